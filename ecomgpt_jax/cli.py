@@ -1,0 +1,77 @@
+"""How every command starts and ends: flags in, one clear line and an exit code out. Only commands import this."""
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags
+from absl import logging as absl_logging
+
+from ecomgpt_jax.config import Config, field_paths, nearest
+from ecomgpt_jax.errors import ConfigError, EcomError, StorageError
+
+
+def _check_overrides(argv: Sequence[str]) -> None:
+    """Refuses a misspelt `--config.<a.b>` before the config library turns it into a KeyError."""
+    known = list(field_paths(Config()))
+    for argument in argv[1:]:
+        match = re.match(r"--?(?:no)?config\.([\w.]+)", argument)
+        if match and match[1] not in known:
+            raise ConfigError(f"--config.{match[1]}: no such field{nearest(match[1], known)}")
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    try:
+        _check_overrides(argv)
+        return flags.FLAGS(list(argv))
+    except flags.UnrecognizedFlagError as error:
+        hint = nearest(error.flagname, (name for name in flags.FLAGS if len(name) > 1))
+        _stop(ConfigError(f"--{error.flagname}: no such flag{hint}"))
+    except flags.Error as error:
+        _stop(ConfigError(str(error)))
+    except FileNotFoundError as error:
+        _stop(ConfigError(f"--config: cannot read {error.filename}"))
+    except EcomError as error:
+        _stop(error)
+    except (AttributeError, ImportError, SyntaxError, TypeError, ValueError) as error:
+        _stop(ConfigError(f"--config: {type(error).__name__}: {error}"))
+
+
+def _stop(error: EcomError) -> None:
+    line = re.sub(r"\s*\n\s*", " ", str(error)).strip()
+    print(f"error: {line}", file=sys.stderr, flush=True)
+    sys.exit(error.exit_code)
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """Parses the flags, runs `main(positional_arguments)` and ends the process.
+
+    An `EcomError` becomes one line on stderr and its exit code, an `OSError` likewise with code 74; anything else is a
+    bug and keeps its traceback (exit code 1).
+    """
+
+    def guarded(argv: list[str]) -> None:
+        try:
+            main(argv[1:])
+        except EcomError as error:
+            _stop(error)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(StorageError.exit_code)
+        except OSError as error:
+            _stop(StorageError(f"{error.strerror or error}: {error.filename or ''}".rstrip(": ")))
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)
+    app.run(guarded, flags_parser=_parse)
+
+
+def default_environment() -> None:
+    """Quietens libraries that print about what this project does not use."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -1,0 +1,1 @@
+"""From instances to device batches: tokenizer, packing plan, pipeline."""

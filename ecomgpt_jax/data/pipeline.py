@@ -1,0 +1,90 @@
+"""From the token store to global batches: packed rows with random access, read in an order no host count can change."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import grain
+import numpy as np
+from grain.experimental import ElasticIterator
+
+from ecomgpt_jax.data import packing
+from ecomgpt_jax.data.token_store import TokenStore
+from ecomgpt_jax.errors import DataError
+
+Batch = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedRows:
+    """All rows of a run, in order, as a grain random-access source.
+
+    Attributes:
+      store: the tokenised instances.
+      plan: which instances make which row, over all epochs.
+      length: positions in a row.
+      rows: rows served: the plan's, then empty ones up to a whole number of steps.
+    """
+
+    store: TokenStore
+    plan: packing.Plan
+    length: int
+    rows: int
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __getitem__(self, index: int) -> Batch:
+        """Returns one row: `inputs targets segment_ids` int32 and `loss_mask` bool, each [length].
+
+        For the prompt [p q r] and the response [s t] of the first segment:
+
+            inputs       p q r s t
+            targets      q r s t </s>
+            loss_mask    0 0 1 1 1
+            segment_ids  1 1 1 1 1
+        """
+        row = {
+            "inputs": np.zeros(self.length, np.int32),
+            "targets": np.zeros(self.length, np.int32),
+            "loss_mask": np.zeros(self.length, np.bool_),
+            "segment_ids": np.zeros(self.length, np.int32),
+        }
+        if index >= len(self.plan):
+            return row
+        start = 0
+        for segment, instance in enumerate(self.plan.row(index).tolist(), 1):
+            tokens = self.store.tokens[self.store.offsets[instance] : self.store.offsets[instance + 1]]
+            stop = start + len(tokens) - 1
+            row["inputs"][start:stop] = tokens[:-1]
+            row["targets"][start:stop] = tokens[1:]
+            row["loss_mask"][start + int(self.store.prompt_lengths[instance]) - 1 : stop] = True
+            row["segment_ids"][start:stop] = segment
+            start = stop
+        return row
+
+
+def make_rows(
+    store: TokenStore, *, length: int, epochs: int, rows_per_step: int, seed: int, packing_on: bool = True
+) -> PackedRows:
+    """Plans every row of a run; the last step is filled up with empty rows, so no instance is left out.
+
+    Raises:
+      DataError: there is nothing to train on.
+    """
+    if not len(store):
+        raise DataError("data: no training instance is left; loosen data.languages, data.num_tasks or data.sources")
+    plan = packing.plan_epochs(store.positions, length, epochs, seed, packing_on)
+    return PackedRows(store, plan, length, -(-len(plan) // rows_per_step) * rows_per_step)
+
+
+def batches(
+    rows: PackedRows, rows_per_step: int, start_step: int = 0, process_index: int = 0, process_count: int = 1
+) -> Iterator[Batch]:
+    """Yields this host's share of each step's rows from `start_step` on, [rows_per_step / process_count, length] each.
+
+    The rows of a step depend on the step alone, never on the number of hosts.
+    """
+    shard = grain.sharding.ShardOptions(process_index, process_count, drop_remainder=True)
+    iterator = iter(ElasticIterator(grain.MapDataset.source(rows), rows_per_step, shard))
+    iterator.set_state({"global_next_index": start_step * rows_per_step})
+    return iterator

@@ -1,0 +1,117 @@
+"""Instances tokenised once, on disk: flat token ids, offsets, prompt lengths. Later runs map the files into memory."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import tqdm
+
+from ecomgpt_jax.data.tokenizer import Tokenizer
+
+FORMAT = 1
+_CHUNK = 4096  # instances handed to the tokenizer at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenStore:
+    """Tokenised instances; instance i is `tokens[offsets[i]:offsets[i + 1]]`, prompt first, then response and eos.
+
+    Attributes:
+      tokens: [all tokens] int32, mapped from disk.
+      offsets: [instances + 1] int64.
+      prompt_lengths: [instances] int32, tokens of the prompt.
+      fingerprint: identifies instances, tokenizer and length limit.
+      cut_prompts: instances whose prompt lost its beginning to fit a row.
+      cut_answers: instances whose answer alone is longer than a row, so that its end and eos are missing.
+    """
+
+    tokens: np.ndarray
+    offsets: np.ndarray
+    prompt_lengths: np.ndarray
+    fingerprint: str
+    cut_prompts: int
+    cut_answers: int
+
+    def __len__(self) -> int:
+        return len(self.prompt_lengths)
+
+    @property
+    def positions(self) -> np.ndarray:
+        """[instances] positions that each takes in a row: every token but the last is an input."""
+        return np.diff(self.offsets) - 1
+
+
+def _fit(prompt: list[int], answer: list[int], limit: int) -> tuple[list[int], list[int]]:
+    """Cuts an instance to `limit` tokens: the prompt's beginning first, keeping at least one token of it."""
+    answer = answer[: limit - 1]
+    return prompt[-(limit - len(answer)) :], answer
+
+
+def tokenize(
+    instances: Sequence[Mapping[str, str]], fingerprint: str, tokenizer: Tokenizer, length: int, cache_dir: Path
+) -> TokenStore:
+    """Returns the token store of `instances`, made now or mapped from an earlier run.
+
+    Args:
+      instances: random access to {"prompt", "response"}.
+      fingerprint: of the instances.
+      tokenizer: prompt and response are encoded apart, so that a prompt has the same ids here and in evaluation.
+      length: positions in a row; an instance may have length + 1 tokens.
+      cache_dir: the store is written to a folder of it named after its fingerprint.
+    """
+    key = hashlib.sha256(f"{FORMAT}:{fingerprint}:{tokenizer.fingerprint}:{length}".encode()).hexdigest()
+    directory = Path(cache_dir).expanduser() / f"tokens-{key[:16]}"
+    if not (directory / "store.json").is_file():
+        _write(instances, tokenizer, length + 1, directory)
+    counts = json.loads((directory / "store.json").read_text(encoding="utf-8"))
+    return TokenStore(
+        tokens=np.memmap(directory / "tokens.int32", np.int32, "r", shape=(counts["tokens"],)),
+        offsets=np.load(directory / "offsets.npy"),
+        prompt_lengths=np.load(directory / "prompt_lengths.npy"),
+        fingerprint=key,
+        cut_prompts=counts["cut_prompts"],
+        cut_answers=counts["cut_answers"],
+    )
+
+
+def _write(instances: Sequence[Mapping[str, str]], tokenizer: Tokenizer, limit: int, directory: Path) -> None:
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in directory.parent.glob(f".{directory.name}.*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    sizes, prompt_lengths = np.zeros(len(instances), np.int64), np.zeros(len(instances), np.int32)
+    cut_prompts = cut_answers = 0
+    try:
+        with (
+            open(scratch / "tokens.int32", "wb") as file,
+            tqdm.tqdm(total=len(instances), desc="tokenise", unit="instance", disable=None, delay=2) as bar,
+        ):
+            for start in range(0, len(instances), _CHUNK):
+                rows = [instances[index] for index in range(start, min(start + _CHUNK, len(instances)))]
+                prompts = tokenizer.encode_batch([row["prompt"] for row in rows])
+                answers = tokenizer.encode_batch([row["response"] for row in rows])
+                chunk: list[int] = []
+                for index, (prompt, answer) in enumerate(zip(prompts, answers, strict=True), start):
+                    full_prompt, full_answer = len(prompt), len(answer) + 1
+                    prompt, answer = _fit(prompt, [*answer, tokenizer.eos_id], limit)
+                    cut_prompts += len(prompt) < full_prompt
+                    cut_answers += len(answer) < full_answer
+                    sizes[index], prompt_lengths[index] = len(prompt) + len(answer), len(prompt)
+                    chunk += prompt
+                    chunk += answer
+                file.write(np.asarray(chunk, np.int32).tobytes())
+                bar.update(len(rows))
+        np.save(scratch / "offsets.npy", np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)]))
+        np.save(scratch / "prompt_lengths.npy", prompt_lengths)
+        counts = {"tokens": int(sizes.sum()), "cut_prompts": cut_prompts, "cut_answers": cut_answers}
+        (scratch / "store.json").write_text(json.dumps(counts), encoding="utf-8")
+        if not directory.exists():
+            os.replace(scratch, directory)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

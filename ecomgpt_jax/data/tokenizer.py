@@ -1,0 +1,157 @@
+"""Tokenizers: a Hugging Face directory's `tokenizer.json`, or one trained on the built data in BLOOM's own scheme.
+
+BLOOM's scheme (bigscience/bloom, tokenizer.json): byte-level BPE after one split pattern, no prefix space, no
+normalisation, `<unk> <s> </s> <pad>` at ids 0 to 3. Text never turns into a special token here: "</s>" inside a product
+review is four ordinary characters, and the end-of-sequence token is added by id.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import tokenizers
+import transformers
+
+from ecomgpt_jax.errors import DataError, MissingInputError
+
+SPLIT_PATTERN = r" ?[^(\s|[.,!?…。，、।۔،])]+"
+SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", "<pad>")
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenizer:
+    """Encodes text as data (specials stay plain text) and decodes ids.
+
+    Attributes:
+      directory: where its files are, to be copied beside exported weights.
+      backend: the compiled tokenizer.
+      eos_id: end-of-sequence id, which closes every response.
+      pad_id: id of padding.
+      size: number of ids it can produce; a model's vocabulary may be larger, never smaller.
+      fingerprint: sha256 of `tokenizer.json`.
+    """
+
+    directory: Path
+    backend: tokenizers.Tokenizer
+    eos_id: int
+    pad_id: int
+    size: int
+    fingerprint: str
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the ids of one text, no special token among them."""
+        return self.backend.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Returns the ids of each text, encoded on all cores."""
+        return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Returns the text of `ids`; special tokens are left out."""
+        return self.backend.decode(list(ids), skip_special_tokens=True)
+
+
+def load_tokenizer(directory: str | os.PathLike[str]) -> Tokenizer:
+    """Loads the tokenizer of a Hugging Face directory.
+
+    Raises:
+      MissingInputError: the directory or its `tokenizer.json` is not there.
+      DataError: the files cannot be read as a tokenizer, or name no end-of-sequence token.
+    """
+    directory = Path(directory)
+    path = directory / "tokenizer.json"
+    if not path.is_file():
+        raise MissingInputError(f"{path}: no tokenizer there; point model.tokenizer at a directory that has one")
+    content = path.read_bytes()
+    try:
+        backend = tokenizers.Tokenizer.from_buffer(content)
+        loaded = transformers.AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        eos_id, pad_id = loaded.eos_token_id, loaded.pad_token_id
+    except Exception as error:  # the compiled library raises bare Exception
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path}: not a readable tokenizer ({reason})") from error
+    if eos_id is None:
+        eos_id = backend.token_to_id("</s>")
+    if eos_id is None:
+        raise DataError(f"{path}: no end-of-sequence token; name it as eos_token in tokenizer_config.json")
+    backend.encode_special_tokens = True
+    return Tokenizer(
+        directory=directory,
+        backend=backend,
+        eos_id=eos_id,
+        pad_id=eos_id if pad_id is None else pad_id,
+        size=backend.get_vocab_size(with_added_tokens=True),
+        fingerprint=hashlib.sha256(content).hexdigest(),
+    )
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, directory: str | os.PathLike[str]) -> Tokenizer:
+    """Trains a tokenizer in BLOOM's scheme, writes it to `directory` and loads it back.
+
+    The same texts give the same file. An existing directory is used as it is, so `directory` should be named after
+    what the tokenizer is trained on.
+    """
+    directory = Path(directory)
+    if (directory / "tokenizer.json").is_file():
+        return load_tokenizer(directory)
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
+        [
+            tokenizers.pre_tokenizers.Split(tokenizers.Regex(SPLIT_PATTERN), behavior="isolated"),
+            tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.post_processor = tokenizers.processors.ByteLevel(trim_offsets=False)
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    wrapped = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>",
+        padding_side="left",
+    )  # fmt: skip
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        wrapped.save_pretrained(scratch)
+        shutil.rmtree(directory, ignore_errors=True)
+        os.replace(scratch, directory)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return load_tokenizer(directory)
+
+
+def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
+    """Refuses a tokenizer that can produce ids past the embedding table (jax would clamp them silently).
+
+    Raises:
+      DataError: naming both sizes.
+    """
+    if tokenizer.size > vocab_size:
+        raise DataError(
+            f"{tokenizer.directory}: the tokenizer has {tokenizer.size:,} ids, the model only {vocab_size:,} "
+            "embeddings; use the tokenizer that belongs to the weights, or set model.vocab_size=0 for a fresh model"
+        )
+
+
+def copy_tokenizer(tokenizer: Tokenizer, directory: str | os.PathLike[str]) -> None:
+    """Copies the tokenizer's files to `directory` (created if needed)."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        if (tokenizer.directory / name).is_file():
+            shutil.copyfile(tokenizer.directory / name, directory / name)
+    if not (directory / "tokenizer_config.json").is_file():
+        config = {"tokenizer_class": "PreTrainedTokenizerFast"}
+        for key, index in (("eos_token", tokenizer.eos_id), ("pad_token", tokenizer.pad_id)):
+            config[key] = tokenizer.backend.id_to_token(index)
+        (directory / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""From raw e-commerce records to instruction instances (no jax in here)."""

@@ -1,0 +1,110 @@
+"""Typed records: what a source's reader yields, and what tasks are made from.
+
+Every record has an `id` (unique within its source and stable between builds), a `group` and a `language` ("en" or
+"zh"). Records that share a product, query, cluster, dialogue or sentence share the group, so that a split never parts
+them; a record that stands alone uses its own id. Offsets are Python string indices.
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of a text: `text[start:end] == term`, of a named type."""
+
+    start: int
+    end: int
+    type: str
+    term: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AspectTuple:
+    """One opinion: what it is about, what is said, and how. An empty string means not annotated or implicit."""
+
+    aspect: str
+    category: str
+    opinion: str
+    polarity: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What all records share; `supervision` is "gold", "weak" (by rule), "pseudo" (a model) or "none" (unlabelled)."""
+
+    id: str
+    group: str
+    language: str
+    supervision: str = "gold"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledText(Record):
+    """A text with labels by label kind, for example {"intent": ("refund",), "category": ("ORDER",)}."""
+
+    text: str
+    labels: dict[str, tuple[str, ...]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SpannedText(Record):
+    """A text with typed spans, in order of `start`."""
+
+    text: str
+    spans: tuple[Span, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AspectText(Record):
+    """A review sentence with its aspect tuples; `domain` names the kind of product where the source does."""
+
+    text: str
+    tuples: tuple[AspectTuple, ...]
+    domain: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TextPair(Record):
+    """Two texts and how they relate (`label`): two offers of a product, a query and a title, a question and evidence.
+
+    Where the source has fields, `left_attributes` and `right_attributes` hold them as (name, value), empty values kept.
+    """
+
+    left: str
+    right: str
+    label: str
+    left_attributes: tuple[tuple[str, str], ...] = ()
+    right_attributes: tuple[tuple[str, str], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AttributedItem(Record):
+    """A product: title, category path from the root, (name, value) attributes in order, free description.
+
+    An attribute with an empty value was asked for and is not given.
+    """
+
+    title: str
+    category: tuple[str, ...] = ()
+    attributes: tuple[tuple[str, str], ...] = ()
+    description: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Question(Record):
+    """A question with its context; `answers` are free text, `spans` point into the context; no answer: both empty."""
+
+    question: str
+    context: str = ""
+    answers: tuple[str, ...] = ()
+    spans: tuple[Span, ...] = ()
+    labels: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Dialogue(Record):
+    """A conversation as (speaker, text) turns with labels of the whole; `turn_labels` run parallel to the turns."""
+
+    turns: tuple[tuple[str, str], ...]
+    labels: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    turn_labels: tuple[str, ...] = ()

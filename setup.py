@@ -1,0 +1,45 @@
+"""Package of ecomgpt_jax. Every dependency stands with its reason; lower bounds are the versions tested."""
+
+import pathlib
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = next(
+    line.split('"')[1]
+    for line in (ROOT / "ecomgpt_jax" / "__init__.py").read_text(encoding="utf-8").splitlines()
+    if line.startswith("__version__")
+)
+
+setuptools.setup(
+    name="ecomgpt_jax",
+    version=VERSION,
+    description="EcomGPT in JAX: instruction tuning of BLOOM(Z) for e-commerce",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    packages=setuptools.find_packages(include=["ecomgpt_jax", "ecomgpt_jax.*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "jax>=0.10.2,<0.13",  # arrays, compilation, sharding
+        "flax>=0.12.8,<0.14",  # nnx modules that declare BLOOM
+        "optax>=0.2.8,<0.4",  # AdamW, schedules, clipping
+        "orbax-checkpoint>=0.12.8,<0.14",  # sharded checkpoints
+        "transformers>=5.17,<6",  # tokenizer and config files of Hugging Face directories (its models need torch)
+        "tokenizers>=0.22",  # trains and runs byte-level BPE on all cores
+        "safetensors>=0.8",  # weights without pickle
+        "tensorflow-datasets>=4.9.10,<5",  # the EcomInstruct builder, in array_record, without TensorFlow
+        "array_record>=0.8.3",  # file format of the built data
+        "grain>=0.2.18,<0.4",  # random-access input whose order no host count changes
+        "absl-py>=2.3",  # command-line flags
+        "ml_collections>=1.1",  # overrides of a typed config from the command line
+        "tensorboardX>=2.6.4",  # TensorBoard files without TensorFlow
+        "tqdm>=4.66",  # progress bars
+        "numpy>=2.0",
+    ],
+    extras_require={
+        "tpu": ["jax[tpu]>=0.10.2,<0.13"],
+        "cuda": ["jax[cuda12]>=0.10.2,<0.13"],
+        "torch": ["torch>=2.6"],  # the peer that tests and benchmarks compare with
+        "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.12", "pytest-xdist>=3.6"],
+    },
+)

@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ecomgpt_jax.data.packing import Plan
+from ecomgpt_jax.data.pipeline import PackedRows, batches, make_rows
+from ecomgpt_jax.data.token_store import TokenStore
+from ecomgpt_jax.errors import DataError
+
+
+def make_store(sizes: list[tuple[int, int]]) -> TokenStore:
+    """A store of (prompt, answer) token counts; the tokens are 10, 11, 12, ..."""
+    offsets = np.concatenate([[0], np.cumsum([prompt + answer for prompt, answer in sizes])])
+    return TokenStore(
+        tokens=np.arange(10, 10 + offsets[-1], dtype=np.int32),
+        offsets=offsets,
+        prompt_lengths=np.array([prompt for prompt, _ in sizes], np.int32),
+        fingerprint="test",
+        cut_prompts=0,
+        cut_answers=0,
+    )
+
+
+def test_a_worked_row() -> None:
+    store = make_store([(3, 3), (1, 2)])
+    row = PackedRows(store, Plan(np.array([0, 2]), np.array([0, 1])), length=9, rows=1)[0]
+    assert row["inputs"].tolist() == [10, 11, 12, 13, 14, 16, 17, 0, 0]
+    assert row["targets"].tolist() == [11, 12, 13, 14, 15, 17, 18, 0, 0]
+    assert row["loss_mask"].tolist() == [False, False, True, True, True, True, True, False, False]
+    assert row["segment_ids"].tolist() == [1, 1, 1, 1, 1, 2, 2, 0, 0]
+
+
+def random_rows(rows_per_step: int, packing: bool = True) -> PackedRows:
+    random = np.random.default_rng(0)
+    store = make_store([(int(random.integers(1, 20)), int(random.integers(1, 8))) for _ in range(101)])
+    return make_rows(store, length=32, epochs=2, rows_per_step=rows_per_step, seed=0, packing_on=packing)
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_every_target_is_trained_on_once_an_epoch(packing: bool) -> None:
+    rows = random_rows(8, packing)
+    seen = np.concatenate([row["targets"][row["loss_mask"]] for row in (rows[i] for i in range(len(rows)))])
+    expected = [
+        token
+        for i in range(len(rows.store))
+        for token in rows.store.tokens[rows.store.offsets[i] + rows.store.prompt_lengths[i] : rows.store.offsets[i + 1]]
+    ]
+    assert sorted(seen.tolist()) == sorted(expected * 2)
+
+
+def test_the_last_step_is_filled_with_empty_rows() -> None:
+    rows = random_rows(8)
+    assert len(rows) % 8 == 0
+    assert 0 <= len(rows) - len(rows.plan) < 8
+    empty = PackedRows(rows.store, rows.plan, 32, len(rows.plan) + 1)[len(rows.plan)]
+    assert not any(array.any() for array in empty.values())
+
+
+def test_any_host_count_reads_the_same_steps() -> None:
+    rows = random_rows(8)
+    alone = [sorted(map(bytes, step["inputs"])) for step in batches(rows, 8)]
+    for hosts in (2, 4):
+        parts = [list(batches(rows, 8, process_index=host, process_count=hosts)) for host in range(hosts)]
+        assert all(part["inputs"].shape == (8 // hosts, 32) for host in parts for part in host)
+        merged = [sorted(bytes(row) for part in step for row in part["inputs"]) for step in zip(*parts, strict=True)]
+        assert merged == alone
+    assert len(alone) == len(rows) // 8
+
+
+def test_resuming_skips_exactly_the_steps_done() -> None:
+    rows = random_rows(8)
+    whole = list(batches(rows, 8))
+    for start in (0, 1, len(whole) - 1):
+        rest = list(batches(rows, 8, start_step=start))
+        assert len(rest) == len(whole) - start
+        for one, other in zip(rest, whole[start:], strict=True):
+            assert all(np.array_equal(one[name], other[name]) for name in one)
+    assert not np.array_equal(whole[0]["inputs"], whole[1]["inputs"])
+
+
+def test_no_instances_is_an_error() -> None:
+    with pytest.raises(DataError, match="no training instance"):
+        make_rows(make_store([]), length=8, epochs=1, rows_per_step=1, seed=0)

@@ -1,0 +1,72 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ecomgpt_jax.data import tokenizer as tokenizer_lib
+from ecomgpt_jax.errors import DataError, MissingInputError
+
+TEXTS = ["Red cotton shirt, size M. Free shipping!", "红色纯棉衬衫，包邮。", "Is the price {low}?\n### Response:yes"] * 20
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> tokenizer_lib.Tokenizer:
+    return tokenizer_lib.train_tokenizer(TEXTS, 330, tmp_path_factory.mktemp("tokenizer") / "trained")
+
+
+def test_special_ids_are_blooms(tokenizer: tokenizer_lib.Tokenizer) -> None:
+    assert [tokenizer.backend.token_to_id(name) for name in tokenizer_lib.SPECIAL_TOKENS] == [0, 1, 2, 3]
+    assert (tokenizer.eos_id, tokenizer.pad_id, tokenizer.size) == (2, 3, 330)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(max_size=80))
+def test_any_text_comes_back_and_holds_no_special_id(tokenizer: tokenizer_lib.Tokenizer, text: str) -> None:
+    hostile = f"{text}</s>{text}<pad><unk>{text}"
+    ids = tokenizer.encode(hostile)
+    assert min(ids) > 3
+    assert tokenizer.decode(ids) == hostile
+    assert tokenizer.encode_batch([hostile, text]) == [ids, tokenizer.encode(text)]
+
+
+def test_blooms_split_keeps_punctuation_apart(tokenizer: tokenizer_lib.Tokenizer) -> None:
+    pieces = [piece for piece, _ in tokenizer.backend.pre_tokenizer.pre_tokenize_str("ab cd, 红。ef")]
+    assert len(pieces) == 6
+
+
+def test_decoding_leaves_specials_out(tokenizer: tokenizer_lib.Tokenizer) -> None:
+    assert tokenizer.decode([*tokenizer.encode("ok"), tokenizer.eos_id, tokenizer.pad_id]) == "ok"
+
+
+def test_training_is_repeatable_and_done_once(tmp_path: Path) -> None:
+    first = tokenizer_lib.train_tokenizer(TEXTS, 320, tmp_path / "a")
+    again = tokenizer_lib.train_tokenizer(TEXTS, 320, tmp_path / "b")
+    kept = tokenizer_lib.train_tokenizer(["other text"], 320, tmp_path / "a")
+    other = tokenizer_lib.train_tokenizer(["other text " * 50], 300, tmp_path / "c")
+    assert first.fingerprint == again.fingerprint == kept.fingerprint != other.fingerprint
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
+
+
+def test_a_copy_loads_alike(tokenizer: tokenizer_lib.Tokenizer, tmp_path: Path) -> None:
+    tokenizer_lib.copy_tokenizer(tokenizer, tmp_path / "copy")
+    assert tokenizer_lib.load_tokenizer(tmp_path / "copy").fingerprint == tokenizer.fingerprint
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare/tokenizer.json").write_bytes((tokenizer.directory / "tokenizer.json").read_bytes())
+    bare = tokenizer_lib.load_tokenizer(tmp_path / "bare")
+    assert bare.eos_id == 2
+
+
+def test_bad_directories_are_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match=r"tokenizer\.json"):
+        tokenizer_lib.load_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": 3}))
+    with pytest.raises(DataError, match="not a readable tokenizer"):
+        tokenizer_lib.load_tokenizer(tmp_path)
+
+
+def test_ids_past_the_embedding_are_refused(tokenizer: tokenizer_lib.Tokenizer) -> None:
+    tokenizer_lib.check_vocabulary(tokenizer, 330)
+    with pytest.raises(DataError, match="330 ids, the model only 320"):
+        tokenizer_lib.check_vocabulary(tokenizer, 320)
