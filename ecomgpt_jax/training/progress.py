@@ -1,0 +1,71 @@
+"""What a run says while it runs: `metrics.jsonl`, TensorBoard, and a progress bar."""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import tensorboardX
+import tqdm
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """Returns the lines of a `metrics.jsonl`; a last line cut short by a kill is left out."""
+    lines = []
+    if path.is_file():
+        for text in path.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                break
+    return lines
+
+
+class Progress:
+    """Writes the metrics of a run and shows where it is; only process 0 writes.
+
+    A resumed run first drops the lines of steps that will be done again, so each step has one line.
+    """
+
+    def __init__(self, workdir: Path, *, first_step: int, total_steps: int, writer: bool = True) -> None:
+        self._file = self._board = None
+        self._bar = tqdm.tqdm(
+            total=total_steps, initial=first_step, desc="train", unit="step", disable=None if writer else True,
+            dynamic_ncols=True,
+        )  # fmt: skip
+        self._clock = time.monotonic()
+        if not writer:
+            return
+        path = workdir / "metrics.jsonl"
+        kept = [line for line in read_metrics(path) if line["step"] <= first_step]
+        scratch = path.with_suffix(".tmp")
+        scratch.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        os.replace(scratch, path)
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
+        self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
+
+    def step(self) -> None:
+        """Counts one optimizer step."""
+        self._bar.update()
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Writes one line: `metrics` of the steps since the last one, and their throughput in useful tokens."""
+        now = time.monotonic()
+        elapsed, self._clock = max(now - self._clock, 1e-9), now
+        rate = metrics["train/tokens"] / elapsed
+        line = {"step": step, **metrics, "perf/tokens_per_second": rate, "perf/seconds": elapsed}
+        self._bar.set_postfix_str(f"loss {metrics['train/loss']:.4f}, {rate:,.0f} tokens/s")
+        if self._file is not None:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+            for name, value in line.items():
+                if name != "step":
+                    self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Closes the files and the bar."""
+        self._bar.close()
+        if self._file is not None:
+            self._file.close()
+            self._board.close()

@@ -1,0 +1,141 @@
+"""One optimizer step as one jitted program: accumulate sums over micro-batches, divide once, update."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ecomgpt_jax.config import ModelConfig
+from ecomgpt_jax.model import bloom, head
+from ecomgpt_jax.model.bloom import init_sharded_params
+from ecomgpt_jax.model.parameters import Params, param_shapes, param_shardings
+from ecomgpt_jax.parallel.sharding import spec
+
+Batch = dict[str, jax.Array]
+
+
+class TrainState(NamedTuple):
+    """What a step reads and replaces.
+
+    Attributes:
+      step: [] int32, optimizer updates done.
+      params: float32 masters.
+      optimizer: optax state (Adam moments shaped and sharded like the parameters).
+    """
+
+    step: jax.Array
+    params: Params
+    optimizer: optax.OptState
+
+
+def abstract_state(model: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """Returns shape, dtype and sharding of every leaf of a `TrainState`: moments lie as their parameters do."""
+    replicated = NamedSharding(mesh, PartitionSpec())
+
+    def placed(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    params = param_shapes(model)
+    shardings = param_shardings(model, mesh)
+    moments = optax.tree.map_params(
+        optimizer,
+        placed,
+        jax.eval_shape(optimizer.init, params),
+        shardings,
+        transform_non_params=lambda leaf: placed(leaf, replicated),
+    )
+    step = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated)
+    return TrainState(step, jax.tree.map(placed, params, shardings), moments)
+
+
+def _shardings(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.sharding, tree)
+
+
+def init_state(
+    model: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int, params: Params | None = None
+) -> TrainState:
+    """Returns the state of step 0, born sharded; with `params`, fresh optimizer state around them."""
+    target = abstract_state(model, optimizer, mesh)
+    if params is None:
+        params = init_sharded_params(model, mesh, jax.random.key(seed))
+    moments = jax.jit(optimizer.init, out_shardings=_shardings(target.optimizer))(params)
+    return TrainState(jax.device_put(jnp.zeros((), jnp.int32), target.step.sharding), params, moments)
+
+
+def batch_loss(params: Params, batch: Batch, model: ModelConfig) -> tuple[jax.Array, jax.Array]:
+    """Returns (sum of the cross-entropy over targets, number of targets) of one micro-batch, [] float32 each.
+
+    Args:
+      params: the model's parameters.
+      batch: `inputs targets segment_ids` int32 and `loss_mask` bool, [rows, length].
+      model: shapes and numerics.
+    """
+    hidden = bloom.forward(params, batch["inputs"], batch["segment_ids"], model)
+    return head.loss_sum(params["embedding"]["table"], hidden, batch["targets"], batch["loss_mask"], model)
+
+
+def accumulate(params: Params, batch: Batch, model: ModelConfig) -> tuple[Params, jax.Array, jax.Array]:
+    """Returns (gradient of the mean loss, mean loss, targets) over micro-batches of any target counts.
+
+    Sums run over all micro-batches and are divided once, so 1 x 8 rows and 8 x 1 rows give the same update even where
+    a micro-batch holds no target at all. Leaves of `batch` are [accumulation, rows, length].
+    """
+    value_and_grad = jax.value_and_grad(batch_loss, has_aux=True)
+
+    def add(carry: tuple[Params, jax.Array, jax.Array], micro: Batch) -> tuple[tuple, None]:
+        gradient, loss, count = carry
+        (micro_loss, micro_count), micro_gradient = value_and_grad(params, micro, model)
+        gradient = jax.tree.map(jnp.add, gradient, micro_gradient)
+        return (gradient, loss + micro_loss, count + micro_count.astype(jnp.float32)), None
+
+    zero = jnp.zeros((), jnp.float32)
+    carry = (jax.tree.map(jnp.zeros_like, params), zero, zero)
+    (gradient, loss, count), _ = jax.lax.scan(add, carry, batch)
+    divisor = jnp.maximum(count, 1.0)
+    return jax.tree.map(lambda leaf: leaf / divisor, gradient), loss / divisor, count
+
+
+def make_train_step(
+    model: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """Returns the jitted `train_step(state, batch) -> (state, metrics)`; it donates the state.
+
+    Leaves of `batch` are [accumulation, rows, length]. Metrics, [] float32 each: `loss` (mean over targets),
+    `targets`, `tokens` (positions that are not padding), `grad_norm` (before clipping).
+    """
+    shardings = _shardings(abstract_state(model, optimizer, mesh))
+    micro_batches = NamedSharding(mesh, spec(None, "batch"))
+    replicated = NamedSharding(mesh, PartitionSpec())
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        gradient, loss, count = accumulate(state.params, batch, model)
+        updates, moments = optimizer.update(gradient, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {
+            "loss": loss,
+            "targets": count,
+            "tokens": (batch["segment_ids"] > 0).sum().astype(jnp.float32),
+            "grad_norm": optax.tree.norm(gradient),
+        }
+        return TrainState(state.step + 1, params, moments), metrics
+
+    # Output shardings are pinned: left open, the second call would see other shardings and compile again.
+    return jax.jit(
+        train_step,
+        in_shardings=(shardings, micro_batches),
+        out_shardings=(shardings, replicated),
+        donate_argnums=0,
+    )
+
+
+def global_batch(local: dict[str, Any], accumulation: int, mesh: Mesh) -> Batch:
+    """Puts this host's rows of one step on the mesh as [accumulation, rows, length] arrays."""
+    placement = NamedSharding(mesh, spec(None, "batch"))
+    return {
+        name: jax.make_array_from_process_local_data(placement, rows.reshape(accumulation, -1, rows.shape[-1]))
+        for name, rows in local.items()
+    }

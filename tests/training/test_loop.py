@@ -1,0 +1,160 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from toy import toy_config, toy_rows
+
+from ecomgpt_jax.config import Config, MeshConfig
+from ecomgpt_jax.errors import ConfigError, MissingInputError
+from ecomgpt_jax.model import bloom
+from ecomgpt_jax.parallel.mesh import make_mesh
+from ecomgpt_jax.training import loop
+from ecomgpt_jax.training.progress import Progress, read_metrics
+
+INSTANCES = 44
+MESH = make_mesh(MeshConfig(2, 1, 1), jax.devices()[:2])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Every start of a run compiles the same step; the cache makes that cost nothing after the first."""
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("cache")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": 0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+class Killed(BaseException):
+    """Ends a run as a signal would: no handler of the code under test catches it."""
+
+
+def losses(workdir: Path) -> dict[int, float]:
+    return {line["step"]: line["train/loss"] for line in read_metrics(workdir / "metrics.jsonl")}
+
+
+def start(workdir: Path, config: Config | None = None, **kwargs: object) -> object:
+    config = config or toy_config()
+    workdir.mkdir(exist_ok=True)
+    return loop.train(config, toy_rows(loop.rows_per_step(config, MESH), INSTANCES), MESH, workdir, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[int, float], list[np.ndarray]]:
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    params = start(workdir)
+    return losses(workdir), [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
+
+
+def test_the_run_learns_and_logs_each_step(whole: tuple[dict, list]) -> None:
+    values = list(whole[0].values())
+    assert list(whole[0]) == list(range(1, len(values) + 1))
+    assert len(values) >= 6
+    assert values[-1] < 0.8 * values[0]
+
+
+def test_killed_at_every_step_the_losses_stay_the_same(
+    whole: tuple[dict, list], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Progress.log
+    for step in range(1, len(whole[0]) + 1):
+        workdir = tmp_path / f"killed-{step}"
+
+        def log(self: Progress, at: int, metrics: dict, step: int = step) -> None:
+            if at == step:
+                raise Killed
+            write(self, at, metrics)
+
+        monkeypatch.setattr(Progress, "log", log)
+        with pytest.raises(Killed):
+            start(workdir)
+        assert sorted(losses(workdir)) == list(range(1, step))
+        monkeypatch.setattr(Progress, "log", write)
+        params = start(workdir)
+        assert losses(workdir) == whole[0]
+        assert all(map(np.array_equal, jax.tree.leaves(params), whole[1]))
+
+
+def test_another_order_would_be_seen(whole: tuple[dict, list], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The negative control: a resume that starts the data over gives other losses."""
+    config = toy_config()
+    config.train.save_every = 2
+
+    def log(self: Progress, at: int, metrics: dict) -> None:
+        if at == 3:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Progress, "log", log)
+        start(tmp_path, config)
+    batches = loop.batches
+    monkeypatch.setattr(loop, "batches", lambda rows, per_step, step, *host: batches(rows, per_step, 0, *host))
+    start(tmp_path, config)
+    resumed = losses(tmp_path)
+    assert resumed[3] != whole[0][3]
+
+
+def test_a_finished_run_is_not_trained_further(whole: tuple[dict, list], tmp_path: Path) -> None:
+    start(tmp_path)
+    again = start(tmp_path)
+    assert losses(tmp_path) == whole[0]
+    assert all(map(np.array_equal, jax.tree.leaves(again), whole[1]))
+
+
+def test_train_step_compiles_once_resume_included(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    make = loop.make_train_step
+    monkeypatch.setattr(loop, "make_train_step", lambda *args: made.append(make(*args)) or made[-1])
+    config = toy_config(max_steps=5)
+    start(tmp_path, config)
+    (tmp_path / "checkpoints" / "5").rename(tmp_path / "gone")
+    start(tmp_path, config)
+    assert [step._cache_size() for step in made] == [1, 1]
+
+
+def test_pretrained_weights_are_started_from(tmp_path: Path) -> None:
+    config = toy_config(max_steps=1, log_every=5)
+    params = bloom.init_params(config.model, jax.random.key(7))
+    params["final_norm"]["scale"] *= 0  # every logit is zero, so the loss is log(vocab)
+    with jax.set_mesh(MESH):
+        params = jax.device_put(params, bloom.param_shardings(config.model, MESH))
+    start(tmp_path, config, initial_params=lambda: params)
+    assert losses(tmp_path)[1] == pytest.approx(np.log(64), rel=1e-5)
+
+
+def test_a_run_of_another_shape_is_refused(tmp_path: Path) -> None:
+    start(tmp_path, toy_config(max_steps=2))
+    with pytest.raises(ConfigError, match="total_steps=2, this run has 3"):
+        start(tmp_path, toy_config(max_steps=3))
+    wider = toy_config(max_steps=2)
+    wider.model.embed = 64
+    with pytest.raises(ConfigError, match="embed=32, this run has 64"):
+        start(tmp_path, wider)
+
+
+@pytest.mark.parametrize(("resume", "error"), [("require", MissingInputError), ("perhaps", ConfigError)])
+def test_resume_that_cannot_be(tmp_path: Path, resume: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        loop.prepare_workdir(tmp_path / "new", resume)
+    assert not (tmp_path / "new").exists()
+
+
+def test_never_puts_the_earlier_run_aside(tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / "checkpoints" / "5").mkdir(parents=True)
+        (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": number}))
+        loop.prepare_workdir(tmp_path, "require")
+        loop.prepare_workdir(tmp_path, "auto")
+        assert (tmp_path / "metrics.jsonl").is_file()
+        loop.prepare_workdir(tmp_path, "never")
+        assert sorted(path.name for path in tmp_path.iterdir()) == [f"previous-{n}" for n in range(1, number + 1)]
+        assert (tmp_path / f"previous-{number}" / "checkpoints" / "5").is_dir()

@@ -1,0 +1,118 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy import toy_config, toy_rows
+
+from ecomgpt_jax.config import MeshConfig, ModelConfig
+from ecomgpt_jax.model import bloom
+from ecomgpt_jax.parallel.mesh import make_mesh
+from ecomgpt_jax.training.optimizer import make_optimizer
+from ecomgpt_jax.training.train_step import abstract_state, accumulate, global_batch, init_state, make_train_step
+
+MODEL: ModelConfig = toy_config().model
+accumulate_jit = jax.jit(lambda params, batch: accumulate(params, batch, MODEL))
+
+
+def one_step_batch(rows_per_step: int = 8) -> dict[str, np.ndarray]:
+    rows = toy_rows(rows_per_step)
+    batch = {name: np.stack([rows[index][name] for index in range(rows_per_step)]) for name in rows[0]}
+    # Uneven target counts, one row without a target and one empty row.
+    batch["loss_mask"][3] = False
+    batch["segment_ids"][5] = 0
+    batch["loss_mask"][5] = False
+    return batch
+
+
+def shaped(batch: dict[str, np.ndarray], accumulation: int) -> dict[str, np.ndarray]:
+    return {name: rows.reshape(accumulation, -1, rows.shape[-1]) for name, rows in batch.items()}
+
+
+def test_one_by_eight_equals_eight_by_one() -> None:
+    params = bloom.init_params(MODEL, jax.random.key(0))
+    batch = one_step_batch()
+    whole = accumulate_jit(params, shaped(batch, 1))
+    for micro_batches in (2, 8):
+        parts = accumulate_jit(params, shaped(batch, micro_batches))
+        assert float(parts[2]) == float(whole[2]) == batch["loss_mask"].sum()
+        for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+
+
+def test_a_mean_of_means_would_be_seen() -> None:
+    """The negative control: averaging the micro-batches' means gives another gradient on uneven counts."""
+    params = bloom.init_params(MODEL, jax.random.key(0))
+    batch = shaped(one_step_batch(), 8)
+    whole, loss, _ = accumulate_jit(params, batch)
+    singles = [accumulate_jit(params, jax.tree.map(lambda x, i=i: x[i : i + 1], batch)) for i in range(8)]
+    mean = jax.tree.map(lambda *leaves: sum(leaves) / 8, *[single[0] for single in singles])
+    table, wrong = whole["embedding"]["table"], mean["embedding"]["table"]
+    assert float(jnp.abs(table - wrong).max()) > 1e-3 * float(jnp.abs(table).max())
+    assert abs(float(loss) - sum(float(single[1]) for single in singles) / 8) > 1e-4
+
+
+def test_no_target_at_all_changes_nothing() -> None:
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    optimizer = make_optimizer(toy_config().optimizer, 10)
+    batch = one_step_batch()
+    batch["loss_mask"][:] = False
+    with jax.set_mesh(mesh):
+        state = init_state(MODEL, optimizer, mesh, 0)
+        before = jax.device_get(state.params)
+        state, metrics = make_train_step(MODEL, optimizer, mesh)(state, global_batch(batch, 2, mesh))
+    assert float(metrics["loss"]) == 0
+    assert float(metrics["targets"]) == 0
+    assert all(map(np.array_equal, jax.tree.leaves(before), jax.tree.leaves(jax.device_get(state.params))))
+
+
+def run(mesh_config: MeshConfig, devices: int, steps: int = 3) -> tuple[list, list, int]:
+    mesh = make_mesh(mesh_config, jax.devices()[:devices])
+    optimizer = make_optimizer(toy_config().optimizer, 10)
+    with jax.set_mesh(mesh):
+        state = init_state(MODEL, optimizer, mesh, 0)
+        train_step = make_train_step(MODEL, optimizer, mesh)
+        losses = []
+        for _ in range(steps):
+            state, metrics = train_step(state, global_batch(one_step_batch(), 2, mesh))
+            losses.append(float(metrics["loss"]))
+    return losses, [np.asarray(leaf) for leaf in jax.tree.leaves(state)], train_step._cache_size()
+
+
+@pytest.fixture(scope="module")
+def single() -> tuple[list, list, int]:
+    return run(MeshConfig(1, 1, 1), 1)
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 2), (1, 4, 2), (4, 1, 1), (1, 1, 4)])
+def test_any_mesh_gives_the_same_step(shape: tuple[int, int, int], single: tuple[list, list, int]) -> None:
+    losses, leaves, compiled = run(MeshConfig(*shape), int(np.prod(shape)))
+    np.testing.assert_allclose(losses, single[0], rtol=1e-5)
+    for one, other in zip(leaves, single[1], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    assert compiled == single[2] == 1
+    assert single[0][-1] < single[0][0]
+
+
+def test_everything_is_sharded() -> None:
+    mesh = make_mesh(MeshConfig(1, 4, 2))
+    optimizer = make_optimizer(toy_config().optimizer, 10)
+    state = init_state(MODEL, optimizer, mesh, 0)
+    for tree in (state.params, *(part for part in jax.tree.leaves(state.optimizer, is_leaf=lambda x: isinstance(x, dict)))):
+        if isinstance(tree, dict):
+            kernel = tree["blocks"]["mlp_up"]["kernel"]
+            assert kernel.addressable_shards[0].data.size == kernel.size // 8
+            assert tree["embedding"]["table"].addressable_shards[0].data.size == tree["embedding"]["table"].size // 8
+
+
+def lines(layers: int) -> int:
+    model = ModelConfig(**{**MODEL.__dict__, "layers": layers})
+    mesh = make_mesh(MeshConfig(2, 2, 2))
+    optimizer = make_optimizer(toy_config().optimizer, 10)
+    with jax.set_mesh(mesh):
+        state = abstract_state(model, optimizer, mesh)
+        lowered = make_train_step(model, optimizer, mesh).lower(state, shaped(one_step_batch(), 2))
+    return len(lowered.as_text().splitlines())
+
+
+def test_the_program_does_not_grow_with_depth() -> None:
+    assert lines(2) == lines(6)
