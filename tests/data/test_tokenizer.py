@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ecomgpt_jax.data import tokenizer as tokenizer_lib
 from ecomgpt_jax.errors import DataError, MissingInputError
 
-TEXTS = ["Red cotton shirt, size M. Free shipping!", "红色纯棉衬衫，包邮。", "Is the price {low}?\n### Response:yes"] * 20
+TEXTS = ["Red cotton shirt, size M. Free shipping!", "红色纯棉衬衫，包邮。", "Is {low} low?\n### Response:yes"] * 20
 
 
 @pytest.fixture(scope="module")

@@ -93,9 +93,10 @@ def test_another_order_would_be_seen(whole: tuple[dict, list], tmp_path: Path, m
         if at == 3:
             raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(Progress, "log", log)
-        start(tmp_path, config)
+        with pytest.raises(Killed):
+            start(tmp_path, config)
     batches = loop.batches
     monkeypatch.setattr(loop, "batches", lambda rows, per_step, step, *host: batches(rows, per_step, 0, *host))
     start(tmp_path, config)

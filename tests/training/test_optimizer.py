@@ -51,7 +51,8 @@ def test_gradients_are_clipped_by_their_global_norm() -> None:
     for limit in (1.0, 0.0):
         optimizer = make_optimizer(OptimizerConfig(max_grad_norm=limit, epsilon=1.0, warmup_fraction=0.0), 10)
         params = {"a": jnp.zeros(2), "b": jnp.zeros(1)}
-        updates, _ = optimizer.update({"a": jnp.array([3.0, 0.0]), "b": jnp.array([4.0])}, optimizer.init(params), params)
+        gradient = {"a": jnp.array([3.0, 0.0]), "b": jnp.array([4.0])}
+        updates, _ = optimizer.update(gradient, optimizer.init(params), params)
         seen.append(float(updates["b"][0]))
     clipped, whole = seen
     assert clipped == pytest.approx(-2e-5 * 0.8 / 1.8, rel=1e-4)

@@ -97,11 +97,12 @@ def test_everything_is_sharded() -> None:
     mesh = make_mesh(MeshConfig(1, 4, 2))
     optimizer = make_optimizer(toy_config().optimizer, 10)
     state = init_state(MODEL, optimizer, mesh, 0)
-    for tree in (state.params, *(part for part in jax.tree.leaves(state.optimizer, is_leaf=lambda x: isinstance(x, dict)))):
-        if isinstance(tree, dict):
-            kernel = tree["blocks"]["mlp_up"]["kernel"]
-            assert kernel.addressable_shards[0].data.size == kernel.size // 8
-            assert tree["embedding"]["table"].addressable_shards[0].data.size == tree["embedding"]["table"].size // 8
+    moments = jax.tree.leaves(state.optimizer, is_leaf=lambda part: isinstance(part, dict))
+    trees = [state.params, *(part for part in moments if isinstance(part, dict))]
+    assert len(trees) == 3
+    for tree in trees:
+        for leaf in (tree["blocks"]["mlp_up"]["kernel"], tree["embedding"]["table"]):
+            assert leaf.addressable_shards[0].data.size == leaf.size // 8
 
 
 def lines(layers: int) -> int:
