@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -30,19 +31,43 @@ def _parse(argv: Sequence[str]) -> list[str]:
         hint = nearest(error.flagname, (name for name in flags.FLAGS if len(name) > 1))
         _stop(ConfigError(f"--{error.flagname}: no such flag{hint}"))
     except flags.Error as error:
-        _stop(ConfigError(str(error)))
-    except FileNotFoundError as error:
-        _stop(ConfigError(f"--config: cannot read {error.filename}"))
+        _stop(ConfigError(_reason(error)))
     except EcomError as error:
         _stop(error)
-    except (AttributeError, ImportError, SyntaxError, TypeError, ValueError) as error:
-        _stop(ConfigError(f"--config: {type(error).__name__}: {error}"))
+    except Exception as error:  # whatever a config file raises while it is read
+        _stop(ConfigError(f"--config: {type(error).__name__}: {_reason(error)}"))
 
 
-def _stop(error: EcomError) -> None:
+def _reason(error: Exception) -> str:
+    """Returns the last line of a message (the libraries put whole tracebacks into it) without the exception's name."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return re.sub(r"^[\w.]+(?:Error|Exception): (?:config: )?", "", lines[-1].strip())
+
+
+def _stop(error: EcomError) -> NoReturn:
     line = re.sub(r"\s*\n\s*", " ", str(error)).strip()
     print(f"error: {line}", file=sys.stderr, flush=True)
     sys.exit(error.exit_code)
+
+
+def load_config(flag: flags.FlagHolder) -> Config:
+    """Returns the config of a `config_flags.DEFINE_config_file` flag, overrides applied.
+
+    Raises:
+      ConfigError: the flag is missing, its file cannot be read or fails, or is no config.
+    """
+    try:
+        config = flag.value
+        config is None or config.model  # noqa: B018 - a file that could not be read says so at the first access
+    except Exception as error:
+        raise ConfigError(f"--config: {_reason(error)}") from error
+    if config is None:
+        raise ConfigError("--config is missing; try --config configs/demo.py")
+    if not isinstance(config, Config):
+        raise ConfigError(
+            f"--config: get_config() must return an ecomgpt_jax.config.Config, not {type(config).__name__}"
+        )
+    return config
 
 
 def run(main: Callable[[list[str]], None]) -> None:

@@ -5,6 +5,7 @@ and `meta` (the run's config, the data's fingerprint and the cursor into its row
 own. `load_checkpoint` also takes a Hugging Face directory, so every command accepts any of the three.
 """
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -173,3 +174,14 @@ def tokenizer_directory(path: str | os.PathLike[str]) -> Path:
         if (candidate / "tokenizer.json").is_file():
             return candidate
     raise MissingInputError(f"{start}: no tokenizer.json in it, in its tokenizer folder, or in its run's")
+
+
+def weights_fingerprint(path: str | os.PathLike[str]) -> str:
+    """Returns a hash of the names, sizes and times of a checkpoint's files; empty where they are not on this disk."""
+    root = Path(path).expanduser().absolute()
+    if not root.is_dir():
+        return ""
+    folder = root if _is_hugging_face(epath.Path(root)) else Path(step_directory(root))
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    stats = [(str(file.relative_to(root)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(repr((str(root), stats)).encode()).hexdigest()

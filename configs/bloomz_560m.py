@@ -1,0 +1,18 @@
+"""The paper's recipe on BLOOMZ-560m.
+
+python -m ecomgpt_jax.train --config configs/bloomz_560m.py --config.model.init_from=DIR --workdir runs/bloomz_560m
+
+DIR is a Hugging Face directory of bigscience/bloomz-560m (safetensors and tokenizer). ECOMGPT_SOURCES names the folder of
+unpacked sources, ECOMGPT_EVAL that of the evaluation tasks.
+"""
+
+from ecomgpt_jax.config import Config
+
+
+def get_config() -> Config:
+    """Returns the paper's recipe (the defaults of `Config`) at this size."""
+    config = Config(name="bloomz_560m")
+    config.model.size = "560m"
+    config.model.remat = "none"
+    config.data.mixture = "real"
+    return config

@@ -1,0 +1,1 @@
+"""Frozen prompts, scores, reports."""

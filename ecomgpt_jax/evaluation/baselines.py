@@ -1,0 +1,40 @@
+"""Answers that know nothing of the input, or only repeat it; every report shows their scores beside a model's."""
+
+import random
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, candidates, format_entities, gold_answer
+
+BASELINES = ("majority", "random", "copy")
+COPIED = 60
+_PIECES = re.compile(r"\n|, |#;#|[.?!;] |[。！？；，]")
+
+
+def baseline_predictions(task: TaskFolder, rows: Sequence[TaskRow]) -> dict[str, list[str]]:
+    """Returns the predictions of each baseline, one a row.
+
+    Returns:
+      majority: the most frequent gold answer of these very rows (the first of equals), so it is an upper bound of what
+        a constant answer gets.
+      random: drawn with seed 0, row by row. CLS: one of the candidates; NER: a piece of the input under one type;
+        elsewhere a piece of the input. Pieces are what lies between punctuation.
+      copy: the first 60 characters of the input.
+    """
+    (majority, _), *_ = Counter(gold_answer(task, row) for row in rows).most_common(1)
+    rng = random.Random(0)
+    return {
+        "majority": [majority] * len(rows),
+        "random": [_random_answer(task, index, row, rng) for index, row in enumerate(rows)],
+        "copy": [row.sentences[:COPIED] for row in rows],
+    }
+
+
+def _random_answer(task: TaskFolder, index: int, row: TaskRow, rng: random.Random) -> str:
+    if task.family == "CLS" and task.labels:
+        return rng.choice(candidates(task, index, row))
+    pieces = [piece.strip() for piece in _PIECES.split(row.sentences) if piece.strip()] or [row.sentences]
+    if task.family == "NER":
+        return format_entities(task, [(rng.choice(task.labels), rng.choice(pieces))])
+    return rng.choice(pieces)

@@ -1,0 +1,186 @@
+"""Sections of a report, and their two renderings: Markdown, and one HTML file that needs nothing from outside.
+
+Everything that comes in as text is escaped; only `Section.figure` is taken as markup, and `line_chart` makes it.
+"""
+
+import dataclasses
+import html
+import math
+from collections.abc import Sequence
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1d2433; --soft: #667085; --line: #e4e7ec; --paper: #ffffff; --back: #f6f7f9;
+  --accent: #b4541a; --good: #0b7a4b; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ef; --soft: #98a2b3; --line: #303846; --paper: #171c25;
+  --back: #10141b; --accent: #f0a063; --good: #54c690; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--back); color: var(--ink); line-height: 1.55;
+  font-family: system-ui, -apple-system, "Segoe UI", Roboto, "PingFang SC", "Noto Sans CJK SC", sans-serif; }
+main { max-width: 1180px; margin: 0 auto; padding: 2.5rem 1.25rem 5rem; }
+h1 { font-size: 1.7rem; margin: 0 0 1.5rem; letter-spacing: -0.01em; }
+section { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 1.1rem 1.4rem 1.3rem;
+  margin: 0 0 1.2rem; }
+h2 { font-size: 1.1rem; margin: 0 0 .5rem; }
+p { margin: .3rem 0 .7rem; max-width: 78ch; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .86rem; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { padding: .38rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+th { color: var(--soft); font-weight: 600; vertical-align: bottom; white-space: normal; }
+th:first-child, td:first-child { text-align: left; }
+tbody tr:hover { background: var(--back); }
+td.best { color: var(--good); font-weight: 700; }
+tr.total td { border-top: 2px solid var(--line); font-weight: 600; }
+.plain td, .plain th { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+figure { margin: .5rem 0 0; } svg { width: 100%; height: auto; display: block; }
+svg text { fill: var(--soft); font-size: 12px; } svg .grid { stroke: var(--line); }
+svg .curve { fill: none; stroke: var(--accent); stroke-width: 2; stroke-linejoin: round; }
+details { border-top: 1px solid var(--line); padding: .5rem 0; } summary { cursor: pointer; }
+dt { color: var(--soft); font-size: .8rem; margin-top: .5rem; } dd { margin: 0; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--back); border-radius: 6px; padding: .6rem .8rem;
+  margin: .2rem 0; font-size: .82rem; max-height: 22rem; overflow-y: auto; }
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows of text under a header.
+
+    Attributes:
+      header: names of the columns.
+      rows: cells; a cell that starts with "*" is shown as the best of its row.
+      totals: how many rows at the end are sums or means.
+      plain: prose rather than figures; aligned left and wrapped.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    totals: int = 0
+    plain: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A part of a report: title, paragraphs, and any of a table, a figure (SVG markup) and folded examples.
+
+    Each example is a title and (name, text) pairs; examples are left out of the Markdown.
+    """
+
+    title: str
+    text: Sequence[str] = ()
+    table: Table | None = None
+    figure: str = ""
+    examples: Sequence[tuple[str, Sequence[tuple[str, str]]]] = ()
+
+
+def render_markdown(title: str, sections: Sequence[Section]) -> str:
+    """Returns the report as Markdown, without figures and examples."""
+    lines = [f"# {_flat(title)}"]
+    for section in sections:
+        if not (section.text or section.table):
+            continue
+        lines += ["", f"## {_flat(section.title)}"]
+        for paragraph in section.text:
+            lines += ["", _flat(paragraph)]
+        if section.table:
+            align = "| --- " if section.table.plain else "| ---: "
+            lines += ["", _markdown_row(section.table.header), "| --- " + align * (len(section.table.header) - 1) + "|"]
+            lines += [_markdown_row(row) for row in section.table.rows]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(f"**{_flat(c[1:])}**" if c.startswith("*") else _flat(c) for c in cells) + " |"
+
+
+def _flat(text: str) -> str:
+    for mark in "\\`|<*[":
+        text = text.replace(mark, "\\" + mark)
+    return " ".join(text.split())
+
+
+def render_html(title: str, sections: Sequence[Section]) -> str:
+    """Returns the report as one HTML page with no outside address."""
+    body = "\n".join(_html_section(section) for section in sections)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{_escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<body>\n<main>\n<h1>{_escape(title)}</h1>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _escape(text: str) -> str:
+    return html.escape(text.replace("\0", "\ufffd"))
+
+
+def _html_section(section: Section) -> str:
+    parts = [f"<section>\n<h2>{_escape(section.title)}</h2>"]
+    parts += [f"<p>{_escape(paragraph)}</p>" for paragraph in section.text]
+    if section.figure:
+        parts.append(f"<figure>{section.figure}</figure>")
+    if section.table:
+        parts.append(_html_table(section.table))
+    for summary, fields in section.examples:
+        shown = "".join(f"<dt>{_escape(name)}</dt><dd><pre>{_escape(text)}</pre></dd>" for name, text in fields)
+        parts.append(f"<details><summary>{_escape(summary)}</summary><dl>{shown}</dl></details>")
+    return "\n".join([*parts, "</section>"])
+
+
+def _html_table(table: Table) -> str:
+    head = "".join(f"<th>{_escape(name)}</th>" for name in table.header)
+    rows = []
+    for index, row in enumerate(table.rows):
+        total = ' class="total"' if index == len(table.rows) - table.totals else ""
+        cells = (
+            f'<td class="best">{_escape(c[1:])}</td>' if c.startswith("*") else f"<td>{_escape(c)}</td>" for c in row
+        )
+        rows.append(f"<tr{total}>{''.join(cells)}</tr>")
+    plain = ' class="plain"' if table.plain else ""
+    body = "\n".join(rows)
+    return (
+        f'<div class="scroll"><table{plain}>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
+    )
+
+
+def line_chart(points: Sequence[tuple[float, float]], x_name: str, y_name: str) -> str:
+    """Returns a line through `points` as inline SVG; points that are not finite are left out."""
+    points = [(float(x), float(y)) for x, y in points if math.isfinite(x) and math.isfinite(y)]
+    if not points:
+        return ""
+    stride = max(1, len(points) // 500)
+    points = [*points[:-1:stride], points[-1]]
+    width, height, left, right, top, bottom = 900, 300, 64, 16, 14, 40
+    x_ticks, y_ticks = (_ticks(min(axis), max(axis)) for axis in zip(*points, strict=True))
+    x_low, x_high = min(points)[0], max(max(points)[0], min(points)[0] + 1e-9)
+    y_low, y_high = y_ticks[0], y_ticks[-1]
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = left + (x - x_low) / (x_high - x_low) * (width - left - right)
+        return round(across, 1), round(top + (y_high - y) / (y_high - y_low) * (height - top - bottom), 1)
+
+    marks = []
+    for tick in y_ticks:
+        _, y = place(x_low, tick)
+        marks.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y}" y2="{y}"/>')
+        marks.append(f'<text x="{left - 8}" y="{y + 4}" text-anchor="end">{tick:g}</text>')
+    for tick in x_ticks:
+        if x_low <= tick <= x_high:
+            x, _ = place(tick, y_low)
+            marks.append(f'<text x="{x}" y="{height - bottom + 18}" text-anchor="middle">{tick:g}</text>')
+    path = " ".join(f"{x},{y}" for x, y in (place(*point) for point in points))
+    return (
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{_escape(y_name)} by {_escape(x_name)}">'
+        f'{"".join(marks)}<polyline class="curve" points="{path}"/>'
+        f'<text x="{(left + width - right) / 2}" y="{height - 4}" text-anchor="middle">{_escape(x_name)}</text>'
+        f'<text x="14" y="{(top + height - bottom) / 2}" text-anchor="middle" '
+        f'transform="rotate(-90 14 {(top + height - bottom) / 2})">{_escape(y_name)}</text></svg>'
+    )
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Returns 4 to 8 round numbers from at or below `low` to at or above `high`."""
+    spread = (high - low) or abs(high) or 1.0
+    size = 10 ** math.floor(math.log10(spread / 4))
+    step = next(size * factor for factor in (1, 2, 5, 10) if spread / (size * factor) <= 6)
+    first, last = math.floor(low / step), math.ceil(high / step)
+    return [round(index * step, 12) for index in range(first, max(last, first + 1) + 1)]

@@ -1,0 +1,1 @@
+"""Readers: one module a raw format family, each yielding typed records."""

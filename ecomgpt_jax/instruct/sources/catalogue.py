@@ -1,0 +1,77 @@
+"""All sources by name, and reading one of them."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ecomgpt_jax.config import nearest
+from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
+from ecomgpt_jax.instruct.records import Record
+from ecomgpt_jax.instruct.sources import (
+    aspects,
+    attributes,
+    dialogues,
+    entities,
+    listings,
+    matching,
+    queries,
+    questions,
+    reviews,
+    triplets,
+)
+from ecomgpt_jax.instruct.sources.reading import Intake, Source, file_sha256
+
+_FAMILIES = (aspects, attributes, listings, dialogues, entities, matching, queries, questions, reviews, triplets)
+SOURCES: dict[str, Source] = {
+    each.name: each for each in sorted((s for family in _FAMILIES for s in family.SOURCES), key=lambda s: s.name)
+}
+
+
+def source(name: str) -> Source:
+    """Returns the source of that name.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if name not in SOURCES:
+        raise ConfigError(f"data.sources: no source {name!r}{nearest(name, SOURCES)}")
+    return SOURCES[name]
+
+
+def check_files(source: Source, sources_dir: str | os.PathLike[str]) -> Path:
+    """Returns the source's folder after comparing each file's sha256.
+
+    Raises:
+        MissingInputError: The folder or a file is missing.
+        DataError: A file is not the one this version reads.
+    """
+    folder = Path(sources_dir) / source.name
+    for file, expected in source.files.items():
+        path = folder / file
+        if not path.is_file():
+            raise MissingInputError(
+                f"{path}: missing; unpack or fetch the source from {source.upstream} and point ECOMGPT_SOURCES "
+                "(or data.sources_dir) at the folder that holds it"
+            )
+        if (found := file_sha256(path)) != expected:
+            raise DataError(f"{path}: sha256 {found}, expected {expected}; fetch it again from {source.upstream}")
+    return folder
+
+
+def read(
+    source: Source, sources_dir: str | os.PathLike[str], intake: Intake | None = None, *, verify: bool = True
+) -> Iterator[Record]:
+    """Yields the records of a source.
+
+    Args:
+        source: From `source(name)` or `SOURCES`.
+        sources_dir: Folder that holds one folder a source.
+        intake: Gets rows read, rows left out and malformed rows; complete when the iterator ends.
+        verify: Whether to compare checksums first (at the first record); turn off what was checked already.
+
+    Raises:
+        MissingInputError: The folder or a file is missing.
+        DataError: A file is not the one this version reads.
+    """
+    folder = check_files(source, sources_dir) if verify else Path(sources_dir) / source.name
+    yield from source.read(folder, tuple(source.files), intake if intake is not None else Intake())

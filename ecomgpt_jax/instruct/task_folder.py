@@ -1,0 +1,342 @@
+"""The released EcomInstruct layout, read and written; also how users bring tasks of their own.
+
+    <directory>/<Dataset>/tasks/<LANG-Dataset-Family-name>/meta-info.json
+                                                          /test.json  /train.json
+
+`meta-info.json` holds `test_prompt.instruction` (a template with `{sentences}` and `{label_set}`) and, optionally,
+`defi`, `label_set`, `label_key` and `label_sep`. The other two files are JSON lines: `sentences` (a string, or a list
+that is joined), and `labels` {key: [label, ...]} for CLS or `spans` [{start, end, type, term}, ...] for the other
+families. The folder's name decides language and family; the `task` of the meta file may differ from it and is not used.
+Candidates and gold answers follow the official evaluation (see `candidates` and `gold_answer`).
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ecomgpt_jax.config import nearest
+from ecomgpt_jax.errors import DataError, MissingInputError
+from ecomgpt_jax.files import read_json, read_json_lines, write_json, write_json_lines
+from ecomgpt_jax.instruct.instructions import Instruction, check_template
+from ecomgpt_jax.instruct.records import Span
+
+FAMILIES = ("CLS", "Extract", "Condition_Extract", "NER", "Generate")
+MAX_CANDIDATES = 50
+_NAME = re.compile(r"(?P<language>EN|ZH)-(?P<dataset>\w[\w.]*)-(?P<family>\w+)-(?P<name>\w[\w.\-]*)")
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskFolder:
+    """What a task's `meta-info.json` and folder name say.
+
+    Attributes:
+      name: folder name, `LANG-Dataset-Family-name`.
+      definition: names the task in the head of the prompt (`defi`).
+      template: instruction text, ends with "### Response:".
+      label_set: labels by key (the released sets come in two languages or grains).
+      label_key: the key in use.
+      separator: joins labels and terms (`label_sep`).
+      path: the folder it was read from; empty for a task that only exists in memory.
+    """
+
+    name: str
+    definition: str
+    template: str
+    label_set: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    label_key: str = "default"
+    separator: str = ", "
+    path: Path = Path()
+
+    @property
+    def language(self) -> str:
+        """The language of the data, "en" or "zh"."""
+        return task_fields(self.name)["language"].lower()
+
+    @property
+    def dataset(self) -> str:
+        """The second field of the name."""
+        return task_fields(self.name)["dataset"]
+
+    @property
+    def family(self) -> str:
+        """The third field of the name, one of `FAMILIES`."""
+        return task_fields(self.name)["family"]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels in use, in the order of the meta file, each once; empty where answers are open."""
+        return tuple(dict.fromkeys(self.label_set.get(self.label_key, ())))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TaskRow:
+    """One row of a task: the input, and labels or spans. Released offsets need not match the text: use the terms."""
+
+    sentences: str
+    labels: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    spans: tuple[Span, ...] = ()
+
+
+def task_fields(name: str) -> dict[str, str]:
+    """Splits a task's name into language, dataset, family and name.
+
+    Raises:
+      DataError: the name has another form, an unknown family, or could leave its folder.
+    """
+    match = _NAME.fullmatch(name)
+    if not match or len(name) > 200:
+        raise DataError(f"{name!r} is no task name; use LANG-Dataset-Family-name with LANG EN or ZH and no blanks")
+    if match["family"] not in FAMILIES:
+        hint = nearest(match["family"], FAMILIES)
+        raise DataError(f"task {name}: family {match['family']!r} is none of {', '.join(FAMILIES)}{hint}")
+    return match.groupdict()
+
+
+def load_tasks(directory: str | os.PathLike[str], only: Iterable[str] | None = None) -> list[TaskFolder]:
+    """Reads every task under `<directory>/<Dataset>/tasks/`, in order of name.
+
+    Args:
+      directory: the folder that holds the data sets.
+      only: names of the tasks to read; None reads all.
+
+    Raises:
+      MissingInputError: the directory, a wanted task or a `meta-info.json` is not there, or there is no task at all.
+      DataError: a folder's name or meta file is wrong, a task occurs twice, or a link leads out of the directory.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise MissingInputError(f"{directory}: no such folder of tasks")
+    folders: dict[str, Path] = {}
+    for path in sorted(directory.glob("*/tasks/*")):
+        if path.name.startswith(".") or not path.is_dir():
+            continue
+        if not path.resolve().is_relative_to(directory.resolve()):
+            raise DataError(f"{path}: leads out of {directory}; copy the task there instead of linking it")
+        if path.name in folders:
+            raise DataError(f"{path}: the task is also in {folders[path.name].parent}")
+        folders[path.name] = path
+    if not folders:
+        raise MissingInputError(f"{directory}: no tasks; expected <Dataset>/tasks/<LANG-Dataset-Family-name>/")
+    wanted = sorted(folders) if only is None else list(only)
+    for name in wanted:
+        if name not in folders:
+            raise MissingInputError(f"{directory}: no task {name!r}{nearest(name, folders)}")
+    return [load_task(folders[name]) for name in wanted]
+
+
+def load_task(directory: str | os.PathLike[str]) -> TaskFolder:
+    """Reads one task's name and `meta-info.json`.
+
+    Raises:
+      MissingInputError: the folder or its `meta-info.json` is not there.
+      DataError: a field is missing or has the wrong type.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise MissingInputError(f"{directory}: no such task folder")
+    name, path = directory.name, directory / "meta-info.json"
+    label_name = task_fields(name)["name"]
+    if not path.is_file():
+        raise MissingInputError(f"{directory}: no meta-info.json in this task folder")
+    meta = read_json(_inside(path))
+    if not isinstance(meta, dict):
+        raise DataError(f"{path}: must hold one JSON object")
+    prompt = meta.get("test_prompt")
+    template = prompt.get("instruction") if isinstance(prompt, dict) else None
+    if not isinstance(template, str):
+        raise DataError(f"{path}: test_prompt.instruction is missing; it is the template with {{sentences}}")
+    check_template(template, f"{path}: test_prompt.instruction")
+    label_set = meta.get("label_set", {})
+    if not isinstance(label_set, dict):
+        raise DataError(f'{path}: label_set must be {{"key": ["label", ...]}}')
+    labels = {key: _texts(value, f"{path}: label_set.{key}") for key, value in label_set.items()}
+    key = meta.get("label_key", next(iter(labels)) if len(labels) == 1 else "default")
+    if labels and key not in labels:
+        raise DataError(f"{path}: label_key {key!r} is none of the label sets {', '.join(labels)}")
+    if "{label_set}" in template and not labels:
+        raise DataError(f"{path}: the template asks for {{label_set}}, and there is no label_set")
+    task = TaskFolder(
+        name=name,
+        definition=_text(meta.get("defi", label_name.replace("_", " ")), f"{path}: defi"),
+        template=template,
+        label_set=labels,
+        label_key=_text(key, f"{path}: label_key"),
+        separator=_text(meta.get("label_sep", ", "), f"{path}: label_sep"),
+        path=directory,
+    )
+    if not task.separator:
+        raise DataError(f"{path}: label_sep must not be empty")
+    if task.family == "NER" and not task.labels:
+        raise DataError(f"{path}: a NER task needs label_set, the types of its answer")
+    return task
+
+
+def read_rows(task: TaskFolder, split: str = "test", limit: int = 0) -> list[TaskRow]:
+    """Reads the first `limit` rows (0 = all) of `<split>.json`.
+
+    Raises:
+      MissingInputError: the file is not there.
+      DataError: a row is malformed or has no gold answer (`file:line:column`), or there is none.
+    """
+    path = task.path / f"{split}.json"
+    if not path.is_file():
+        raise MissingInputError(f"{task.path}: no {split}.json in this task folder")
+    lines = read_json_lines(_inside(path))
+    rows = [_row(task, row, f"{path}:{line}:1") for line, row in islice(lines, limit or None)]
+    if not rows:
+        raise DataError(f"{path}: no rows")
+    return rows
+
+
+def write_task(
+    directory: str | os.PathLike[str],
+    task: TaskFolder,
+    test: Sequence[TaskRow],
+    train: Sequence[TaskRow] = (),
+) -> TaskFolder:
+    """Writes a task under `<directory>/<Dataset>/tasks/<name>/`; `load_task` gives the same task back.
+
+    Each file is written whole, `meta-info.json` last, so that a folder that was cut short is no task.
+
+    Raises:
+      DataError: the name is not safe or the template is wrong.
+    """
+    check_template(task.template, f"task {task.name}: template")
+    folder = Path(directory) / task.dataset / "tasks" / task.name
+    for split, rows in (("train", train), ("test", test)):
+        if rows:
+            write_json_lines(folder / f"{split}.json", (_row_object(row) for row in rows))
+    meta: dict[str, Any] = {
+        "task": task.name,
+        "defi": task.definition,
+        "label_set": {key: list(labels) for key, labels in task.label_set.items()},
+        "label_key": task.label_key,
+        "label_sep": task.separator,
+        "test_prompt": {"instruction": task.template},
+    }
+    write_json(folder / "meta-info.json", meta)
+    return dataclasses.replace(task, path=folder)
+
+
+def gold_labels(task: TaskFolder, row: TaskRow) -> tuple[str, ...]:
+    """Returns the parts of a row's answer: its labels (CLS), or the terms of its spans in order."""
+    return row.labels[task.label_key] if task.family == "CLS" else tuple(span.term for span in row.spans)
+
+
+def gold_answer(task: TaskFolder, row: TaskRow) -> str:
+    """Returns a row's answer as the official evaluation has it.
+
+    CLS joins the labels, Extract and Generate the terms, with the task's separator; Condition_Extract joins the terms
+    with ", "; NER has one line a type in the order of the label set, "Type: term, term" or "Type: None", and drops
+    spans of other types.
+    """
+    if task.family == "NER":
+        return format_entities(task, [(span.type, span.term) for span in row.spans])
+    return (", " if task.family == "Condition_Extract" else task.separator).join(gold_labels(task, row))
+
+
+def format_entities(task: TaskFolder, entities: Iterable[tuple[str, str]]) -> str:
+    """Returns (type, term) pairs in the form of a NER answer."""
+    terms: dict[str, list[str]] = {kind: [] for kind in task.labels}
+    for kind, term in entities:
+        if kind in terms:
+            terms[kind].append(term)
+    return "\n".join(f"{kind}: {task.separator.join(found) or 'None'}" for kind, found in terms.items())
+
+
+def candidates(task: TaskFolder, index: int, row: TaskRow) -> tuple[str, ...]:
+    """Returns the candidate labels of row `index`, in the order of the meta file.
+
+    All labels, but for CLS with more than `MAX_CANDIDATES`: there the gold labels, filled up to that number with the
+    labels whose sha256 together with task and index is smallest. So a row's candidates depend on nothing else.
+    """
+    labels = task.labels
+    if task.family != "CLS" or len(labels) <= MAX_CANDIDATES:
+        return labels
+    gold = dict.fromkeys(gold_labels(task, row))
+    others = [label for label in labels if label not in gold]
+    others.sort(key=lambda label: hashlib.sha256(f"{task.name}\n{index}\n{label}".encode()).digest())
+    chosen = {*gold, *others[: max(0, MAX_CANDIDATES - len(gold))]}
+    return tuple(label for label in labels if label in chosen)
+
+
+def to_instruction(task: TaskFolder, index: int, row: TaskRow) -> Instruction:
+    """Returns row `index` as an instruction; `instructions.render` makes prompt and response of it."""
+    return Instruction(
+        task=task.name,
+        record_id=str(index),
+        source=task.dataset,
+        definition=task.definition,
+        template=task.template,
+        sentences=row.sentences,
+        candidates=candidates(task, index, row),
+        separator=task.separator,
+        answer=gold_answer(task, row),
+    )
+
+
+def fingerprint(task: TaskFolder, rows: Sequence[TaskRow]) -> str:
+    """Returns the sha256 of a task's definition and rows, independent of where it lies and how it is formatted."""
+    meta = dataclasses.asdict(dataclasses.replace(task, path=Path()))
+    del meta["path"]
+    content = json.dumps([meta, [_row_object(row) for row in rows]], ensure_ascii=False, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _inside(path: Path) -> Path:
+    """Returns `path` unless it is a link out of its folder."""
+    if not path.resolve().is_relative_to(path.parent.resolve()):
+        raise DataError(f"{path}: a link out of its task folder; copy the file there")
+    return path
+
+
+def _text(value: object, where: str) -> str:
+    if not isinstance(value, str):
+        raise DataError(f"{where} must be a string, not {type(value).__name__}")
+    return value
+
+
+def _texts(value: object, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise DataError(f"{where} must be a list of strings, not {type(value).__name__}")
+    return tuple(_text(item, where) for item in value)
+
+
+def _row(task: TaskFolder, row: dict[str, Any], where: str) -> TaskRow:
+    sentences = row.get("sentences")
+    if isinstance(sentences, list):
+        sentences = "".join(_texts(sentences, f"{where}: sentences"))
+    sentences = _text(sentences, f"{where}: sentences")
+    if task.family == "CLS":
+        labels = row.get("labels")
+        if not isinstance(labels, dict) or not labels.get(task.label_key):
+            raise DataError(f"{where}: labels.{task.label_key} is missing or empty, so the row has no gold answer")
+        return TaskRow(sentences, {key: _texts(value, f"{where}: labels.{key}") for key, value in labels.items()})
+    spans = row.get("spans")
+    if not isinstance(spans, list):
+        raise DataError(f"{where}: spans must be a list; the gold answer of a {task.family} task is made from it")
+    if not spans and task.family in ("Extract", "Generate"):
+        raise DataError(f"{where}: spans is empty, so the row has no gold answer")
+    return TaskRow(sentences, spans=tuple(_span(span, where) for span in spans))
+
+
+def _span(span: object, where: str) -> Span:
+    if not isinstance(span, dict):
+        raise DataError(f"{where}: a span must be an object with a term, not {type(span).__name__}")
+    start, end = span.get("start", 0), span.get("end", 0)
+    if not (type(start) is int and type(end) is int):
+        raise DataError(f"{where}: start and end of a span must be whole numbers")
+    kind, term = _text(span.get("type", ""), f"{where}: type"), _text(span.get("term"), f"{where}: term")
+    return Span(start, end, kind, term)
+
+
+def _row_object(row: TaskRow) -> dict[str, Any]:
+    if row.labels:
+        return {"sentences": row.sentences, "labels": {key: list(labels) for key, labels in row.labels.items()}}
+    return {"sentences": row.sentences, "spans": [dataclasses.asdict(span) for span in row.spans]}

@@ -1,0 +1,59 @@
+"""Scores prediction files made anywhere: `python -m ecomgpt_jax.score --tasks DIR --predictions DIR --out scores.json`.
+
+A task's predictions are `<task>.jsonl` in the folder of predictions, {"index": i, "prediction": "..."} for each row of
+its `test.json`. Tasks without a file are named and left out.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from ecomgpt_jax import cli
+from ecomgpt_jax.config import EvalConfig
+from ecomgpt_jax.errors import ConfigError, MissingInputError
+from ecomgpt_jax.evaluation.protocol import build_prompts, describe_predictions, find_tasks_dir
+from ecomgpt_jax.evaluation.report import MEASURES
+from ecomgpt_jax.evaluation.scores import average, read_predictions, score_task
+from ecomgpt_jax.files import write_json
+from ecomgpt_jax.instruct.task_folder import load_tasks
+
+_TASKS = flags.DEFINE_string("tasks", "", "folder of tasks; default $ECOMGPT_EVAL")
+_PREDICTIONS = flags.DEFINE_string("predictions", "", "folder of <task>.jsonl files")
+_OUT = flags.DEFINE_string("out", "", "file to write, scores.json")
+_LIMIT = flags.DEFINE_integer("limit", 0, "only the first rows of each task; 0 = all", lower_bound=0)
+
+
+def main(arguments: list[str]) -> None:
+    """Runs the command; see the module's docstring."""
+    if arguments:
+        raise ConfigError(f"unexpected argument {arguments[0]!r}; use --tasks, --predictions and --out")
+    for flag in (_PREDICTIONS, _OUT):
+        if not flag.value:
+            raise ConfigError(f"--{flag.name} is missing; score --tasks DIR --predictions DIR --out scores.json")
+    tasks_dir = find_tasks_dir(EvalConfig(tasks_dir=_TASKS.value))
+    folder = Path(_PREDICTIONS.value)
+    if not folder.is_dir():
+        raise MissingInputError(f"{folder}: no such folder of predictions")
+    tasks = load_tasks(tasks_dir)
+    found = [task for task in tasks if (folder / f"{task.name}.jsonl").is_file()]
+    if not found:
+        raise MissingInputError(f"{folder}: no <task>.jsonl for any task of {tasks_dir}, such as {tasks[0].name}.jsonl")
+    parts = [build_prompts(task, _LIMIT.value) for task in found]
+    entries = {}
+    for part in parts:
+        name = part.task.name
+        entries[name] = score_task(part, read_predictions(folder / f"{name}.jsonl", len(part.rows)))
+        print(f"{name:56} {_line(entries[name])}", flush=True)
+    print(f"{'average':56} " + "  ".join(f"{average(list(entries.values()), *m[1:]):.4f}" for m in MEASURES))
+    for task in tasks:
+        if task not in found:
+            print(f"not scored: {task.name} (no {task.name}.jsonl)")
+    write_json(_OUT.value, {"tasks": entries, "protocol": describe_predictions(parts)})
+
+
+def _line(entry: dict) -> str:
+    return "  ".join(f"{entry[kind][name]:.4f}" for _, kind, name in MEASURES)
+
+
+if __name__ == "__main__":
+    cli.run(main)

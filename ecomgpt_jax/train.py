@@ -1,0 +1,178 @@
+"""Trains: `python -m ecomgpt_jax.train --config configs/demo.py --workdir runs/demo`.
+
+Builds (or finds) the data, tokenises and packs it, scores the held-out tasks with the weights as they are, trains,
+scores them again, and writes `report/index.html`. Start the same command again and it goes on where it stopped.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from ecomgpt_jax import cli
+from ecomgpt_jax import config as config_lib
+from ecomgpt_jax.config import Config
+from ecomgpt_jax.data.pipeline import PackedRows, make_rows
+from ecomgpt_jax.data.token_store import tokenize
+from ecomgpt_jax.data.tokenizer import Tokenizer, check_vocabulary, copy_tokenizer, load_tokenizer, train_tokenizer
+from ecomgpt_jax.errors import ConfigError
+from ecomgpt_jax.evaluation import harness, report
+from ecomgpt_jax.instruct import ecom_instruct
+from ecomgpt_jax.model.bloom import init_sharded_params
+from ecomgpt_jax.parallel.mesh import make_mesh
+from ecomgpt_jax.training import checkpoint, loop
+from ecomgpt_jax.training.progress import read_metrics
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, with an optional :argument")
+_WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; default runs/<config name>")
+_RESUME = flags.DEFINE_string("resume", "auto", "auto: go on if there is a checkpoint; never: afresh; require: insist")
+_COT = flags.DEFINE_bool("cot", None, "train on Chain-of-Task tasks (data.chain_of_task)")
+_NUM_TASKS = flags.DEFINE_integer("num_tasks", None, "number of training tasks (data.num_tasks)")
+_INSTANCES = flags.DEFINE_integer("instances_per_task", None, "instances a task (data.instances_per_task)")
+_LANGUAGES = flags.DEFINE_list("languages", None, "languages of the tasks, en,zh (data.languages)")
+_PROMPT_LANGUAGE = flags.DEFINE_string("prompt_language", None, "en, zh, native or mixed (data.prompt_language)")
+_PACKING = flags.DEFINE_bool("packing", None, "pack several instances a row (data.packing)")
+_MODEL_SIZE = flags.DEFINE_string("model_size", None, "560m, 1b1, 1b7, 3b or 7b1 (model.size)")
+
+_TOKENIZER_SAMPLE = 100_000  # instances that a tokenizer is trained on, evenly spaced
+
+
+def _apply_short_flags(config: Config) -> Config:
+    """Sets the config field of each short flag that was given."""
+    short = (
+        (_COT, config.data, "chain_of_task"),
+        (_NUM_TASKS, config.data, "num_tasks"),
+        (_INSTANCES, config.data, "instances_per_task"),
+        (_LANGUAGES, config.data, "languages"),
+        (_PROMPT_LANGUAGE, config.data, "prompt_language"),
+        (_PACKING, config.data, "packing"),
+        (_MODEL_SIZE, config.model, "size"),
+    )
+    for flag, section, field in short:
+        if flag.value is not None:
+            setattr(section, field, tuple(flag.value) if isinstance(flag.value, list) else flag.value)
+    return config
+
+
+def _fit_model_to_weights(config: Config) -> None:
+    """Takes the model's shape from `init_from`, and refuses weights of another size than the config names."""
+    loaded = checkpoint.load_model_config(config.model.init_from)
+    shape = ("embed", "layers", "heads")
+    wanted, found = ({name: getattr(m, name) for name in shape} for m in (config.model, loaded))
+    if config.model.size != "custom" and wanted != found:
+        raise ConfigError(f"model.size={config.model.size} means {wanted}, but {config.model.init_from} holds {found}")
+    for name in (*shape, "vocab_size", "layer_norm_epsilon"):
+        setattr(config.model, name, getattr(loaded, name))
+
+
+def _tasks_dir(config: Config) -> Path | None:
+    """Returns the folder of evaluation tasks; None for the held-out ones of the synthetic mixture."""
+    if not config.train.final_evaluation or (config.data.mixture == "synthetic" and not config.eval.tasks_dir):
+        return None
+    return Path(harness.find_tasks_dir(config.eval))
+
+
+def _find_tokenizer(config: Config, built: ecom_instruct.Built) -> Tokenizer:
+    if config.model.tokenizer:
+        return load_tokenizer(config.model.tokenizer)
+    if config.model.init_from:
+        return load_tokenizer(checkpoint.tokenizer_directory(config.model.init_from))
+    instances = ecom_instruct.open_split(built.directory, "train")
+    stride = max(1, len(instances) // _TOKENIZER_SAMPLE)
+    rows = (instances[index] for index in range(0, len(instances), stride))
+    texts = (row[part] for row in rows for part in ("prompt", "response"))
+    key = hashlib.sha256(f"1:{built.fingerprint}:{config.data.tokenizer_vocab}".encode()).hexdigest()[:16]
+    directory = Path(config.data.cache_dir).expanduser() / f"tokenizer-{key}"
+    return train_tokenizer(texts, config.data.tokenizer_vocab, directory)
+
+
+def _write_config(config: Config, workdir: Path) -> None:
+    scratch = workdir / "config.json.tmp"
+    scratch.write_text(json.dumps(config_lib.to_dict(config), indent=2) + "\n", encoding="utf-8")
+    os.replace(scratch, workdir / "config.json")
+
+
+def _describe_data(built: ecom_instruct.Built, rows: PackedRows, config: Config) -> str:
+    store = rows.store
+    positions = int(store.positions[rows.plan.members].sum())
+    share = positions / (len(rows.plan) * rows.length)
+    text = (
+        f"data: {len(built.stats['tasks'])} tasks, {len(store):,} training instances, {len(store.tokens):,} tokens; "
+        f"{len(rows.plan):,} rows of {rows.length} over {config.train.epochs} epochs, {share:.1%} full"
+    )
+    if store.cut_prompts or store.cut_answers:
+        text += f"; {store.cut_prompts:,} prompts lost their beginning, {store.cut_answers:,} answers their end"
+    return text
+
+
+def main(arguments: list[str]) -> None:
+    """Runs the whole path; see the module's docstring."""
+    if arguments:
+        raise ConfigError(f"unexpected argument {arguments[0]!r}; settings are --config.<field>=value")
+    config = config_lib.resolve(_apply_short_flags(cli.load_config(_CONFIG)))
+    if config.model.init_from:
+        _fit_model_to_weights(config)
+    workdir = Path(_WORKDIR.value or f"runs/{config.name}").expanduser().absolute()
+    mesh = make_mesh(config.mesh)
+    tasks_dir = _tasks_dir(config)
+    built = ecom_instruct.build(config.data)
+    tasks_dir = tasks_dir or built.held_out_dir
+    tokenizer = _find_tokenizer(config, built)
+    if not config.model.vocab_size:
+        config.model.vocab_size = -(-tokenizer.size // 128) * 128
+    check_vocabulary(tokenizer, config.model.vocab_size)
+    store = tokenize(
+        ecom_instruct.open_split(built.directory, "train"),
+        built.fingerprint,
+        tokenizer,
+        config.data.length,
+        Path(config.data.cache_dir),
+    )
+    rows = make_rows(
+        store,
+        length=config.data.length,
+        epochs=config.train.epochs,
+        rows_per_step=loop.rows_per_step(config, mesh),
+        seed=config.data.seed,
+        packing_on=config.data.packing,
+    )
+    loop.prepare_workdir(workdir, _RESUME.value)
+    _write_config(config, workdir)
+    copy_tokenizer(tokenizer, workdir / "tokenizer")
+    print(_describe_data(built, rows, config), flush=True)
+
+    def initial_params() -> object:
+        if config.model.init_from:
+            return checkpoint.load_checkpoint(config.model.init_from, mesh)[0]
+        return init_sharded_params(config.model, mesh, jax.random.key(config.train.seed))
+
+    def evaluate(params: object, name: str) -> dict:
+        out = workdir / "evaluation" / name
+        weights = f"{name}:{json.dumps(config_lib.to_dict(config), sort_keys=True)}:{store.fingerprint}"
+        return harness.evaluate_tasks(
+            params, config.model, tokenizer, tasks_dir, out, config.eval, mesh, weights=weights
+        )
+
+    before = after = None
+    if tasks_dir and config.train.final_evaluation:
+        before = evaluate(initial_params(), "before")
+    params = loop.train(config, rows, mesh, workdir, initial_params)
+    if before is not None:
+        after = evaluate(params, "after")
+    report.write_run_report(
+        workdir / "report",
+        config=config_lib.to_dict(config),
+        metrics=read_metrics(workdir / "metrics.jsonl"),
+        scores=after,
+        untrained_scores=before,
+    )
+    print(f"report: {workdir / 'report' / 'index.html'}", flush=True)
+
+
+if __name__ == "__main__":
+    cli.default_environment()
+    cli.run(main)

@@ -1,0 +1,139 @@
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import tiny_tasks
+
+from ecomgpt_jax.config import EvalConfig, ModelConfig
+from ecomgpt_jax.decoding import resumable
+from ecomgpt_jax.errors import MissingInputError
+from ecomgpt_jax.evaluation import harness
+
+World = tuple[Path, list[harness.TaskPrompts], dict[str, str]]
+
+
+class Characters:
+    """A tokenizer with one id a character; 0 ends an answer."""
+
+    eos_id, pad_id, size = 0, 0, 0x110000
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return [[ord(character) for character in text] for text in texts]
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join(map(chr, ids))
+
+
+class Engine:
+    """Answers every prompt with its gold answer, last prompt first, and remembers what it was asked."""
+
+    def __init__(self, answers: dict[str, str], stop_after: int | None = None) -> None:
+        self.answers, self.stop_after, self.asked, self.settings = answers, stop_after, [], None
+
+    def generate_tokens(
+        self, params: object, model: object, prompts: list[list[int]], *, on_finished: Callable, **settings: object
+    ) -> None:
+        self.settings = settings
+        for number in reversed(range(len(prompts))):
+            if self.stop_after is not None and len(self.asked) >= self.stop_after:
+                raise KeyboardInterrupt
+            self.asked.append("".join(map(chr, prompts[number])))
+            answer = [ord(character) for character in self.answers[self.asked[-1]]]
+            on_finished(number, answer[: settings["max_new_tokens"]])
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    tiny_tasks.write_tiny_tasks(tmp_path / "tasks")
+    parts = [harness.build_prompts(task) for task in harness.load_tasks(tmp_path / "tasks")]
+    answers = {prompt: gold for part in parts for prompt, gold in zip(part.prompts, part.golds, strict=True)}
+    return tmp_path, parts, answers
+
+
+def evaluate(
+    world: World,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: EvalConfig | None = None,
+    **arguments: object,
+) -> dict:
+    monkeypatch.setattr(resumable, "generate_tokens", engine.generate_tokens)
+    settings = settings or EvalConfig(max_prompt_tokens=10_000)
+    return harness.evaluate_tasks(
+        None, ModelConfig(), Characters(), world[0] / "tasks", world[0] / "out", settings, **arguments
+    )
+
+
+def test_gold_answers_give_full_scores_and_every_file(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, parts, answers = world
+    scores = evaluate(world, Engine(answers), monkeypatch)
+    assert list(scores["tasks"]) == [part.task.name for part in parts]
+    for part in parts:
+        entry = scores["tasks"][part.task.name]
+        assert (entry["corrected"]["score"], entry["rows"]) == (1, len(part.rows))
+        lines = (root / "out" / "predictions" / f"{part.task.name}.jsonl").read_text(encoding="utf-8").splitlines()
+        assert [json.loads(line) for line in lines] == [
+            {"index": index, "prediction": gold} for index, gold in enumerate(part.golds)
+        ]
+    assert json.loads((root / "out" / "scores.json").read_text(encoding="utf-8")) == scores
+    assert {path.name for path in (root / "out").iterdir()} == {
+        "predictions", "scores.json", "report.md", "report.html",
+    }  # fmt: skip
+    assert len(scores["protocol"]["sha256"]) == 64
+
+
+def test_settings_reach_the_engine_and_cuts_are_counted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, parts, answers = world
+    engine = Engine({prompt[-50:]: gold for prompt, gold in answers.items()})
+    settings = EvalConfig(limit=2, batch=7, max_prompt_tokens=50, max_new_tokens=3)
+    scores = evaluate(world, engine, monkeypatch, settings)
+    assert engine.settings == {
+        "max_new_tokens": 3, "eos_id": 0, "vocab_limit": 0x110000, "batch": 7, "mesh": None,
+    }  # fmt: skip
+    assert all(entry["cut_prompts"] == entry["rows"] == 2 for entry in scores["tasks"].values())
+    assert scores["tasks"]["ZH-Dian-Generate-title"]["cut_answers"] == 2
+    assert scores["tasks"]["ZH-Dian-Extract-choice"]["cut_answers"] == 1
+    assert len(set(engine.asked)) == len(engine.asked) > len(parts)
+
+
+def test_finished_answers_are_kept_for_the_same_weights_and_prompts(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, parts, answers = world
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(world, Engine(answers, stop_after=3), monkeypatch, weights="w")
+    assert [path.name for path in (root / "out").iterdir()] == ["answers.jsonl"]
+    log = root / "out" / "answers.jsonl"
+    log.write_text(log.read_text() + '{"key": "cut sho')
+
+    def asked(**arguments: object) -> int:
+        engine = Engine(answers)
+        scores = evaluate(world, engine, monkeypatch, **arguments)
+        assert all(entry["corrected"]["score"] == 1 for entry in scores["tasks"].values())
+        return len(engine.asked)
+
+    rows = sum(len(part.rows) for part in parts)
+    assert asked(weights="w") == rows - 3
+    assert asked(weights="w") == 0
+    assert asked(weights="") == rows
+    assert asked(weights="w") == 0
+    assert asked(weights="w", settings=EvalConfig(max_prompt_tokens=10_000, max_new_tokens=100)) == rows
+    assert asked(weights="v") == rows
+    assert asked(weights="w") == rows
+    lines = log.read_text().split("\n")
+    log.write_text("\n".join(["[]", "{}", '{"key": 1}', *lines[2:]]))
+    assert asked(weights="w") == 2
+
+
+def test_equal_prompts_are_decoded_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine({prompt[-10:]: "x" for prompt in world[2]})
+    evaluate(world, engine, monkeypatch, EvalConfig(max_prompt_tokens=10))
+    assert engine.asked == ["\n### Response:"[-10:]]
+
+
+def test_only_some_tasks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = evaluate(world, Engine(world[2]), monkeypatch, only=["EN-Shop-CLS-topic"])
+    assert list(scores["tasks"]) == ["EN-Shop-CLS-topic"]
+    with pytest.raises(MissingInputError, match="did you mean 'EN-Shop-CLS-topic'"):
+        evaluate(world, Engine(world[2]), monkeypatch, only=["EN-Shop-CLS-topics"])

@@ -1,0 +1,93 @@
+import dataclasses
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import tiny_tasks
+
+from ecomgpt_jax.config import EvalConfig
+from ecomgpt_jax.errors import MissingInputError
+from ecomgpt_jax.evaluation.protocol import build_prompts, describe, find_tasks_dir, prompt_tokens
+from ecomgpt_jax.instruct.task_folder import TaskFolder, gold_answer, load_tasks
+
+HASH = """
+import sys
+from ecomgpt_jax.config import EvalConfig
+from ecomgpt_jax.evaluation.protocol import build_prompts, describe
+from ecomgpt_jax.instruct.task_folder import load_tasks
+print(describe([build_prompts(task) for task in load_tasks(sys.argv[1])], EvalConfig())["sha256"])
+"""
+
+
+class Characters:
+    """A tokenizer with one id a character."""
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return [[ord(character) for character in text] for text in texts]
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> list[TaskFolder]:
+    tiny_tasks.write_tiny_tasks(tmp_path)
+    return load_tasks(tmp_path)
+
+
+def digest(tasks: list[TaskFolder], limit: int = 0, **settings: object) -> str:
+    settings = EvalConfig(limit=limit, **settings)
+    return describe([build_prompts(task, limit) for task in tasks], settings)["sha256"]
+
+
+def test_prompts_are_the_released_ones(tasks: list[TaskFolder]) -> None:
+    part = build_prompts(next(task for task in tasks if task.name == "EN-Shop-NER-parts"))
+    assert part.prompts[0] == (
+        "Below is an instruction that describes the named entity recognition task. Write a response that appropriately "
+        "completes the request.\nThe Acme drill has a keyless chuck\nExtract Brand, Part. \n### Response:"
+    )
+    assert part.golds == tuple(gold_answer(part.task, row) for row in part.rows)
+
+
+def test_a_limit_changes_no_prompt(tasks: list[TaskFolder]) -> None:
+    for task in tasks:
+        assert build_prompts(task, 2).prompts == build_prompts(task).prompts[:2]
+
+
+def test_long_prompts_lose_their_beginning_and_are_counted() -> None:
+    ids, cut = prompt_tokens(Characters(), ["abcdef", "abc", "abcd"], 3)
+    assert ids == [[ord(c) for c in "def"], [ord(c) for c in "abc"], [ord(c) for c in "bcd"]]
+    assert cut == [True, False, True]
+
+
+def test_the_hash_sees_what_matters_and_nothing_else(tasks: list[TaskFolder], tmp_path: Path) -> None:
+    same = digest(tasks)
+    assert digest(tasks[::-1]) == same
+    assert digest(tasks, batch=3) == same
+    assert digest(tasks, tasks_dir="elsewhere") == same
+    assert digest(tasks, max_prompt_tokens=799) != same
+    assert digest(tasks, limit=1) != same
+    assert digest(tasks[1:]) != same
+    changed = [dataclasses.replace(tasks[0], template=tasks[0].template + " "), *tasks[1:]]
+    assert digest(changed) != same
+    copied = tmp_path / "copy"
+    tiny_tasks.write_tiny_tasks(copied)
+    assert digest(load_tasks(copied)) == same
+
+
+def test_the_hash_does_not_depend_on_the_hash_seed(tasks: list[TaskFolder], tmp_path: Path) -> None:
+    found = set()
+    for seed in ("0", "1"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        command = [sys.executable, "-c", HASH, str(tmp_path)]
+        found.add(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.strip())
+    assert found == {digest(tasks)}
+
+
+def test_where_tasks_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ECOMGPT_EVAL", "there")
+    assert find_tasks_dir(EvalConfig(tasks_dir="here")) == "here"
+    assert find_tasks_dir(EvalConfig()) == "there"
+    monkeypatch.delenv("ECOMGPT_EVAL")
+    with pytest.raises(MissingInputError, match="ECOMGPT_EVAL"):
+        find_tasks_dir(EvalConfig())

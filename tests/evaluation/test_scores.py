@@ -1,0 +1,61 @@
+import json
+from pathlib import Path
+
+import pytest
+import tiny_tasks
+
+from ecomgpt_jax.errors import DataError, MissingInputError
+from ecomgpt_jax.evaluation.baselines import BASELINES
+from ecomgpt_jax.evaluation.protocol import build_prompts
+from ecomgpt_jax.evaluation.scores import average, read_predictions, score_task, write_predictions
+
+
+def test_predictions_read_back_the_same(tmp_path: Path) -> None:
+    texts = ["", "a\nb", "\u2028", '"{}"', "红"]
+    write_predictions(tmp_path / "p.jsonl", texts)
+    assert read_predictions(tmp_path / "p.jsonl", 5) == texts
+
+
+def test_any_order_and_more_keys_are_fine(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text('{"index": 1, "prediction": "b", "x": 1}\n\n{"prediction": "a", "index": 0}')
+    assert read_predictions(tmp_path / "p.jsonl", 2) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([{"index": 0, "prediction": "a"}], "first missing index is 1"),
+        ([{"index": 0, "prediction": "a"}, {"index": 0, "prediction": "a"}], ":2:1: index 0 is there twice"),
+        ([{"index": 0, "prediction": "a"}, {"index": 2, "prediction": "a"}], ":2:1: index 2 is out of range"),
+        ([{"index": -1, "prediction": "a"}], "out of range"),
+        ([{"index": True, "prediction": "a"}], "whole number"),
+        ([{"index": 0}], '"prediction", a string'),
+        ([[]], "a list, not an object"),
+    ],
+)
+def test_wrong_files_are_refused(tmp_path: Path, lines: list, words: str) -> None:
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(DataError) as caught:
+        read_predictions(tmp_path / "p.jsonl", 2)
+    assert words in str(caught.value)
+    with pytest.raises(MissingInputError):
+        read_predictions(tmp_path / "q.jsonl", 2)
+
+
+def test_an_entry_holds_both_sets_and_the_baselines(tmp_path: Path) -> None:
+    for task, rows in tiny_tasks.write_tiny_tasks(tmp_path):
+        part = build_prompts(task)
+        entry = json.loads(json.dumps(score_task(part, part.golds), allow_nan=False))
+        assert entry["rows"] == len(rows)
+        for scores in (entry, *(entry["baselines"][name] for name in BASELINES)):
+            assert set(scores["official"]) == {"micro-f1", "macro-f1", "rouge-l-f1"}
+            assert {"score", "score-low", "score-high", "format-error-rate"} <= set(scores["corrected"])
+        assert entry["corrected"]["score"] == 1 > entry["baselines"]["copy"]["corrected"]["score"]
+        with pytest.raises(DataError, match=task.name):
+            score_task(part, part.golds[1:])
+
+
+def test_average_counts_each_task_once() -> None:
+    entries = [{"rows": 1, "corrected": {"score": 0.0}}, {"rows": 99, "corrected": {"score": 1.0}}]
+    assert average(entries, "corrected", "score") == 0.5
+    assert average([], "corrected", "score") is None

@@ -1,0 +1,29 @@
+"""Writes small files in a raw format and reads them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ecomgpt_jax.instruct.sources.reading import Intake
+
+
+@pytest.fixture
+def reading(tmp_path: Path) -> Callable:
+    """Returns `(reader, {file: text or bytes}) -> (records, intake)`; every span is checked on the way."""
+
+    def run(reader: Callable, files: dict[str, str | bytes]) -> tuple[list, Intake]:
+        for file, content in files.items():
+            path = tmp_path / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+        intake = Intake()
+        records = list(reader(tmp_path, tuple(files), intake))
+        for record in records:
+            text = getattr(record, "text", None) or getattr(record, "context", "")
+            for span in getattr(record, "spans", ()):
+                assert text[span.start : span.end] == span.term
+        assert len({record.id for record in records}) == len(records)
+        return records, intake
+
+    return run

@@ -1,0 +1,108 @@
+import dataclasses
+import hashlib
+import os
+import pickle
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
+from ecomgpt_jax.instruct import records
+from ecomgpt_jax.instruct.sources import catalogue
+from ecomgpt_jax.instruct.sources.checksums import FILES
+from ecomgpt_jax.instruct.sources.reading import Intake, Source
+
+SOURCES_DIR = os.environ.get("ECOMGPT_SOURCES", "")
+# Rows that the readers count, where it is not the upstream count; each such source has a note.
+OTHER_COUNTS = {"en_wdc_pave": 2910}
+SUPERVISION = {"gold", "weak", "pseudo", "none"}
+
+
+def test_sixty_sources_described_in_full() -> None:
+    assert len(catalogue.SOURCES) == 60
+    assert list(catalogue.SOURCES) == sorted(FILES)
+    assert sum(source.records for source in catalogue.SOURCES.values()) == 805_112
+    for source in catalogue.SOURCES.values():
+        assert source.name.startswith(source.language.replace("+", "_"))
+        assert re.fullmatch(r"[\w.-]+/[\w.-]+", source.upstream.repo)
+        assert re.fullmatch(r"[0-9a-f]{40}", source.upstream.commit)
+        assert source.files
+        assert all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in source.files.values())
+        assert set(source.upstream.renamed) <= set(source.files)
+        assert not (source.licence.startswith("unclear") and source.redistributable)
+        pickle.dumps(source)
+
+
+def test_unknown_name() -> None:
+    assert catalogue.source("en_mams").records == 5297
+    with pytest.raises(ConfigError, match="did you mean 'en_mams'"):
+        catalogue.source("en_mamms")
+
+
+def toy(tmp_path: Path, content: bytes) -> Source:
+    folder = tmp_path / "en_mams"
+    folder.mkdir()
+    (folder / "a.txt").write_bytes(content)
+    files = {"a.txt": hashlib.sha256(b"right").hexdigest()}
+    record = records.LabelledText(id="1", group="1", language="en", text="x", labels={})
+    return dataclasses.replace(catalogue.source("en_mams"), files=files, read=lambda *_: iter([record]))
+
+
+def test_read_checks_the_files_first(tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match=r"raw/test\.xml.*siat-nlp/MAMS-for-ABSA.*ECOMGPT_SOURCES"):
+        next(catalogue.read(catalogue.source("en_mams"), tmp_path))
+    source = toy(tmp_path, b"wrong")
+    with pytest.raises(DataError, match=r"a\.txt: sha256"):
+        next(catalogue.read(source, tmp_path))
+    assert len(list(catalogue.read(source, tmp_path, verify=False))) == 1
+    (tmp_path / "en_mams" / "a.txt").write_bytes(b"right")
+    assert len(list(catalogue.read(source, str(tmp_path)))) == 1
+
+
+def texts(record: records.Record) -> list[str]:
+    """Returns the fields of a record that a prompt shows."""
+    match record:
+        case records.LabelledText() | records.SpannedText() | records.AspectText():
+            return [record.text]
+        case records.TextPair():
+            return [record.left, record.right]
+        case records.AttributedItem():
+            return [record.title or record.description]
+        case records.Question():
+            return [record.question]
+        case records.Dialogue():
+            return [text for _, text in record.turns]
+    raise AssertionError(type(record))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SOURCES_DIR, reason="ECOMGPT_SOURCES is not set")
+@pytest.mark.parametrize("name", catalogue.SOURCES)
+def test_real_source(name: str) -> None:
+    source, intake, ids, started = catalogue.source(name), Intake(), set(), time.process_time()
+    for record in catalogue.read(source, SOURCES_DIR, intake):
+        assert record.id not in ids
+        ids.add(record.id)
+        assert record.group
+        assert record.language in source.language.split("+")
+        assert record.supervision in SUPERVISION
+        assert all(text.strip() for text in texts(record)), record
+        if isinstance(record, records.LabelledText):
+            assert all(values and all(values) for values in record.labels.values()), record
+        text = getattr(record, "text", None) or getattr(record, "context", "")
+        spans = getattr(record, "spans", ())
+        assert all(text[span.start : span.end] == span.term == span.term.strip() != "" for span in spans), record
+        assert [span.start for span in spans] == sorted(span.start for span in spans)
+        for each in getattr(record, "tuples", ()):
+            assert each.aspect in text
+            assert each.opinion in text
+            assert each.polarity in {"positive", "negative", "neutral", ""}
+        if isinstance(record, records.Dialogue):
+            assert len(record.turn_labels) in {0, len(record.turns)}
+    assert intake.rows == OTHER_COUNTS.get(name, source.records)
+    assert len(intake.bad) <= intake.rows / 1000, intake.bad
+    rows = {record_id.partition("#")[0] for record_id in ids}
+    assert source.note or (len(rows) == len(ids) == source.records)
+    print(f"{name}: {len(ids)} records, {time.process_time() - started:.2f} s")

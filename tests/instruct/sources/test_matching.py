@@ -1,0 +1,70 @@
+import functools
+from collections.abc import Callable
+
+import pytest
+
+from ecomgpt_jax.instruct.records import AttributedItem, TextPair
+from ecomgpt_jax.instruct.sources import matching
+
+NAMES = {"name": "title", "style": "style", "price": "price"}
+
+
+def line(left: list[tuple[str, str]], right: list[tuple[str, str]], label: str) -> str:
+    sides = (" ".join(f"COL {name} VAL {value}" for name, value in side) for side in (left, right))
+    return "\t".join((*sides, label)) + "\n"
+
+
+A, A2, B, C = (
+    [("name", n), ("style", "ale"), ("price", p)] for n, p in (("Ax", "1"), ("Ax!", ""), ("Bx", "2"), ("Cx", "3"))
+)
+
+
+def test_pairs_items_and_groups(reading: Callable) -> None:
+    reader = functools.partial(matching.read_offer_pairs, names=NAMES, category="style")
+    records, intake = reading(reader, {"train.txt": line(A, A2, "1") + line(A2, B, "0"), "test.txt": line(C, A, "0")})
+    pairs = {r.id: r for r in records if isinstance(r, TextPair)}
+    items = {r.title: r for r in records if isinstance(r, AttributedItem)}
+    assert intake.rows == 3
+    assert not intake.bad
+    assert pairs["train.txt:1"].label == "same"
+    assert pairs["train.txt:1"].left == "title: Ax; style: ale; price: 1"
+    assert pairs["train.txt:1"].right == "title: Ax!; style: ale"
+    assert pairs["train.txt:1"].right_attributes == (("title", "Ax!"), ("style", "ale"), ("price", ""))
+    # what a positive pair connects is one cluster, also across files and whichever side it stands on
+    assert pairs["train.txt:1"].group == pairs["train.txt:2"].group == items["Ax"].group == items["Ax!"].group
+    assert pairs["test.txt:1"].group == items["Cx"].group != items["Ax"].group
+    assert items["Ax"].category == ("ale",)
+    assert items["Ax"].attributes == (("price", "1"),)
+    assert len(items) == 4
+
+
+def test_columns_without_a_name_are_left_out(reading: Callable) -> None:
+    reader = functools.partial(matching.read_offer_pairs, names={"name": "title", "price": "price"})
+    records, _ = reading(reader, {"a.txt": line(A, B, "0")})
+    assert "ale" not in "".join(str(record) for record in records)
+
+
+def test_malformed_lines_are_rejected_with_their_place(reading: Callable) -> None:
+    reader = functools.partial(matching.read_offer_pairs, names=NAMES)
+    broken = "COL name VAL a\t1\n" + line(A, B, "2") + "no columns\tCOL name VAL b\t1\n" + line(A, B, "1")
+    records, intake = reading(reader, {"a.txt": broken})
+    assert [bad.line for bad in intake.bad] == [1, 2, 3]
+    assert intake.rows == 4
+    assert sum(isinstance(record, TextPair) for record in records) == 1
+
+
+def test_clean_title_takes_off_web_debris() -> None:
+    raw = '"Canon EOS 70D (Body)"@en-US "DSLR | EISF"@en-US <br/> "Null"'
+    assert matching.clean_title(raw) == "Canon EOS 70D (Body) DSLR | EISF"
+    assert matching.clean_title("Nullarbor 5") == "Nullarbor 5"
+
+
+@pytest.mark.parametrize(("raw", "clean"), [("` white house '", "white house"), (r"` mel \ 's '", "mel 's")])
+def test_strip_quotes(raw: str, clean: str) -> None:
+    assert matching.strip_quotes(raw) == clean
+
+
+def test_raw_titles_have_no_items(reading: Callable) -> None:
+    reader = functools.partial(matching.read_offer_pairs, names={"title": "title"}, clean=matching.clean_title)
+    records, _ = reading(reader, {"a.txt": 'COL title VAL  "A 1"@en\tCOL title VAL  "B 2" "Null"\t0\n'})
+    assert [(r.left, r.right) for r in records] == [("A 1", "B 2")]

@@ -1,0 +1,73 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+COMMAND = "import sys; from ecomgpt_jax import cli, errors; cli.run(lambda arguments: {})"
+
+
+def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("statement", "code", "line"),
+    [
+        ("None", 0, ""),
+        ("(_ for _ in ()).throw(errors.DataError('rows.jsonl:3:1:\\nbad'))", 65, "error: rows.jsonl:3:1: bad"),
+        ("(_ for _ in ()).throw(errors.MissingInputError('x'))", 66, "error: x"),
+        ("(_ for _ in ()).throw(errors.PreemptedError('x'))", 75, "error: x"),
+        ("open('/nowhere/at/all')", 74, "error: No such file or directory: /nowhere/at/all"),
+    ],
+)
+def test_expected_failures_are_one_line_and_a_code(statement: str, code: int, line: str) -> None:
+    result = python(COMMAND.format(statement))
+    assert (result.returncode, result.stderr.strip()) == (code, line)
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    result = python(COMMAND.format("1 / 0"))
+    assert result.returncode == 1
+    assert "ZeroDivisionError" in result.stderr
+
+
+TRAIN = """
+from ecomgpt_jax import cli
+from ml_collections import config_flags
+config = config_flags.DEFINE_config_file('config')
+cli.run(lambda arguments: cli.load_config(config))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (("--config.optimizer.learning_rat=1",), "did you mean 'optimizer.learning_rate'?"),
+        (("--config.model.sise=560m",), "did you mean 'model.size'?"),
+        (("--confg=x",), "no such flag, did you mean 'config'?"),
+        (("--config.train.epochs=many",), "invalid literal"),
+        (("--config=configs/nothing_here.py",), "nothing_here.py"),
+    ],
+)
+def test_what_is_misspelt_is_named_with_the_nearest(arguments: tuple[str, ...], hint: str) -> None:
+    config = () if arguments[0].startswith("--config=") else ("--config=configs/demo.py",)
+    result = python(TRAIN, *config, *arguments)
+    assert result.returncode == 2
+    assert hint in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_config_file_with_a_typo_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "typo.py"
+    file.write_text(
+        "from ecomgpt_jax.config import Config\n"
+        "def get_config():\n    config = Config()\n    config.data.lenght = 3\n    return config\n"
+    )
+    result = python(TRAIN, f"--config={file}")
+    assert result.returncode == 2
+    assert "DataConfig has no field 'lenght', did you mean 'length'?" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
