@@ -49,9 +49,7 @@ class ModelConfig(_Strict):
     layer_norm_epsilon: float = 1e-5  # as in BLOOM
     initializer_range: float = 0.02  # standard deviation of a fresh model's weights
     init_from: str = ""  # HF directory, Hub id or checkpoint to start from; empty = fresh weights
-    tokenizer: str = (
-        ""  # directory of a tokenizer.json; empty = that of init_from, else one trained on the data
-    )
+    tokenizer: str = ""  # directory of a tokenizer.json; empty = that of init_from, else one trained on the data
     compute_dtype: str = "bfloat16"  # dtype of activations and matrix products; weights and Adam state are float32
     attention: str = "auto"  # auto | reference | xla
     remat: str = "none"  # what the backward pass recomputes: none | dots | full
@@ -63,9 +61,7 @@ class ModelConfig(_Strict):
 class DataConfig(_Strict):
     """What is trained on, and how it becomes rows of tokens."""
 
-    mixture: str = (
-        "synthetic"  # synthetic (embedded catalogue) | real (sources_dir) | folder (tasks_dir)
-    )
+    mixture: str = "synthetic"  # synthetic (embedded catalogue) | real (sources_dir) | folder (tasks_dir)
     sources: tuple[str, ...] = ()  # names of the sources to read; empty = all of the mixture
     sources_dir: str = ""  # folder of unpacked sources; empty = $ECOMGPT_SOURCES
     tasks_dir: str = ""  # mixture=folder: folder of task folders with a train.json each

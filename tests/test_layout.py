@@ -107,4 +107,6 @@ def test_no_file_is_too_long() -> None:
     for path in SOURCES:
         source = path.read_text(encoding="utf-8")
         if len(source.splitlines()) > 350:
-            assert "longer than 350 lines because" in (ast.get_docstring(ast.parse(source)) or "").replace("\n", " "), path
+            assert "longer than 350 lines because" in (ast.get_docstring(ast.parse(source)) or "").replace("\n", " "), (
+                path
+            )

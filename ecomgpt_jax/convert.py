@@ -1,0 +1,86 @@
+"""Converts a checkpoint into the other format.
+
+`python -m ecomgpt_jax.convert --from DIR --to DIR --format hf|orbax --dtype float32|bfloat16`
+
+Reads a training workdir (its newest step), an orbax step directory or an HF directory, and writes the other format,
+with the tokenizer that belongs to it. It runs on the host's CPU, so it needs no accelerator.
+"""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import jax
+from absl import flags
+
+from ecomgpt_jax import cli
+from ecomgpt_jax.config import MeshConfig
+from ecomgpt_jax.errors import ConfigError, MissingInputError
+from ecomgpt_jax.model.hf_weights import copy_tokenizer, save_hf
+from ecomgpt_jax.parallel.mesh import make_mesh
+from ecomgpt_jax.training.checkpoint import load_checkpoint, save_orbax_params, tokenizer_directory
+
+_FROM = flags.DEFINE_string("from", None, "Checkpoint: a training workdir, an orbax step directory or an HF directory.")
+_TO = flags.DEFINE_string("to", None, "Directory to write; must not exist or be empty.")
+_FORMAT = flags.DEFINE_enum("format", None, ["hf", "orbax"], "Format to write.")
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Stored type of the weights.")
+
+
+def convert(source: str, target: str, layout: str, dtype: str) -> None:
+    """Writes the checkpoint at `source` to `target` in another layout, whole or not at all.
+
+    Args:
+      source: training workdir, orbax step directory or HF directory.
+      target: directory that does not exist or is empty.
+      layout: `hf` or `orbax`.
+      dtype: `float32` or `bfloat16`.
+
+    Raises:
+      ConfigError: `target` is in use.
+      MissingInputError: there is no checkpoint at `source`.
+      DataError: it is damaged.
+    """
+    target_path = Path(target).expanduser().absolute()
+    if target_path.exists() and (not target_path.is_dir() or any(target_path.iterdir())):
+        raise ConfigError(f"--to {target}: exists already; choose another place or remove it")
+    params, model = load_checkpoint(source, make_mesh(MeshConfig(), jax.devices("cpu")[:1]))
+    try:
+        tokenizer = tokenizer_directory(source)
+    except MissingInputError:
+        tokenizer = None
+    if layout == "hf":
+        save_hf(params, model, target_path, dtype, tokenizer)
+    else:
+        target_path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target_path.name}.", dir=target_path.parent))
+        try:
+            save_orbax_params(jax.tree.map(lambda leaf: leaf.astype(dtype), params), model, scratch)
+            if tokenizer is not None:
+                (scratch / "tokenizer").mkdir()
+                copy_tokenizer(tokenizer, scratch / "tokenizer")
+            scratch.chmod(0o755)
+            scratch.replace(target_path)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+    words = "with its tokenizer" if tokenizer is not None else "weights only: no tokenizer found beside the source"
+    print(f"wrote {target_path} ({layout}, {dtype}, {words})")
+
+
+def main(arguments: list[str]) -> None:
+    """Runs the command.
+
+    Raises:
+      ConfigError: a flag is missing or an argument is left over.
+    """
+    if arguments:
+        raise ConfigError(f"convert takes no argument {arguments[0]!r}; use --from and --to")
+    for flag in (_FROM, _TO, _FORMAT):
+        if not flag.value:
+            raise ConfigError(f"--{flag.name} is required")
+    convert(_FROM.value, _TO.value, _FORMAT.value, _DTYPE.value)
+
+
+if __name__ == "__main__":
+    cli.default_environment()
+    cli.run(main)

@@ -1,0 +1,1 @@
+"""BLOOM in Flax: model, attention, loss head, Hugging Face weights."""

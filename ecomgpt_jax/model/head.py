@@ -1,0 +1,181 @@
+"""Cross-entropy over the tied head, computed only where there is a target.
+
+With BLOOM's 250,880 words the head is up to 44 % of the training FLOPs, and only response tokens carry loss. So the
+target positions are compacted and their logits made chunk by chunk in a loop that runs ceil(targets / chunk) times.
+The gradients of a chunk are taken while its logits exist, hence in the forward pass: nothing is recomputed, shapes are
+static, there is no cap on the targets, and neither [batch, length, vocab] nor a one-hot ever exists.
+
+Under `jax.set_mesh` every device compacts the rows it holds against the words it holds (`shard_map`); outside one the
+same program runs on the whole arrays, whatever their sharding.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ecomgpt_jax.config import ModelConfig
+from ecomgpt_jax.model.attention import matmul_precision
+from ecomgpt_jax.parallel.sharding import ambient_mesh, spec
+
+Sums = tuple[jax.Array, jax.Array, jax.Array]  # loss sum, gradient of hidden, gradient of the table
+
+
+def _chunk_loss(
+    logits: jax.Array, targets: jax.Array, first_word: jax.Array | int, vocab: int, axis: str | None
+) -> tuple[jax.Array, jax.Array]:
+    """Returns cross-entropy [chunk] and its gradient [chunk, words] for logits of the words from `first_word` on."""
+
+    def over_words(reduce: str, x: jax.Array) -> jax.Array:
+        return x if axis is None else getattr(jax.lax, reduce)(x, axis)
+
+    highest = over_words("pmax", logits.max(-1, keepdims=True))
+    exponentials = jnp.exp(logits - highest)
+    total = over_words("psum", exponentials.sum(-1, keepdims=True))
+    is_target = first_word + jnp.arange(logits.shape[1]) == targets[:, None]
+    at_target = over_words("psum", jnp.where(is_target, logits - highest, 0).sum(-1))
+    loss = jnp.log(total[:, 0]) - at_target
+    loss = jnp.where((targets >= 0) & (targets < vocab), loss, jnp.nan)  # an id outside the vocabulary must not pass
+    return loss, exponentials / total - is_target
+
+
+def _targets_only(
+    table: jax.Array, hidden: jax.Array, targets: jax.Array, weights: jax.Array, chunk: int, gradients: bool,
+    axis: str | None = None, every_axis: tuple[str, ...] = (),
+) -> Sums:  # fmt: skip
+    """Loss sum and gradients over the rows and words at hand.
+
+    Args:
+      table: [words, embed] in the compute dtype: all words, or this device's share of them along `axis`.
+      hidden: [positions, embed] in the compute dtype.
+      targets: int [positions].
+      weights: float32 [positions]; 0 where there is no target.
+      chunk: positions whose logits exist at one time.
+      gradients: whether to make the gradients too; zeros otherwise.
+      axis: mesh axis that splits the words.
+      every_axis: mesh axes whose devices must run the loop equally often, because it communicates along `axis`.
+    """
+    positions, words = hidden.shape[0], table.shape[0]
+    chunk = min(chunk, positions)
+    size = -(-positions // chunk) * chunk
+    (places,) = jnp.nonzero(weights, size=size, fill_value=positions)
+    turns = -(-jnp.count_nonzero(weights) // chunk)
+    first_word, vocab = 0, words
+    if axis is not None:
+        first_word, vocab = jax.lax.axis_index(axis) * words, words * jax.lax.axis_size(axis)
+        turns = jax.lax.pmax(turns, every_axis)
+    product = partial(jax.lax.dot_general, precision=matmul_precision(hidden.dtype), preferred_element_type=jnp.float32)
+
+    def turn(i: jax.Array, sums: Sums) -> Sums:
+        loss_sum, d_hidden, d_table = sums
+        at = jax.lax.dynamic_slice(places, (i * chunk,), (chunk,))
+        rows, ids, weight = (x.at[at].get(mode="fill", fill_value=0) for x in (hidden, targets, weights))
+        logits = product(rows, table, (((1,), (1,)), ((), ())))
+        loss, d_logits = _chunk_loss(logits, ids, first_word, vocab, axis)
+        loss_sum += jnp.sum(loss * weight, where=weight != 0)
+        if gradients:
+            d_logits = (d_logits * weight[:, None]).astype(hidden.dtype)
+            d_rows = product(d_logits, table, (((1,), (0,)), ((), ())))
+            d_rows = d_rows if axis is None else jax.lax.psum(d_rows, axis)
+            d_hidden = d_hidden.at[at].set(d_rows.astype(hidden.dtype), mode="drop")
+            d_table += product(d_logits, rows, (((0,), (0,)), ((), ())))
+        return loss_sum, d_hidden, d_table
+
+    d_table = jnp.zeros(table.shape if gradients else (), jnp.float32)
+    return jax.lax.fori_loop(0, turns, turn, (jnp.float32(0), jnp.zeros_like(hidden), d_table))
+
+
+def _sums(
+    table: jax.Array, hidden: jax.Array, targets: jax.Array, weights: jax.Array, chunk: int, gradients: bool
+) -> Sums:
+    """`_targets_only` for hidden [batch, length, embed], on each device's own rows where there is a mesh."""
+
+    def run(table: jax.Array, hidden: jax.Array, targets: jax.Array, weights: jax.Array, **mesh_axes: object) -> Sums:
+        flat = (table.astype(hidden.dtype), hidden.reshape(-1, hidden.shape[-1]), targets.ravel(), weights.ravel())
+        loss, d_hidden, d_table = _targets_only(*flat, chunk, gradients, **mesh_axes)
+        return loss, d_hidden.reshape(hidden.shape), d_table
+
+    mesh = ambient_mesh()
+    if mesh is None:
+        return run(table, hidden, targets, weights)
+    table_spec, rows = spec("vocab", "embed"), spec("batch")
+    row_axes, word_axis, width_axis = rows[0], table_spec[0], table_spec[1]
+
+    def device(table: jax.Array, hidden: jax.Array, targets: jax.Array, weights: jax.Array) -> Sums:
+        whole = jax.lax.all_gather(table.astype(hidden.dtype), width_axis, axis=1, tiled=True)
+        split = {"axis": word_axis, "every_axis": mesh.axis_names} if mesh.shape[word_axis] > 1 else {}
+        loss, d_hidden, d_table = run(whole, hidden, targets, weights, **split)
+        if gradients:
+            d_table = jax.lax.psum_scatter(d_table, width_axis, scatter_dimension=1, tiled=True)
+            d_table = jax.lax.psum(d_table, tuple(axis for axis in row_axes if axis != width_axis))
+        return jax.lax.psum(loss, row_axes), d_hidden, d_table
+
+    return jax.shard_map(
+        device,
+        in_specs=(table_spec, rows, rows, rows),
+        out_specs=(spec(), rows, table_spec if gradients else spec()),
+        check_vma=False,  # the sums above make each output equal on the axes its spec leaves out
+    )(table, hidden, targets, weights)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _loss(table: jax.Array, hidden: jax.Array, targets: jax.Array, weights: jax.Array, chunk: int) -> jax.Array:
+    return _sums(table, hidden, targets, weights, chunk, gradients=False)[0]
+
+
+def _loss_forward(
+    table: jax.Array, hidden: jax.Array, targets: jax.Array, weights: jax.Array, chunk: int
+) -> tuple[jax.Array, tuple]:
+    loss, d_hidden, d_table = _sums(table, hidden, targets, weights, chunk, gradients=True)
+    return loss, (d_hidden, d_table.astype(table.dtype), targets, weights)
+
+
+def _loss_backward(chunk: int, kept: tuple, d_loss: jax.Array) -> tuple:
+    del chunk
+    d_hidden, d_table, targets, weights = kept
+    no_gradient = np.zeros(targets.shape, jax.dtypes.float0)
+    return (
+        (d_table * d_loss).astype(d_table.dtype),
+        (d_hidden * d_loss).astype(d_hidden.dtype),
+        no_gradient,
+        jnp.zeros_like(weights),
+    )
+
+
+_loss.defvjp(_loss_forward, _loss_backward)
+
+
+def _full(table: jax.Array, hidden: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
+    """Logits at every position: the oracle for the above."""
+    logits = jnp.einsum(
+        "ble,ve->blv", hidden, table.astype(hidden.dtype),
+        precision=matmul_precision(hidden.dtype), preferred_element_type=jnp.float32,
+    )  # fmt: skip
+    at_target = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    at_target = jnp.where((targets >= 0) & (targets < logits.shape[-1]), at_target, jnp.nan)
+    return jnp.sum((jax.nn.logsumexp(logits, axis=-1) - at_target) * weights, where=weights != 0)
+
+
+def loss_sum(
+    params_table: jax.Array, hidden: jax.Array, targets: jax.Array, loss_mask: jax.Array, model: ModelConfig
+) -> tuple[jax.Array, jax.Array]:
+    """Sums the cross-entropy of the targets.
+
+    Args:
+      params_table: the embedding table, float32 [vocab, embed].
+      hidden: [batch, length, embed] after the final norm, in the compute dtype; logits and sums are float32.
+      targets: int [batch, length]: the token that follows each input.
+      loss_mask: [batch, length]; 0 where the target carries no loss, else its weight (bool: 1). No gradient flows
+        to it.
+      model: `head` chooses `targets` or `full`, `head_chunk` the positions whose logits exist at one time.
+
+    Returns:
+      (sum of weight * cross-entropy, sum of weights), float32 scalars; (0, 0) and zero gradients without targets.
+      A target outside the vocabulary makes the loss nan.
+    """
+    weights = jax.lax.stop_gradient(jnp.asarray(loss_mask, jnp.float32))
+    targets = jnp.asarray(targets)
+    if model.head == "full":
+        return _full(params_table, hidden, targets, weights), weights.sum()
+    return _loss(params_table, hidden, targets, weights, model.head_chunk), weights.sum()

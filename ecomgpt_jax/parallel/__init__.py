@@ -1,0 +1,1 @@
+"""Device meshes and the one table of sharding rules."""

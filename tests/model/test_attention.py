@@ -1,0 +1,120 @@
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ecomgpt_jax.errors import ConfigError
+from ecomgpt_jax.model import attention
+
+
+def arrays(length: int, heads: int = 4, batch: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Random q, k, v and segments: two or three examples a row, then padding."""
+    random = np.random.RandomState(length)
+    q, k, v = random.standard_normal((3, batch, length, heads, 8)).astype(np.float32)
+    segment_ids = np.sort(random.randint(1, 4, (batch, length)), axis=1)
+    segment_ids[0, length - length // 5 :] = 0
+    return q, k, v, segment_ids.astype(np.int32)
+
+
+def oracle(q: np.ndarray, k: np.ndarray, v: np.ndarray, segment_ids: np.ndarray) -> np.ndarray:
+    """One query at a time in float64, with HF's bias slope * (position of the key in its own example)."""
+    batch, length, heads, head_dim = q.shape
+    slopes = attention.alibi_slopes(heads).astype(np.float64)
+    out = np.zeros(q.shape)
+    for b in range(batch):
+        for i in range(length):
+            keys = [j for j in range(i + 1) if segment_ids[b, j] == segment_ids[b, i]]
+            scores = np.einsum("hd,khd->hk", q[b, i].astype(np.float64), k[b, keys]) / math.sqrt(head_dim)
+            scores += slopes[:, None] * np.arange(len(keys))
+            weights = np.exp(scores - scores.max(-1, keepdims=True))
+            out[b, i] = np.einsum("hk,khd->hd", weights / weights.sum(-1, keepdims=True), v[b, keys])
+    return out
+
+
+@pytest.mark.parametrize("implementation", ["reference", "xla"])
+def test_equals_the_definition(implementation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "_QUERY_BLOCK", 16)
+    inputs = arrays(50, heads=6)
+    attend = jax.jit(partial(attention.attend, implementation=implementation))
+    np.testing.assert_allclose(attend(*inputs), oracle(*inputs), atol=1e-5, equal_nan=False)
+
+
+@pytest.mark.parametrize("length", [1, 32, 75])
+def test_xla_equals_reference(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "_QUERY_BLOCK", 32)
+    *qkv, segment_ids = arrays(length)
+    weights = np.random.RandomState(0).standard_normal(qkv[0].shape).astype(np.float32)
+
+    def run(implementation: str) -> tuple:
+        def total(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+            context = attention.attend(q, k, v, segment_ids, implementation)
+            return (context * weights).sum(), context
+
+        gradients, context = jax.jit(jax.grad(total, argnums=(0, 1, 2), has_aux=True))(*qkv)
+        return (context, *gradients)
+
+    for ours, expected in zip(run("xla"), run("reference"), strict=True):
+        np.testing.assert_allclose(ours, expected, atol=2e-5, equal_nan=False)
+
+
+def test_xla_never_makes_all_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "_QUERY_BLOCK", 32)
+    *qkv, segment_ids = arrays(128)
+
+    def largest(implementation: str) -> int:
+        def total(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+            return attention.attend(q, k, v, segment_ids, implementation).sum()
+
+        jaxpr = str(jax.make_jaxpr(jax.grad(total))(*qkv))
+        return jaxpr.count("[2,4,128,128]")
+
+    assert largest("reference") > 0
+    assert largest("xla") == 0
+
+
+def test_slopes() -> None:
+    np.testing.assert_array_equal(attention.alibi_slopes(8), 2.0 ** -np.arange(1, 9))
+    np.testing.assert_allclose(attention.alibi_slopes(16), 2.0 ** (-np.arange(1, 17) / 2), rtol=1e-6)
+    odd = 2.0 ** -np.array([0.5, 1.5, 2.5, 3.5])
+    np.testing.assert_allclose(attention.alibi_slopes(12), [*2.0 ** -np.arange(1, 9), *odd], rtol=1e-6)
+    assert attention.alibi_slopes(112).dtype == np.float32
+
+
+def test_slopes_equal_hf() -> None:
+    torch = pytest.importorskip("torch")
+    modeling = pytest.importorskip("transformers.models.bloom.modeling_bloom")
+    for heads in (*range(1, 25), 32, 40, 112):
+        hf = modeling.build_alibi_tensor(torch.ones(1, 2), heads, torch.float32)[:, 0, 1].numpy()
+        np.testing.assert_allclose(attention.alibi_slopes(heads), hf, rtol=3e-7)
+
+
+def test_padding_is_finite_and_unseen() -> None:
+    q, k, v, segment_ids = arrays(20)
+    attend = jax.jit(attention.attend)
+    context = attend(q, k, v, segment_ids)
+    changed = [np.where((segment_ids == 0)[..., None, None], 1e4, x) for x in (q, k, v)]
+    real = segment_ids > 0
+    np.testing.assert_array_equal(attend(*changed, segment_ids)[real], context[real])
+
+    def total(q: jax.Array) -> jax.Array:
+        return attention.attend(q, k, v, jnp.zeros_like(segment_ids)).sum()
+
+    assert np.isfinite(jax.jit(jax.grad(total))(q)).all()
+
+
+def test_without_segments_a_row_is_one() -> None:
+    q, k, v, segment_ids = arrays(20)
+    attend = jax.jit(attention.attend)
+    whole = attend(q, k, v)
+    np.testing.assert_array_equal(whole, attend(q, k, v, np.ones_like(segment_ids)))
+    assert np.abs(whole - attend(q, k, v, segment_ids)).max() > 0.1
+
+
+def test_resolve_implementation() -> None:
+    assert attention.resolve_implementation("auto") == "xla"
+    assert attention.resolve_implementation("reference") == "reference"
+    with pytest.raises(ConfigError, match="flash"):
+        attention.resolve_implementation("flash")

@@ -1,0 +1,292 @@
+import dataclasses
+from collections.abc import Callable
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import hf_cases
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from ecomgpt_jax.config import MeshConfig, ModelConfig
+from ecomgpt_jax.model import attention, bloom, head
+from ecomgpt_jax.model.hf_weights import save_hf
+from ecomgpt_jax.model.parameters import Params, leaf_of, param_shapes, param_shardings, parameter_table
+from ecomgpt_jax.parallel.mesh import batch_sharding, make_mesh
+
+GOLDEN = Path(__file__).parent / "golden"
+Batch = dict[str, np.ndarray]
+
+
+def loss_and_logits(params: Params, batch: Batch, model: ModelConfig) -> tuple[jax.Array, jax.Array]:
+    hidden = bloom.forward(params, batch["inputs"], batch["segment_ids"], model)
+    total, count = head.loss_sum(params["embedding"]["table"], hidden, batch["targets"], batch["loss_mask"], model)
+    return total / count, bloom.logits(params, hidden, model)
+
+
+# For programs that run once on tiny arrays, where compiling is all the time there is.
+COMPILE_FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+def make_program(model: ModelConfig, **options: Any) -> Callable[..., Any]:
+    return jax.jit(jax.value_and_grad(partial(loss_and_logits, model=model), has_aux=True), **options)
+
+
+@lru_cache
+def shared_program(*fields: Any) -> Callable[..., Any]:
+    model = ModelConfig(*fields)
+    as_trained = fields in [dataclasses.astuple(hf_cases.case_model(name)) for name in hf_cases.CASES]
+    return make_program(model, compiler_options=None if as_trained else COMPILE_FAST)
+
+
+def outputs(params: Params, batch: Batch, model: ModelConfig) -> tuple[np.ndarray, float, Params]:
+    """(logits, mean loss, gradients) by one jitted program; tests of equal model and shapes compile it once."""
+    program = shared_program(*dataclasses.astuple(model))
+    (loss, logits), gradients = program(params, batch)
+    return np.asarray(logits), float(loss), jax.tree.map(np.asarray, gradients)
+
+
+def hf_gradients(gradients: Params, model: ModelConfig) -> dict[str, np.ndarray]:
+    tensors = {}
+    for parameter in parameter_table(model):
+        leaf = leaf_of(gradients, parameter.path)
+        layers = leaf if parameter.stacked else [leaf]
+        tensors.update(zip(parameter.hf_names, map(parameter.to_hf, layers), strict=True))
+    return tensors
+
+
+def relative(ours: np.ndarray, theirs: np.ndarray) -> float:
+    return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
+
+
+def golden_errors(name: str, params: Params) -> tuple[float, float, float]:
+    """(largest logit error at real tokens, loss error, largest relative gradient error) against the stored outputs."""
+    model, batch = hf_cases.case_model(name), hf_cases.case_batch(name)
+    logits, loss, gradients = outputs(params, batch, model)
+    stored = np.load(GOLDEN / f"{name}.npz")
+    real = batch["segment_ids"][:, :: hf_cases.LOGIT_STEP] > 0
+    ours = hf_gradients(gradients, model)
+    assert {f"gradient/{tensor}" for tensor in ours} == set(stored) - {"logits", "loss"}
+    return (
+        np.abs(logits[:, :: hf_cases.LOGIT_STEP] - stored["logits"])[real].max(),
+        abs(loss - stored["loss"]),
+        max(
+            relative(gradient.ravel()[hf_cases.stored_entries(gradient.size)], stored[f"gradient/{tensor}"])
+            for tensor, gradient in ours.items()
+        ),
+    )
+
+
+@pytest.mark.parametrize("name", hf_cases.CASES)
+def test_equals_stored_hf_outputs(name: str) -> None:
+    logits, loss, gradient = golden_errors(name, hf_cases.random_params(hf_cases.case_model(name)))
+    assert logits < 1e-4
+    assert loss < 1e-5
+    assert gradient < 1e-3
+
+
+@pytest.mark.parametrize("name", hf_cases.CASES)
+def test_equals_live_hf(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    model, batch = hf_cases.case_model(name), hf_cases.case_batch(name)
+    params = hf_cases.random_params(model)
+    save_hf(params, model, tmp_path / "hf")
+    hf_logits, hf_loss, hf_gradient = hf_cases.torch_outputs(str(tmp_path / "hf"), batch)
+    logits, loss, gradients = outputs(params, batch, model)
+    ours = hf_gradients(gradients, model)
+    real = batch["segment_ids"] > 0
+    np.testing.assert_allclose(logits[real], hf_logits[real], atol=1e-4, rtol=0, equal_nan=False)
+    assert abs(loss - hf_loss) < 1e-5
+    assert ours.keys() == hf_gradient.keys()
+    assert {tensor: error for tensor in ours if (error := relative(ours[tensor], hf_gradient[tensor])) > 1e-3} == {}
+
+
+def test_parity_notices_shifted_alibi(monkeypatch: pytest.MonkeyPatch) -> None:
+    slopes = attention.alibi_slopes
+    monkeypatch.setitem(
+        globals(), "shared_program", lambda *fields: make_program(ModelConfig(*fields), compiler_options=COMPILE_FAST)
+    )
+    monkeypatch.setattr(attention, "alibi_slopes", lambda heads: np.roll(slopes(heads), 1))
+    name = "heads8_padded"
+    logits, loss, gradient = golden_errors(name, hf_cases.random_params(hf_cases.case_model(name)))
+    assert logits > 1e-2
+    assert loss > 1e-4
+    assert gradient > 1e-2
+
+
+def test_parity_notices_swapped_q_and_k() -> None:
+    name = "heads8_padded"
+    params = hf_cases.random_params(hf_cases.case_model(name))
+    params["blocks"]["qkv"]["kernel"] = params["blocks"]["qkv"]["kernel"][..., [1, 0, 2], :]
+    logits, loss, gradient = golden_errors(name, params)
+    assert logits > 1e-2
+    assert loss > 1e-4
+    assert gradient > 1e-2
+
+
+SMALL = hf_cases.case_model("heads8_padded")  # with [4, 24] batches it shares that case's program
+
+
+def packed_and_alone() -> tuple[Batch, Batch, list[slice]]:
+    """Rows of three examples each, the same examples one a row, and where in the first row they lie.
+
+    Both are [4, 24], so that one compiled program serves; rows end in padding, and rows 1 to 3 of the packed batch hold
+    nothing else.
+    """
+    random = np.random.RandomState(0)
+    spans, length = [slice(0, 7), slice(7, 12), slice(12, 21)], 24
+    inputs, targets = random.randint(4, 128, (2, 4, length)).astype(np.int32)
+    nothing = np.zeros((4, length), np.int32)
+    packed = {"inputs": inputs, "targets": targets, "segment_ids": nothing, "loss_mask": nothing.astype(bool)}
+    packed, alone = jax.tree.map(np.copy, packed), jax.tree.map(np.copy, packed)
+    for row, span in enumerate(spans):
+        size = span.stop - span.start
+        for name in ("inputs", "targets"):
+            alone[name][row, :size] = packed[name][0, span]
+        packed["segment_ids"][0, span], alone["segment_ids"][row, :size] = row + 1, 1
+        packed["loss_mask"][0, span.start + 2 : span.stop - row] = True
+        alone["loss_mask"][row, 2 : size - row] = True
+    return packed, alone, spans
+
+
+def packing_errors(segment_ids: np.ndarray) -> tuple[float, float, float]:
+    """How far a packed row with these segments is from its examples alone: logits, loss, gradients."""
+    params = hf_cases.random_params(SMALL)
+    packed, alone, spans = packed_and_alone()
+    logits, loss, gradients = outputs(params, {**packed, "segment_ids": segment_ids}, SMALL)
+    expected = outputs(params, alone, SMALL)
+    return (
+        max(
+            np.abs(logits[0, span] - expected[0][row, : span.stop - span.start]).max() for row, span in enumerate(spans)
+        ),
+        abs(loss - expected[1]),
+        max(map(relative, jax.tree.leaves(gradients), jax.tree.leaves(expected[2]))),
+    )
+
+
+def test_packed_row_equals_its_examples_alone() -> None:
+    logits, loss, gradient = packing_errors(packed_and_alone()[0]["segment_ids"])
+    assert logits < 1e-4
+    assert loss < 1e-5
+    assert gradient < 1e-4
+
+
+def test_packing_test_notices_a_wrong_mask() -> None:
+    logits, loss, gradient = packing_errors(np.minimum(packed_and_alone()[0]["segment_ids"], 1))
+    assert logits > 1e-2
+    assert loss > 1e-3
+    assert gradient > 1e-2
+
+
+def test_one_block_at_a_time_equals_the_scan() -> None:
+    params, batch = hf_cases.random_params(SMALL), packed_and_alone()[0]
+
+    @jax.jit
+    def blocks(params: Params, batch: Batch) -> jax.Array:
+        attend = partial(attention.attend, segment_ids=batch["segment_ids"])
+        x = bloom.embed(params, batch["inputs"], SMALL)
+        for layer in range(SMALL.layers):
+            x = bloom.block(jax.tree.map(lambda leaf, i=layer: leaf[i], params["blocks"]), x, attend, SMALL)
+        return bloom.logits(params, bloom.final_norm(params, x, SMALL), SMALL)
+
+    np.testing.assert_allclose(blocks(params, batch), outputs(params, batch, SMALL)[0], atol=2e-5, equal_nan=False)
+
+
+@pytest.mark.parametrize(("remat", "implementation"), [("dots", "xla"), ("full", "reference")])
+def test_remat_and_attention_change_no_result(remat: str, implementation: str) -> None:
+    params, batch = hf_cases.random_params(SMALL), packed_and_alone()[0]
+    base = outputs(params, batch, SMALL)
+    other = outputs(params, batch, dataclasses.replace(SMALL, remat=remat, attention=implementation))
+    np.testing.assert_allclose(other[0], base[0], atol=1e-5, equal_nan=False)
+    assert max(map(relative, jax.tree.leaves(other[2]), jax.tree.leaves(base[2]))) < 1e-5
+
+
+def test_remat_full_recomputes() -> None:
+    def products(remat: str) -> int:
+        model = dataclasses.replace(SMALL, remat=remat)
+        batch = packed_and_alone()[0]
+        step = jax.make_jaxpr(jax.grad(lambda params: loss_and_logits(params, batch, model)[0]))
+        return str(step(param_shapes(model))).count("dot_general")
+
+    assert products("full") > products("none")
+
+
+def test_program_size_does_not_grow_with_depth() -> None:
+    def lines(layers: int, model: ModelConfig = SMALL) -> int:
+        model = dataclasses.replace(model, layers=layers)
+        batch = packed_and_alone()[0]
+        step = jax.jit(jax.value_and_grad(lambda params: loss_and_logits(params, batch, model)[0]))
+        return len(step.lower(param_shapes(model)).as_text().splitlines())
+
+    assert lines(2) == lines(6)
+    assert lines(2) != lines(2, dataclasses.replace(SMALL, remat="full"))
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 2), (1, 4, 2)])
+def test_meshes_agree(shape: tuple[int, int, int]) -> None:
+    params = hf_cases.random_params(SMALL)
+    batch = packed_and_alone()[1]
+    logits, loss, gradients = outputs(params, batch, SMALL)
+    mesh = make_mesh(MeshConfig(*shape))
+    shardings = param_shardings(SMALL, mesh)
+    whole = NamedSharding(mesh, PartitionSpec())
+    program = make_program(SMALL, out_shardings=((whole, whole), shardings), compiler_options=COMPILE_FAST)
+    with jax.set_mesh(mesh):
+        placed = jax.device_put(batch, batch_sharding(mesh))
+        (mesh_loss, mesh_logits), mesh_gradients = program(jax.device_put(params, shardings), placed)
+    assert mesh_gradients["blocks"]["mlp_up"]["kernel"].sharding.spec == PartitionSpec(None, "fsdp", "tensor")
+    np.testing.assert_allclose(mesh_logits, logits, atol=1e-5, equal_nan=False)
+    assert abs(float(mesh_loss) - loss) < 1e-5
+    assert max(map(relative, jax.tree.leaves(mesh_gradients), jax.tree.leaves(gradients))) < 1e-5
+
+
+def test_fresh_weights_follow_the_table_on_any_mesh() -> None:
+    init = jax.jit(partial(bloom.init_params, SMALL))
+    params, other = init(jax.random.key(0)), init(jax.random.key(1))
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), params) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), param_shapes(SMALL)
+    )
+    for path in (("embedding", "table"), ("blocks", "mlp_down", "kernel")):
+        assert float(leaf_of(params, path).std()) == pytest.approx(SMALL.initializer_range, rel=0.05)
+        assert np.abs(leaf_of(params, path) - leaf_of(other, path)).max() > SMALL.initializer_range
+    kernel = params["blocks"]["mlp_up"]["kernel"]
+    assert np.abs(kernel[0] - kernel[1]).max() > SMALL.initializer_range
+    assert np.all(params["final_norm"]["scale"] == 1)
+    assert np.all(params["blocks"]["qkv"]["bias"] == 0)
+
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    sharded = bloom.init_sharded_params(SMALL, mesh, jax.random.key(0))
+    assert jax.tree.map(lambda leaf: leaf.sharding, sharded) == param_shardings(SMALL, mesh)
+    assert sharded["blocks"]["mlp_up"]["kernel"].addressable_shards[0].data.size * 4 == kernel.size
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-7, equal_nan=False), sharded, params)
+
+
+def test_bfloat16_stays_near_float32() -> None:
+    model = dataclasses.replace(SMALL, compute_dtype="bfloat16")
+    params, batch = hf_cases.random_params(SMALL), packed_and_alone()[0]
+    gradients = jax.eval_shape(make_program(model), params, batch)[1]
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(gradients))
+    loss, logits = jax.jit(partial(loss_and_logits, model=model))(params, batch)
+    exact_logits, exact_loss, _ = outputs(params, batch, SMALL)
+    real = batch["segment_ids"] > 0
+    assert logits.dtype == np.float32
+    assert 1e-4 < relative(np.asarray(logits)[real], exact_logits[real]) < 0.03
+    assert abs(float(loss) - exact_loss) < 0.02
+
+
+def test_rows_of_padding_alone_are_finite() -> None:
+    batch = packed_and_alone()[0]
+    batch = {**batch, "segment_ids": np.zeros_like(batch["segment_ids"])}
+    logits, _, gradients = outputs(hf_cases.random_params(SMALL), batch, SMALL)
+    assert np.isfinite(logits).all()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+
+
+@pytest.mark.parametrize("token", [-1, 128])
+def test_an_id_outside_the_vocabulary_is_nan(token: int) -> None:
+    hidden = bloom.forward(hf_cases.random_params(SMALL), jnp.array([[5, token]]), None, SMALL)
+    assert np.isnan(hidden[0, 1]).all()

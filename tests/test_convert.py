@@ -1,0 +1,112 @@
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ecomgpt_jax import convert
+from ecomgpt_jax.config import ModelConfig
+from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
+from ecomgpt_jax.model import bloom
+from ecomgpt_jax.model.hf_weights import load_hf, model_config_from_hf, save_hf
+from ecomgpt_jax.model.parameters import Params
+from ecomgpt_jax.training.checkpoint import load_checkpoint, tokenizer_directory
+
+MODEL = ModelConfig(size="custom", embed=32, layers=2, heads=4, vocab_size=64, layer_norm_epsilon=1e-6)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An HF directory with a tokenizer."""
+    folder = tmp_path_factory.mktemp("convert")
+    (folder / "tokenizer").mkdir()
+    (folder / "tokenizer" / "tokenizer.json").write_text("{}")
+    save_hf(
+        jax.jit(partial(bloom.init_params, MODEL))(jax.random.key(0)),
+        MODEL,
+        folder / "hf",
+        tokenizer_dir=folder / "tokenizer",
+    )
+    return folder / "hf"
+
+
+def assert_equal(ours: Params, expected: Params) -> None:
+    assert jax.tree.structure(ours) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, ours, expected)
+
+
+def test_hf_to_orbax_and_back_is_bit_equal(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    convert.convert(str(source), str(tmp_path / "orbax"), "orbax", "float32")
+    assert "with its tokenizer" in capsys.readouterr().out
+    params, model = load_checkpoint(str(tmp_path / "orbax"))
+    assert (model.embed, model.vocab_size, model.layer_norm_epsilon) == (32, 64, 1e-6)
+    assert_equal(params, load_hf(source))
+    convert.convert(str(tmp_path / "orbax"), str(tmp_path / "hf"), "hf", "float32")
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        assert (tmp_path / "hf" / name).read_bytes() == (source / name).read_bytes()
+    assert tokenizer_directory(tmp_path / "orbax").samefile(tmp_path / "orbax" / "tokenizer")
+
+
+@pytest.mark.parametrize("layout", ["hf", "orbax"])
+def test_bfloat16(source: Path, tmp_path: Path, layout: str) -> None:
+    convert.convert(str(source), str(tmp_path / "out"), layout, "bfloat16")
+    expected = jax.tree.map(lambda leaf: np.asarray(leaf).astype(jnp.bfloat16).astype(np.float32), load_hf(source))
+    assert_equal(load_checkpoint(str(tmp_path / "out"))[0], expected)
+    size = sum(file.stat().st_size for file in (tmp_path / "out").rglob("*") if file.is_file())
+    assert size < (source / "model.safetensors").stat().st_size
+
+
+def test_without_a_tokenizer_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_hf(jax.jit(partial(bloom.init_params, MODEL))(jax.random.key(0)), MODEL, tmp_path / "hf")
+    convert.convert(str(tmp_path / "hf"), str(tmp_path / "out"), "orbax", "float32")
+    assert "no tokenizer found" in capsys.readouterr().out
+
+
+def test_nothing_is_overwritten_or_half_written(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "file").write_text("mine")
+    for layout in ("hf", "orbax"):
+        with pytest.raises(ConfigError, match="exists already"):
+            convert.convert(str(source), str(tmp_path / "used"), layout, "float32")
+    with pytest.raises(MissingInputError, match="nowhere"):
+        convert.convert(str(tmp_path / "nowhere"), str(tmp_path / "out"), "hf", "float32")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "config.json").write_bytes((source / "config.json").read_bytes())
+    (tmp_path / "damaged" / "model.safetensors").write_bytes((source / "model.safetensors").read_bytes()[:-1])
+    with pytest.raises(DataError, match="damaged"):
+        convert.convert(str(tmp_path / "damaged"), str(tmp_path / "out"), "orbax", "float32")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged", "used"]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ecomgpt_jax.convert", *arguments],
+        capture_output=True, text=True, env={**os.environ, "XLA_FLAGS": ""}, check=False,
+    )  # fmt: skip
+
+
+def test_command(source: Path, tmp_path: Path) -> None:
+    done = run("--from", str(source), "--to", str(tmp_path / "out"), "--format", "hf", "--dtype", "bfloat16")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert model_config_from_hf(tmp_path / "out") == model_config_from_hf(source)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--from", "a", "--to", "b"], 2, "--format is required"),
+        (["--from", "a", "--to", "b", "--format", "gguf"], 2, "format"),
+        (["--from", "/no/such", "--to", "b", "--format", "hf"], 66, "/no/such"),
+    ],
+)
+def test_wrong_use_is_one_line(arguments: list[str], code: int, message: str) -> None:
+    failed = run(*arguments)
+    assert failed.returncode == code
+    assert failed.stderr.startswith("error: ")
+    assert message in failed.stderr
+    assert failed.stderr.count("\n") == 1
