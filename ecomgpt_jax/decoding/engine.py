@@ -1,0 +1,234 @@
+"""Decodes any number of prompts: a batch of slots that is kept full, and few compiled programs.
+
+Prompts go in longest first, a group at a time, into slots whose answers are finished; each group is padded to one of a
+few lengths, and the cache gets shorter as the prompts do. The order depends on the prompts alone, so shuffled input
+gives the same computations.
+"""
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from ecomgpt_jax.config import ModelConfig
+from ecomgpt_jax.decoding import greedy
+from ecomgpt_jax.decoding.cache import init_cache
+from ecomgpt_jax.decoding.greedy import Slots, Stop
+from ecomgpt_jax.errors import ConfigError
+from ecomgpt_jax.parallel.sharding import RULES
+
+Params = Any
+OnFinished = Callable[[int, list[int]], None]
+
+MIN_ROWS = 8  # a product with fewer rows runs other kernels, whose rounding differs
+_BUCKETS = 6  # prompt lengths that prefill is compiled for
+_CACHE_LENGTHS = 3  # cache lengths that a step is compiled for
+_LITTLE_WASTE = 1.1  # prefill may read this many times the tokens it has to
+_GRANULE = 32  # lengths are multiples of this, so that other prompts meet the same programs
+_REFILL = 4  # prompts enter when this part of the slots is free
+
+log = logging.getLogger(__name__)
+
+
+class _Programs(NamedTuple):
+    """The compiled functions of one model; see `greedy` for what they compute."""
+
+    start: Callable[..., Slots]
+    empty: Callable[..., Slots]
+    insert: Callable[..., Slots]
+    shorten: Callable[..., Slots]
+    decode: Callable[..., Slots]
+
+
+@lru_cache(maxsize=8)
+def _programs(fields: tuple) -> _Programs:
+    model = ModelConfig(*fields)
+
+    @partial(jax.jit, static_argnames=("batch", "length", "width"))
+    def empty(batch: int, length: int, width: int) -> Slots:
+        zeros = jnp.zeros(batch, jnp.int32)
+        output = jnp.zeros((batch, width), jnp.int32)
+        return greedy.place(Slots(init_cache(model, batch, length), zeros, zeros, output, zeros, zeros > 0))
+
+    @partial(jax.jit, donate_argnames="slots")
+    def insert(slots: Slots, new: Slots, rows: jax.Array) -> Slots:
+        """Puts the rows of `new` into the slots named in `rows`; a row for the slot past the last is dropped."""
+
+        def put(old: jax.Array, new: jax.Array) -> jax.Array:
+            return old.at[(rows, *(slice(size) for size in new.shape[1:]))].set(new, mode="drop")
+
+        return greedy.place(jax.tree.map(put, slots, new))
+
+    @partial(jax.jit, static_argnames="length")
+    def shorten(slots: Slots, length: int) -> Slots:
+        return greedy.place(slots._replace(cache=jax.tree.map(lambda leaf: leaf[:, :, :length], slots.cache)))
+
+    return _Programs(
+        start=jax.jit(partial(greedy.start, model=model), static_argnames=("cache_length", "width")),
+        empty=empty,
+        insert=insert,
+        shorten=shorten,
+        decode=jax.jit(partial(greedy.decode, model=model), donate_argnames="slots"),
+    )
+
+
+def _round_up(size: int, unit: int) -> int:
+    return -(-size // unit) * unit
+
+
+def bucket_lengths(lengths: Sequence[int], count: int = _BUCKETS) -> list[int]:
+    """Returns padded lengths, ascending, for prompts of these lengths: multiples of 32 that waste little padding.
+
+    The fewest that stay within a tenth of the least possible padding, and never more than `count`, for which the best
+    ones are found by dynamic programming over the distinct lengths.
+    """
+    sizes, weights = np.unique([_round_up(length, _GRANULE) for length in lengths], return_counts=True)
+    before = np.concatenate([[0], np.cumsum(weights)])
+    # cost[j]: fewest padded tokens with the first j sizes covered; picks[j]: the buckets that reach it.
+    cost, picks = np.where(before == 0, 0.0, np.inf), [[] for _ in before]
+    for _ in range(count):
+        reach = [
+            min((cost[i] + sizes[j - 1] * (before[j] - before[i]), i) for i in range(j)) for j in range(1, len(before))
+        ]
+        picks = [[], *([*picks[i], int(sizes[j])] for j, (_, i) in enumerate(reach))]
+        cost = np.array([0.0, *(total for total, _ in reach)])
+        if cost[-1] <= _LITTLE_WASTE * (sizes * weights).sum():
+            break
+    return picks[-1]
+
+
+def cache_lengths(buckets: Sequence[int], width: int, count: int = _CACHE_LENGTHS) -> list[int]:
+    """Returns at most `count` cache lengths, ascending, for prompts of these padded lengths and `width` new tokens.
+
+    The longest takes every prompt; each shorter one saves at least a quarter of the one above it.
+    """
+    lengths = [buckets[-1] + width]
+    for bucket in reversed(buckets):
+        if len(lengths) < count and bucket + width <= 0.75 * lengths[0]:
+            lengths.insert(0, bucket + width)
+    return lengths
+
+
+def _smallest(choices: Sequence[int], need: int) -> int:
+    return next(choice for choice in choices if choice >= need)
+
+
+def _batch_shards(mesh: Mesh | None) -> int:
+    return 1 if mesh is None else int(np.prod([mesh.shape[axis] for axis in RULES["batch"]]))
+
+
+def _run(
+    params: Params,
+    model: ModelConfig,
+    prompts: dict[int, Sequence[int]],
+    stop: Stop,
+    batch: int,
+    refill: int,
+    finished: OnFinished,
+) -> None:
+    """Decodes all `prompts` with `batch` slots, `refill` at a time, and hands each result to `finished`."""
+    programs, weights = _programs(dataclasses.astuple(model)), greedy.split_layers(params, model)
+    buckets = bucket_lengths([len(prompt) for prompt in prompts.values()])
+    width = _round_up(stop.max_new_tokens, _GRANULE)
+    caches = cache_lengths(buckets, width)
+    queue = sorted(prompts, key=lambda index: (len(prompts[index]), *prompts[index]))
+    owners: list[int | None] = [None] * batch
+    length = caches[-1]
+    slots = programs.empty(batch=batch, length=length, width=width)
+    while queue or any(owner is not None for owner in owners):
+        free = [row for row, owner in enumerate(owners) if owner is None]
+        while queue and len(free) >= refill:
+            group = [queue.pop() for _ in range(min(refill, len(queue)))]
+            bucket = _smallest(buckets, len(prompts[group[0]]))
+            inputs, lengths = greedy.pad_prompts([prompts[index] for index in group], refill, bucket)
+            new = programs.start(params, inputs, lengths, stop, cache_length=bucket, width=width)
+            rows = [free.pop() for _ in group]
+            for row, index in zip(rows, group, strict=True):
+                owners[row] = index
+            slots = programs.insert(slots, new, np.array(rows + [batch] * (refill - len(rows)), np.int32))
+        held = [index for index in owners if index is not None]
+        need = _smallest(buckets, max(len(prompts[index]) for index in held)) + width
+        if _smallest(caches, need) < length:
+            length = _smallest(caches, need)
+            slots = programs.shorten(slots, length=length)
+        until_active = batch - refill if queue else max(0, len(held) - refill)
+        slots = programs.decode(*weights, slots, stop, until_active)
+        active, counts, output = jax.device_get((slots.active, slots.counts, slots.output))
+        for row, index in enumerate(owners):
+            if index is not None and not active[row]:
+                owners[row] = None
+                finished(index, greedy.new_tokens(output[row], counts[row]))
+
+
+def generate_tokens(
+    params: Params,
+    model: ModelConfig,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    eos_id: int,
+    vocab_limit: int,
+    batch: int,
+    mesh: Mesh | None = None,
+    on_finished: OnFinished | None = None,
+) -> list[list[int]]:
+    """Continues prompts greedily, as many at a time as `batch` says.
+
+    In float32 the answers depend neither on `batch`, nor on the order of the prompts, nor on `mesh`, unless two tokens'
+    logits are closer than rounding (about 1e-6 of their size): other shapes sum in another order.
+
+    Args:
+      params: the model's parameters.
+      model: shapes and numerics.
+      prompts: token ids of each prompt. None is ever cut: cutting is up to the caller.
+      max_new_tokens: an answer ends here if not at the end-of-sequence token.
+      eos_id: id of the end-of-sequence token.
+      vocab_limit: ids from here on are never chosen; the tokenizer's size.
+      batch: prompts decoded together, rounded up to 8 and to what the mesh divides. It is halved, with a warning, when
+        the device's memory runs out.
+      mesh: where to decode; None: where the parameters are.
+      on_finished: called with (index of the prompt, its new tokens) as soon as an answer is known.
+
+    Returns:
+      The new tokens of each prompt, in the order of `prompts`, without the end-of-sequence token.
+
+    Raises:
+      ConfigError: `max_new_tokens` or `batch` below 1, or not enough memory for the smallest batch.
+      DataError: an empty prompt, an id that the model does not have, or logits that are not finite.
+    """
+    if batch < 1:
+        raise ConfigError(f"the batch must be at least 1, not {batch}")
+    greedy.check_prompts(prompts, max_new_tokens, model.vocab_size)
+    results: dict[int, list[int]] = {}
+
+    def finished(index: int, tokens: list[int]) -> None:
+        results[index] = tokens
+        if on_finished is not None:
+            on_finished(index, tokens)
+
+    shards = _batch_shards(mesh)
+    batch = _round_up(max(MIN_ROWS, min(batch, len(prompts))), shards)
+    stop = Stop(eos_id, vocab_limit, max_new_tokens)
+    with contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh):
+        while len(results) < len(prompts):
+            todo = {index: prompt for index, prompt in enumerate(prompts) if index not in results}
+            try:
+                _run(params, model, todo, stop, batch, _round_up(max(1, batch // _REFILL), shards), finished)
+            except jax.errors.JaxRuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                if batch == shards:
+                    raise ConfigError(
+                        f"out of device memory with {batch} prompts of up to {max(map(len, todo.values()))} tokens at "
+                        "a time; use more devices, a smaller model, or fewer tokens"
+                    ) from error
+                batch = _round_up(max(1, batch // 2), shards)
+                log.warning("out of device memory: going on with a batch of %d", batch)
+    return [results[index] for index in range(len(prompts))]

@@ -1,0 +1,283 @@
+"""Greedy decoding: prefill, one step, and a loop over steps, each a pure function with static shapes.
+
+A *slot* is one row of the batch. The loop runs until enough slots are finished and leaves the rest as they are, so that
+its caller may put new prompts into the finished ones (see `engine.py`) or, with no prompts left, run it to the end.
+The semantics are those of HF's `generate(do_sample=False)` with one prompt at a time: the most likely token, the lowest
+id among equals, until the end-of-sequence token or the limit. The end-of-sequence token is not part of the result.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ecomgpt_jax.config import ModelConfig
+from ecomgpt_jax.decoding import cache as cache_lib
+from ecomgpt_jax.decoding.cache import Cache
+from ecomgpt_jax.errors import ConfigError, DataError
+from ecomgpt_jax.model import attention, bloom
+from ecomgpt_jax.parallel.sharding import constrain
+
+Params = Any
+
+
+class Stop(NamedTuple):
+    """When a row ends and what it may say; numbers, or [] int32 arrays inside a program.
+
+    Attributes:
+      eos_id: the token that ends a row.
+      vocab_limit: ids from here on are never chosen (rows of the embedding that no token of the tokenizer has).
+      max_new_tokens: a row ends after this many tokens.
+    """
+
+    eos_id: jax.typing.ArrayLike
+    vocab_limit: jax.typing.ArrayLike
+    max_new_tokens: jax.typing.ArrayLike
+
+
+class Slots(NamedTuple):
+    """The rows being decoded.
+
+    Attributes:
+      cache: keys and values of all tokens but each row's last.
+      tokens: [batch] int32, the last token of each row, not in the cache yet.
+      positions: [batch] int32, where that token goes.
+      output: [batch, width] int32, the new tokens; -1 where the model's logits were not finite.
+      counts: [batch] int32, how many there are.
+      active: [batch] bool, False for a finished row and for one that never held a prompt.
+    """
+
+    cache: Cache
+    tokens: jax.Array
+    positions: jax.Array
+    output: jax.Array
+    counts: jax.Array
+    active: jax.Array
+
+
+def place(slots: Slots) -> Slots:
+    """Pins slots to the mesh: the cache is split, and what the host reads is whole on every device and process."""
+    return Slots(jax.tree.map(cache_lib.place, slots.cache), *map(constrain, slots[1:]))
+
+
+def prefill(
+    params: Params, inputs: jax.Array, lengths: jax.Array, model: ModelConfig, cache_length: int
+) -> tuple[Cache, jax.Array]:
+    """Reads whole prompts.
+
+    Args:
+      params: the model's parameters.
+      inputs: token ids, int [batch, length], padded on the right.
+      lengths: int32 [batch], tokens of each prompt; a row of length 0 is padding throughout.
+      model: shapes and numerics.
+      cache_length: positions that the cache has room for, at least `length`.
+
+    Returns:
+      (cache, logits [batch, vocab] float32 after each prompt's last token).
+    """
+    segment_ids = (jnp.arange(inputs.shape[1])[None, :] < lengths[:, None]).astype(jnp.int32)
+
+    def layer(x: jax.Array, block_params: Params) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        kept = []
+
+        def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+            kept.append((k, v))
+            return attention.attend(q, k, v, segment_ids, model.attention)
+
+        return bloom.block(block_params, x, attend, model), kept[0]
+
+    x, (keys, values) = jax.lax.scan(layer, bloom.embed(params, inputs, model), params["blocks"])
+    last = jnp.take_along_axis(x, jnp.maximum(lengths - 1, 0)[:, None, None], axis=1)
+    logits = bloom.logits(params, bloom.final_norm(params, last, model), model)[:, 0]
+    return cache_lib.from_prompt(keys, values, cache_length), logits
+
+
+@partial(jax.jit, static_argnames=("layers", "dtype"))
+def _split_blocks(blocks: Params, layers: int, dtype: str) -> tuple[Params, ...]:
+    def cast(path: tuple, leaf: jax.Array) -> jax.Array:
+        return leaf.astype(dtype) if path[-1].key == "kernel" else leaf
+
+    blocks = jax.tree_util.tree_map_with_path(cast, blocks)
+    return tuple(jax.tree.map(lambda stacked, i=i: stacked[i], blocks) for i in range(layers))
+
+
+def split_layers(params: Params, model: ModelConfig) -> tuple[Params, tuple[Params, ...]]:
+    """Returns (params, one pytree a block) as `decode_step` reads them, matrices in the compute dtype.
+
+    Made once, outside the loop over steps: a slice of a stacked array is copied every time it is read, and a cast reads
+    the wider array again. The values are those that the training forward casts to.
+    """
+    table = params["embedding"]["table"].astype(model.compute_dtype)
+    layers = _split_blocks(params["blocks"], model.layers, model.compute_dtype)
+    return {**params, "embedding": {"table": table}}, layers
+
+
+def decode_step(
+    params: Params,
+    layers: Sequence[Params],
+    cache: Cache,
+    tokens: jax.Array,
+    positions: jax.Array,
+    model: ModelConfig,
+) -> tuple[Cache, jax.Array]:
+    """Reads one more token in every row, through the same blocks as training.
+
+    Args:
+      params: from `split_layers`, or the model's parameters.
+      layers: the blocks, one pytree each (`split_layers`).
+      cache: what the rows have read so far.
+      tokens: int32 [batch].
+      positions: int32 [batch], the tokens' positions in their rows.
+      model: shapes and numerics.
+
+    Returns:
+      (cache with the tokens in it, logits [batch, vocab] float32 for the tokens that follow).
+    """
+    x, grown = bloom.embed(params, tokens[:, None], model), []
+    for block_params, layer in zip(layers, cache, strict=True):
+
+        def attend(q: jax.Array, k: jax.Array, v: jax.Array, layer: cache_lib.LayerCache = layer) -> jax.Array:
+            grown.append(cache_lib.append(layer, k, v, positions))
+            return cache_lib.attend_cached(q, grown[-1], positions)
+
+        x = bloom.block(block_params, x, attend, model)
+    return tuple(grown), bloom.logits(params, bloom.final_norm(params, x, model), model)[:, 0]
+
+
+def choose(logits: jax.Array, vocab_limit: jax.typing.ArrayLike) -> jax.Array:
+    """Returns the likeliest id below `vocab_limit` of a row of logits [batch, vocab]; -1 for one that is not finite."""
+    allowed = jnp.where(jnp.arange(logits.shape[-1]) < vocab_limit, logits, -jnp.inf)
+    ids = jnp.argmax(allowed, axis=-1).astype(jnp.int32)
+    finite = jnp.isfinite(jnp.take_along_axis(allowed, ids[:, None], axis=-1)[:, 0])
+    return jnp.where(finite, ids, -1)
+
+
+def _advance(slots: Slots, cache: Cache, chosen: jax.Array, stop: Stop) -> Slots:
+    """Adds each active row's chosen token, or ends the row."""
+    adds = slots.active & (chosen != stop.eos_id)
+    here = jnp.arange(slots.output.shape[1])[None, :] == slots.counts[:, None]
+    counts = slots.counts + adds
+    return place(
+        Slots(
+            cache=cache,
+            tokens=jnp.where(adds, chosen, slots.tokens),
+            positions=slots.positions + adds,
+            output=jnp.where(here & adds[:, None], chosen[:, None], slots.output),
+            counts=counts,
+            active=adds & (counts < stop.max_new_tokens) & (chosen >= 0),
+        )
+    )
+
+
+def start(
+    params: Params, inputs: jax.Array, lengths: jax.Array, stop: Stop, model: ModelConfig, *,
+    cache_length: int, width: int,
+) -> Slots:  # fmt: skip
+    """Prefills prompts (arguments as in `prefill`) and chooses their first token; `width` is that of the output."""
+    cache, logits = prefill(params, inputs, lengths, model, cache_length)
+    zeros = jnp.zeros(lengths.shape, jnp.int32)
+    # Rows stand before their first token; `_advance` moves them onto it.
+    output = jnp.zeros((lengths.shape[0], width), jnp.int32)
+    slots = Slots(cache, zeros, lengths - 1, output, zeros, lengths > 0)
+    return _advance(slots, cache, choose(logits, stop.vocab_limit), stop)
+
+
+def decode(
+    params: Params,
+    layers: Sequence[Params],
+    slots: Slots,
+    stop: Stop,
+    until_active: jax.typing.ArrayLike,
+    model: ModelConfig,
+) -> Slots:
+    """Steps all slots until at most `until_active` of them are still active; weights from `split_layers`."""
+
+    def step(slots: Slots) -> Slots:
+        cache, logits = decode_step(params, layers, slots.cache, slots.tokens, slots.positions, model)
+        return _advance(slots, cache, choose(logits, stop.vocab_limit), stop)
+
+    return jax.lax.while_loop(lambda slots: slots.active.sum() > until_active, step, slots)
+
+
+def check_prompts(prompts: Sequence[Sequence[int]], max_new_tokens: int, vocab_size: int) -> None:
+    """Refuses what a compiled program cannot refuse.
+
+    Raises:
+      ConfigError: `max_new_tokens` below 1.
+      DataError: an empty prompt, or an id that the model does not have.
+    """
+    if max_new_tokens < 1:
+        raise ConfigError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
+    for index, prompt in enumerate(prompts):
+        if not len(prompt):
+            raise DataError(f"prompt {index} (counted from 0) is empty: there is nothing to continue")
+        if min(prompt) < 0 or max(prompt) >= vocab_size:
+            wrong = next(token for token in prompt if not 0 <= token < vocab_size)
+            raise DataError(f"prompt {index} (counted from 0) holds id {wrong}; ids run from 0 to {vocab_size - 1}")
+
+
+def pad_prompts(prompts: Sequence[Sequence[int]], rows: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (inputs [rows, length], lengths [rows]) int32: prompts padded on the right, then rows of length 0."""
+    inputs, lengths = np.zeros((rows, length), np.int32), np.zeros(rows, np.int32)
+    for row, prompt in enumerate(prompts):
+        inputs[row, : len(prompt)], lengths[row] = prompt, len(prompt)
+    return inputs, lengths
+
+
+def new_tokens(output: np.ndarray, count: int) -> list[int]:
+    """Returns a finished row's tokens as a list.
+
+    Raises:
+      DataError: the model's logits were nan or infinite.
+    """
+    tokens = output[:count].tolist()
+    if -1 in tokens:
+        raise DataError("the model's logits are not finite: the weights are corrupt, or their training diverged")
+    return tokens
+
+
+@lru_cache(maxsize=8)
+def _whole(fields: tuple) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    model = ModelConfig(*fields)
+
+    @partial(jax.jit, static_argnames=("cache_length", "width"))
+    def run(
+        params: Params, inputs: jax.Array, lengths: jax.Array, stop: Stop, cache_length: int, width: int
+    ) -> tuple[jax.Array, jax.Array]:
+        slots = start(params, inputs, lengths, stop, model, cache_length=cache_length, width=width)
+        slots = decode(*split_layers(params, model), slots, stop, 0, model)
+        return slots.output, slots.counts
+
+    return run
+
+
+def greedy_decode(
+    params: Params,
+    model: ModelConfig,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    eos_id: int,
+    vocab_limit: int,
+) -> list[list[int]]:
+    """Continues a handful of prompts as one batch, in one compiled program; `engine.generate_tokens` takes any number.
+
+    Returns:
+      The new tokens of each prompt, without the end-of-sequence token.
+
+    Raises:
+      ConfigError: `max_new_tokens` below 1.
+      DataError: an empty prompt, an id that the model does not have, or logits that are not finite.
+    """
+    check_prompts(prompts, max_new_tokens, model.vocab_size)
+    if not prompts:
+        return []
+    longest = max(map(len, prompts))
+    inputs, lengths = pad_prompts(prompts, len(prompts), longest)
+    run, stop = _whole(dataclasses.astuple(model)), Stop(eos_id, vocab_limit, max_new_tokens)
+    output, counts = run(params, inputs, lengths, stop, cache_length=longest + max_new_tokens, width=max_new_tokens)
+    return [new_tokens(row, count) for row, count in zip(np.asarray(output), np.asarray(counts), strict=True)]

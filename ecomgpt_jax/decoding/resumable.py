@@ -1,0 +1,106 @@
+"""Decoding that goes on where it stopped: each answer is kept in a log as soon as it is finished.
+
+The log has one {"key", "tokens"} a line. A key names the weights, the prompt and the limits, so answers that another
+run left behind are never taken for this one's, and equal prompts are decoded once.
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import tqdm
+from jax.sharding import Mesh
+
+from ecomgpt_jax.config import ModelConfig
+from ecomgpt_jax.decoding.engine import generate_tokens
+from ecomgpt_jax.decoding.greedy import check_prompts
+from ecomgpt_jax.errors import DataError
+from ecomgpt_jax.files import parse_json, read_text, write_json_lines
+
+Params = Any
+
+
+def decode_prompts(
+    params: Params,
+    model: ModelConfig,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    eos_id: int,
+    vocab_limit: int,
+    batch: int,
+    mesh: Mesh | None,
+    log: Path | None,
+    weights: str,
+    title: str,
+) -> list[list[int]]:
+    """Returns what `engine.generate_tokens` does, with a progress bar, and with a log to go on from.
+
+    Args:
+      params: as there, and so `model`, `prompts`, `max_new_tokens`, `eos_id`, `vocab_limit`, `batch` and `mesh`.
+      model: see `params`.
+      prompts: see `params`.
+      max_new_tokens: see `params`.
+      eos_id: see `params`.
+      vocab_limit: see `params`.
+      batch: see `params`.
+      mesh: see `params`.
+      log: file of finished answers, created if needed and left at the end; None: no log. A run of several processes
+        keeps none either: all must decode the same prompts, and one process does not see another's disk.
+      weights: what names these very weights; empty where nothing does: no log.
+      title: of the progress bar, which is silent where stderr is no terminal.
+
+    Raises:
+      ConfigError: as `generate_tokens`.
+      DataError: as `generate_tokens`.
+    """
+    check_prompts(prompts, max_new_tokens, model.vocab_size)
+    if not weights or jax.process_count() > 1:
+        log = None
+    keys = [_key(prompt, [weights, max_new_tokens, eos_id, vocab_limit]) for prompt in prompts]
+    by_key = dict(zip(keys, prompts, strict=True))
+    answers = _read(log, by_key) if log else {}
+    todo = [key for key in by_key if key not in answers]
+    with contextlib.ExitStack() as stack:
+        if log:
+            # Lines of other runs go, and so does one that a kill cut short.
+            write_json_lines(log, ({"key": key, "tokens": tokens} for key, tokens in answers.items()))
+            file = stack.enter_context(open(log, "a", encoding="utf-8"))
+        bar = stack.enter_context(
+            tqdm.tqdm(
+                total=len(by_key), initial=len(answers), desc=title, unit="prompt", dynamic_ncols=True,
+                disable=None if jax.process_index() == 0 else True,
+            )
+        )  # fmt: skip
+
+        def finished(number: int, tokens: list[int]) -> None:
+            answers[todo[number]] = tokens
+            bar.update()
+            if log:
+                file.write(json.dumps({"key": todo[number], "tokens": tokens}) + "\n")
+                file.flush()
+
+        generate_tokens(
+            params, model, [by_key[key] for key in todo], max_new_tokens=max_new_tokens, eos_id=eos_id,
+            vocab_limit=vocab_limit, batch=batch, mesh=mesh, on_finished=finished,
+        )  # fmt: skip
+    return [answers[key] for key in keys]
+
+
+def _key(prompt: Sequence[int], run: list[str | int]) -> str:
+    return hashlib.sha256(json.dumps([*run, list(map(int, prompt))]).encode()).hexdigest()
+
+
+def _read(log: Path, wanted: dict[str, Sequence[int]]) -> dict[str, list[int]]:
+    """Returns the kept answers to the wanted keys; a damaged line counts as not there."""
+    answers: dict[str, list[int]] = {}
+    for line in read_text(log).split("\n") if log.is_file() else ():
+        with contextlib.suppress(DataError, KeyError, TypeError):
+            value = parse_json(line, log)
+            if value["key"] in wanted and all(type(token) is int for token in value["tokens"]):
+                answers[value["key"]] = value["tokens"]
+    return answers

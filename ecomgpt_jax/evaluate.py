@@ -1,0 +1,62 @@
+"""Decodes and scores tasks: `python -m ecomgpt_jax.evaluate --checkpoint C --tasks DIR --out O`.
+
+C is a training workdir, an orbax step directory or a Hugging Face directory. O receives `predictions/`, `scores.json`,
+`report.md` and `report.html`. Start the same command again and finished tasks are not decoded again.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from ecomgpt_jax import cli
+from ecomgpt_jax.config import Config, EvalConfig, MeshConfig, resolve
+from ecomgpt_jax.data.tokenizer import check_vocabulary, load_tokenizer
+from ecomgpt_jax.errors import ConfigError
+from ecomgpt_jax.evaluation.harness import evaluate_tasks
+from ecomgpt_jax.evaluation.protocol import find_tasks_dir
+from ecomgpt_jax.evaluation.report import MEASURES
+from ecomgpt_jax.evaluation.scores import average
+from ecomgpt_jax.instruct.task_folder import load_tasks
+from ecomgpt_jax.parallel.mesh import make_mesh
+from ecomgpt_jax.training.checkpoint import load_checkpoint, tokenizer_directory, weights_fingerprint
+
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "training workdir, orbax step directory or Hugging Face directory")
+_TASKS = flags.DEFINE_string("tasks", "", "folder of tasks; default $ECOMGPT_EVAL")
+_OUT = flags.DEFINE_string("out", "", "folder for predictions, scores.json and the report")
+_ONLY = flags.DEFINE_list("only", [], "names of the tasks to evaluate; default all")
+_LIMIT = flags.DEFINE_integer("limit", 0, "only the first rows of each task; 0 = all", lower_bound=0)
+_BATCH = flags.DEFINE_integer("batch", EvalConfig.batch, "prompts decoded together", lower_bound=1)
+_MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", EvalConfig.max_new_tokens, "longest answer", lower_bound=1)
+_NUM_BEAMS = flags.DEFINE_integer("num_beams", 1, "beams; 1 = greedy", lower_bound=1)
+
+
+def main(arguments: list[str]) -> None:
+    """Runs the command; see the module's docstring."""
+    if arguments:
+        raise ConfigError(f"unexpected argument {arguments[0]!r}; use --checkpoint, --tasks and --out")
+    for flag in (_CHECKPOINT, _OUT):
+        if not flag.value:
+            raise ConfigError(f"--{flag.name} is missing; evaluate --checkpoint C --tasks DIR --out O")
+    if _NUM_BEAMS.value != 1:
+        raise ConfigError(f"--num_beams={_NUM_BEAMS.value}: only greedy decoding (1) is there yet")
+    settings = EvalConfig(
+        tasks_dir=_TASKS.value, limit=_LIMIT.value, batch=_BATCH.value, max_new_tokens=_MAX_NEW_TOKENS.value
+    )
+    tasks_dir = find_tasks_dir(settings)
+    only = _ONLY.value or None
+    load_tasks(tasks_dir, only)  # a wrong folder is told before minutes of loading
+    mesh = make_mesh(resolve(Config(mesh=MeshConfig())).mesh)
+    tokenizer = load_tokenizer(tokenizer_directory(_CHECKPOINT.value))
+    params, model = load_checkpoint(_CHECKPOINT.value, mesh)
+    check_vocabulary(tokenizer, model.vocab_size)
+    weights = weights_fingerprint(_CHECKPOINT.value)
+    scores = evaluate_tasks(params, model, tokenizer, tasks_dir, _OUT.value, settings, mesh, only, weights)
+    entries = list(scores["tasks"].values())
+    for title, kind, name in MEASURES:
+        print(f"{title}, average of {len(entries)} tasks: {average(entries, kind, name):.4f}")
+    print(f"report: {Path(_OUT.value) / 'report.html'}", flush=True)
+
+
+if __name__ == "__main__":
+    cli.default_environment()
+    cli.run(main)

@@ -1,0 +1,92 @@
+"""Continues prompts: `python -m ecomgpt_jax.generate --checkpoint C --prompts IN.jsonl --out OUT.jsonl`.
+
+Each line of IN.jsonl is {"prompt": "...", "id": anything}; the id may be missing (then it is the row's number from 0).
+A prompt is raw text: no template is put around it, it is never cut, and "</s>" in it is four characters. OUT.jsonl gets
+one {"id", "prompt", "completion", "token_ids"} a prompt in the same order, written whole at the end; `token_ids` are
+the new tokens without the end-of-sequence token. Until then OUT.jsonl.partial collects answers as they are finished:
+start the same command again and they are not decoded again.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+
+from ecomgpt_jax import cli
+from ecomgpt_jax.config import EvalConfig, MeshConfig
+from ecomgpt_jax.data.tokenizer import check_vocabulary, load_tokenizer
+from ecomgpt_jax.decoding.resumable import decode_prompts
+from ecomgpt_jax.errors import ConfigError, DataError
+from ecomgpt_jax.files import read_json_lines, write_json_lines
+from ecomgpt_jax.parallel.mesh import make_mesh
+from ecomgpt_jax.training.checkpoint import load_checkpoint, tokenizer_directory, weights_fingerprint
+
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "training workdir, orbax step directory or Hugging Face directory")
+_PROMPTS = flags.DEFINE_string("prompts", "", 'JSON lines, {"prompt": "..."} each')
+_OUT = flags.DEFINE_string("out", "", "file to write")
+_MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", EvalConfig.max_new_tokens, "longest answer", lower_bound=1)
+_BATCH = flags.DEFINE_integer("batch", EvalConfig.batch, "prompts decoded together", lower_bound=1)
+_NUM_BEAMS = flags.DEFINE_integer("num_beams", 1, "beams; 1 = greedy", lower_bound=1)
+
+
+def main(arguments: list[str]) -> None:
+    """Runs the command; see the module's docstring."""
+    if arguments:
+        raise ConfigError(f"unexpected argument {arguments[0]!r}; use --checkpoint, --prompts and --out")
+    for flag in (_CHECKPOINT, _PROMPTS, _OUT):
+        if not flag.value:
+            raise ConfigError(f"--{flag.name} is missing; generate --checkpoint C --prompts IN.jsonl --out OUT.jsonl")
+    if _NUM_BEAMS.value != 1:
+        raise ConfigError(f"--num_beams={_NUM_BEAMS.value}: beam search is not available yet; use 1 (greedy)")
+    rows = read_prompts(_PROMPTS.value)
+    tokenizer = load_tokenizer(tokenizer_directory(_CHECKPOINT.value))
+    prompts = tokenizer.encode_batch([row["prompt"] for row in rows])
+    mesh = make_mesh(MeshConfig())
+    params, model = load_checkpoint(_CHECKPOINT.value, mesh)
+    check_vocabulary(tokenizer, model.vocab_size)
+    log = Path(f"{_OUT.value}.partial")
+    answers = decode_prompts(
+        params,
+        model,
+        prompts,
+        max_new_tokens=_MAX_NEW_TOKENS.value,
+        eos_id=tokenizer.eos_id,
+        vocab_limit=tokenizer.size,
+        batch=_BATCH.value,
+        mesh=mesh,
+        log=log,
+        weights=weights_fingerprint(_CHECKPOINT.value),
+        title="generate",
+    )
+    if jax.process_index() == 0:
+        results = (
+            {**row, "completion": tokenizer.decode(tokens), "token_ids": tokens}
+            for row, tokens in zip(rows, answers, strict=True)
+        )
+        write_json_lines(_OUT.value, results)
+        log.unlink(missing_ok=True)
+
+
+def read_prompts(path: str) -> list[dict[str, Any]]:
+    """Reads {"id", "prompt"} of each line that is not blank.
+
+    Raises:
+      MissingInputError: the file is not there.
+      DataError: a line is no JSON object, or its prompt is missing, empty or no text; names file and line.
+    """
+    rows = []
+    for line, value in read_json_lines(path):
+        prompt = value.get("prompt")
+        if not isinstance(prompt, str):
+            problem = "no prompt" if prompt is None else "the prompt is no text"
+            raise DataError(f'{path}:{line}:1: {problem}; each line is {{"prompt": "..."}}')
+        if not prompt:
+            raise DataError(f"{path}:{line}:1: the prompt is empty: there is nothing to continue")
+        rows.append({"id": value.get("id", len(rows)), "prompt": prompt})
+    return rows
+
+
+if __name__ == "__main__":
+    cli.default_environment()
+    cli.run(main)

@@ -1,0 +1,51 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_bloom
+
+from ecomgpt_jax.decoding.cache import LayerCache, append, attend_cached, from_prompt, init_cache
+from ecomgpt_jax.model.attention import attend
+
+BATCH, LENGTH, HEADS, HEAD_DIM = 3, 10, 6, 8
+
+
+@pytest.fixture
+def qkv() -> jax.Array:
+    random = np.random.RandomState(0)
+    return jnp.asarray(random.standard_normal((3, BATCH, LENGTH, HEADS, HEAD_DIM)), jnp.float32)
+
+
+@jax.jit
+def cached_contexts(qkv: jax.Array, positions: jax.Array, shift: int = 0) -> jax.Array:
+    """The context of each row's query at its position; what the cache holds from there on must not matter."""
+    q, k, v = (jnp.take_along_axis(array, positions[:, None, None, None], axis=1) for array in qkv)
+    (layer,) = from_prompt(qkv[1:2], qkv[2:3], LENGTH + 4)
+    before = jnp.arange(LENGTH + 4)[None, None, :, None] < positions[:, None, None, None]
+    layer = LayerCache(*(jnp.where(before, array, 7.0) for array in layer))
+    return attend_cached(q, append(layer, k, v, positions), positions + shift)[:, 0]
+
+
+def test_a_query_sees_its_row_up_to_its_own_position(qkv: jax.Array) -> None:
+    positions = jnp.array([9, 0, 4])
+    whole = attend(*qkv, implementation="reference")
+    expected = jnp.stack([whole[row, position] for row, position in enumerate(positions)])
+    np.testing.assert_allclose(cached_contexts(qkv, positions), expected, atol=2e-6)
+    for shift in (-1, 1):  # negative controls
+        assert abs(cached_contexts(qkv, positions, shift) - expected).max() > 1e-2
+
+
+def test_append_changes_one_position_of_each_row(qkv: jax.Array) -> None:
+    positions = jnp.array([2, 13, 0])
+    (layer,) = from_prompt(qkv[1:2], qkv[2:3], 14)
+    new = append(layer, qkv[1][:, :1] + 1, qkv[2][:, :1] + 1, positions)
+    changed = np.asarray((new.keys != layer.keys).any(axis=(1, 3)) & (new.values != layer.values).any(axis=(1, 3)))
+    assert np.argwhere(changed).tolist() == [[0, 2], [1, 13], [2, 0]]
+
+
+def test_a_cache_has_one_pair_of_arrays_a_layer_in_the_compute_dtype() -> None:
+    model = tiny_bloom.MODEL
+    cache = init_cache(model, BATCH, LENGTH)
+    assert len(cache) == model.layers
+    assert jax.tree.leaves(cache)[0].shape == (BATCH, model.heads, LENGTH, model.embed // model.heads)
+    assert {leaf.dtype for leaf in jax.tree.leaves(cache)} == {jnp.dtype(model.compute_dtype)}

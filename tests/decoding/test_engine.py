@@ -1,0 +1,208 @@
+import dataclasses
+import hashlib
+import itertools
+import json
+import random
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_bloom
+from tiny_bloom import MODEL, SETTINGS
+
+from ecomgpt_jax.config import MeshConfig, ModelConfig
+from ecomgpt_jax.decoding import engine
+from ecomgpt_jax.decoding.greedy import Slots
+from ecomgpt_jax.errors import ConfigError, DataError
+from ecomgpt_jax.model.hf_weights import load_hf, model_config_from_hf
+from ecomgpt_jax.model.parameters import Params, param_shardings
+from ecomgpt_jax.parallel.mesh import make_mesh
+
+Answers = list[list[int]]
+
+PROMPTS = tiny_bloom.random_prompts()
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    return tiny_bloom.random_params()
+
+
+@pytest.fixture(scope="module")
+def answers(params: Params) -> Answers:
+    return tiny_bloom.decode_without_cache(params, PROMPTS)
+
+
+def sha256(answers: Answers) -> str:
+    return hashlib.sha256(json.dumps(answers).encode()).hexdigest()
+
+
+def compiled(model: ModelConfig = MODEL) -> dict[str, int]:
+    programs = engine._programs(dataclasses.astuple(model))
+    return {name: program._cache_size() for name, program in programs._asdict().items()}
+
+
+@pytest.mark.parametrize(
+    ("mesh", "batch"),
+    [
+        *itertools.product((None, MeshConfig(data=8)), (1, 8)),
+        (None, 32),
+        pytest.param(MeshConfig(data=8), 32, marks=pytest.mark.slow),
+        pytest.param(MeshConfig(data=2, fsdp=2, tensor=2), 8, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_answers_do_not_hang_on_batch_order_or_devices(
+    params: Params, answers: Answers, mesh: MeshConfig | None, batch: int
+) -> None:
+    if mesh is not None:
+        mesh = make_mesh(mesh)
+        params = jax.device_put(params, param_shardings(MODEL, mesh))
+    given = list(range(len(PROMPTS)))
+    for order in (given, random.Random(batch).sample(given, len(given))):
+        found = engine.generate_tokens(params, MODEL, [PROMPTS[i] for i in order], batch=batch, mesh=mesh, **SETTINGS)
+        assert sha256(found) == sha256([answers[i] for i in order])
+
+
+def test_equals_hugging_face_on_left_padded_batches(tmp_path: Path) -> None:
+    """`generate(do_sample=False)` in float32, in batches of 8 prompts of mixed length."""
+    eos = 42  # which these weights choose now and then
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    config = transformers.BloomConfig(
+        hidden_size=MODEL.embed, n_layer=2, n_head=MODEL.heads, vocab_size=MODEL.vocab_size, use_cache=True,
+        bos_token_id=1, eos_token_id=eos, pad_token_id=3,
+    )  # fmt: skip
+    network, random = transformers.BloomForCausalLM(config).eval(), np.random.RandomState(5)
+    for name, weight in network.named_parameters():
+        spread = 0.25 if "query_key_value.weight" in name else 0.4 if "word_embeddings.w" in name else 0.8
+        spread, centre = (spread, 0) if weight.ndim == 2 else (0.1, int("layernorm.weight" in name or "ln_f.w" in name))
+        weight.data = torch.from_numpy(centre + spread * random.standard_normal(weight.shape)).float()
+    network.save_pretrained(tmp_path)
+
+    expected = []
+    for first in range(0, len(PROMPTS), 8):
+        group = PROMPTS[first : first + 8]
+        longest = max(map(len, group))
+        padded = torch.tensor([[3] * (longest - len(prompt)) + prompt for prompt in group])
+        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in group])
+        rows = network.generate(padded, attention_mask=mask, do_sample=False, max_new_tokens=tiny_bloom.MAX_NEW_TOKENS)
+        for row in rows[:, longest:].tolist():
+            end = row.index(eos) if eos in row else len(row)
+            expected.append(row[:end])
+    assert 4 <= sum(len(answer) < tiny_bloom.MAX_NEW_TOKENS for answer in expected) <= 28
+
+    model = model_config_from_hf(tmp_path)
+    model.compute_dtype = "float32"
+    params = load_hf(tmp_path, model, make_mesh(MeshConfig(), jax.devices()[:1]))
+    settings = {**SETTINGS, "eos_id": eos, "vocab_limit": MODEL.vocab_size}
+    assert engine.generate_tokens(params, model, PROMPTS, batch=8, **settings) == expected
+    other = jax.tree.map(jnp.roll, params, jax.tree.map(lambda _: 1, params))  # negative control
+    assert engine.generate_tokens(other, model, PROMPTS, batch=8, **settings) != expected
+
+
+def test_other_prompts_change_the_hash(params: Params, answers: Answers) -> None:
+    """Negative control of the comparison above."""
+    other = [[*prompt[:-1], prompt[-1] ^ 1] for prompt in PROMPTS]
+    assert sha256(engine.generate_tokens(params, MODEL, other, batch=8, **SETTINGS)) != sha256(answers)
+
+
+def test_few_programs_are_compiled_and_none_again(params: Params) -> None:
+    model = dataclasses.replace(MODEL, layer_norm_epsilon=1.1e-5)  # a model that no other test has compiled for
+    prompts = [PROMPTS[i % 32][: 1 + i] * 4 for i in range(60)]
+    engine.generate_tokens(params, model, prompts, batch=8, **SETTINGS)
+    first = compiled(model)
+    assert first["start"] <= 6
+    assert first["decode"] <= 3
+    assert first["empty"] == 1
+    assert first["insert"] <= 8
+    engine.generate_tokens(params, model, prompts[::-1], batch=8, **{**SETTINGS, "max_new_tokens": 9, "eos_id": 5})
+    again = compiled(model)
+    assert again.pop("insert") <= 8
+    assert again == {name: first[name] for name in again}, "limits and order are no reason to compile"
+
+
+def test_each_answer_is_handed_over_once_as_soon_as_it_is_known(params: Params, answers: Answers) -> None:
+    seen = []
+    engine.generate_tokens(
+        params, MODEL, PROMPTS, batch=8, on_finished=lambda index, tokens: seen.append((index, tokens)), **SETTINGS
+    )
+    assert sorted(seen) == list(enumerate(answers))
+    assert len(PROMPTS[seen[0][0]]) > len(PROMPTS[seen[-1][0]]), "long prompts go first"
+
+
+def test_the_batch_is_halved_when_memory_runs_out(
+    params: Params, answers: Answers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    programs, calls = engine._programs(dataclasses.astuple(MODEL)), itertools.count()
+
+    def decode(weights: Params, layers: Params, slots: Slots, *rest: object) -> Slots:
+        # Some answers are finished before it happens: they are kept.
+        if slots.active.shape[0] > 8 and next(calls) >= 3:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+        return programs.decode(weights, layers, slots, *rest)
+
+    monkeypatch.setattr(engine, "_programs", lambda fields: programs._replace(decode=decode))
+    seen = []
+    found = engine.generate_tokens(
+        params, MODEL, PROMPTS, batch=16, on_finished=lambda index, _: seen.append(index), **SETTINGS
+    )
+    assert found == answers
+    assert sorted(seen) == list(range(len(PROMPTS)))
+    assert "batch of 8" in caplog.text
+
+
+def test_no_memory_for_the_smallest_batch_is_an_error(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs, sizes = engine._programs(dataclasses.astuple(MODEL)), []
+
+    def decode(weights: Params, layers: Params, slots: Slots, *rest: object) -> Slots:
+        sizes.append(slots.active.shape[0])
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+
+    monkeypatch.setattr(engine, "_programs", lambda fields: programs._replace(decode=decode))
+    with pytest.raises(ConfigError, match="out of device memory with 1 prompts"):
+        engine.generate_tokens(params, MODEL, PROMPTS[:3], batch=1, **SETTINGS)
+    assert sizes == [8, 4, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "changes", "error", "words"),
+    [
+        ([[5], []], {}, DataError, "prompt 1 .* is empty"),
+        ([[5, MODEL.vocab_size]], {}, DataError, "prompt 0 .* id 128"),
+        ([[5]], {"batch": 0}, ConfigError, "batch"),
+        ([[5]], {"max_new_tokens": 0}, ConfigError, "max_new_tokens"),
+    ],
+)
+def test_bad_input_is_refused(
+    params: Params, prompts: Answers, changes: dict, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        engine.generate_tokens(params, MODEL, prompts, **{"batch": 8, **SETTINGS, **changes})
+
+
+def test_no_prompts_give_no_answers(params: Params) -> None:
+    assert engine.generate_tokens(params, MODEL, [], batch=8, **SETTINGS) == []
+
+
+def test_bucket_lengths_are_the_cheapest() -> None:
+    random = np.random.RandomState(0)
+    lengths = random.randint(1, 300, 40).tolist()
+    sizes = sorted({-(-length // 32) * 32 for length in lengths})
+
+    def padded(buckets: list[int]) -> int:
+        return sum(min((bucket for bucket in buckets if bucket >= length), default=10**9) for length in lengths)
+
+    found = engine.bucket_lengths(lengths, 3)
+    assert len(found) == 3
+    assert padded(found) == min(padded((*choice, sizes[-1])) for choice in itertools.combinations(sizes[:-1], 2))
+    assert engine.bucket_lengths([5, 9, 31]) == [32]
+    assert engine.bucket_lengths([1] * 1000 + [640]) == [32, 640]
+    assert len(engine.bucket_lengths(range(1, 4000))) == 6
+
+
+def test_cache_lengths_are_worth_it_and_take_every_prompt() -> None:
+    assert engine.cache_lengths([64, 128, 800], 192) == [320, 992]
+    assert engine.cache_lengths([32, 64, 96], 192) == [288]
+    assert engine.cache_lengths([32, 200, 400, 800], 32) == [232, 432, 832]

@@ -1,0 +1,89 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+import tiny_tasks
+
+from ecomgpt_jax.config import MeshConfig, ModelConfig
+from ecomgpt_jax.data.tokenizer import load_tokenizer, train_tokenizer
+from ecomgpt_jax.evaluation.protocol import build_prompts
+from ecomgpt_jax.model.bloom import init_sharded_params
+from ecomgpt_jax.parallel.mesh import make_mesh
+from ecomgpt_jax.training.checkpoint import save_orbax_params
+
+
+def evaluate(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "ecomgpt_jax.evaluate", *map(str, arguments)]
+    left_out = ("ECOMGPT_EVAL", "XLA_FLAGS")  # one device compiles sooner than eight
+    environment = {**{key: value for key, value in os.environ.items() if key not in left_out}, **environment}
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("world")
+    written = tiny_tasks.write_tiny_tasks(root / "tasks")
+    texts = [text for task, _ in written for text in build_prompts(task).prompts]
+    tokenizer = train_tokenizer(texts, 400, root / "checkpoint" / "tokenizer")
+    model = ModelConfig(
+        size="custom", embed=32, layers=1, heads=4, vocab_size=-(-tokenizer.size // 128) * 128, compute_dtype="float32"
+    )
+    params = init_sharded_params(model, make_mesh(MeshConfig()), jax.random.key(0))
+    save_orbax_params(params, model, root / "checkpoint" / "checkpoints" / "1")
+    return root
+
+
+def test_a_checkpoint_is_decoded_scored_and_not_decoded_again(world: Path) -> None:
+    out = world / "out"
+    arguments = (
+        "--checkpoint",
+        world / "checkpoint",
+        "--tasks",
+        world / "tasks",
+        "--out",
+        out,
+        "--limit",
+        2,
+        "--max_new_tokens",
+        8,
+    )
+    done = evaluate(*arguments, "--only", "EN-Shop-CLS-topic,ZH-Dian-Extract-choice")
+    assert done.returncode == 0, done.stderr
+    assert f"report: {out / 'report.html'}" in done.stdout
+    scores = json.loads((out / "scores.json").read_text(encoding="utf-8"))
+    assert sorted(scores["tasks"]) == ["EN-Shop-CLS-topic", "ZH-Dian-Extract-choice"]
+    assert {entry["rows"] for entry in scores["tasks"].values()} == {2}
+
+    for name in scores["tasks"]:
+        lines = (out / "predictions" / f"{name}.jsonl").read_text(encoding="utf-8").split("\n")
+        assert [json.loads(line)["index"] for line in lines if line] == [0, 1]
+
+    # A tampered answer that comes back shows that the second run decoded nothing.
+    log = [json.loads(line) for line in (out / "answers.jsonl").read_text(encoding="utf-8").split("\n") if line]
+    assert len(log) == 4
+    tokenizer = load_tokenizer(world / "checkpoint" / "tokenizer")
+    log[0]["tokens"] = tokenizer.encode("tampered")
+    (out / "answers.jsonl").write_text("\n".join(map(json.dumps, log)), encoding="utf-8")
+    done = evaluate(*arguments, "--only", "EN-Shop-CLS-topic,ZH-Dian-Extract-choice")
+    assert done.returncode == 0, done.stderr
+    assert "tampered" in "".join(path.read_text(encoding="utf-8") for path in (out / "predictions").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ({"--checkpoint": "nowhere"}, 66, "nowhere"),
+        ({"--num_beams": "4"}, 2, "--num_beams=4"),
+    ],
+)
+def test_bad_input_is_one_line_and_an_exit_code(world: Path, arguments: dict, code: int, words: str) -> None:
+    given = {"--checkpoint": world / "checkpoint", "--tasks": world / "tasks", "--out": world / "bad", **arguments}
+    done = evaluate(*(part for pair in given.items() for part in pair))
+    assert done.returncode == code
+    assert words in done.stderr
+    assert done.stderr.strip().count("\n") == 0
+    assert not (world / "bad").exists()

@@ -1,0 +1,110 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from ecomgpt_jax.config import ModelConfig
+from ecomgpt_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from ecomgpt_jax.decoding import resumable
+from ecomgpt_jax.decoding.engine import generate_tokens
+from ecomgpt_jax.model.bloom import init_params
+from ecomgpt_jax.model.hf_weights import load_hf, model_config_from_hf, save_hf
+from ecomgpt_jax.training.checkpoint import weights_fingerprint
+
+TEXTS = (
+    "red cotton shirt, size M", "a phone case for {model}", "</s> is plain text here", "红色 连衣裙 夏季", "100% wool",
+    "does it fit?", "the battery died after a week", "快递很快，质量不错", "a", "\ttabs and\nlines\u2028too",
+)  # fmt: skip
+MAX_NEW_TOKENS = 12
+
+
+def generate(*arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "ecomgpt_jax.generate", *map(str, arguments)]
+    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}  # one device compiles sooner
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def write_lines(path: Path, values: list) -> Path:
+    path.write_text("".join(json.dumps(value) + "\n" for value in values), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An HF directory with a tokenizer and random weights that choose the end-of-sequence token now and then."""
+    directory = tmp_path_factory.mktemp("generate") / "hf"
+    tokenizer = train_tokenizer(TEXTS * 5, 320, directory.parent / "tokenizer")
+    model = ModelConfig(
+        size="custom", embed=32, layers=2, heads=4, vocab_size=384, compute_dtype="float32", initializer_range=0.4
+    )
+    params = init_params(model, jax.random.key(2))
+    # The final norm's bias leans towards the end-of-sequence token.
+    params["final_norm"]["bias"] += 2.0 * params["embedding"]["table"][tokenizer.eos_id]
+    save_hf(params, model, directory, tokenizer_dir=tokenizer.directory)
+    return directory
+
+
+def expected(checkpoint: Path) -> tuple[Tokenizer, list[list[int]]]:
+    model, tokenizer = model_config_from_hf(checkpoint), load_tokenizer(checkpoint)
+    prompts = [tokenizer.encode(text) for text in TEXTS]
+    return tokenizer, generate_tokens(
+        load_hf(checkpoint, model), model, prompts, max_new_tokens=MAX_NEW_TOKENS, eos_id=tokenizer.eos_id,
+        vocab_limit=tokenizer.size, batch=8,
+    )  # fmt: skip
+
+
+def test_prompts_are_continued_in_order_and_an_interrupted_run_goes_on(checkpoint: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": text, **({} if i == 3 else {"id": f"p{i}"})} for i, text in enumerate(TEXTS)]
+    arguments = ("--checkpoint", checkpoint, "--max_new_tokens", MAX_NEW_TOKENS)
+    prompts, out = write_lines(tmp_path / "in.jsonl", rows), tmp_path / "new" / "out.jsonl"
+    done = generate(*arguments, "--prompts", prompts, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == done.stderr == "", "nothing to say where there is no terminal"
+    tokenizer, answers = expected(checkpoint)
+    found = [json.loads(line) for line in out.read_text(encoding="utf-8").split("\n") if line]
+    assert found == [
+        {"id": row.get("id", i), "prompt": row["prompt"], "completion": tokenizer.decode(tokens), "token_ids": tokens}
+        for i, (row, tokens) in enumerate(zip(rows, answers, strict=True))
+    ]
+    lengths = [len(tokens) for tokens in answers]
+    assert len(set(lengths)) > 2, lengths
+    assert max(max(tokens, default=0) for tokens in answers) < tokenizer.size
+    assert sorted(path.name for path in out.parent.iterdir()) == ["out.jsonl"]
+
+    # A tampered answer that comes back shows that an interrupted run's answers are not decoded again.
+    run = [weights_fingerprint(checkpoint), MAX_NEW_TOKENS, tokenizer.eos_id, tokenizer.size]
+    kept = {"key": resumable._key(tokenizer.encode(TEXTS[2]), run), "tokens": [5, 6]}
+    write_lines(out.with_name("again.jsonl.partial"), [kept])
+    done = generate(*arguments, "--prompts", prompts, "--out", out.with_name("again.jsonl"))
+    assert done.returncode == 0, done.stderr
+    again = [json.loads(line) for line in out.with_name("again.jsonl").read_text(encoding="utf-8").split("\n") if line]
+    assert again[2]["token_ids"] == [5, 6]
+    del again[2], found[2]
+    assert again == found
+
+
+@pytest.mark.parametrize(
+    ("lines", "flags", "code", "words"),
+    [
+        ('{"prompt": "a"}\n{"prompt": }', {}, 65, "in.jsonl:2:12: "),
+        ('{"prompt": "a"}\n\n["a"]', {}, 65, "in.jsonl:3:1: a list, not an object"),
+        ('{"prompt": 5}', {}, 65, "in.jsonl:1:1: the prompt is no text"),
+        ('{"prompt": ""}', {}, 65, "in.jsonl:1:1: the prompt is empty"),
+        ('{"prompt": "a"}', {"--checkpoint": "nowhere"}, 66, "nowhere"),
+    ],
+)
+def test_bad_input_is_one_line_and_an_exit_code(
+    checkpoint: Path, tmp_path: Path, lines: str | None, flags: dict, code: int, words: str
+) -> None:
+    if lines is not None:
+        (tmp_path / "in.jsonl").write_text(lines, encoding="utf-8")
+    given = {"--checkpoint": checkpoint, "--prompts": tmp_path / "in.jsonl", "--out": tmp_path / "out.jsonl", **flags}
+    done = generate(*(part for pair in given.items() for part in pair))
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert done.stderr.strip().count("\n") == 0
+    assert not list(tmp_path.glob("out.jsonl*"))
