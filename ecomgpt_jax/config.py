@@ -62,6 +62,7 @@ class DataConfig(_Strict):
     """What is trained on, and how it becomes rows of tokens."""
 
     mixture: str = "synthetic"  # synthetic (embedded catalogue) | real (sources_dir) | folder (tasks_dir)
+    tasks: tuple[str, ...] = ()  # patterns of the names of tasks to train on, "*" stands for anything; empty = all
     sources: tuple[str, ...] = ()  # names of the sources to read; empty = all of the mixture
     sources_dir: str = ""  # folder of unpacked sources; empty = $ECOMGPT_SOURCES
     tasks_dir: str = ""  # mixture=folder: folder of task folders with a train.json each
@@ -73,6 +74,7 @@ class DataConfig(_Strict):
     num_tasks: int = 0  # train on this many tasks (a seeded, nested choice); 0 = all
     instances_per_task: int = 0  # at most this many training instances a task; 0 = all
     length: int = 1024  # tokens in a row
+    loss_on_prompt: bool = False  # train on the tokens of the prompt too, not on the response alone
     packing: bool = True  # several instances share a row (True) or each has its own (False)
     tokenizer_vocab: int = 8192  # size of the tokenizer trained when there is none to load
     seed: int = 0  # wording, candidates, sampling, packing order
@@ -126,6 +128,7 @@ class EvalConfig(_Strict):
     batch: int = 64  # prompts decoded together
     max_prompt_tokens: int = 800  # longer prompts lose their beginning (the released protocol); each one is counted
     max_new_tokens: int = 164  # longest answer
+    num_beams: int = 1  # beams of a prompt; 1 = greedy
 
 
 @dataclasses.dataclass
@@ -154,7 +157,7 @@ _POSITIVE = (
     "model.head_chunk", "data.synthetic_records", "data.length", "data.tokenizer_vocab",
     "optimizer.learning_rate", "optimizer.epsilon", "train.epochs", "train.rows_per_device", "train.accumulation",
     "train.log_every", "train.save_every", "train.keep", "mesh.fsdp", "mesh.tensor", "eval.batch",
-    "eval.max_prompt_tokens", "eval.max_new_tokens",
+    "eval.max_prompt_tokens", "eval.max_new_tokens", "eval.num_beams",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "model.vocab_size", "data.num_tasks", "data.instances_per_task", "optimizer.weight_decay",

@@ -27,7 +27,7 @@ _ONLY = flags.DEFINE_list("only", [], "names of the tasks to evaluate; default a
 _LIMIT = flags.DEFINE_integer("limit", 0, "only the first rows of each task; 0 = all", lower_bound=0)
 _BATCH = flags.DEFINE_integer("batch", EvalConfig.batch, "prompts decoded together", lower_bound=1)
 _MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", EvalConfig.max_new_tokens, "longest answer", lower_bound=1)
-_NUM_BEAMS = flags.DEFINE_integer("num_beams", 1, "beams; 1 = greedy", lower_bound=1)
+_NUM_BEAMS = flags.DEFINE_integer("num_beams", EvalConfig.num_beams, "beams; 1 = greedy", lower_bound=1)
 
 
 def main(arguments: list[str]) -> None:
@@ -37,11 +37,10 @@ def main(arguments: list[str]) -> None:
     for flag in (_CHECKPOINT, _OUT):
         if not flag.value:
             raise ConfigError(f"--{flag.name} is missing; evaluate --checkpoint C --tasks DIR --out O")
-    if _NUM_BEAMS.value != 1:
-        raise ConfigError(f"--num_beams={_NUM_BEAMS.value}: only greedy decoding (1) is there yet")
     settings = EvalConfig(
-        tasks_dir=_TASKS.value, limit=_LIMIT.value, batch=_BATCH.value, max_new_tokens=_MAX_NEW_TOKENS.value
-    )
+        tasks_dir=_TASKS.value, limit=_LIMIT.value, batch=_BATCH.value, max_new_tokens=_MAX_NEW_TOKENS.value,
+        num_beams=_NUM_BEAMS.value,
+    )  # fmt: skip
     tasks_dir = find_tasks_dir(settings)
     only = _ONLY.value or None
     load_tasks(tasks_dir, only)  # a wrong folder is told before minutes of loading

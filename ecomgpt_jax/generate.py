@@ -27,7 +27,7 @@ _PROMPTS = flags.DEFINE_string("prompts", "", 'JSON lines, {"prompt": "..."} eac
 _OUT = flags.DEFINE_string("out", "", "file to write")
 _MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", EvalConfig.max_new_tokens, "longest answer", lower_bound=1)
 _BATCH = flags.DEFINE_integer("batch", EvalConfig.batch, "prompts decoded together", lower_bound=1)
-_NUM_BEAMS = flags.DEFINE_integer("num_beams", 1, "beams; 1 = greedy", lower_bound=1)
+_NUM_BEAMS = flags.DEFINE_integer("num_beams", EvalConfig.num_beams, "beams; 1 = greedy", lower_bound=1)
 
 
 def main(arguments: list[str]) -> None:
@@ -37,8 +37,6 @@ def main(arguments: list[str]) -> None:
     for flag in (_CHECKPOINT, _PROMPTS, _OUT):
         if not flag.value:
             raise ConfigError(f"--{flag.name} is missing; generate --checkpoint C --prompts IN.jsonl --out OUT.jsonl")
-    if _NUM_BEAMS.value != 1:
-        raise ConfigError(f"--num_beams={_NUM_BEAMS.value}: beam search is not available yet; use 1 (greedy)")
     rows = read_prompts(_PROMPTS.value)
     tokenizer = load_tokenizer(tokenizer_directory(_CHECKPOINT.value))
     prompts = tokenizer.encode_batch([row["prompt"] for row in rows])
@@ -54,6 +52,7 @@ def main(arguments: list[str]) -> None:
         eos_id=tokenizer.eos_id,
         vocab_limit=tokenizer.size,
         batch=_BATCH.value,
+        num_beams=_NUM_BEAMS.value,
         mesh=mesh,
         log=log,
         weights=weights_fingerprint(_CHECKPOINT.value),

@@ -132,14 +132,7 @@ def main(arguments: list[str]) -> None:
         config.data.length,
         Path(config.data.cache_dir),
     )
-    rows = make_rows(
-        store,
-        length=config.data.length,
-        epochs=config.train.epochs,
-        rows_per_step=loop.rows_per_step(config, mesh),
-        seed=config.data.seed,
-        packing_on=config.data.packing,
-    )
+    rows = make_rows(store, config.data, config.train.epochs, loop.rows_per_step(config, mesh))
     loop.prepare_workdir(workdir, _RESUME.value)
     _write_config(config, workdir)
     copy_tokenizer(tokenizer, workdir / "tokenizer")

@@ -50,6 +50,8 @@ def test_a_checkpoint_is_decoded_scored_and_not_decoded_again(world: Path) -> No
         2,
         "--max_new_tokens",
         8,
+        "--num_beams",
+        2,
     )
     done = evaluate(*arguments, "--only", "EN-Shop-CLS-topic,ZH-Dian-Extract-choice")
     assert done.returncode == 0, done.stderr
@@ -57,6 +59,7 @@ def test_a_checkpoint_is_decoded_scored_and_not_decoded_again(world: Path) -> No
     scores = json.loads((out / "scores.json").read_text(encoding="utf-8"))
     assert sorted(scores["tasks"]) == ["EN-Shop-CLS-topic", "ZH-Dian-Extract-choice"]
     assert {entry["rows"] for entry in scores["tasks"].values()} == {2}
+    assert scores["protocol"]["name"] == "beam2"
 
     for name in scores["tasks"]:
         lines = (out / "predictions" / f"{name}.jsonl").read_text(encoding="utf-8").split("\n")
@@ -77,7 +80,7 @@ def test_a_checkpoint_is_decoded_scored_and_not_decoded_again(world: Path) -> No
     ("arguments", "code", "words"),
     [
         ({"--checkpoint": "nowhere"}, 66, "nowhere"),
-        ({"--num_beams": "4"}, 2, "--num_beams=4"),
+        ({"--num_beams": "0"}, 2, "--num_beams=0"),
     ],
 )
 def test_bad_input_is_one_line_and_an_exit_code(world: Path, arguments: dict, code: int, words: str) -> None:

@@ -48,12 +48,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def expected(checkpoint: Path) -> tuple[Tokenizer, list[list[int]]]:
+def expected(checkpoint: Path, num_beams: int = 1) -> tuple[Tokenizer, list[list[int]]]:
     model, tokenizer = model_config_from_hf(checkpoint), load_tokenizer(checkpoint)
     prompts = [tokenizer.encode(text) for text in TEXTS]
     return tokenizer, generate_tokens(
         load_hf(checkpoint, model), model, prompts, max_new_tokens=MAX_NEW_TOKENS, eos_id=tokenizer.eos_id,
-        vocab_limit=tokenizer.size, batch=8,
+        vocab_limit=tokenizer.size, batch=8, num_beams=num_beams,
     )  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def test_prompts_are_continued_in_order_and_an_interrupted_run_goes_on(checkpoin
     assert sorted(path.name for path in out.parent.iterdir()) == ["out.jsonl"]
 
     # A tampered answer that comes back shows that an interrupted run's answers are not decoded again.
-    run = [weights_fingerprint(checkpoint), MAX_NEW_TOKENS, tokenizer.eos_id, tokenizer.size]
+    run = [weights_fingerprint(checkpoint), MAX_NEW_TOKENS, tokenizer.eos_id, tokenizer.size, 1]
     kept = {"key": resumable._key(tokenizer.encode(TEXTS[2]), run), "tokens": [5, 6]}
     write_lines(out.with_name("again.jsonl.partial"), [kept])
     done = generate(*arguments, "--prompts", prompts, "--out", out.with_name("again.jsonl"))
@@ -87,6 +87,16 @@ def test_prompts_are_continued_in_order_and_an_interrupted_run_goes_on(checkpoin
     assert again == found
 
 
+def test_more_beams_give_the_engine_s_answers(checkpoint: Path, tmp_path: Path) -> None:
+    prompts, out = write_lines(tmp_path / "in.jsonl", [{"prompt": text} for text in TEXTS]), tmp_path / "out.jsonl"
+    files = ("--checkpoint", checkpoint, "--prompts", prompts, "--out", out)
+    done = generate(*files, "--max_new_tokens", MAX_NEW_TOKENS, "--num_beams", 3)
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line)["token_ids"] for line in out.read_text(encoding="utf-8").split("\n") if line]
+    assert found == expected(checkpoint, 3)[1]
+    assert found != expected(checkpoint)[1]
+
+
 @pytest.mark.parametrize(
     ("lines", "flags", "code", "words"),
     [
@@ -95,6 +105,8 @@ def test_prompts_are_continued_in_order_and_an_interrupted_run_goes_on(checkpoin
         ('{"prompt": 5}', {}, 65, "in.jsonl:1:1: the prompt is no text"),
         ('{"prompt": ""}', {}, 65, "in.jsonl:1:1: the prompt is empty"),
         ('{"prompt": "a"}', {"--checkpoint": "nowhere"}, 66, "nowhere"),
+        ('{"prompt": "a"}', {"--num_beams": 0}, 2, "--num_beams=0"),
+        ('{"prompt": "a"}', {"--num_beams": 1000}, 2, "num_beams=1000 is more than half the vocabulary"),
     ],
 )
 def test_bad_input_is_one_line_and_an_exit_code(

@@ -7,6 +7,7 @@ import grain
 import numpy as np
 from grain.experimental import ElasticIterator
 
+from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.data import packing
 from ecomgpt_jax.data.token_store import TokenStore
 from ecomgpt_jax.errors import DataError
@@ -23,12 +24,14 @@ class PackedRows:
       plan: which instances make which row, over all epochs.
       length: positions in a row.
       rows: rows served: the plan's, then empty ones up to a whole number of steps.
+      loss_on_prompt: whether prompt tokens are targets too.
     """
 
     store: TokenStore
     plan: packing.Plan
     length: int
     rows: int
+    loss_on_prompt: bool = False
 
     def __len__(self) -> int:
         return self.rows
@@ -57,15 +60,14 @@ class PackedRows:
             stop = start + len(tokens) - 1
             row["inputs"][start:stop] = tokens[:-1]
             row["targets"][start:stop] = tokens[1:]
-            row["loss_mask"][start + int(self.store.prompt_lengths[instance]) - 1 : stop] = True
+            unread = 0 if self.loss_on_prompt else int(self.store.prompt_lengths[instance]) - 1
+            row["loss_mask"][start + unread : stop] = True
             row["segment_ids"][start:stop] = segment
             start = stop
         return row
 
 
-def make_rows(
-    store: TokenStore, *, length: int, epochs: int, rows_per_step: int, seed: int, packing_on: bool = True
-) -> PackedRows:
+def make_rows(store: TokenStore, data: DataConfig, epochs: int, rows_per_step: int) -> PackedRows:
     """Plans every row of a run; the last step is filled up with empty rows, so no instance is left out.
 
     Raises:
@@ -73,8 +75,8 @@ def make_rows(
     """
     if not len(store):
         raise DataError("data: no training instance is left; loosen data.languages, data.num_tasks or data.sources")
-    plan = packing.plan_epochs(store.positions, length, epochs, seed, packing_on)
-    return PackedRows(store, plan, length, -(-len(plan) // rows_per_step) * rows_per_step)
+    plan = packing.plan_epochs(store.positions, data.length, epochs, data.seed, data.packing)
+    return PackedRows(store, plan, data.length, -(-len(plan) // rows_per_step) * rows_per_step, data.loss_on_prompt)
 
 
 def batches(

@@ -2,7 +2,7 @@
 
 Prompts go in longest first, a group at a time, into slots whose answers are finished; each group is padded to one of a
 few lengths, and the cache gets shorter as the prompts do. The order depends on the prompts alone, so shuffled input
-gives the same computations.
+gives the same computations. Beam search takes whole groups instead: its slots are not refilled.
 """
 
 import contextlib
@@ -18,7 +18,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ecomgpt_jax.config import ModelConfig
-from ecomgpt_jax.decoding import greedy
+from ecomgpt_jax.decoding import beam, greedy
+from ecomgpt_jax.decoding.beam import Beams
 from ecomgpt_jax.decoding.cache import init_cache
 from ecomgpt_jax.decoding.greedy import Slots, Stop
 from ecomgpt_jax.errors import ConfigError
@@ -38,13 +39,15 @@ log = logging.getLogger(__name__)
 
 
 class _Programs(NamedTuple):
-    """The compiled functions of one model; see `greedy` for what they compute."""
+    """The compiled functions of one model; see `greedy` and, for the last two, `beam` for what they compute."""
 
     start: Callable[..., Slots]
     empty: Callable[..., Slots]
     insert: Callable[..., Slots]
     shorten: Callable[..., Slots]
     decode: Callable[..., Slots]
+    branch: Callable[..., Beams]
+    search: Callable[..., Beams]
 
 
 @lru_cache(maxsize=8)
@@ -76,6 +79,8 @@ def _programs(fields: tuple) -> _Programs:
         insert=insert,
         shorten=shorten,
         decode=jax.jit(partial(greedy.decode, model=model), donate_argnames="slots"),
+        branch=jax.jit(partial(beam.start, model=model), static_argnames=("cache_length", "width", "num_beams")),
+        search=jax.jit(partial(beam.search, model=model), donate_argnames="beams"),
     )
 
 
@@ -120,6 +125,10 @@ def _smallest(choices: Sequence[int], need: int) -> int:
     return next(choice for choice in choices if choice >= need)
 
 
+def _shortest_first(prompts: dict[int, Sequence[int]]) -> list[int]:
+    return sorted(prompts, key=lambda index: (len(prompts[index]), *prompts[index]))
+
+
 def _batch_shards(mesh: Mesh | None) -> int:
     return 1 if mesh is None else int(np.prod([mesh.shape[axis] for axis in RULES["batch"]]))
 
@@ -138,7 +147,7 @@ def _run(
     buckets = bucket_lengths([len(prompt) for prompt in prompts.values()])
     width = _round_up(stop.max_new_tokens, _GRANULE)
     caches = cache_lengths(buckets, width)
-    queue = sorted(prompts, key=lambda index: (len(prompts[index]), *prompts[index]))
+    queue = _shortest_first(prompts)
     owners: list[int | None] = [None] * batch
     length = caches[-1]
     slots = programs.empty(batch=batch, length=length, width=width)
@@ -167,6 +176,33 @@ def _run(
                 finished(index, greedy.new_tokens(output[row], counts[row]))
 
 
+def _run_beams(
+    params: Params,
+    model: ModelConfig,
+    prompts: dict[int, Sequence[int]],
+    stop: Stop,
+    batch: int,
+    num_beams: int,
+    finished: OnFinished,
+) -> None:
+    """Decodes all `prompts` by beam search, `batch` at a time, and hands each result to `finished`."""
+    programs, weights = _programs(dataclasses.astuple(model)), greedy.split_layers(params, model)
+    buckets = bucket_lengths([len(prompt) for prompt in prompts.values()])
+    width = _round_up(stop.max_new_tokens, _GRANULE)
+    caches = cache_lengths(buckets, width)
+    queue = _shortest_first(prompts)[::-1]
+    for first in range(0, len(queue), batch):
+        group = queue[first : first + batch]
+        bucket = _smallest(buckets, len(prompts[group[0]]))
+        inputs, lengths = greedy.pad_prompts([prompts[index] for index in group], batch, bucket)
+        length = _smallest(caches, bucket + width)
+        beams = programs.branch(params, inputs, lengths, stop, cache_length=length, width=width, num_beams=num_beams)
+        beams = programs.search(*weights, beams, stop)
+        answers, counts = jax.device_get((beams.answer, beams.counts))
+        for row, index in enumerate(group):
+            finished(index, greedy.new_tokens(answers[row], counts[row]))
+
+
 def generate_tokens(
     params: Params,
     model: ModelConfig,
@@ -176,10 +212,11 @@ def generate_tokens(
     eos_id: int,
     vocab_limit: int,
     batch: int,
+    num_beams: int = 1,
     mesh: Mesh | None = None,
     on_finished: OnFinished | None = None,
 ) -> list[list[int]]:
-    """Continues prompts greedily, as many at a time as `batch` says.
+    """Continues prompts greedily or by beam search, as many at a time as `batch` says.
 
     In float32 the answers depend neither on `batch`, nor on the order of the prompts, nor on `mesh`, unless two tokens'
     logits are closer than rounding (about 1e-6 of their size): other shapes sum in another order.
@@ -193,6 +230,7 @@ def generate_tokens(
       vocab_limit: ids from here on are never chosen; the tokenizer's size.
       batch: prompts decoded together, rounded up to 8 and to what the mesh divides. It is halved, with a warning, when
         the device's memory runs out.
+      num_beams: beams of each prompt, a row of the batch each; 1 decodes greedily.
       mesh: where to decode; None: where the parameters are.
       on_finished: called with (index of the prompt, its new tokens) as soon as an answer is known.
 
@@ -200,11 +238,13 @@ def generate_tokens(
       The new tokens of each prompt, in the order of `prompts`, without the end-of-sequence token.
 
     Raises:
-      ConfigError: `max_new_tokens` or `batch` below 1, or not enough memory for the smallest batch.
+      ConfigError: `max_new_tokens`, `batch` or `num_beams` below 1, more beams than half of `vocab_limit`, or not
+        enough memory for the smallest batch.
       DataError: an empty prompt, an id that the model does not have, or logits that are not finite.
     """
     if batch < 1:
         raise ConfigError(f"the batch must be at least 1, not {batch}")
+    beam.check_beams(num_beams, vocab_limit)
     greedy.check_prompts(prompts, max_new_tokens, model.vocab_size)
     results: dict[int, list[int]] = {}
 
@@ -220,14 +260,17 @@ def generate_tokens(
         while len(results) < len(prompts):
             todo = {index: prompt for index, prompt in enumerate(prompts) if index not in results}
             try:
-                _run(params, model, todo, stop, batch, _round_up(max(1, batch // _REFILL), shards), finished)
+                if num_beams > 1:
+                    _run_beams(params, model, todo, stop, batch, num_beams, finished)
+                else:
+                    _run(params, model, todo, stop, batch, _round_up(max(1, batch // _REFILL), shards), finished)
             except jax.errors.JaxRuntimeError as error:
                 if "RESOURCE_EXHAUSTED" not in str(error):
                     raise
                 if batch == shards:
                     raise ConfigError(
                         f"out of device memory with {batch} prompts of up to {max(map(len, todo.values()))} tokens at "
-                        "a time; use more devices, a smaller model, or fewer tokens"
+                        "a time; use more devices, a smaller model, or fewer tokens or beams"
                     ) from error
                 batch = _round_up(max(1, batch // 2), shards)
                 log.warning("out of device memory: going on with a batch of %d", batch)

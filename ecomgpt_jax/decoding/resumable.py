@@ -16,6 +16,7 @@ import tqdm
 from jax.sharding import Mesh
 
 from ecomgpt_jax.config import ModelConfig
+from ecomgpt_jax.decoding.beam import check_beams
 from ecomgpt_jax.decoding.engine import generate_tokens
 from ecomgpt_jax.decoding.greedy import check_prompts
 from ecomgpt_jax.errors import DataError
@@ -33,6 +34,7 @@ def decode_prompts(
     eos_id: int,
     vocab_limit: int,
     batch: int,
+    num_beams: int = 1,
     mesh: Mesh | None,
     log: Path | None,
     weights: str,
@@ -41,13 +43,15 @@ def decode_prompts(
     """Returns what `engine.generate_tokens` does, with a progress bar, and with a log to go on from.
 
     Args:
-      params: as there, and so `model`, `prompts`, `max_new_tokens`, `eos_id`, `vocab_limit`, `batch` and `mesh`.
+      params: as there, and so `model`, `prompts`, `max_new_tokens`, `eos_id`, `vocab_limit`, `batch`, `num_beams` and
+        `mesh`.
       model: see `params`.
       prompts: see `params`.
       max_new_tokens: see `params`.
       eos_id: see `params`.
       vocab_limit: see `params`.
       batch: see `params`.
+      num_beams: see `params`.
       mesh: see `params`.
       log: file of finished answers, created if needed and left at the end; None: no log. A run of several processes
         keeps none either: all must decode the same prompts, and one process does not see another's disk.
@@ -58,10 +62,11 @@ def decode_prompts(
       ConfigError: as `generate_tokens`.
       DataError: as `generate_tokens`.
     """
+    check_beams(num_beams, vocab_limit)
     check_prompts(prompts, max_new_tokens, model.vocab_size)
     if not weights or jax.process_count() > 1:
         log = None
-    keys = [_key(prompt, [weights, max_new_tokens, eos_id, vocab_limit]) for prompt in prompts]
+    keys = [_key(prompt, [weights, max_new_tokens, eos_id, vocab_limit, num_beams]) for prompt in prompts]
     by_key = dict(zip(keys, prompts, strict=True))
     answers = _read(log, by_key) if log else {}
     todo = [key for key in by_key if key not in answers]
@@ -86,7 +91,7 @@ def decode_prompts(
 
         generate_tokens(
             params, model, [by_key[key] for key in todo], max_new_tokens=max_new_tokens, eos_id=eos_id,
-            vocab_limit=vocab_limit, batch=batch, mesh=mesh, on_finished=finished,
+            vocab_limit=vocab_limit, batch=batch, num_beams=num_beams, mesh=mesh, on_finished=finished,
         )  # fmt: skip
     return [answers[key] for key in keys]
 

@@ -41,13 +41,12 @@ def corrected_scores(task: TaskFolder, rows: Sequence[TaskRow], predictions: Seq
     scores = {"score": _ratio(*ratios.sum(0)), "score-low": low, "score-high": high}
     golds = [gold_answer(task, row) for row in rows]
     texts = list(zip(predictions, golds, strict=True))
+    scores["exact-match"] = _mean(exact_matches(task, rows, predictions))
     if task.family == "Generate":
-        scores["exact-match"] = _mean([_tidy(text) == _tidy(gold) for text, gold in texts])
         scores["rouge-l"] = scores["score"]
         scores["chrf"] = _mean([chrf(text, gold) for text, gold in texts])
     else:
         pairs = [(parts(task, text), parts(task, gold)) for text, gold in texts]
-        scores["exact-match"] = _mean([predicted == gold for predicted, gold in pairs])
         if task.family in ("CLS", "NER"):
             scores["macro-f1"] = _macro_f1(pairs, 0 if task.family == "NER" else 1)
         else:
@@ -67,6 +66,14 @@ def score_rows(task: TaskFolder, rows: Sequence[TaskRow], predictions: Sequence[
             predicted, wanted = parts(task, text), parts(task, gold)
             ratios[index] = 2 * (predicted & wanted).total(), predicted.total() + wanted.total()
     return ratios
+
+
+def exact_matches(task: TaskFolder, rows: Sequence[TaskRow], predictions: Sequence[str]) -> list[bool]:
+    """Says by row whether all parts are right; for Generate, whether the text is the same."""
+    pairs = [(text, gold_answer(task, row)) for row, text in zip(rows, predictions, strict=True)]
+    if task.family == "Generate":
+        return [_tidy(text) == _tidy(gold) for text, gold in pairs]
+    return [parts(task, text) == parts(task, gold) for text, gold in pairs]
 
 
 def interval(ratios: np.ndarray, seed: int = 0) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""From parameters to `scores.json` and a report: prompts, greedy decoding, prediction files, scores."""
+"""From parameters to `scores.json` and a report: prompts, decoding, prediction files, scores."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -45,7 +45,7 @@ def evaluate_tasks(
       tokenizer: the one the model was trained with.
       tasks_dir: folder of `<Dataset>/tasks/<task>/`.
       out_dir: created if needed.
-      settings: rows a task, batch, and lengths.
+      settings: rows a task, batch, beams, and lengths.
       mesh: the mesh that the parameters are on.
       only: names of the tasks to evaluate; None takes all.
       weights: what names these very weights. Where it is given, each answer is kept in `answers.jsonl` as soon as it is
@@ -60,8 +60,8 @@ def evaluate_tasks(
     answers = iter(
         decode_prompts(
             params, model, [ids for rows, _ in encoded for ids in rows], max_new_tokens=settings.max_new_tokens,
-            eos_id=tokenizer.eos_id, vocab_limit=tokenizer.size, batch=settings.batch, mesh=mesh,
-            log=out_dir / ANSWERS, weights=weights, title="evaluate",
+            eos_id=tokenizer.eos_id, vocab_limit=tokenizer.size, batch=settings.batch,
+            num_beams=settings.num_beams, mesh=mesh, log=out_dir / ANSWERS, weights=weights, title="evaluate",
         )
     )  # fmt: skip
     entries, samples = {}, []

@@ -1,4 +1,4 @@
-"""The frozen `greedy` protocol: which prompts a model sees, and the hash that says two runs saw the same.
+"""The frozen protocols `greedy` and `beam<K>`: which prompts a model sees, and the hash of what two runs share.
 
 Prompts are the released ones (head, then the filled template); candidates are in a fixed order (see
 `instruct.task_folder.candidates`), because the released code draws them anew in every run. Prompts longer than
@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from ecomgpt_jax.config import EvalConfig
@@ -60,33 +60,34 @@ def prompt_tokens(
     return [ids[-max_prompt_tokens:] for ids in encoded], [len(ids) > max_prompt_tokens for ids in encoded]
 
 
-def describe(tasks: Sequence[TaskPrompts], settings: EvalConfig, num_beams: int = 1) -> dict[str, Any]:
+def describe(tasks: Sequence[TaskPrompts], settings: EvalConfig) -> dict[str, Any]:
     """Returns the `protocol` entry of `scores.json`: settings, and the sha256 over them and every prompt and answer.
 
     The hash depends on no path, no order of tasks and no batch size.
     """
     protocol: dict[str, Any] = {
-        "name": "greedy" if num_beams == 1 else f"beam{num_beams}",
-        "num_beams": num_beams,
+        "name": "greedy" if settings.num_beams == 1 else f"beam{settings.num_beams}",
+        "num_beams": settings.num_beams,
         "max_prompt_tokens": settings.max_prompt_tokens,
         "max_new_tokens": settings.max_new_tokens,
         "max_candidates": MAX_CANDIDATES,
         "limit": settings.limit,
     }
-    return {**protocol, "sha256": _digest(protocol, tasks)}
+    return {**protocol, "sha256": digest(protocol, tasks)}
 
 
 def describe_predictions(tasks: Sequence[TaskPrompts]) -> dict[str, Any]:
     """Returns the `protocol` entry for predictions made elsewhere: nothing is known but what they answer."""
-    return {"name": "predictions", "sha256": _digest({"name": "predictions"}, tasks)}
+    return {"name": "predictions", "sha256": digest({"name": "predictions"}, tasks)}
 
 
-def _digest(settings: dict[str, Any], tasks: Sequence[TaskPrompts]) -> str:
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+def digest(settings: Mapping[str, Any], tasks: Sequence[TaskPrompts]) -> str:
+    """Returns the sha256 over the settings of a protocol (without "sha256") and every prompt and answer."""
+    sha = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for part in sorted(tasks, key=lambda part: part.task.name):
         content = [part.task.name, part.task.separator, part.task.labels, part.prompts, part.golds]
-        digest.update(json.dumps(content, ensure_ascii=False).encode())
-    return digest.hexdigest()
+        sha.update(json.dumps(content, ensure_ascii=False).encode())
+    return sha.hexdigest()
 
 
 def find_tasks_dir(settings: EvalConfig) -> str:

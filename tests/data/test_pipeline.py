@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.data.packing import Plan
 from ecomgpt_jax.data.pipeline import PackedRows, batches, make_rows
 from ecomgpt_jax.data.token_store import TokenStore
@@ -29,10 +30,16 @@ def test_a_worked_row() -> None:
     assert row["segment_ids"].tolist() == [1, 1, 1, 1, 1, 2, 2, 0, 0]
 
 
+def test_loss_on_the_prompt_is_a_choice() -> None:
+    plan = Plan(np.array([0, 2]), np.array([0, 1]))
+    row = PackedRows(make_store([(3, 3), (1, 2)]), plan, length=9, rows=1, loss_on_prompt=True)[0]
+    assert row["loss_mask"].tolist() == [True] * 7 + [False] * 2
+
+
 def random_rows(rows_per_step: int, packing: bool = True) -> PackedRows:
     random = np.random.default_rng(0)
     store = make_store([(int(random.integers(1, 20)), int(random.integers(1, 8))) for _ in range(101)])
-    return make_rows(store, length=32, epochs=2, rows_per_step=rows_per_step, seed=0, packing_on=packing)
+    return make_rows(store, DataConfig(length=32, packing=packing), epochs=2, rows_per_step=rows_per_step)
 
 
 @pytest.mark.parametrize("packing", [True, False])
@@ -79,4 +86,4 @@ def test_resuming_skips_exactly_the_steps_done() -> None:
 
 def test_no_instances_is_an_error() -> None:
     with pytest.raises(DataError, match="no training instance"):
-        make_rows(make_store([]), length=8, epochs=1, rows_per_step=1, seed=0)
+        make_rows(make_store([]), DataConfig(length=8), epochs=1, rows_per_step=1)

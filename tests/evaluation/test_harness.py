@@ -86,11 +86,12 @@ def test_gold_answers_give_full_scores_and_every_file(world: World, monkeypatch:
 def test_settings_reach_the_engine_and_cuts_are_counted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     _, parts, answers = world
     engine = Engine({prompt[-50:]: gold for prompt, gold in answers.items()})
-    settings = EvalConfig(limit=2, batch=7, max_prompt_tokens=50, max_new_tokens=3)
+    settings = EvalConfig(limit=2, batch=7, max_prompt_tokens=50, max_new_tokens=3, num_beams=2)
     scores = evaluate(world, engine, monkeypatch, settings)
     assert engine.settings == {
-        "max_new_tokens": 3, "eos_id": 0, "vocab_limit": 0x110000, "batch": 7, "mesh": None,
+        "max_new_tokens": 3, "eos_id": 0, "vocab_limit": 0x110000, "batch": 7, "num_beams": 2, "mesh": None,
     }  # fmt: skip
+    assert scores["protocol"]["num_beams"] == 2
     assert all(entry["cut_prompts"] == entry["rows"] == 2 for entry in scores["tasks"].values())
     assert scores["tasks"]["ZH-Dian-Generate-title"]["cut_answers"] == 2
     assert scores["tasks"]["ZH-Dian-Extract-choice"]["cut_answers"] == 1

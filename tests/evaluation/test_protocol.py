@@ -66,6 +66,7 @@ def test_the_hash_sees_what_matters_and_nothing_else(tasks: list[TaskFolder], tm
     assert digest(tasks, batch=3) == same
     assert digest(tasks, tasks_dir="elsewhere") == same
     assert digest(tasks, max_prompt_tokens=799) != same
+    assert digest(tasks, num_beams=4) != same
     assert digest(tasks, limit=1) != same
     assert digest(tasks[1:]) != same
     changed = [dataclasses.replace(tasks[0], template=tasks[0].template + " "), *tasks[1:]]

@@ -2,12 +2,13 @@ from pathlib import Path
 
 import pytest
 import tiny_tasks
-from test_page import EVIL, parse
 
 from ecomgpt_jax.config import Config, to_dict
 from ecomgpt_jax.evaluation.protocol import build_prompts
 from ecomgpt_jax.evaluation.report import write_report, write_run_report
 from ecomgpt_jax.evaluation.scores import score_task
+
+from .test_page import EVIL, parse
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ecomgpt_jax.config import Config, resolve
+from ecomgpt_jax.config import Config, DataConfig, resolve
 from ecomgpt_jax.data.pipeline import PackedRows, make_rows
 from ecomgpt_jax.data.token_store import TokenStore
 
@@ -35,4 +35,4 @@ def toy_rows(rows_per_step: int, instances: int = 60) -> PackedRows:
     store = TokenStore(
         np.array(tokens, np.int32), np.array(offsets), np.array(prompts, np.int32), "toy", cut_prompts=0, cut_answers=0
     )
-    return make_rows(store, length=32, epochs=2, rows_per_step=rows_per_step, seed=0)
+    return make_rows(store, DataConfig(length=32), epochs=2, rows_per_step=rows_per_step)

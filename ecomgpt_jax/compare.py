@@ -1,0 +1,141 @@
+"""Compares two evaluations: `python -m ecomgpt_jax.compare A B --out F`.
+
+A and B are output folders of `evaluate` (`scores.json` and `predictions/<task>.jsonl`) made with the same protocol. The
+ending of F says what is written: `.md` a Markdown table, `.html` a page, anything else JSON. Tasks that only one of
+them has are named and left out.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from ecomgpt_jax import cli
+from ecomgpt_jax.config import EvalConfig
+from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
+from ecomgpt_jax.evaluation.comparison import ALPHA, RESAMPLES, compare_predictions, comparison_sections
+from ecomgpt_jax.evaluation.page import render_html, render_markdown
+from ecomgpt_jax.evaluation.protocol import TaskPrompts, build_prompts, digest, find_tasks_dir
+from ecomgpt_jax.evaluation.scores import read_predictions
+from ecomgpt_jax.files import read_json, write_json, write_text
+from ecomgpt_jax.instruct.task_folder import load_tasks
+
+_TASKS = flags.DEFINE_string("tasks", "", "folder of tasks with the gold answers; default $ECOMGPT_EVAL")
+_OUT = flags.DEFINE_string("out", "", "file to write: .md, .html, or JSON")
+_SEED = flags.DEFINE_integer("seed", 0, "seed of the resampling", lower_bound=0)
+_TITLE = "Comparison"
+
+
+def main(arguments: list[str]) -> None:
+    """Runs the command; see the module's docstring."""
+    if len(arguments) != 2:
+        raise ConfigError(f"{len(arguments)} folders given, two are needed; compare A B --out F")
+    if not _OUT.value:
+        raise ConfigError("--out is missing; compare A B --out F")
+    tasks_dir = find_tasks_dir(EvalConfig(tasks_dir=_TASKS.value))
+    folders = [Path(argument) for argument in arguments]
+    scores = [_read_scores(folder) for folder in folders]
+    rows = _rows(folders, scores)
+    parts = {task.name: build_prompts(task, rows[task.name]) for task in load_tasks(tasks_dir, sorted(rows))}
+    for name, part in parts.items():
+        if len(part.rows) != rows[name]:
+            raise DataError(f"task {name}: {rows[name]} rows were evaluated, and {tasks_dir} has {len(part.rows)}")
+    notes = _check_protocols(folders, scores, parts)
+    a, b = (set(score["tasks"]) for score in scores)
+    shared = [part for name, part in parts.items() if name in a & b]
+    predictions = [
+        {
+            part.task.name: read_predictions(folder / "predictions" / f"{part.task.name}.jsonl", len(part.rows))
+            for part in shared
+        }
+        for folder in folders
+    ]
+    left_out = {name: "only in A" if name in a else "only in B" for name in sorted(a ^ b)}
+    notes += [f"Not compared: {name} ({why})." for name, why in left_out.items()]
+    result = {
+        "a_folder": str(folders[0]),
+        "b_folder": str(folders[1]),
+        "measure": "corrected score, A minus B",
+        "resamples": RESAMPLES,
+        "seed": _SEED.value,
+        "alpha": ALPHA,
+        "notes": notes,
+        "not_compared": left_out,
+        **compare_predictions(shared, *predictions, seed=_SEED.value),
+    }
+    _write(Path(_OUT.value), result)
+    _print(result)
+
+
+def _read_scores(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise MissingInputError(f"{folder}: no such folder; compare takes two output folders of evaluate")
+    path = folder / "scores.json"
+    scores = read_json(path)
+    tasks, protocol = (scores.get(key) if isinstance(scores, dict) else None for key in ("tasks", "protocol"))
+    if not isinstance(tasks, dict) or not isinstance(protocol, dict) or not isinstance(protocol.get("sha256"), str):
+        raise DataError(f'{path}: no "tasks" and "protocol" with its sha256; evaluate and score write them')
+    for name, entry in tasks.items():
+        if not isinstance(entry, dict) or type(entry.get("rows")) is not int or entry["rows"] < 1:
+            raise DataError(f'{path}: task {name}: "rows" must be a whole number above 0')
+    return scores
+
+
+def _rows(folders: list[Path], scores: list[dict[str, Any]]) -> dict[str, int]:
+    """Returns the rows evaluated of every task of either; raises DataError where they differ or no task is shared."""
+    a, b = (score["tasks"] for score in scores)
+    for name in a.keys() & b.keys():
+        if a[name]["rows"] != b[name]["rows"]:
+            raise DataError(
+                f"task {name}: {a[name]['rows']} rows in {folders[0]} and {b[name]['rows']} in {folders[1]}; "
+                "evaluate both with the same --limit"
+            )
+    if not a.keys() & b.keys():
+        raise DataError(f"{folders[0]} and {folders[1]} have no task in common")
+    return {name: entry["rows"] for name, entry in {**a, **b}.items()}
+
+
+def _check_protocols(folders: list[Path], scores: list[dict[str, Any]], parts: Mapping[str, TaskPrompts]) -> list[str]:
+    """Raises DataError unless both saw the same prompts under the same settings; returns notes for the report.
+
+    The sha256 covers all tasks of an evaluation. Where one has more tasks than the other the two hashes must differ, so
+    there each must be the hash of the prompts that `--tasks` gives.
+    """
+    hashes = [score["protocol"]["sha256"] for score in scores]
+    settings = [{k: v for k, v in score["protocol"].items() if k != "sha256"} for score in scores]
+    advice = "evaluate both with the same settings and tasks"
+    for key in sorted(settings[0].keys() | settings[1].keys()):
+        a, b = (setting.get(key) for setting in settings)
+        if a != b:
+            raise DataError(f"{folders[0]} and {folders[1]} differ in protocol: {key} {a!r} and {b!r}; {advice}")
+    known = [
+        digest(setting, [parts[name] for name in score["tasks"]]) == sha
+        for setting, score, sha in zip(settings, scores, hashes, strict=True)
+    ]
+    if hashes[0] != hashes[1] and not all(known):
+        raise DataError(f"{folders[0]} and {folders[1]} differ in protocol: sha256 of the prompts; {advice}")
+    if all(known):
+        return []
+    return ["Caution: the rows of --tasks do not give the sha256 of the evaluations; the gold answers may be others."]
+
+
+def _write(path: Path, result: dict[str, Any]) -> None:
+    if path.suffix in (".md", ".html"):
+        render = render_markdown if path.suffix == ".md" else render_html
+        write_text(path, render(_TITLE, comparison_sections(result)))
+    else:
+        write_json(path, result)
+
+
+def _print(result: dict[str, Any]) -> None:
+    for name, entry in [*result["tasks"].items(), ("average", {**result["average"], "verdict": ""})]:
+        span = f"{100 * entry['low']:+7.2f} to {100 * entry['high']:+7.2f}"
+        p = entry.get("p_holm", entry["p"])
+        print(f"{name:56} {100 * entry['difference']:+7.2f}  {span}  p {p:.4f}  {entry['verdict']}".rstrip())
+    for note in result["notes"]:
+        print(note)
+
+
+if __name__ == "__main__":
+    cli.run(main)

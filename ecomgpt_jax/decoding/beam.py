@@ -1,0 +1,186 @@
+"""Beam search: the most promising unfinished answers of each prompt are continued side by side, one row each.
+
+The semantics are those of HF's `generate(num_beams=K, do_sample=False, length_penalty=1.0, early_stopping=False)`
+(`_beam_search` of transformers 5), for each prompt by itself:
+  - A step looks at the 2K best continuations of the K running beams by summed log-probability. Those among the first K
+    that end are finished; the K best that do not end run on.
+  - A finished beam scores the sum divided by the number of its new tokens, the end-of-sequence token included.
+  - The search ends when K beams are finished and the best running beam, scored as if it ended here, is not above the
+    worst of them; or at the limit, where the first K all count as finished.
+  - The answer is the best finished beam. The end-of-sequence token is not part of it.
+Log-probabilities are over all rows of the head, those past `vocab_limit` included, although these are never chosen:
+this is what HF computes with `suppress_tokens`, and without where no such row comes up.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ecomgpt_jax.config import ModelConfig
+from ecomgpt_jax.decoding import cache as cache_lib
+from ecomgpt_jax.decoding import greedy
+from ecomgpt_jax.decoding.cache import Cache
+from ecomgpt_jax.decoding.greedy import Stop
+from ecomgpt_jax.errors import ConfigError
+from ecomgpt_jax.parallel.sharding import ambient_mesh, constrain, spec
+
+Params = Any
+
+
+class Beams(NamedTuple):
+    """The searches of a group of prompts.
+
+    Attributes:
+      cache: batch * num_beams rows; keys and values of all tokens but each running beam's last.
+      lengths: [batch] int32, tokens of each prompt.
+      steps: [] int32, tokens that each running beam has.
+      output: [batch, num_beams, width] int32, these tokens.
+      scores: [batch, num_beams] float32, the sums of their log-probabilities, best first.
+      finished: [batch, num_beams] float32, scores of the best finished beams, best first; -inf where there is none yet.
+      answer: [batch, width] int32, tokens of the best one; -1 where the model's logits were not finite.
+      counts: [batch] int32, how many these are, without the end-of-sequence token.
+      active: [batch] bool, False for a search that is over and for a row that never held a prompt.
+    """
+
+    cache: Cache
+    lengths: jax.Array
+    steps: jax.Array
+    output: jax.Array
+    scores: jax.Array
+    finished: jax.Array
+    answer: jax.Array
+    counts: jax.Array
+    active: jax.Array
+
+
+def check_beams(num_beams: int, vocab_limit: int) -> None:
+    """Refuses a number of beams that no search can have.
+
+    Raises:
+      ConfigError: below 1, or more than half the ids that may be chosen (a step needs two of them for each beam).
+    """
+    if num_beams < 1:
+        raise ConfigError(f"num_beams must be at least 1, not {num_beams}")
+    if num_beams > 1 and 2 * num_beams > vocab_limit:
+        raise ConfigError(f"num_beams={num_beams} is more than half the vocabulary of {vocab_limit}; use fewer beams")
+
+
+def _take(array: jax.Array, beams: jax.Array) -> jax.Array:
+    """Picks beams [batch, chosen] of an array [batch, beams, ...], each prompt's from its own."""
+    return jax.vmap(lambda rows, index: rows.at[index].get(mode="promise_in_bounds"))(array, beams)
+
+
+def _take_cache(cache: Cache, parents: jax.Array) -> Cache:
+    """Gives each of the chosen beams [batch, chosen] the cache row of its parent."""
+    batch = parents.shape[0]
+
+    def take(leaf: jax.Array) -> jax.Array:
+        chosen = _take(leaf.reshape(batch, -1, *leaf.shape[1:]), parents)
+        return cache_lib.place(chosen.reshape(-1, *leaf.shape[1:]))
+
+    return jax.tree.map(take, cache)
+
+
+def _likeliest(logits: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    """Returns the `count` largest of each row of logits [rows, vocab] and their ids, each device its own rows."""
+    if ambient_mesh() is None:
+        return jax.lax.top_k(logits, count)
+    # Left to the partitioner, every device would gather and sort the rows of all.
+    rows = spec("batch", None)
+    return jax.shard_map(lambda part: tuple(jax.lax.top_k(part, count)), in_specs=rows, out_specs=(rows, rows))(logits)
+
+
+def _continuations(
+    logits: jax.Array, scores: jax.Array, vocab_limit: jax.typing.ArrayLike, count: int
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Ranks what may follow the running beams.
+
+    Args:
+      logits: [batch * beams, vocab] float32.
+      scores: [batch, beams] float32, of the beams.
+      vocab_limit: ids from here on are left out.
+      count: continuations to keep for each prompt.
+
+    Returns:
+      (summed log-probabilities, beams that are continued, tokens that follow), each [batch, count] and best first, and
+      whether a prompt's logits are finite, bool [batch].
+    """
+    batch, beams = scores.shape
+    total = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    allowed = jnp.where(jnp.arange(logits.shape[-1]) < vocab_limit, logits, -jnp.inf)
+    # The best of all beams are among the best of each, and a row is far shorter than all rows of a prompt.
+    best, ids = _likeliest(allowed, count)
+    sums = scores[:, :, None] + (best - total).reshape(batch, beams, count)
+    best, places = jax.lax.top_k(sums.reshape(batch, -1), count)
+    finite = jnp.isfinite(total).reshape(batch, beams).all(axis=1)
+    return best, places // count, _take(ids.reshape(batch, -1), places), finite
+
+
+def _advance(beams: Beams, cache: Cache, logits: jax.Array, stop: Stop) -> Beams:
+    """Adds one token to the running beams, which may be fewer before the step than after it."""
+    num_beams, count = beams.finished.shape[1], beams.steps + 1
+    scores, parents, tokens, finite = _continuations(logits, beams.scores, stop.vocab_limit, 2 * num_beams)
+    output = _take(beams.output, parents).at[:, :, beams.steps].set(tokens)
+    ends, limit = tokens == stop.eos_id, count >= stop.max_new_tokens
+
+    counted = (ends | limit) & (jnp.arange(2 * num_beams) < num_beams) & beams.active[:, None]
+    ranked = jnp.where(counted, scores / count, -jnp.inf)
+    first = jnp.argmax(ranked, axis=1, keepdims=True)
+    better = _take(ranked, first)[:, 0] > beams.finished[:, 0]
+    finished = jax.lax.top_k(jnp.concatenate([beams.finished, ranked], axis=1), num_beams)[0]
+    answer = jnp.where(better[:, None], _take(output, first)[:, 0], beams.answer)
+    counts = jnp.where(better, count - _take(ends, first)[:, 0], beams.counts)
+
+    scores, kept = jax.lax.top_k(jnp.where(ends, -jnp.inf, scores), num_beams)
+    broken = beams.active & ~finite
+    beams = Beams(
+        cache=_take_cache(cache, _take(parents, kept)),
+        lengths=beams.lengths,
+        steps=count,
+        output=_take(output, kept),
+        scores=scores,
+        finished=finished,
+        answer=jnp.where(broken[:, None], -1, answer),
+        counts=jnp.where(broken, 1, counts),
+        active=beams.active & finite & ~limit & (scores[:, 0] / count > finished[:, -1]),
+    )
+    return Beams(beams.cache, *map(constrain, beams[1:]))  # what the host reads is whole on every device
+
+
+def start(
+    params: Params, inputs: jax.Array, lengths: jax.Array, stop: Stop, model: ModelConfig, *,
+    cache_length: int, width: int, num_beams: int,
+) -> Beams:  # fmt: skip
+    """Prefills prompts, one row each (arguments as in `greedy.prefill`), and branches into `num_beams` beams.
+
+    `width` is that of the output, at least the limit of new tokens.
+    """
+    cache, logits = greedy.prefill(params, inputs, lengths, model, cache_length)
+    batch = lengths.shape[0]
+    zeros = jnp.zeros(batch, jnp.int32)
+    root = Beams(
+        cache=cache,
+        lengths=lengths,
+        steps=jnp.int32(0),
+        output=jnp.zeros((batch, 1, width), jnp.int32),
+        scores=jnp.zeros((batch, 1), jnp.float32),
+        finished=jnp.full((batch, num_beams), -jnp.inf, jnp.float32),
+        answer=jnp.zeros((batch, width), jnp.int32),
+        counts=zeros,
+        active=lengths > 0,
+    )
+    return _advance(root, cache, logits, stop)
+
+
+def search(params: Params, layers: Sequence[Params], beams: Beams, stop: Stop, model: ModelConfig) -> Beams:
+    """Steps until every search is over; weights from `greedy.split_layers`."""
+
+    def step(beams: Beams) -> Beams:
+        tokens = jax.lax.dynamic_index_in_dim(beams.output, beams.steps - 1, axis=2, keepdims=False).reshape(-1)
+        positions = jnp.repeat(beams.lengths + beams.steps - 1, beams.output.shape[1])
+        cache, logits = greedy.decode_step(params, layers, beams.cache, tokens, positions, model)
+        return _advance(beams, cache, logits, stop)
+
+    return jax.lax.while_loop(lambda beams: beams.active.any(), step, beams)

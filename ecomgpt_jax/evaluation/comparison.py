@@ -1,0 +1,261 @@
+"""Is A better than B, or is it chance: paired tests over the same rows, corrected for the number of tasks.
+
+The measure is the corrected `score`, a ratio of two sums over rows (see `corrected_scores`). The unit of chance is the
+row: both models answered the same rows, so a resample takes each row with both answers. Exchanging A and B changes the
+sign of every difference and nothing else.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ecomgpt_jax.evaluation.corrected_scores import exact_matches, score_rows
+from ecomgpt_jax.evaluation.page import Section, Table
+from ecomgpt_jax.evaluation.protocol import TaskPrompts
+
+RESAMPLES = 10_000
+ALPHA = 0.05
+SHOWN_ROWS = 10
+SHOWN_CHARACTERS = 300
+_BLOCK = 2**22  # weights in memory at a time
+_METHOD = (
+    "The difference is A minus B in points of the corrected score, so a win is A's. The interval comes from "
+    f"{RESAMPLES:,} paired resamples of the rows, p from as many exchanges of the two models row by row. McNemar's "
+    "exact test counts the rows that only one of them answers without any error. Both p-values are corrected over "
+    f"tasks after Holm, the intervals are not. Win and loss: p (Holm) below {ALPHA}. The average counts each task once."
+)
+
+
+def paired_bootstrap(
+    a: np.ndarray, b: np.ndarray, seed: Sequence[int] = (0,), resamples: int = RESAMPLES
+) -> tuple[float, np.ndarray]:
+    """Takes the difference of two ratios, and what chance makes of it.
+
+    Rows that are alike in both models are drawn as one, with their number as weight: the same distribution, faster.
+
+    Args:
+      a: numerator and denominator of A's score by row, [rows, 2], as `score_rows` returns them.
+      b: the same for B, the same rows.
+      seed: of the resampling.
+      resamples: how many.
+
+    Returns:
+      The difference of the scores, A - B; and differences drawn by chance, [2, resamples] float64. First, from rows
+      drawn with replacement, both answers together (paired bootstrap, Efron and Tibshirani 1993). Second, from the same
+      rows, where in each row the two models change places with probability 1/2: how differences are spread between
+      models of one kind (approximate randomisation, Noreen 1989).
+    """
+    rows = len(a)
+    _, first, counts = np.unique(np.hstack([a, b]), axis=0, return_index=True, return_counts=True)
+    order = np.argsort(first)  # by row, not by value: exchanging A and B must draw the same rows
+    kinds_a, kinds_b, counts = a[first[order]], b[first[order]], counts[order]
+    rng, blocks = np.random.default_rng(list(seed)), []
+    step = max(1, _BLOCK // len(counts))
+    for start in range(0, resamples, step):
+        size = min(step, resamples - start)
+        weights = rng.multinomial(rows, counts / rows, size=size)
+        moved = rng.binomial(counts, 0.5, size=(size, len(counts)))
+        kept = counts - moved
+        drawn = _ratios(weights @ kinds_a) - _ratios(weights @ kinds_b)
+        mixed = _ratios(kept @ kinds_a + moved @ kinds_b) - _ratios(kept @ kinds_b + moved @ kinds_a)
+        blocks.append(np.stack([drawn, mixed]))
+    return float(_ratios(a.sum(0)) - _ratios(b.sum(0))), np.concatenate(blocks, axis=1)
+
+
+def interval_and_p(difference: float, draws: np.ndarray) -> tuple[float, float, float]:
+    """Returns (low, high, p) of what `paired_bootstrap` returns: 95 % percentile interval and two-sided p-value.
+
+    p = (1 + #{|d*| >= |d|}) / (1 + resamples) over the differences d* between models of one kind. Read off the
+    interval's percentiles it would find too much where few rows differ (4 rows to 0: 0.04; this and the exact test:
+    0.125); see Riezler and Maxwell 2005.
+    """
+    drawn, mixed = draws
+    ordered = np.sort(drawn)
+    tail = math.floor(len(ordered) * 0.025)
+    beyond = np.count_nonzero(np.abs(mixed) >= abs(difference) - 1e-12)
+    return float(ordered[tail]), float(ordered[-1 - tail]), float((1 + beyond) / (1 + len(mixed)))
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """Returns the exact two-sided p-value of `wins` against `losses` under equal odds; 1 where there are none.
+
+    p = min(1, 2 * sum_{i <= min(wins, losses)} C(n, i) / 2^n) with n = wins + losses, in whole numbers.
+    """
+    trials, term, tail = wins + losses, 1, 1
+    for i in range(1, min(wins, losses) + 1):
+        term = term * (trials - i + 1) // i
+        tail += term
+    return min(1.0, 2 * tail / 2**trials)
+
+
+def mcnemar(a_right: Sequence[bool], b_right: Sequence[bool]) -> tuple[int, int, float]:
+    """McNemar's test in its exact form (McNemar 1947): the sign test over rows that only one of two gets right.
+
+    Returns:
+      Rows that only A has right, rows that only B has right, and the two-sided p-value.
+    """
+    only_a, only_b = (
+        sum(1 for own, other in zip(*pair, strict=True) if own and not other)
+        for pair in ((a_right, b_right), (b_right, a_right))
+    )
+    return only_a, only_b, sign_test(only_a, only_b)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Returns p-values adjusted for their number (Holm 1979), in the order given.
+
+    The i-th smallest of m becomes max_{j <= i} min(1, (m - j + 1) * p_j): the chance of any false finding stays below
+    the level at which they are read.
+    """
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def compare_predictions(
+    parts: Sequence[TaskPrompts], a: Mapping[str, Sequence[str]], b: Mapping[str, Sequence[str]], seed: int = 0
+) -> dict[str, Any]:
+    """Compares two sets of predictions task by task and on the average.
+
+    Args:
+      parts: the tasks with their rows.
+      a: A's predictions by task's name, one a row.
+      b: B's.
+      seed: of the resampling; a task's own resamples depend on it and on the task's name alone.
+
+    Returns:
+      "tasks": {name: {"rows", "a", "b", "difference", "low", "high", "p", "p_holm", "verdict", "mcnemar": {"only_a",
+      "only_b", "p", "p_holm"}, "most_different"}}, "average": {"tasks", "a", "b", "difference", "low", "high", "p"} and
+      "verdicts": {"win", "tie", "loss"}. Scores are in [0, 1]; a win is A's.
+    """
+    tasks: dict[str, dict[str, Any]] = {}
+    drawn = []
+    for part in parts:
+        name = part.task.name
+        answers = [list(a[name]), list(b[name])]
+        ratios = [score_rows(part.task, part.rows, texts) for texts in answers]
+        difference, draws = paired_bootstrap(*ratios, seed=(seed, *name.encode()))
+        low, high, p = interval_and_p(difference, draws)
+        only_a, only_b, exact = mcnemar(*(exact_matches(part.task, part.rows, texts) for texts in answers))
+        tasks[name] = {
+            "rows": len(part.rows),
+            "a": float(_ratios(ratios[0].sum(0))),
+            "b": float(_ratios(ratios[1].sum(0))),
+            "difference": difference,
+            "low": low,
+            "high": high,
+            "p": p,
+            "mcnemar": {"only_a": only_a, "only_b": only_b, "p": exact},
+            "most_different": most_different(part.golds, *answers, *ratios),
+        }
+        drawn.append(draws)
+    entries = list(tasks.values())
+    adjusted = holm([entry["p"] for entry in entries]), holm([entry["mcnemar"]["p"] for entry in entries])
+    for entry, p, exact in zip(entries, *adjusted, strict=True):
+        entry["p_holm"], entry["mcnemar"]["p_holm"] = p, exact
+        entry["verdict"] = "tie" if p >= ALPHA else "win" if entry["difference"] > 0 else "loss"
+    verdicts = {name: sum(entry["verdict"] == name for entry in entries) for name in ("win", "tie", "loss")}
+    return {"tasks": tasks, "average": _average(entries, drawn), "verdicts": verdicts}
+
+
+def most_different(
+    golds: Sequence[str], a: Sequence[str], b: Sequence[str], a_ratios: np.ndarray, b_ratios: np.ndarray
+) -> list[dict[str, Any]]:
+    """Returns the rows whose own scores differ most, at most `SHOWN_ROWS`, the largest difference first.
+
+    Each is {"index", "gold", "a", "b", "score_a", "score_b"}; a row's own score is its numerator / denominator.
+    """
+    scores = [_ratios(a_ratios), _ratios(b_ratios)]
+    apart = np.abs(scores[0] - scores[1])
+    order = [int(index) for index in np.argsort(-apart, kind="stable")[:SHOWN_ROWS] if apart[index] > 0]
+    return [
+        {"index": i, "gold": golds[i], "a": a[i], "b": b[i], "score_a": float(scores[0][i]),
+         "score_b": float(scores[1][i])}
+        for i in order
+    ]  # fmt: skip
+
+
+def comparison_sections(result: Mapping[str, Any]) -> list[Section]:
+    """Returns a comparison as sections of a report.
+
+    Args:
+      result: what `compare_predictions` returns, and beside it "a_folder", "b_folder" and "notes", a list of sentences.
+    """
+    tasks, average, verdicts = result["tasks"], result["average"], result["verdicts"]
+    count = ", ".join(f"{verdicts[name]} {name}" for name in ("win", "tie", "loss"))
+    text = [
+        f"A: {result['a_folder']}. B: {result['b_folder']}.",
+        f"A against B on {len(tasks)} tasks: {count}. Average difference {_points(average['difference'])} points, "
+        f"95 % interval {_span(average)}, p = {_p(average['p'])}.",
+        *result["notes"],
+        _METHOD,
+    ]
+    rows = [_task_row(name, entry) for name, entry in tasks.items()]
+    cells = [_percent(average["a"]), _percent(average["b"]), _points(average["difference"]), _span(average)]
+    rows.append(["Average", "", "", *cells, _p(average["p"]), *[""] * 5])
+    sections = [Section("Scores", text, Table(_HEADER, rows, totals=1))]
+    for name, entry in tasks.items():
+        if entry["most_different"]:
+            lines = [
+                [str(row["index"]), *(_clip(row[key]) for key in ("gold", "a", "b")), f"{row['score_a']:.2f}",
+                 f"{row['score_b']:.2f}"]
+                for row in entry["most_different"]
+            ]  # fmt: skip
+            header = ["Row", "Gold answer", "A", "B", "Score of A", "Score of B"]
+            sections.append(Section(f"Where they differ most: {name}", table=Table(header, lines, plain=True)))
+    return sections
+
+
+_HEADER = (
+    "Task", "Verdict", "Rows", "A", "B", "Difference", "95 % interval", "p", "p (Holm)", "Only A right",
+    "Only B right", "McNemar p", "McNemar p (Holm)",
+)  # fmt: skip
+
+
+def _task_row(name: str, entry: Mapping[str, Any]) -> list[str]:
+    exact = entry["mcnemar"]
+    return [
+        name, ("*" if entry["verdict"] == "win" else "") + entry["verdict"], str(entry["rows"]),
+        _percent(entry["a"]), _percent(entry["b"]), _points(entry["difference"]), _span(entry), _p(entry["p"]),
+        _p(entry["p_holm"]), str(exact["only_a"]), str(exact["only_b"]), _p(exact["p"]), _p(exact["p_holm"]),
+    ]  # fmt: skip
+
+
+def _average(entries: Sequence[Mapping[str, Any]], drawn: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Returns the mean over tasks; tasks are resampled independently, so resamples are averaged one by one."""
+    means = {key: sum(entry[key] for entry in entries) / len(entries) for key in ("a", "b", "difference")}
+    low, high, p = interval_and_p(means["difference"], np.mean(drawn, axis=0))
+    return {"tasks": len(entries), **means, "low": low, "high": high, "p": p}
+
+
+def _ratios(sums: np.ndarray) -> np.ndarray:
+    """Divides [..., 2] numerators by denominators; 0 / 0 is 1, as in `corrected_scores`."""
+    above, below = sums[..., 0].astype(float), sums[..., 1]
+    return np.divide(above, below, out=np.ones_like(above), where=below > 0)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f}"
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.2f}"
+
+
+def _span(entry: Mapping[str, Any]) -> str:
+    return f"{_points(entry['low'])} to {_points(entry['high'])}"
+
+
+def _p(value: float) -> str:
+    return f"{value:.4f}" if value >= 0.0001 else f"{value:.1e}"
+
+
+def _clip(text: str) -> str:
+    """Shortens a text for a table; a blank keeps a first "*" from being read as a mark."""
+    text = text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + " …"
+    return " " + text if text.startswith("*") else text

@@ -1,0 +1,109 @@
+"""Human evaluation of two sets of predictions.
+
+Make the sheets: `python -m ecomgpt_jax.preference --make A B --tasks DIR --rows 20 --annotators 3 --out STUDY`
+Read them back: `python -m ecomgpt_jax.preference --judgements FILE ... --key STUDY/key.json --out result.json`
+
+A and B are output folders of `evaluate`, or folders of <task>.jsonl. STUDY receives `sheets/annotator-<k>.html`, a page
+for each annotator that works offline, and `key.json`, which says whose answer stands where: keep it from them. Reading
+back writes `result.json` and the same as tables, `result.md`.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from ecomgpt_jax import cli
+from ecomgpt_jax.config import EvalConfig
+from ecomgpt_jax.errors import ConfigError, MissingInputError
+from ecomgpt_jax.evaluation.judging_page import render_sheet
+from ecomgpt_jax.evaluation.page import render_markdown
+from ecomgpt_jax.evaluation.preference import (
+    OUTCOMES,
+    make_study,
+    preference_sections,
+    read_judgements,
+    read_key,
+    summarise,
+)
+from ecomgpt_jax.evaluation.protocol import TaskPrompts, build_prompts, find_tasks_dir
+from ecomgpt_jax.evaluation.scores import read_predictions
+from ecomgpt_jax.files import read_json_lines, write_json, write_text
+from ecomgpt_jax.instruct.task_folder import load_tasks
+
+_MAKE = flags.DEFINE_bool("make", False, "make sheets from the two folders given")
+_TASKS = flags.DEFINE_string("tasks", "", "folder of tasks; default $ECOMGPT_EVAL")
+_ROWS = flags.DEFINE_integer("rows", 20, "rows drawn from each task", lower_bound=1)
+_ANNOTATORS = flags.DEFINE_integer("annotators", 2, "how many sheets", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", 0, "seed of rows, orders and sides", lower_bound=0)
+_JUDGEMENTS = flags.DEFINE_string("judgements", "", "the files that annotators saved; more may follow")
+_KEY = flags.DEFINE_string("key", "", "key.json of the study")
+_OUT = flags.DEFINE_string("out", "", "folder for the sheets, or file for the result")
+
+
+def main(arguments: list[str]) -> None:
+    """Runs the command; see the module's docstring."""
+    if not _OUT.value:
+        raise ConfigError("--out is missing; preference --make A B --out STUDY, or --judgements FILES --key F --out F")
+    if _MAKE.value == bool(_JUDGEMENTS.value):
+        raise ConfigError("give either --make A B or --judgements FILES --key FILE")
+    if _MAKE.value:
+        if len(arguments) != 2:
+            raise ConfigError(f"{len(arguments)} folders given, --make needs two: A B")
+        _make(*map(Path, arguments))
+    else:
+        if not _KEY.value:
+            raise ConfigError("--key is missing; it is the key.json that --make wrote")
+        _read([_JUDGEMENTS.value, *arguments])
+
+
+def _make(first: Path, second: Path) -> None:
+    out = Path(_OUT.value)
+    if (out / "key.json").exists():
+        raise ConfigError(f"{out}: holds a study already; its sheets may be in use, so name another folder")
+    folders = [_predictions(first), _predictions(second)]
+    tasks_dir = find_tasks_dir(EvalConfig(tasks_dir=_TASKS.value))
+    parts: list[TaskPrompts] = []
+    for task in load_tasks(tasks_dir):
+        paths = [folder / f"{task.name}.jsonl" for folder in folders]
+        if all(path.is_file() for path in paths):
+            parts.append(build_prompts(task, sum(1 for _ in read_json_lines(paths[0]))))
+        else:
+            print(f"left out: {task.name} (not in both)")
+    if not parts:
+        raise MissingInputError(f"{first} and {second}: no <task>.jsonl in both for any task of {tasks_dir}")
+    a, b = (
+        {p.task.name: read_predictions(folder / f"{p.task.name}.jsonl", len(p.rows)) for p in parts}
+        for folder in folders
+    )
+    sheets, key = make_study(parts, a, b, _ROWS.value, _ANNOTATORS.value, _SEED.value)
+    for sheet in sheets:
+        write_text(out / "sheets" / f"{sheet['annotator']}.html", render_sheet(sheet))
+    write_json(out / "key.json", {"a": str(first), "b": str(second), "seed": _SEED.value, **key})
+    print(f"{len(key['items'])} items for each of {len(sheets)} annotators: {out / 'sheets'}")
+    print(f"{sum(key['identical'].values())} drawn rows have the same answer twice; they count as ties")
+
+
+def _predictions(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise MissingInputError(f"{folder}: no such folder of predictions")
+    inner = folder / "predictions"
+    return inner if inner.is_dir() else folder
+
+
+def _read(paths: list[str]) -> None:
+    out = Path(_OUT.value)
+    if not out.name:
+        raise ConfigError(f"--out={_OUT.value}: name the file of the result, such as result.json")
+    key = read_key(_KEY.value)
+    result = summarise(key, *read_judgements(paths, key))
+    result = {"a": key.get("a"), "b": key.get("b"), **result}
+    write_json(out.with_suffix(".json"), result)
+    write_text(out.with_suffix(".md"), render_markdown("Human preference", preference_sections(result)))
+    for name, entry in [*result["tasks"].items(), ("all", result["all"])]:
+        if entry:
+            shares = "  ".join(f"{outcome} {entry[outcome] / entry['items']:.1%}" for outcome in OUTCOMES)
+            print(f"{name:56} {shares}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

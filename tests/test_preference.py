@@ -1,0 +1,95 @@
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_tasks
+
+from ecomgpt_jax.evaluation.protocol import build_prompts
+from ecomgpt_jax.evaluation.scores import write_predictions
+
+
+def preference(*arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "ecomgpt_jax.preference", *map(str, arguments)]
+    environment = {k: v for k, v in os.environ.items() if k != "ECOMGPT_EVAL"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    """Folders tasks, a (an output folder) and b (only prediction files); a says gold, b "</script>" and gold."""
+    for task, _ in tiny_tasks.write_tiny_tasks(tmp_path / "tasks"):
+        golds = build_prompts(task).golds
+        write_predictions(tmp_path / "a" / "predictions" / f"{task.name}.jsonl", golds)
+        write_predictions(tmp_path / "b" / f"{task.name}.jsonl", [f"</script>{gold}" for gold in golds])
+    return tmp_path
+
+
+def make(world: Path, *more: object) -> subprocess.CompletedProcess:
+    return preference(
+        "--make", world / "a", world / "b", "--tasks", world / "tasks", "--rows", 3, "--annotators", 2,
+        "--out", world / "study", *more,
+    )  # fmt: skip
+
+
+def judge(world: Path, annotator: str) -> Path:
+    """Plays an annotator who reads the sheet as the page does and dislikes "</script>"."""
+    page = (world / "study" / "sheets" / f"{annotator}.html").read_text(encoding="utf-8")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
+    judged = {item["id"]: "right" if item["left"].startswith("</script>") else "left" for item in data["items"]}
+    path = world / f"judgements-{annotator}.json"
+    path.write_text(json.dumps({"study": data["study"], "annotator": annotator, "judgements": judged}))
+    return path
+
+
+def test_sheets_are_made_judged_and_read(world: Path) -> None:
+    made = make(world)
+    assert (made.returncode, made.stderr) == (0, "")
+    assert sorted(path.name for path in (world / "study").rglob("*.*")) == [
+        "annotator-1.html", "annotator-2.html", "key.json",
+    ]  # fmt: skip
+    saved = [judge(world, f"annotator-{number}") for number in (1, 2)]
+    done = preference("--judgements", *saved, "--key", world / "study" / "key.json", "--out", world / "result.json")
+    assert (done.returncode, done.stderr) == (0, "")
+    result = json.loads((world / "result.json").read_text(encoding="utf-8"))
+    items = 3 + 3 + 3 + 3 + 2 + 2
+    assert (result["all"]["win"], result["all"]["items"], result["judgements"]) == (items, items, 2 * items)
+    assert (world / "result.md").read_text(encoding="utf-8").startswith("# Human preference")
+    assert "win 100.0%" in done.stdout
+
+
+def test_a_study_is_not_written_over_and_missing_tasks_are_named(world: Path) -> None:
+    (world / "b" / "EN-Shop-CLS-topic.jsonl").unlink()
+    assert "left out: EN-Shop-CLS-topic" in make(world).stdout
+    key = (world / "study" / "key.json").read_bytes()
+    again = make(world, "--seed", 1)
+    assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+    assert (world / "study" / "key.json").read_bytes() == key
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ("--make a b", 2, "--out is missing"),
+        ("--out o", 2, "either --make"),
+        ("--make --judgements j.json --out o", 2, "either --make"),
+        ("--make a --out o", 2, "needs two"),
+        ("--make nowhere b --tasks tasks --out o", 66, "nowhere: no such folder"),
+        ("--make a tasks --tasks tasks --out o", 66, "in both"),
+        ("--make a b --out o", 66, "ECOMGPT_EVAL"),
+        ("--make a b --rows 0 --out o", 2, "rows"),
+        ("--judgements j.json --out o", 2, "--key is missing"),
+        ("--judgements j.json --key k.json --out .", 2, "name the file"),
+        ("--judgements j.json --key k.json --out o", 66, "k.json"),
+    ],
+)
+def test_bad_input_is_one_line_and_an_exit_code(world: Path, arguments: str, code: int, words: str) -> None:
+    given = [str(world / part) if part in ("a", "b", "tasks", "nowhere") else part for part in arguments.split()]
+    given[-1] = str(world / "o") if given[-1] == "o" else given[-1]
+    done = preference(*given)
+    assert (done.returncode, done.stderr.count("\n")) == (code, 1)
+    assert words in done.stderr
+    assert not (world / "o").exists()
