@@ -2,8 +2,8 @@
 
 python -m ecomgpt_jax.train --config configs/bloomz_7b1.py --config.model.init_from=DIR --workdir runs/bloomz_7b1
 
-DIR is a Hugging Face directory of bigscience/bloomz-7b1 (safetensors and tokenizer). ECOMGPT_SOURCES names the folder of
-unpacked sources, ECOMGPT_EVAL that of the evaluation tasks.
+DIR is a Hugging Face directory of bigscience/bloomz-7b1 (safetensors and tokenizer). ECOMGPT_SOURCES names the
+folder of unpacked sources, ECOMGPT_EVAL that of the evaluation tasks.
 """
 
 from ecomgpt_jax.config import Config

@@ -1,4 +1,4 @@
-"""The embedded default: a synthetic catalogue, a small BLOOM from scratch, 12 held-out tasks. No download, minutes on a laptop.
+"""The embedded default: a synthetic catalogue, a small BLOOM from scratch, 12 held-out tasks; minutes on a laptop.
 
 python -m ecomgpt_jax.train --config configs/demo.py --workdir runs/demo
 """

@@ -1,17 +1,17 @@
 """A small BLOOM from scratch on five real sources, scored on the 12 official held-out tasks.
 
-ECOMGPT_SOURCES=DIR ECOMGPT_EVAL=DIR python -m ecomgpt_jax.train --config configs/real_small.py --workdir runs/real_small
+python -m ecomgpt_jax.train --config configs/real_small.py --workdir runs/real_small
 
-ECOMGPT_SOURCES names the folder of unpacked sources, ECOMGPT_EVAL the released evaluation tasks (500 rows each;
---config.eval.limit=50 scores the first 50). The model is far too small and too young to be compared with the paper: the
-run shows that the whole path works on real data, and what such a model can and cannot do.
+ECOMGPT_SOURCES names the folder of unpacked sources, ECOMGPT_EVAL that of the evaluation tasks (500 rows each;
+--config.eval.limit=50 scores the first 50). The model is far too small and too young to be compared with the
+paper: the run shows that the whole path works on real data, and what such a model can and cannot do.
 """
 
 from ecomgpt_jax.config import Config
 
 
 def get_config() -> Config:
-    """Returns a run of 4 blocks, 256 wide, over about 70 tasks from five sources."""
+    """Returns a run of 4 blocks, 256 wide, over 55 tasks from five sources."""
     config = Config(name="real_small")
     config.model.size, config.model.embed, config.model.layers, config.model.heads = "custom", 256, 4, 8
     config.model.vocab_size = 0

@@ -1,0 +1,126 @@
+"""Examples become stored rows: wording chosen, prompt and response rendered, repeats dropped and counted."""
+
+import collections
+import dataclasses
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+
+from ecomgpt_jax.config import DataConfig
+from ecomgpt_jax.instruct import task_folder
+from ecomgpt_jax.instruct.contamination import normalise
+from ecomgpt_jax.instruct.instructions import Instruction, render
+from ecomgpt_jax.instruct.records import Record
+from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow
+from ecomgpt_jax.instruct.tasks.task import Example, Task
+
+FIELDS = ("task", "record_id", "source", "language", "family", "operator", "parent", "prompt", "response")
+Row = dict[str, str]
+
+
+@dataclasses.dataclass
+class Account:
+    """What became of everything: rows by split and task, and what was dropped by reason."""
+
+    rows: dict[str, collections.Counter[str]] = dataclasses.field(
+        default_factory=lambda: {"train": collections.Counter(), "test": collections.Counter()}
+    )
+    dropped: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    sources: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+
+
+class Rows:
+    """Makes rows of tasks and drops repeats; the same instance must make a source's test rows before its train rows."""
+
+    def __init__(self, data: DataConfig, account: Account) -> None:
+        self.data, self.account = data, account
+        self._seen: set[bytes] = set()
+
+    def examples(
+        self, task: Task, records: Sequence[Record], labels: tuple[str, ...], split: str, limit: int
+    ) -> Iterator[tuple[Example, Row]]:
+        """Yields up to `limit` (0 = all) examples of a task with their rendered rows."""
+        rng = random.Random(f"{self.data.seed} {task.name} {split}")
+        records = list(records)
+        rng.shuffle(records)
+        native = (task.language,)
+        languages = {"native": native, "mixed": ("en", "zh")}.get(
+            self.data.prompt_language, (self.data.prompt_language,)
+        )
+        made = 0
+        for example in task.examples(records, labels, rng):
+            language = languages[0] if len(languages) == 1 else rng.choice(languages)
+            template = rng.choice(task.wordings.get(language) or task.wordings["en"])
+            if self._keep(task.name, example.sentences, example.answer):
+                yield example, row_of(task, example, template)
+                made += 1
+                if made == limit:
+                    return
+
+    def folder(self, task: TaskFolder, rows: Sequence[tuple[int, TaskRow]], split: str, limit: int) -> Iterator[Row]:
+        """Yields up to `limit` (0 = all) rows of a task folder."""
+        rows = list(rows)
+        random.Random(f"{self.data.seed} {task.name} {split}").shuffle(rows)
+        made = 0
+        for index, row in rows:
+            instruction = task_folder.to_instruction(task, index, row)
+            if self._keep(task.name, instruction.sentences, instruction.answer):
+                prompt, response = render(instruction)
+                head = (task.name, str(index), task.dataset, task.language, task.family, "", "")
+                yield dict(zip(FIELDS, (*head, prompt, response), strict=True))
+                made += 1
+                if made == limit:
+                    return
+
+    def _keep(self, task: str, sentences: str, answer: str) -> bool:
+        if not answer.strip():
+            self.account.dropped["empty answer"] += 1
+            return False
+        try:
+            content = f"{task}\n{normalise(sentences) or sentences}\n{normalise(answer) or answer}".encode()
+            sentences.encode(), answer.encode()
+        except UnicodeEncodeError:
+            self.account.dropped["lone surrogate"] += 1
+            return False
+        key = hashlib.blake2b(content, digest_size=8).digest()
+        if key in self._seen:
+            self.account.dropped["duplicate"] += 1
+            return False
+        self._seen.add(key)
+        return True
+
+
+def row_of(task: Task, example: Example, template: str) -> Row:
+    """Returns the stored row of an example in one wording."""
+    instruction = Instruction(
+        task=task.name,
+        record_id=example.record_id,
+        source=task.source,
+        definition=task.definition,
+        template=template,
+        sentences=example.sentences,
+        candidates=example.candidates,
+        separator=task.label_separator,
+        answer=example.answer,
+    )
+    prompt, response = render(instruction)
+    head = (task.name, example.record_id, task.source, task.language, task.family, task.operator, task.parent)
+    return dict(zip(FIELDS, (*head, prompt, response), strict=True))
+
+
+def as_folder(task: Task, labels: tuple[str, ...]) -> TaskFolder:
+    """Returns a held-out task in the released layout, with its one wording."""
+    return TaskFolder(
+        name=task.name,
+        definition=task.definition,
+        template=task.wordings["en"][0],
+        label_set={"default": labels} if labels else {},
+        separator=task.label_separator,
+    )
+
+
+def as_row(task: Task, example: Example) -> TaskRow:
+    """Returns an example as a row of the released layout."""
+    if task.family == "CLS":
+        return TaskRow(example.sentences, {"default": example.labels})
+    return TaskRow(example.sentences, spans=example.spans)

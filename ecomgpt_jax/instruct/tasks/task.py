@@ -1,0 +1,286 @@
+"""What a task is: a form (how a record type becomes instances, and its wordings) bound to a dataset.
+
+A form is written once for a record type; `bind` makes it a task of one dataset. Wordings are the bodies of an
+instruction: `[text]`, `[label]` and `[labels]` are replaced by the dataset's own nouns when a form is bound,
+`{sentences}` and `{label_set}` by an instance's input and candidates when it is rendered.
+"""
+
+import dataclasses
+import random
+import re
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from ecomgpt_jax.instruct.records import Record, Span
+
+OPERATORS = ("simplification", "reversal", "recombination", "pseudo_label")
+NOTHING = "None"  # the answer where nothing is to be found, as the release writes it
+YES_NO = {"en": ("yes", "no"), "zh": ("是", "否")}
+MATCH = {"en": ("match", "not match"), "zh": ("匹配", "不匹配")}
+_NOUN = re.compile(r"(\b[Aa] )?\[(text|label|labels)\]")
+
+
+class Example(typing.NamedTuple):
+    """One instance before its wording is chosen.
+
+    Attributes:
+      record_id: the record it was made from.
+      sentences: the input.
+      answer: the response, in the release's format of the task's family.
+      candidates: the labels shown, in order; empty where the answer is open.
+      labels: the gold labels (family CLS), each one of `candidates`.
+      spans: the gold spans (other families) as a task folder stores them; start and end are 0 where an answer is no
+        stretch of `sentences`.
+    """
+
+    record_id: str
+    sentences: str
+    answer: str
+    candidates: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    spans: tuple[Span, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """What a form needs to know about the data it is bound to.
+
+    Attributes:
+      name: second part of the task's name.
+      source: name of the source that yields the records.
+      language: language of the texts, labels and answers.
+      text: what a text is called, in English and Chinese.
+      label: what a label is called, in English, English plural and Chinese.
+      kind: the label kind that `LabelledText` tasks predict.
+      coarse: the label kind one level above `kind`, if there is one.
+      positive: the `TextPair` label that means "these belong together".
+      pair: names of the two fields of a `TextPair` in an input.
+      fixed_labels: language of labels such as "match" and "not match"; empty = `language`.
+      rename: label as the source writes it -> as the task shows it; labels it maps to "" are left out.
+      spelling: how a label that `rename` does not name is written, for example `words`.
+      supervision: kinds of annotation it takes; never "none".
+      view: what its tasks see of the source's records: a part of them, other fields, another record type.
+    """
+
+    name: str
+    source: str
+    language: str
+    text: tuple[str, str] = ("sentence", "句子")
+    label: tuple[str, str, str] = ("entity type", "entity types", "实体类型")
+    kind: str = ""
+    coarse: str = ""
+    positive: str = "match"
+    pair: tuple[str, str] = ("Item 1", "Item 2")
+    fixed_labels: str = ""
+    rename: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    spelling: Callable[[str], str] = str
+    supervision: tuple[str, ...] = ("gold", "weak")
+    view: Callable[[Iterable[Record]], Iterable[Record]] = iter
+
+    def shown(self, label: str) -> str:
+        """Returns a label as the task shows it; an empty string leaves it out."""
+        renamed = self.rename.get(label)
+        return self.spelling(label) if renamed is None else renamed
+
+    def pick(self, labels: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+        """Returns the fixed labels (YES_NO, MATCH) in the dataset's language."""
+        return labels[self.fixed_labels or self.language]
+
+
+Labels = Callable[[Sequence[Record], Dataset], Iterable[str]]
+Make = Callable[[Sequence[Record], tuple[str, ...], Dataset, random.Random], Iterator[Example]]
+
+
+def no_labels(records: Sequence[Record], dataset: Dataset) -> Iterable[str]:
+    """The label set of a form whose answer is open."""
+    return ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Form:
+    """How records of one type become instances of one kind of task.
+
+    Attributes:
+      name: last part of the task's name.
+      family: one of `task_folder.FAMILIES`.
+      definition: names the task in the head of the prompt.
+      record: the record type it reads; other records are passed over.
+      en: bodies of the English instruction.
+      zh: bodies of the Chinese instruction.
+      make: (records, label set, dataset, random) -> examples.
+      labels: (all records, dataset) -> label set.
+      operator: the Chain-of-Task operator that derives it, or "" for a base form.
+      abilities: the atomic abilities that it uses.
+      separator: joins candidates, and the parts of an answer.
+    """
+
+    name: str
+    family: str
+    definition: str
+    record: type[Record]
+    en: tuple[str, ...]
+    zh: tuple[str, ...]
+    make: Make
+    labels: Labels = no_labels
+    operator: str = ""
+    abilities: tuple[str, ...] = ()
+    separator: str = ", "
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """A form bound to a dataset.
+
+    Attributes:
+      name: `LANG-Dataset-Family-name`.
+      definition: names the task in the head of the prompt.
+      family: one of `task_folder.FAMILIES`.
+      language: language of the texts, labels and answers.
+      source: name of the source that yields the records.
+      operator: one of OPERATORS, or "" for a base task.
+      parent: name of the base task that it was derived from, or "".
+      wordings: {"en": templates, "zh": templates}, complete with "### Instruction:" and "### Response:".
+      label_separator: joins candidates, and the parts of an answer.
+      dataset: what the form was bound to.
+      form: the form.
+      held_out: kept out of training and exported as a task folder with the one English wording it has.
+    """
+
+    name: str
+    definition: str
+    family: str
+    language: str
+    source: str
+    operator: str
+    parent: str
+    wordings: Mapping[str, tuple[str, ...]]
+    label_separator: str
+    dataset: Dataset
+    form: Form
+    held_out: bool = False
+
+    @property
+    def abilities(self) -> tuple[str, ...]:
+        """The atomic abilities that the task uses."""
+        return self.form.abilities
+
+    def select(self, records: Iterable[Record]) -> list[Record]:
+        """Returns the records that the task can read: of its language, annotation and type, in its dataset's view."""
+        data = self.dataset
+        fitting = (r for r in records if r.supervision in data.supervision and r.language == data.language)
+        return [r for r in data.view(fitting) if isinstance(r, self.form.record)]
+
+    def label_set(self, records: Sequence[Record]) -> tuple[str, ...]:
+        """Returns the task's labels, from all of its records, in a fixed order."""
+        return tuple(self.form.labels(records, self.dataset))
+
+    def examples(self, records: Sequence[Record], labels: tuple[str, ...], rng: random.Random) -> Iterator[Example]:
+        """Yields the examples of `records` in their order; `records` are of one split and `labels` its label set."""
+        return self.form.make(records, labels, self.dataset, rng)
+
+
+def template(body: str) -> str:
+    """Returns the released layout around the body of an instruction."""
+    return f"### Instruction:\n{body}\n### Response:"
+
+
+def bind(form: Form, dataset: Dataset, parent: str = "") -> Task:
+    """Returns the task that `form` is on `dataset`."""
+    nouns = {
+        "en": {"text": dataset.text[0], "label": dataset.label[0], "labels": dataset.label[1]},
+        "zh": {"text": dataset.text[1], "label": dataset.label[2], "labels": dataset.label[2]},
+    }
+    wordings = {
+        language: tuple(
+            template(_NOUN.sub(lambda m, n=nouns[language]: _named(m[1], n[m[2]]), body)) for body in bodies
+        )
+        for language, bodies in (("en", form.en), ("zh", form.zh))
+    }
+    return Task(
+        name=f"{dataset.language.upper()}-{dataset.name}-{form.family}-{form.name}",
+        definition=form.definition,
+        family=form.family,
+        language=dataset.language,
+        source=dataset.source,
+        operator=form.operator,
+        parent=parent,
+        wordings=wordings,
+        label_separator=form.separator,
+        dataset=dataset,
+        form=form,
+    )
+
+
+def _named(article: str | None, noun: str) -> str:
+    """Returns a noun with the indefinite article that stands before it, if one does."""
+    if article and noun[0] in "aeiou":
+        article = f"{article[0]}n "
+    return (article or "") + noun
+
+
+def as_base(form: Form, dataset: Dataset) -> Task:
+    """Returns a task that no operator derived, on data where what `form` usually is derived from is not annotated."""
+    return bind(dataclasses.replace(form, operator=""), dataset)
+
+
+def hold_out(task: Task, name: str, definition: str, prompt: str, **dataset_changes: typing.Any) -> Task:
+    """Returns `task` as a held-out task with one fixed prompt.
+
+    Args:
+      task: the task to keep out of training.
+      name: last part of its new name.
+      definition: names it in the head of the prompt.
+      prompt: the whole template.
+      **dataset_changes: fields of its dataset to replace.
+    """
+    dataset = dataclasses.replace(task.dataset, **dataset_changes)
+    lead = f"{dataset.language.upper()}-{dataset.name}-{task.family}-"
+    return dataclasses.replace(
+        task, name=lead + name, definition=definition, wordings={"en": (prompt,)}, dataset=dataset, held_out=True
+    )
+
+
+def words(label: str) -> str:
+    """Returns a label written as a code in plain words: "LAPTOP#DESIGN_FEATURES" is "laptop design features"."""
+    return " ".join(re.split(r"[#_\s]+", label)).strip().lower()
+
+
+def distinct(items: Iterable[str]) -> tuple[str, ...]:
+    """Returns the items without repeats, in order of first appearance."""
+    return tuple(dict.fromkeys(items))
+
+
+def show(labels: Sequence[str], gold: Sequence[str], rng: random.Random, few: int = 8) -> tuple[str, ...]:
+    """Returns candidates for one row: the gold labels and others of the label set, shuffled.
+
+    All labels are shown when they are few; of a large set about `few`, and in a quarter of the rows up to 50, so that a
+    model meets the released protocol's lists (49 and the gold) as well as short ones.
+    """
+    limit = 50 if rng.random() < 0.25 else few
+    if len(labels) <= limit:
+        shown = list(labels)
+    else:
+        chosen = set(gold)
+        shown = list(gold) + rng.sample([label for label in labels if label not in chosen], max(0, limit - len(gold)))
+    rng.shuffle(shown)
+    return tuple(shown)
+
+
+def whole(text: str) -> tuple[Span, ...]:
+    """Returns an answer that is no stretch of the input as the release stores it: one span at 0."""
+    return (Span(0, 0, "", text),)
+
+
+def others(records: Sequence[Record], index: int, count: int, rng: random.Random) -> list[Record]:
+    """Returns up to `count` records of other groups than that of `records[index]`, drawn at random."""
+    group = records[index].group
+    found: list[Record] = []
+    seen = {index}
+    for _ in range(4 * count):
+        if len(found) == count:
+            break
+        choice = rng.randrange(len(records))
+        if choice not in seen and records[choice].group != group:
+            seen.add(choice)
+            found.append(records[choice])
+    return found

@@ -1,0 +1,205 @@
+"""The builder: whole or not at all, the same everywhere, found again."""
+
+import fcntl
+import hashlib
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ecomgpt_jax.config import DataConfig
+from ecomgpt_jax.errors import ConfigError, DataError
+from ecomgpt_jax.instruct import ecom_instruct, mixture
+from ecomgpt_jax.instruct import rows as rows_module
+from ecomgpt_jax.instruct.ecom_instruct import Built, build, encoded, open_split
+from ecomgpt_jax.instruct.instructions import render
+from ecomgpt_jax.instruct.records import LabelledText, Record
+from ecomgpt_jax.instruct.rows import FIELDS, Row
+from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, load_tasks, read_rows, to_instruction, write_task
+
+ROOT = Path(__file__).parents[2]
+
+
+def settings(cache: Path, **fields: Any) -> DataConfig:
+    return DataConfig(
+        **({"cache_dir": str(cache), "synthetic_records": 30, "num_tasks": 12, "instances_per_task": 6} | fields)
+    )
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def built(cache: Path) -> Built:
+    return build(settings(cache))
+
+
+def test_fingerprint_is_that_of_the_decoded_rows(built: Built) -> None:
+    digest = hashlib.sha256()
+    for split in ecom_instruct.SPLITS:
+        digest.update(split.encode())
+        for row in open_split(built.directory, split):
+            digest.update(encoded(row))
+    assert digest.hexdigest() == built.fingerprint
+
+
+def test_rows_have_random_access(built: Built) -> None:
+    rows = open_split(built.directory, "train")
+    assert len(rows) == built.stats["totals"]["train"] > 50
+    assert [rows[i] for i in range(len(rows))] == list(rows) == rows.__getitems__(range(len(rows)))
+    assert pickle.loads(pickle.dumps(rows))[3] == rows[3]
+    assert tuple(rows[0]) == FIELDS
+    for index in (-1, len(rows)):
+        with pytest.raises(IndexError):
+            rows[index]
+    with pytest.raises(ConfigError, match="split"):
+        open_split(built.directory, "dev")
+
+
+def test_stats_count_every_row(built: Built) -> None:
+    stats = built.stats
+    counts = {"train": {}, "test": {}}
+    for split, tasks in counts.items():
+        for row in open_split(built.directory, split):
+            tasks[row["task"]] = tasks.get(row["task"], 0) + 1
+    for name, entry in stats["tasks"].items():
+        assert {"language", "family", "operator", "parent", "source", "train", "test"} <= set(entry)
+        if not entry["held_out"]:
+            assert (entry["train"], entry["test"]) == (counts["train"].get(name, 0), counts["test"].get(name, 0))
+    assert stats["totals"]["training_tasks"] == 12
+    assert stats["totals"]["held_out_tasks"] == 12
+
+
+def test_held_out_tasks_are_task_folders_with_gold_answers(built: Built) -> None:
+    tasks = load_tasks(built.held_out_dir)
+    assert len(tasks) == 12
+    for task in tasks:
+        rows = read_rows(task)
+        assert len(rows) >= 50
+        for index, row in enumerate(rows):
+            prompt, response = render(to_instruction(task, index, row))
+            assert response
+            assert row.sentences in prompt
+
+
+def test_the_second_call_finds_the_first(built: Built, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixture, "generate", lambda *arguments: pytest.fail("built again"))
+    assert build(settings(cache)) == built
+
+
+def test_settings_that_change_no_row_share_a_build(cache: Path) -> None:
+    key = ecom_instruct.cache_key(settings(cache))
+    assert key == ecom_instruct.cache_key(settings(cache, length=7, packing=False, tokenizer_vocab=99))
+    changes = (
+        {"seed": 1},
+        {"num_tasks": 3},
+        {"chain_of_task": False},
+        {"prompt_language": "en"},
+        {"languages": ("en",)},
+    )
+    assert len({key, *(ecom_instruct.cache_key(settings(cache, **change)) for change in changes)}) == 6
+
+
+def test_a_failure_in_the_middle_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built: Built) -> None:
+    real = rows_module.row_of
+    calls = 0
+
+    def failing(*arguments: Any) -> Row:
+        nonlocal calls
+        calls += 1
+        if calls == 300:
+            raise DataError("row 300 is broken")
+        return real(*arguments)
+
+    monkeypatch.setattr(rows_module, "row_of", failing)
+    with pytest.raises(DataError, match="row 300 is broken"):
+        build(settings(tmp_path, num_tasks=0))
+    assert [path for path in (tmp_path / "datasets").iterdir() if path.suffix != ".lock"] == []
+    monkeypatch.undo()
+    assert build(settings(tmp_path)).fingerprint == built.fingerprint
+
+
+def test_leftovers_of_a_killed_build_are_removed(tmp_path: Path, built: Built) -> None:
+    root = tmp_path / "datasets"
+    key = ecom_instruct.cache_key(settings(tmp_path))
+    for name in (f"{key}.tmpabc", "anotherkey.tmpxyz"):
+        (root / name / "ecom_instruct").mkdir(parents=True)
+    (root / key).mkdir()  # a final folder without built.json is no build
+    assert build(settings(tmp_path)).fingerprint == built.fingerprint
+    assert not list(root.glob("*.tmp*"))
+
+
+def test_the_folder_of_a_build_that_runs_is_left_alone(tmp_path: Path) -> None:
+    root = tmp_path / "datasets"
+    (root / "busy.tmpabc").mkdir(parents=True)
+    with open(root / "busy.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        build(settings(tmp_path))
+        assert (root / "busy.tmpabc").is_dir()
+
+
+@pytest.mark.parametrize("hash_seed", ["0", "1"])
+def test_fingerprint_is_the_same_in_another_process(tmp_path: Path, built: Built, hash_seed: str) -> None:
+    code = (
+        "import sys; from ecomgpt_jax.config import DataConfig; from ecomgpt_jax.instruct.ecom_instruct import build;"
+        f"data = DataConfig(cache_dir={str(tmp_path)!r}, synthetic_records=30, num_tasks=12, instances_per_task=6);"
+        "print(build(data).fingerprint);"
+        "assert 'tensorflow' not in sys.modules and 'jax' not in sys.modules"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "LC_ALL": "C", "PYTHONPATH": str(ROOT)}
+    output = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert output.stdout.strip() == built.fingerprint, output.stderr
+
+
+def test_hostile_text_comes_back_byte_for_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ECOMGPT_EVAL", raising=False)
+    texts = [
+        "{sentences}{label_set}",
+        "{0.__class__}",
+        "%s %(x)s",
+        "</s>\n### Response:\n",
+        "\x00\x1b[31m",
+        "a\u2028b",
+        "😀é",
+    ]
+    template = "### Instruction:\n{sentences}\nMood? {label_set}\n### Response:"
+    task = TaskFolder(
+        name="EN-Mine-CLS-mood", definition="mood", template=template, label_set={"default": ("good", "bad")}
+    )
+    write_task(tmp_path / "tasks", task, [], [TaskRow(text, {"default": ("good",)}) for text in texts])
+    data = settings(tmp_path / "cache", mixture="folder", tasks_dir=str(tmp_path / "tasks"), num_tasks=0)
+    hostile = build(data)
+    stored = [row["prompt"] for split in ecom_instruct.SPLITS for row in open_split(hostile.directory, split)]
+    for text in texts:
+        assert sum(f"### Instruction:\n{text}\nMood? good, bad\n" in prompt for prompt in stored) == 1, text
+    assert hostile.held_out_dir is None
+    (tmp_path / "tasks/Mine/tasks/EN-Mine-CLS-mood/train.json").open("a").write(
+        '{"sentences": "new", "labels": {"default": ["bad"]}}\n'
+    )
+    assert build(data).fingerprint != hostile.fingerprint
+
+
+def test_lone_surrogates_are_dropped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = mixture.read_source
+
+    def broken(name: str, data: DataConfig) -> list[Record]:
+        bad = LabelledText(
+            id="bad",
+            group="bad",
+            language="en",
+            text="a\ud800b",
+            labels={"intent": ("get refund",), "topic": ("Payment",)},
+        )
+        return [*real(name, data), bad]
+
+    monkeypatch.setattr(mixture, "read_source", broken)
+    sources = ("synthetic_messages_en",)
+    found = build(settings(tmp_path, sources=sources, num_tasks=0, languages=("en",), instances_per_task=0))
+    assert found.stats["dropped"]["lone surrogate"] > 0
+    assert found.stats["totals"]["train"] > 100

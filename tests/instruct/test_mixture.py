@@ -1,0 +1,208 @@
+"""Which tasks, which split, which rows: every setting does what it says."""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ecomgpt_jax.config import DataConfig
+from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
+from ecomgpt_jax.instruct import mixture
+from ecomgpt_jax.instruct.contamination import Exclusion
+from ecomgpt_jax.instruct.mixture import generate, split_of, training_tasks
+from ecomgpt_jax.instruct.records import LabelledText
+from ecomgpt_jax.instruct.rows import FIELDS, Account, Row
+from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, write_task
+
+Made = tuple[list[Row], list[Row], dict[str, tuple[TaskFolder, list[TaskRow]]], Account]
+
+
+def settings(**fields: Any) -> DataConfig:
+    return DataConfig(**({"synthetic_records": 40, "instances_per_task": 5} | fields))
+
+
+def made(data: DataConfig) -> Made:
+    account, test, held_out = Account(), [], {}
+    return list(generate(data, account, test, held_out)), test, held_out, account
+
+
+@pytest.fixture(scope="module")
+def small() -> Made:
+    return made(settings())
+
+
+def test_limits_hold(small: Made) -> None:
+    train, test, held_out, account = small
+    assert max(account.rows["train"].values()) == 5
+    assert max(account.rows["test"].values(), default=0) <= mixture.TEST_ROWS
+    assert len(held_out) == 12
+    assert all(50 <= len(rows) <= mixture.HELD_OUT_ROWS for _, rows in held_out.values())
+    assert account.rows["train"].total() == len(train)
+    assert account.rows["test"].total() == len(test)
+
+
+def test_held_out_tasks_and_products_are_not_trained_on(small: Made) -> None:
+    train, test, held_out, _ = small
+    assert not {row["task"] for row in train + test} & set(held_out)
+    assert not any(row["record_id"].startswith("evaluation/") for row in train + test)
+
+
+def test_train_and_test_share_no_group() -> None:
+    train, test, _, _ = made(settings(synthetic_records=150, instances_per_task=0))
+    groups = [
+        {(row["language"], row["record_id"].split(".")[0].split("#")[0]) for row in part} for part in (train, test)
+    ]
+    assert groups[1]
+    assert not groups[0] & groups[1]
+
+
+def test_no_held_out_input_is_an_input_of_its_own_parts(small: Made) -> None:
+    train, _, held_out, _ = small
+    titles = {row.sentences for name, (_, rows) in held_out.items() if "Fashion" in name for row in rows}
+    for row in train:
+        if row["task"].startswith("ZH-Fashion"):
+            assert not any(title in row["prompt"].split("\n") for title in titles)
+
+
+def test_split_share_and_stability() -> None:
+    groups = [split_of("source", str(i)) for i in range(20_000)]
+    assert 0.015 < groups.count("test") / len(groups) < 0.025
+    assert split_of("synthetic_titles_en", "p7") == split_of("synthetic_items_en", "p7")
+    assert {split_of("synthetic_titles_zh", "evaluation/3")} == {"held_out"}
+    assert split_of("other", "evaluation/3") in ("train", "test")
+    assert split_of("source", "\ud800") in ("train", "test")
+
+
+def test_fewer_tasks_are_a_part_of_more() -> None:
+    names = [[task.name for task in training_tasks(settings(num_tasks=n))] for n in (5, 20, 60, 0)]
+    assert [len(part) for part in names[:3]] == [5, 20, 60]
+    for few, many in itertools.pairwise(names):
+        assert set(few) < set(many)
+    assert set(names[0]) != {task.name for task in training_tasks(settings(num_tasks=5, seed=1))}
+
+
+def test_fewer_instances_are_the_first_of_more() -> None:
+    data = {"num_tasks": 6, "prompt_language": "mixed"}
+    few, many = (made(settings(instances_per_task=n, **data))[0] for n in (3, 9))
+    for name in {row["task"] for row in few}:
+        short = [row for row in few if row["task"] == name]
+        assert short == [row for row in many if row["task"] == name][: len(short)]
+
+
+def test_chain_of_task_off_leaves_base_tasks() -> None:
+    tasks = training_tasks(settings(chain_of_task=False))
+    assert tasks
+    assert {task.operator for task in tasks} == {""}
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_languages(language: str) -> None:
+    assert {task.language for task in training_tasks(settings(languages=(language,)))} == {language}
+
+
+def test_sources() -> None:
+    data = settings(sources=("synthetic_reviews_en",))
+    assert {task.source for task in training_tasks(data)} == {"synthetic_reviews_en"}
+    with pytest.raises(ConfigError, match="no source"):
+        training_tasks(settings(sources=("nowhere",)))
+
+
+def test_task_patterns() -> None:
+    tasks = training_tasks(settings(tasks=("EN-Reviews-*", "ZH-Items-CLS-category_check")))
+    assert {task.name.split("-")[1] for task in tasks} == {"Reviews", "Items"}
+    assert "ZH-Items-CLS-category_check" in {task.name for task in tasks}
+    assert len(tasks) > 5
+    with pytest.raises(ConfigError, match=r"'EN-Nothing-\*' fits no task"):
+        training_tasks(settings(tasks=("EN-Nothing-*",)))
+
+
+@pytest.mark.parametrize(("setting", "chinese"), [("en", {False}), ("zh", {True}), ("mixed", {False, True})])
+def test_prompt_language_changes_the_wording_only(setting: str, chinese: set[bool]) -> None:
+    def is_chinese(text: str) -> bool:
+        return any("\u4e00" <= character <= "\u9fff" for character in text)
+
+    rows = made(settings(sources=("synthetic_reviews_en",), languages=("en",), prompt_language=setting))[0]
+    assert {is_chinese(row["prompt"]) for row in rows} == chinese
+    assert {is_chinese(row["response"]) for row in rows} == {False}
+
+
+def test_native_prompts_follow_the_task() -> None:
+    rows = made(settings())[0]
+    chinese = {row["language"]: "请" in row["prompt"] or "。\n### Response" in row["prompt"] for row in rows}
+    assert chinese["en"] is False
+
+
+def test_too_many_tasks_and_none_at_all() -> None:
+    with pytest.raises(ConfigError, match=r"num_tasks=9999, and the other settings leave \d+ tasks"):
+        training_tasks(settings(num_tasks=9999))
+    with pytest.raises(ConfigError, match="leave no task"):
+        training_tasks(settings(languages=()))
+
+
+def test_real_needs_its_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("ECOMGPT_SOURCES", raising=False)
+    with pytest.raises(MissingInputError, match="ECOMGPT_SOURCES"):
+        made(settings(mixture="real"))
+    with pytest.raises(MissingInputError, match="no such folder"):
+        made(settings(mixture="real", sources_dir=str(tmp_path / "nowhere")))
+
+
+def folder(tmp_path: Path, rows: list[TaskRow], name: str = "EN-Mine-CLS-mood") -> TaskFolder:
+    template = "### Instruction:\n{sentences}\nMood? {label_set}\n### Response:"
+    task = TaskFolder(name=name, definition="mood", template=template, label_set={"default": ("good", "bad")})
+    return write_task(tmp_path, task, rows, rows)
+
+
+def test_task_folders_are_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ECOMGPT_EVAL", raising=False)
+    hostile = "{sentences} {0.__class__} </s> ### Response: \x07 \t é 中 \U0001f600"
+    texts = [hostile, *(f"text number {i}" for i in range(200)), "text number 3"]
+    folder(tmp_path, [TaskRow(text, {"default": ("good",)}) for text in texts])
+    train, test, _, account = made(settings(mixture="folder", tasks_dir=str(tmp_path), instances_per_task=0))
+    assert len(train) + len(test) == 201
+    assert account.dropped == {"duplicate": 1}
+    assert sum(hostile in row["prompt"] for row in train + test) == 1
+    with pytest.raises(ConfigError, match=r"data\.tasks_dir"):
+        made(settings(mixture="folder"))
+    with pytest.raises(ConfigError, match="leave no task"):
+        made(settings(mixture="folder", tasks_dir=str(tmp_path), languages=("zh",)))
+
+
+def test_folder_rows_from_the_evaluation_are_dropped_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaked = "The staff was really friendly and the soup was hot."
+    folder(tmp_path / "eval", [TaskRow(leaked, {"default": ("good",)})])
+    rows = [TaskRow(text, {"default": ("good",)}) for text in (leaked.upper(), "a clean text")]
+    folder(tmp_path / "train", rows)
+    monkeypatch.setenv("ECOMGPT_EVAL", str(tmp_path / "eval"))
+    train, test, _, account = made(settings(mixture="folder", tasks_dir=str(tmp_path / "train")))
+    assert ["a clean text" in row["prompt"] for row in train + test] == [True]
+    assert account.dropped == {"evaluation text": 1}
+
+
+def test_contaminated_records_are_dropped_before_the_split() -> None:
+    text = "The staff was really friendly and the soup was hot."
+    records = [
+        LabelledText(id=str(i), group=str(i), language="en", text=t, labels={}) for i, t in enumerate((text, "ok"))
+    ]
+    account = Account()
+    split = mixture.split_records("s", records, Exclusion([TaskRow(text)]), account)
+    assert [record.id for part in split.values() for record in part] == ["1"]
+    assert account.dropped["evaluation text"] == 1
+
+
+def test_rows_are_strings_that_can_be_stored(small: Made) -> None:
+    for row in small[0]:
+        assert tuple(row) == FIELDS
+        assert all(isinstance(value, str) for value in row.values())
+        json.dumps(row, ensure_ascii=False).encode()
+
+
+def test_no_rows_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ECOMGPT_EVAL", raising=False)
+    folder(tmp_path, [TaskRow("x", {"default": (" ",)})])
+    with pytest.raises(DataError, match="no training row"):
+        made(settings(mixture="folder", tasks_dir=str(tmp_path)))

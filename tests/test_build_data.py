@@ -1,0 +1,66 @@
+"""The command as a user runs it."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    cache = tmp_path_factory.mktemp("cache")
+
+    def run(*arguments: object, rc: int = 0, small: bool = True, **environment: str) -> str:
+        fields = {"cache_dir": cache, "synthetic_records": 30, "num_tasks": 9, "instances_per_task": 5}
+        overrides = [f"--config.data.{name}={value}" for name, value in fields.items()] if small else []
+        line = [sys.executable, "-m", "ecomgpt_jax.build_data", *map(str, [*arguments[:2], *overrides, *arguments[2:]])]
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("ECOMGPT_")}
+        env = {**kept, "PYTHONPATH": str(ROOT), **environment}
+        output = subprocess.run(line, env=env, cwd=cache, capture_output=True, text=True)
+        assert output.returncode == rc, output.stderr
+        assert "Traceback" not in output.stderr
+        if rc:
+            assert len(output.stderr.strip().splitlines()) == 1, output.stderr
+        return output.stdout + output.stderr
+
+    return run
+
+
+DEMO = ("--config", ROOT / "configs" / "demo.py")
+
+
+def test_list_stats_and_audit(command: Callable[..., str], tmp_path: Path) -> None:
+    output = command(*DEMO, "--list", "--audit", "--stats", tmp_path / "stats.json")
+    stats = json.loads((tmp_path / "stats.json").read_text())
+    assert stats["totals"]["tasks"] == len(stats["tasks"]) == 21
+    for name in stats["tasks"]:
+        assert name in output
+    assert "held out" in output
+    assert "audit: no findings" in output
+
+
+def test_preview(command: Callable[..., str], tmp_path: Path) -> None:
+    command(*DEMO, "--stats", tmp_path / "stats.json")
+    tasks = json.loads((tmp_path / "stats.json").read_text())["tasks"]
+    for held_out in (True, False):
+        name = next(name for name, entry in tasks.items() if entry["held_out"] is held_out)
+        output = command(*DEMO, "--preview", name)
+        assert output.count("### Response:") == 3
+        assert "\x1b" not in output
+    assert "no task 'EN-Nothing'" in command(*DEMO, "--preview", "EN-Nothing", rc=2)
+
+
+def test_errors_are_one_line(command: Callable[..., str], tmp_path: Path) -> None:
+    assert "--config is missing" in command(rc=2, small=False)
+    assert "did you mean" in command(*DEMO, "--config.data.mixtur=real", rc=2)
+    assert "num_tasks=999" in command(*DEMO, "--config.data.num_tasks=999", rc=2)
+    assert "ECOMGPT_SOURCES" in command(*DEMO, "--config.data.mixture=real", rc=66)
+    missing = command(*DEMO, "--config.data.mixture=real", rc=66, ECOMGPT_SOURCES=str(tmp_path / "no"))
+    assert "no such folder" in missing
+    assert "tasks_dir" in command(*DEMO, "--config.data.mixture=folder", rc=2)
