@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 from toy import toy_config, toy_rows
 
-from ecomgpt_jax.config import MeshConfig, ModelConfig
+from ecomgpt_jax.config import MeshConfig, ModelConfig, OptimizerConfig
 from ecomgpt_jax.model import bloom
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training.optimizer import make_optimizer
 from ecomgpt_jax.training.train_step import abstract_state, accumulate, global_batch, init_state, make_train_step
 
 MODEL: ModelConfig = toy_config().model
+# A rate near the recipe's: Adam divides tiny gradients by their own size, so a large one would magnify rounding.
+OPTIMIZER = OptimizerConfig(learning_rate=1e-3, warmup_fraction=0.0)
 accumulate_jit = jax.jit(lambda params, batch: accumulate(params, batch, MODEL))
 
 
@@ -53,7 +55,7 @@ def test_a_mean_of_means_would_be_seen() -> None:
 
 def test_no_target_at_all_changes_nothing() -> None:
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    optimizer = make_optimizer(toy_config().optimizer, 10)
+    optimizer = make_optimizer(OPTIMIZER, 10)
     batch = one_step_batch()
     batch["loss_mask"][:] = False
     with jax.set_mesh(mesh):
@@ -67,7 +69,7 @@ def test_no_target_at_all_changes_nothing() -> None:
 
 def run(mesh_config: MeshConfig, devices: int, steps: int = 3) -> tuple[list, list, int]:
     mesh = make_mesh(mesh_config, jax.devices()[:devices])
-    optimizer = make_optimizer(toy_config().optimizer, 10)
+    optimizer = make_optimizer(OPTIMIZER, 10)
     with jax.set_mesh(mesh):
         state = init_state(MODEL, optimizer, mesh, 0)
         train_step = make_train_step(MODEL, optimizer, mesh)
@@ -88,14 +90,14 @@ def test_any_mesh_gives_the_same_step(shape: tuple[int, int, int], single: tuple
     losses, leaves, compiled = run(MeshConfig(*shape), int(np.prod(shape)))
     np.testing.assert_allclose(losses, single[0], rtol=1e-5)
     for one, other in zip(leaves, single[1], strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
     assert compiled == single[2] == 1
     assert single[0][-1] < single[0][0]
 
 
 def test_everything_is_sharded() -> None:
     mesh = make_mesh(MeshConfig(1, 4, 2))
-    optimizer = make_optimizer(toy_config().optimizer, 10)
+    optimizer = make_optimizer(OPTIMIZER, 10)
     state = init_state(MODEL, optimizer, mesh, 0)
     moments = jax.tree.leaves(state.optimizer, is_leaf=lambda part: isinstance(part, dict))
     trees = [state.params, *(part for part in moments if isinstance(part, dict))]
@@ -108,7 +110,7 @@ def test_everything_is_sharded() -> None:
 def lines(layers: int) -> int:
     model = ModelConfig(**{**MODEL.__dict__, "layers": layers})
     mesh = make_mesh(MeshConfig(2, 2, 2))
-    optimizer = make_optimizer(toy_config().optimizer, 10)
+    optimizer = make_optimizer(OPTIMIZER, 10)
     with jax.set_mesh(mesh):
         state = abstract_state(model, optimizer, mesh)
         lowered = make_train_step(model, optimizer, mesh).lower(state, shaped(one_step_batch(), 2))
