@@ -67,19 +67,25 @@ def training_tasks(data: DataConfig) -> list[Task]:
         and task.source in sources
         and (data.chain_of_task or not task.operator)
     ]
-    chosen = set(choose([task.name for task in tasks], data))
+    known = [task.name for task in _declared(data) if not task.held_out]
+    chosen = set(choose([task.name for task in tasks], data, known))
     return [task for task in tasks if task.name in chosen]
 
 
-def choose(names: Sequence[str], data: DataConfig) -> list[str]:
+def choose(names: Sequence[str], data: DataConfig, known: Sequence[str] = ()) -> list[str]:
     """Returns the task names that `tasks` allows; of these, the `num_tasks` that come first in a seeded order, or all.
+
+    Args:
+      names: tasks that the other settings allow.
+      data: the settings.
+      known: names that a pattern may fit, whatever the other settings allow; none: `names`.
 
     Raises:
       ConfigError: a pattern fits no name, there are no tasks, or fewer than `num_tasks`.
     """
     for pattern in data.tasks:
-        if not fnmatch.filter(names, pattern):
-            raise ConfigError(f"data.tasks: {pattern!r} fits no task to train on{nearest(pattern, names)}")
+        if not fnmatch.filter(known or names, pattern):
+            raise ConfigError(f"data.tasks: {pattern!r} fits no task to train on{nearest(pattern, known or names)}")
     if data.tasks:
         names = [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in data.tasks)]
     if not names:

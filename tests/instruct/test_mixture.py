@@ -116,6 +116,10 @@ def test_task_patterns() -> None:
     assert len(tasks) > 5
     with pytest.raises(ConfigError, match=r"'EN-Nothing-\*' fits no task"):
         training_tasks(settings(tasks=("EN-Nothing-*",)))
+    both = ("EN-Reviews-*", "ZH-Reviews-*")
+    english = training_tasks(settings(tasks=both, languages=("en",)))  # a pattern may be emptied by another setting
+    assert {task.language for task in english} == {"en"}
+    assert all(not task.operator for task in training_tasks(settings(tasks=both, chain_of_task=False)))
 
 
 @pytest.mark.parametrize(("setting", "chinese"), [("en", {False}), ("zh", {True}), ("mixed", {False, True})])
