@@ -86,7 +86,11 @@ def test_another_runs_checkpoint_can_be_started_from(
         (("--resume=sometimes",), 2, "auto, never, require"),
         (("--config.model.init_from=/nowhere/at/all",), 66, "/nowhere/at/all"),
         (("--config.model.tokenizer=/nowhere/at/all",), 66, "/nowhere/at/all"),
-        (("--config.data.mixture=real", "--config.train.final_evaluation=false"), 66, "ECOMGPT_SOURCES"),
+        (
+            ("--config.data.mixture=real", "--config.data.tasks=()", "--noconfig.train.final_evaluation"),
+            66,
+            "ECOMGPT_SOURCES",
+        ),
         (("--config.data.mixture=real",), 66, "ECOMGPT_EVAL"),
         (("--config.model.vocab_size=64",), 65, "64"),
         (("--languages=de",), 2, "de"),
