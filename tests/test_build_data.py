@@ -17,7 +17,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     cache = tmp_path_factory.mktemp("cache")
 
     def run(*arguments: object, rc: int = 0, small: bool = True, **environment: str) -> str:
-        fields = {"cache_dir": cache, "synthetic_records": 30, "num_tasks": 9, "instances_per_task": 5}
+        fields = {"cache_dir": cache, "tasks": "()", "synthetic_records": 30, "num_tasks": 9, "instances_per_task": 5}
         overrides = [f"--config.data.{name}={value}" for name, value in fields.items()] if small else []
         line = [sys.executable, "-m", "ecomgpt_jax.build_data", *map(str, [*arguments[:2], *overrides, *arguments[2:]])]
         kept = {k: v for k, v in os.environ.items() if not k.startswith("ECOMGPT_")}
