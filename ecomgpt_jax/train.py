@@ -6,7 +6,6 @@ scores them again, and writes `report/index.html`. Start the same command again 
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import jax
@@ -16,11 +15,13 @@ from ml_collections import config_flags
 from ecomgpt_jax import cli
 from ecomgpt_jax import config as config_lib
 from ecomgpt_jax.config import Config
+from ecomgpt_jax.data import packing
 from ecomgpt_jax.data.pipeline import PackedRows, make_rows
 from ecomgpt_jax.data.token_store import tokenize
 from ecomgpt_jax.data.tokenizer import Tokenizer, check_vocabulary, copy_tokenizer, load_tokenizer, train_tokenizer
 from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.evaluation import harness, report
+from ecomgpt_jax.files import write_json
 from ecomgpt_jax.instruct import ecom_instruct
 from ecomgpt_jax.model.bloom import init_sharded_params
 from ecomgpt_jax.parallel.mesh import make_mesh
@@ -90,16 +91,9 @@ def _find_tokenizer(config: Config, built: ecom_instruct.Built) -> Tokenizer:
     return train_tokenizer(texts, config.data.tokenizer_vocab, directory)
 
 
-def _write_config(config: Config, workdir: Path) -> None:
-    scratch = workdir / "config.json.tmp"
-    scratch.write_text(json.dumps(config_lib.to_dict(config), indent=2) + "\n", encoding="utf-8")
-    os.replace(scratch, workdir / "config.json")
-
-
 def _describe_data(built: ecom_instruct.Built, rows: PackedRows, config: Config) -> str:
     store = rows.store
-    positions = int(store.positions[rows.plan.members].sum())
-    share = positions / (len(rows.plan) * rows.length)
+    share = packing.fill(rows.plan, store.positions, rows.length)
     text = (
         f"data: {len(built.stats['tasks'])} tasks, {len(store):,} training instances, {len(store.tokens):,} tokens; "
         f"{len(rows.plan):,} rows of {rows.length} over {config.train.epochs} epochs, {share:.1%} full"
@@ -134,7 +128,7 @@ def main(arguments: list[str]) -> None:
     )
     rows = make_rows(store, config.data, config.train.epochs, loop.rows_per_step(config, mesh))
     loop.prepare_workdir(workdir, _RESUME.value)
-    _write_config(config, workdir)
+    write_json(workdir / "config.json", config_lib.to_dict(config))
     copy_tokenizer(tokenizer, workdir / "tokenizer")
     print(_describe_data(built, rows, config), flush=True)
 

@@ -13,7 +13,7 @@ this is what HF computes with `suppress_tokens`, and without where no such row c
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +24,8 @@ from ecomgpt_jax.decoding import greedy
 from ecomgpt_jax.decoding.cache import Cache
 from ecomgpt_jax.decoding.greedy import Stop
 from ecomgpt_jax.errors import ConfigError
+from ecomgpt_jax.model.parameters import Params
 from ecomgpt_jax.parallel.sharding import ambient_mesh, constrain, spec
-
-Params = Any
 
 
 class Beams(NamedTuple):

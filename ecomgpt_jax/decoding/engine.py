@@ -10,7 +10,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +23,9 @@ from ecomgpt_jax.decoding.beam import Beams
 from ecomgpt_jax.decoding.cache import init_cache
 from ecomgpt_jax.decoding.greedy import Slots, Stop
 from ecomgpt_jax.errors import ConfigError
+from ecomgpt_jax.model.parameters import Params
 from ecomgpt_jax.parallel.sharding import RULES
 
-Params = Any
 OnFinished = Callable[[int, list[int]], None]
 
 MIN_ROWS = 8  # a product with fewer rows runs other kernels, whose rounding differs

@@ -9,7 +9,7 @@ id among equals, until the end-of-sequence token or the limit. The end-of-sequen
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +20,8 @@ from ecomgpt_jax.decoding import cache as cache_lib
 from ecomgpt_jax.decoding.cache import Cache
 from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.model import attention, bloom
+from ecomgpt_jax.model.parameters import Params
 from ecomgpt_jax.parallel.sharding import constrain
-
-Params = Any
 
 
 class Stop(NamedTuple):

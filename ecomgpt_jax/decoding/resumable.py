@@ -9,7 +9,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import tqdm
@@ -21,8 +20,7 @@ from ecomgpt_jax.decoding.engine import generate_tokens
 from ecomgpt_jax.decoding.greedy import check_prompts
 from ecomgpt_jax.errors import DataError
 from ecomgpt_jax.files import parse_json, read_text, write_json_lines
-
-Params = Any
+from ecomgpt_jax.model.parameters import Params
 
 
 def decode_prompts(

@@ -1,13 +1,14 @@
 """What a run says while it runs: `metrics.jsonl`, TensorBoard, and a progress bar."""
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import tensorboardX
 import tqdm
+
+from ecomgpt_jax.files import write_json_lines
 
 
 def read_metrics(path: Path) -> list[dict]:
@@ -39,9 +40,7 @@ class Progress:
             return
         path = workdir / "metrics.jsonl"
         kept = [line for line in read_metrics(path) if line["step"] <= first_step]
-        scratch = path.with_suffix(".tmp")
-        scratch.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        os.replace(scratch, path)
+        write_json_lines(path, kept)
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
         self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
 
