@@ -13,6 +13,11 @@ from absl import logging as absl_logging
 from ecomgpt_jax.config import Config, field_paths, nearest
 from ecomgpt_jax.errors import ConfigError, EcomError, StorageError
 
+# Before any library is imported that prints about what this project does not use.
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 
 def _check_overrides(argv: Sequence[str]) -> None:
     """Refuses a misspelt `--config.<a.b>` before the config library turns it into a KeyError."""
@@ -93,10 +98,3 @@ def run(main: Callable[[list[str]], None]) -> None:
     absl_logging.set_verbosity(absl_logging.WARNING)
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)
     app.run(guarded, flags_parser=_parse)
-
-
-def default_environment() -> None:
-    """Quietens libraries that print about what this project does not use."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -57,5 +57,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.default_environment()
     cli.run(main)

@@ -87,5 +87,4 @@ def read_prompts(path: str) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    cli.default_environment()
     cli.run(main)
