@@ -33,6 +33,7 @@ setuptools.setup(
         "absl-py>=2.3",  # command-line flags
         "ml_collections>=1.1",  # overrides of a typed config from the command line
         "tensorboardX>=2.6.4",  # TensorBoard files without TensorFlow
+        "matplotlib>=3.9",  # figures of experiments as PNG
         "tqdm>=4.66",  # progress bars
         "numpy>=2.0",
     ],

@@ -74,6 +74,7 @@ class DataConfig(_Strict):
     num_tasks: int = 0  # train on this many tasks (a seeded, nested choice); 0 = all
     instances_per_task: int = 0  # at most this many training instances a task; 0 = all
     length: int = 1024  # tokens in a row
+    plain_text: bool = False  # train on the texts of the records themselves, without instructions (pretraining)
     loss_on_prompt: bool = False  # train on the tokens of the prompt too, not on the response alone
     packing: bool = True  # several instances share a row (True) or each has its own (False)
     tokenizer_vocab: int = 8192  # size of the tokenizer trained when there is none to load

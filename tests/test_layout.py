@@ -7,12 +7,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ecomgpt_jax"
-BASE = {"config", "errors", "files"}
+BASE = {"config", "errors", "experiment", "files"}
 COMMANDS = {path.stem for path in PACKAGE.glob("*.py")} - BASE - {"__init__", "cli"}
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
     "config": {"errors"},
+    "experiment": {"config", "errors"},
     "cli": BASE,
     "parallel": BASE,
     "model": BASE | {"parallel"},

@@ -60,7 +60,7 @@ class PackedRows:
             stop = start + len(tokens) - 1
             row["inputs"][start:stop] = tokens[:-1]
             row["targets"][start:stop] = tokens[1:]
-            unread = 0 if self.loss_on_prompt else int(self.store.prompt_lengths[instance]) - 1
+            unread = 0 if self.loss_on_prompt else max(0, int(self.store.prompt_lengths[instance]) - 1)
             row["loss_mask"][start + unread : stop] = True
             row["segment_ids"][start:stop] = segment
             start = stop

@@ -38,7 +38,7 @@ SPLITS = ("train", "test")
 # What in the settings decides the rows; the rest (row length, packing, tokenizer) only uses them.
 _FIELDS = (
     "mixture", "tasks", "sources", "synthetic_records", "languages", "prompt_language", "chain_of_task", "num_tasks",
-    "instances_per_task", "seed",
+    "instances_per_task", "plain_text", "seed",
 )  # fmt: skip
 
 

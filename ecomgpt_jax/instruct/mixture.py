@@ -19,7 +19,7 @@ from ecomgpt_jax.instruct.rows import Account, Row, Rows, as_folder, as_row
 from ecomgpt_jax.instruct.sources import catalogue as real_sources
 from ecomgpt_jax.instruct.synthetic import catalogue as synthetic_sources
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow
-from ecomgpt_jax.instruct.tasks import real, synthetic
+from ecomgpt_jax.instruct.tasks import plain_text, real, synthetic
 from ecomgpt_jax.instruct.tasks.task import Task
 
 TEST_SHARE = 0.02  # of the groups of a source
@@ -42,7 +42,14 @@ def source_names(data: DataConfig) -> list[str]:
 
 
 def _declared(data: DataConfig) -> list[Task]:
-    return synthetic.tasks() if data.mixture == "synthetic" else real.tasks()
+    declared = synthetic.tasks() if data.mixture == "synthetic" else real.tasks()
+    if not data.plain_text:
+        return declared
+    if data.mixture == "synthetic":
+        languages = {name: (name.rsplit("_", 1)[1],) for name in synthetic_sources.SOURCES}
+    else:
+        languages = {name: tuple(each.language.split("+")) for name, each in real_sources.SOURCES.items()}
+    return [task for task in declared if task.held_out] + plain_text.tasks(languages)
 
 
 def held_out_tasks(data: DataConfig) -> list[Task]:

@@ -36,6 +36,12 @@ def test_loss_on_the_prompt_is_a_choice() -> None:
     assert row["loss_mask"].tolist() == [True] * 7 + [False] * 2
 
 
+def test_an_instance_without_a_prompt_is_trained_on_from_its_second_token() -> None:
+    row = PackedRows(make_store([(2, 2), (0, 3)]), Plan(np.array([0, 2]), np.array([0, 1])), length=6, rows=1)[0]
+    assert row["inputs"].tolist() == [10, 11, 12, 14, 15, 0]
+    assert row["loss_mask"].tolist() == [False, True, True, True, True, False]
+
+
 def random_rows(rows_per_step: int, packing: bool = True) -> PackedRows:
     random = np.random.default_rng(0)
     store = make_store([(int(random.integers(1, 20)), int(random.integers(1, 8))) for _ in range(101)])

@@ -1,0 +1,53 @@
+"""A family of small BLOOMs: pretrained on the sources' own text, then tuned on instructions, from public data alone.
+
+python -m ecomgpt_jax.train --config configs/ecom_base.py:nano --workdir runs/nano_base
+python -m ecomgpt_jax.train --config configs/ecom_base.py:nano,tune --config.model.init_from=runs/nano_base \
+    --workdir runs/nano
+
+ECOMGPT_SOURCES names the folder of unpacked sources, ECOMGPT_EVAL that of the evaluation tasks. `nano` is made for two
+CPU cores and half an hour for both commands; `micro` for a workstation; `mini` for one GPU.
+"""
+
+from ecomgpt_jax.config import Config
+from ecomgpt_jax.errors import ConfigError
+
+# Blocks and vocabulary: about 3M, 15M and 60M parameters beside the embedding table.
+SHAPES = {
+    "nano": {"embed": 192, "layers": 6, "heads": 6, "vocab": 16_384},
+    "micro": {"embed": 384, "layers": 8, "heads": 6, "vocab": 32_768},
+    "mini": {"embed": 768, "layers": 8, "heads": 12, "vocab": 32_768},
+}
+# Optimizer steps of pretraining and of tuning, rows a micro-batch, accumulation, peak rates.
+SCHEDULES = {
+    "nano": {"steps": (1400, 1200), "rows": 8, "accumulation": 1, "rates": (3e-3, 1e-3)},
+    "micro": {"steps": (6_000, 3_000), "rows": 16, "accumulation": 1, "rates": (2e-3, 5e-4)},
+    "mini": {"steps": (12_000, 4_000), "rows": 64, "accumulation": 1, "rates": (1e-3, 2e-4)},
+}
+
+
+def get_config(arg: str = "nano") -> Config:
+    """Returns the pretraining of a size ("nano"), or its tuning ("nano,tune")."""
+    size, _, stage = arg.partition(",")
+    if size not in SHAPES or stage not in ("", "tune"):
+        raise ConfigError(f"ecom_base.py:{arg}: give one of {', '.join(SHAPES)}, with ,tune for the second stage")
+    shape, schedule, tune = SHAPES[size], SCHEDULES[size], stage == "tune"
+    config = Config(name=f"ecom_base_{size}{'_tune' if tune else ''}")
+    config.model.size, config.model.vocab_size = "custom", 0
+    config.model.embed, config.model.layers, config.model.heads = shape["embed"], shape["layers"], shape["heads"]
+    config.model.initializer_range = 0.05
+    config.model.head_chunk = 512
+    config.model.compute_dtype = "bfloat16" if size == "mini" else "float32"
+    config.data.mixture = "real"
+    config.data.plain_text = not tune
+    config.data.tokenizer_vocab = shape["vocab"]
+    config.data.length = 512 if tune else 256
+    config.data.instances_per_task = 400 if tune else 8_000
+    config.optimizer.learning_rate = schedule["rates"][tune]
+    config.optimizer.b2 = 0.98
+    config.optimizer.weight_decay = 0.1
+    config.train.epochs = 1
+    config.train.max_steps = schedule["steps"][tune]
+    config.train.rows_per_device = schedule["rows"]
+    config.train.accumulation = schedule["accumulation"]
+    config.train.final_evaluation = tune
+    return config

@@ -1,0 +1,222 @@
+"""Runs an experiment: `python -m ecomgpt_jax.ablate --config configs/ablations.py:cot --out DIR`.
+
+Every cell is one run of `train` and one of `evaluate` from the same start, in a folder of its own with its command, log
+and cost. Start the same command again and finished cells are kept, a cut one goes on from its checkpoint. DIR receives
+`results.json`, `table.md` and `figure.png`, written anew after each cell, so that a look in between is possible.
+"""
+
+import dataclasses
+import datetime
+import fcntl
+import functools
+import os
+import platform
+import re
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import tqdm
+from absl import flags
+from ml_collections import config_flags
+
+from ecomgpt_jax import cli
+from ecomgpt_jax.config import EvalConfig
+from ecomgpt_jax.errors import ConfigError, EcomError, PreemptedError
+from ecomgpt_jax.evaluation import ablation, figure
+from ecomgpt_jax.evaluation.corrected_scores import score_rows
+from ecomgpt_jax.evaluation.protocol import TaskPrompts, build_prompts, find_tasks_dir
+from ecomgpt_jax.evaluation.scores import read_predictions
+from ecomgpt_jax.experiment import Cell, Experiment, cells
+from ecomgpt_jax.files import read_json, write_json, write_text
+from ecomgpt_jax.instruct.task_folder import load_tasks
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "an experiment: configs/ablations.py:<name>")
+_OUT = flags.DEFINE_string("out", "", "folder for the cells, results.json, table.md and figure.png")
+_TASKS = flags.DEFINE_string("tasks", "", "folder of evaluation tasks; default $ECOMGPT_EVAL")
+_LIMIT = flags.DEFINE_integer("limit", None, "evaluation rows a task; default that of the experiment", lower_bound=1)
+_SEEDS = flags.DEFINE_list("seeds", None, "seeds to run; default those of the experiment")
+
+START = "start"  # the variant that is the untuned start, in the results
+
+
+def main(arguments: list[str]) -> None:
+    """Runs the command; see the module's docstring."""
+    if arguments:
+        raise ConfigError(f"unexpected argument {arguments[0]!r}; ablate --config configs/ablations.py:cot --out DIR")
+    experiment = _experiment()
+    if not _OUT.value:
+        raise ConfigError("--out is missing; ablate --config configs/ablations.py:cot --out DIR")
+    out, tasks_dir = Path(_OUT.value).absolute(), Path(find_tasks_dir(EvalConfig(tasks_dir=_TASKS.value))).absolute()
+    parts = [build_prompts(task, experiment.limit) for task in load_tasks(tasks_dir)]
+    runs = cells(experiment)
+    starts = sorted({cell.start for cell in runs} - {""})
+    out.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, _preempted)
+    with open(out / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"{out}: another process runs an experiment there; use another --out") from None
+        with tqdm.tqdm(total=len(starts) + len(runs), desc=experiment.name, unit="run", disable=None) as bar:
+            for start in starts:
+                bar.set_postfix_str(start)
+                _run(out / "starts" / _folder(start), _train(start), tasks_dir, experiment.limit)
+                bar.update()
+            finished: list[Cell] = []
+            for cell in runs:
+                bar.set_postfix_str(cell.folder)
+                start = out / "starts" / _folder(cell.start) / "run" if cell.start else None
+                _run(
+                    out / "cells" / cell.folder, _train(cell.config, cell.overrides, start), tasks_dir, experiment.limit
+                )
+                finished.append(cell)
+                bar.update()
+                _write(out, experiment, finished, starts, parts)
+    print((out / "table.md").read_text(encoding="utf-8"))
+    print(f"figure: {out / 'figure.png'}", flush=True)
+
+
+def _experiment() -> Experiment:
+    try:
+        experiment = _CONFIG.value
+    except Exception as error:
+        raise ConfigError(f"--config: {str(error).strip().splitlines()[-1]}") from error
+    if not isinstance(experiment, Experiment):
+        raise ConfigError("--config is missing or no experiment; try --config configs/ablations.py:cot")
+    if _LIMIT.value is not None:
+        experiment = dataclasses.replace(experiment, limit=_LIMIT.value)
+    if _SEEDS.value is not None:
+        if not all(seed.isdecimal() for seed in _SEEDS.value):
+            raise ConfigError(f"--seeds={','.join(_SEEDS.value)}: seeds are whole numbers, 0,1,2")
+        experiment = dataclasses.replace(experiment, seeds=tuple(int(seed) for seed in _SEEDS.value))
+    return experiment
+
+
+def _preempted(number: int, frame: object) -> None:
+    raise PreemptedError("ablate was told to stop; start the same command again and it goes on")
+
+
+def _folder(config: str) -> str:
+    """Returns the folder's name of a start: its config file without directory and ending, and the argument."""
+    path, _, argument = config.partition(":")
+    return "-".join(filter(None, (Path(path).stem, re.sub(r"[^\w.-]+", "-", argument))))
+
+
+def _train(config: str, overrides: Sequence[str] = (), start: Path | None = None) -> list[str]:
+    started = [f"model.init_from={start}"] if start else []
+    settings = [f"--config.{override}" for override in (*overrides, *started, "train.final_evaluation=false")]
+    return ["-m", "ecomgpt_jax.train", "--config", config, *settings]
+
+
+def _run(folder: Path, train: Sequence[str], tasks_dir: Path, limit: int) -> None:
+    """Trains and evaluates one cell unless an earlier call has; the folder then holds `cost.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    evaluate = ["-m", "ecomgpt_jax.evaluate", "--tasks", str(tasks_dir)] + (["--limit", str(limit)] if limit else [])
+    commands = {"train": list(train), "evaluate": evaluate}
+    known = folder / "command.json"
+    if known.is_file() and read_json(known) != commands:
+        raise ConfigError(f"{folder}: was run with other settings ({known.name} has them); use another --out")
+    write_json(known, commands)
+    if (folder / "cost.json").is_file():
+        return
+    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    environment = {**os.environ, "ECOMGPT_EVAL": str(tasks_dir)}
+    _call([*train, "--workdir", str(folder / "run")], folder / "log.txt", environment)
+    where = ["--checkpoint", str(folder / "run"), "--out", str(folder / "evaluation")]
+    _call([*evaluate, *where], folder / "log.txt", environment)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    write_json(folder / "cost.json", {"wall_seconds": round(time.monotonic() - began, 1), "cpu_seconds": round(cpu, 1)})
+
+
+def _call(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+    """Runs one command to its end.
+
+    Raises:
+      EcomError: it failed; the error carries its last line and its exit code.
+    """
+    command = [sys.executable, *arguments]
+    with open(log, "ab") as output:
+        output.write(f"$ {shlex.join(['python', *arguments])}\n".encode())
+        output.flush()
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
+        try:
+            code = process.wait()
+        except BaseException:  # told to stop: the child saves itself before this process ends
+            process.terminate()
+            process.wait()
+            raise
+    if code:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        kinds = {kind.exit_code: kind for kind in EcomError.__subclasses__()}
+        last = lines[-1].removeprefix("error: ")
+        raise kinds.get(code, EcomError)(f"{log}: {arguments[1]} ended with exit code {code}: {last}")
+
+
+def _write(
+    out: Path, experiment: Experiment, finished: Sequence[Cell], starts: Sequence[str], parts: Sequence[TaskPrompts]
+) -> None:
+    runs = [(cell.variant, out / "cells" / cell.folder) for cell in finished]
+    runs += [(f"{START} {_folder(start)}", out / "starts" / _folder(start)) for start in starts]
+    seen = list(dict.fromkeys(name for name, _ in runs))
+    ratios = {part.task.name: [_score(part, folder) for _, folder in runs] for part in parts}
+    owners = [seen.index(name) for name, _ in runs]
+    languages = sorted({part.task.language for part in parts})
+    groups = {name: [part.task.name for part in parts if part.task.language == name] for name in languages}
+    factors = {variant.name: dict(variant.factors) for variant in experiment.variants if variant.factors}
+    summary = ablation.summarise(seen, ratios, owners, factors, groups)
+    baselines = _baselines(runs[0][1])
+    costs = [
+        {"variant": name, "folder": str(folder.relative_to(out)), **read_json(folder / "cost.json")}
+        for name, folder in runs
+    ]
+    date = datetime.date.today().isoformat()
+    described = {"experiment": dataclasses.asdict(experiment), "date": date, "hardware": _hardware(), "runs": costs}
+    rows = {part.task.name: len(part.rows) for part in parts}
+    write_json(out / "results.json", {**described, "rows": rows, "baselines": baselines, **summary})
+    counted = ", ".join(f"{name} {owners.count(index)}" for index, name in enumerate(seen))
+    hours = sum(cost["wall_seconds"] for cost in costs) / 3600
+    notes = [
+        f"Runs: {counted}; {sum(rows.values()):,} evaluation rows each; {hours:.1f} hours on {_hardware()}, {date}.",
+        "Baselines, average: " + ", ".join(f"{name} {100 * value:.1f}" for name, value in baselines.items()) + ".",
+        *experiment.caveats,
+    ]
+    write_text(out / "table.md", ablation.markdown(experiment.name, experiment.question, summary, notes))
+    figure.draw_variants(out / "figure.png", experiment.name, summary)
+
+
+def _score(part: TaskPrompts, folder: Path) -> np.ndarray:
+    path = folder / "evaluation" / "predictions" / f"{part.task.name}.jsonl"
+    return score_rows(part.task, part.rows, read_predictions(path, len(part.rows)))
+
+
+def _baselines(folder: Path) -> dict[str, float]:
+    """Returns the average corrected score of each baseline that reads no input, from one run's scores."""
+    entries = list(read_json(folder / "evaluation" / "scores.json")["tasks"].values())
+    names = entries[0]["baselines"]
+    return {
+        name: sum(entry["baselines"][name]["corrected"]["score"] for entry in entries) / len(entries) for name in names
+    }
+
+
+@functools.cache
+def _hardware() -> str:
+    """Returns the accelerator, or the processor and its cores where there is none."""
+    code = "import jax; d = jax.devices(); print('' if d[0].platform == 'cpu' else f'{len(d)} x {d[0].device_kind}')"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stdout.strip()
+    if found:
+        return found
+    described = Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*:\s*(.+)", described.read_text()) if described.is_file() else None
+    return f"{os.cpu_count()} cores of {model[1].strip() if model else platform.processor() or platform.machine()}"
+
+
+if __name__ == "__main__":
+    cli.run(main)

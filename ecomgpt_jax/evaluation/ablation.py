@@ -1,0 +1,153 @@
+"""What an experiment's runs say: scores of each variant with intervals over rows and seeds, differences, trends.
+
+Every variant answered the same evaluation rows, so a resample draws rows once for all of them (paired), and seeds for
+each variant by itself. A variant's score on a task is the mean over its seeds; an average counts each task once.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+RESAMPLES = 2_000
+Ratios = Mapping[str, Sequence[np.ndarray]]  # task -> for each run numerator and denominator by row, [rows, 2] float64
+
+
+def resample(ratios: Ratios, owners: Sequence[int], resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+    """Draws scores as chance might have given them.
+
+    Args:
+      ratios: by task, one array a run, as `corrected_scores.score_rows` returns them.
+      owners: the variant of each run, from 0.
+      resamples: how many draws follow the point itself.
+      seed: of the drawing.
+
+    Returns:
+      [resamples + 1, variants, tasks] float64 scores in [0, 1]; the first is what was seen.
+    """
+    owners, rng = np.asarray(owners), np.random.default_rng(seed)
+    variants = int(owners.max()) + 1
+    # [resamples + 1, runs]: how often each run is drawn, as a share of its variant's runs.
+    shares = np.zeros((resamples + 1, len(owners)))
+    for variant in range(variants):
+        runs = np.flatnonzero(owners == variant)
+        shares[0, runs] = 1 / len(runs)
+        shares[1:, runs] = rng.multinomial(len(runs), np.full(len(runs), 1 / len(runs)), size=resamples) / len(runs)
+    scores = np.empty((resamples + 1, variants, len(ratios)))
+    for column, name in enumerate(sorted(ratios)):
+        stacked = np.stack(ratios[name])  # [runs, rows, 2]
+        rows = stacked.shape[1]
+        weights = np.ones((resamples + 1, rows))
+        weights[1:] = rng.multinomial(rows, np.full(rows, 1 / rows), size=resamples)
+        sums = np.einsum("dr,nrk->dnk", weights, stacked, optimize=True)
+        runs_scores = np.divide(sums[..., 0], sums[..., 1], out=np.ones_like(sums[..., 0]), where=sums[..., 1] > 0)
+        for variant in range(variants):
+            scores[:, variant, column] = (shares * runs_scores)[:, owners == variant].sum(1)
+    return scores
+
+
+def interval(draws: np.ndarray) -> dict[str, float]:
+    """Returns {"value", "low", "high"} of a statistic: what was seen (draws[0]) and the 95 % percentile interval."""
+    ordered = np.sort(draws[1:])
+    tail = math.floor(len(ordered) * 0.025)
+    return {"value": float(draws[0]), "low": float(ordered[tail]), "high": float(ordered[-1 - tail])}
+
+
+def trend(averages: np.ndarray, factors: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Fits average = constant + sum of slope x factor by least squares, in every draw.
+
+    Args:
+      averages: [resamples + 1, variants] averages over tasks.
+      factors: for each variant its factors by name, on the scale in which the trend is straight (log2 of a count).
+
+    Returns:
+      By factor the slope with its interval: points of score (0 to 1) a unit of the factor, so a doubling for log2. A
+      factor that does not vary is left out; nothing at all where there are too few variants to tell factors apart.
+    """
+    names = [name for name in factors[0] if len({entry[name] for entry in factors}) > 1] if factors else []
+    design = np.array([[1.0, *(entry[name] for name in names)] for entry in factors])
+    if not names or np.linalg.matrix_rank(design) < design.shape[1]:
+        return {}
+    slopes = averages @ np.linalg.pinv(design).T
+    return {name: interval(slopes[:, column]) for column, name in enumerate(names, 1)}
+
+
+def summarise(
+    variants: Sequence[str],
+    ratios: Ratios,
+    owners: Sequence[int],
+    factors: Mapping[str, Mapping[str, float]] | None = None,
+    groups: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, Any]:
+    """Returns the figures of an experiment.
+
+    Args:
+      variants: names; the first is what the others are compared with.
+      ratios: see `resample`.
+      owners: the variant of each run.
+      factors: of the variants that a trend is fitted through, by variant; see `trend`.
+      groups: names of task groups (a language, a family) with their tasks.
+
+    Returns:
+      "variants": {name: {"average": interval, "difference": interval (to the first; absent there), "tasks": {task:
+      interval}, "groups": {group: interval}}}, "trend": see `trend`. Scores are in [0, 1].
+    """
+    draws = resample(ratios, owners)
+    tasks, averages = sorted(ratios), draws.mean(2)
+    result: dict[str, Any] = {}
+    for index, name in enumerate(variants):
+        entry: dict[str, Any] = {"average": interval(averages[:, index])}
+        if index:
+            entry["difference"] = interval(averages[:, index] - averages[:, 0])
+        entry["tasks"] = {task: interval(draws[:, index, column]) for column, task in enumerate(tasks)}
+        entry["groups"] = {
+            group: interval(draws[:, index, [tasks.index(task) for task in members]].mean(1))
+            for group, members in (groups or {}).items()
+        }
+        result[name] = entry
+    fitted = [index for index, name in enumerate(variants) if name in (factors or {})]
+    fit = trend(averages[:, fitted], [factors[variants[index]] for index in fitted]) if fitted else {}
+    return {"variants": result, "trend": fit}
+
+
+def markdown(title: str, question: str, summary: Mapping[str, Any], notes: Sequence[str]) -> str:
+    """Returns the experiment as a Markdown page: one row a variant, then one table over tasks."""
+    variants = summary["variants"]
+    reference = next(iter(variants))
+    groups = list(variants[reference]["groups"])
+    lines = [f"# {title}", "", question, ""]
+    head = ["variant", "average", f"minus {reference}", *groups]
+    lines += _table(
+        head,
+        [
+            [name, _span(entry["average"]), _span(entry.get("difference"), sign=True)]
+            + [_span(entry["groups"][group]) for group in groups]
+            for name, entry in variants.items()
+        ],
+    )
+    if summary["trend"]:
+        lines += ["", "Slopes, points a unit:", ""]
+        lines += _table(["factor", "slope"], [[name, _span(fit, sign=True)] for name, fit in summary["trend"].items()])
+    lines += ["", "By task:", ""]
+    lines += _table(
+        ["task", *variants],
+        [
+            [task, *(_span(entry["tasks"][task]) for entry in variants.values())]
+            for task in variants[reference]["tasks"]
+        ],
+    )
+    lines += ["", "Corrected scores in points of 100; 95 % intervals over rows and seeds.", ""]
+    lines += [f"- {note}" for note in notes]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return ["| " + " | ".join(row) + " |" for row in (head, ["---"] + ["---:"] * (len(head) - 1), *rows)]
+
+
+def _span(entry: Mapping[str, float] | None, sign: bool = False) -> str:
+    if entry is None:
+        return ""
+    value, low, high = (100 * entry[name] for name in ("value", "low", "high"))
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]" if sign else f"{value:.1f} [{low:.1f}, {high:.1f}]"

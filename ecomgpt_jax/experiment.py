@@ -1,0 +1,107 @@
+"""What an experiment is: variants of one configuration, each trained with several seeds from one shared start.
+
+`configs/ablations.py` declares experiments, `ablate` runs them. A cell (variant, seed) is one run of the `train`
+command, and its overrides are written as on the command line, so that every cell can be repeated by hand.
+"""
+
+import dataclasses
+import re
+
+from ecomgpt_jax.config import Config, field_paths, nearest
+from ecomgpt_jax.errors import ConfigError
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One condition of an experiment.
+
+    Attributes:
+      name: names the cells' folders and the row of the table; lower case, digits, `_`, `.` and `-`.
+      overrides: config fields that set it apart, each "a.b=value".
+      config: its own config file with argument, where it differs from the experiment's (another model size).
+      start: its own start, likewise; "" = the experiment's.
+      factors: what is varied, as numbers on the scale in which a trend is a straight line, by name.
+    """
+
+    name: str
+    overrides: tuple[str, ...] = ()
+    config: str = ""
+    start: str = ""
+    factors: tuple[tuple[str, float], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A grid of runs that answers one question.
+
+    Attributes:
+      name: names the experiment in its results.
+      question: what it asks, one sentence.
+      config: config file, with argument, of every cell.
+      variants: the conditions; the first is the one that others are compared with.
+      seeds: a run each; the seed decides sampling and wording of the data.
+      start: config file, with argument, of the run whose weights all cells start from; trained once and shared.
+      overrides: config fields that every cell sets, each "a.b=value".
+      limit: evaluation rows a task; 0 = all.
+      caveats: what a reader has to know before the figures.
+    """
+
+    name: str
+    question: str
+    config: str
+    variants: tuple[Variant, ...]
+    seeds: tuple[int, ...] = (0, 1, 2)
+    start: str = ""
+    overrides: tuple[str, ...] = ()
+    limit: int = 0
+    caveats: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One run of an experiment: `folder` is unique, `start` names the run it starts from ("" = fresh weights)."""
+
+    variant: str
+    seed: int
+    folder: str
+    config: str
+    start: str
+    overrides: tuple[str, ...]
+
+
+def cells(experiment: Experiment) -> list[Cell]:
+    """Returns the runs, seed by seed, so that an experiment cut short still has every variant.
+
+    Raises:
+      ConfigError: a name is unfit for a folder or there twice, an override is no field, or there is nothing to run.
+    """
+    names = [variant.name for variant in experiment.variants]
+    if not names or not experiment.seeds:
+        raise ConfigError(f"experiment {experiment.name}: needs at least one variant and one seed")
+    if len(set(experiment.seeds)) < len(experiment.seeds):
+        raise ConfigError(f"experiment {experiment.name}: a seed is there twice in {experiment.seeds}")
+    known = list(field_paths(Config()))
+    for variant in experiment.variants:
+        if not _NAME.fullmatch(variant.name) or names.count(variant.name) > 1:
+            raise ConfigError(f"experiment {experiment.name}: variant {variant.name!r} is no name, or is there twice")
+        for override in (*experiment.overrides, *variant.overrides):
+            field, equals, _ = override.partition("=")
+            if not equals or field not in known:
+                raise ConfigError(
+                    f"experiment {experiment.name}, variant {variant.name}: {override!r} is no <field>=<value>"
+                    + nearest(field, known)
+                )
+    return [
+        Cell(
+            variant=variant.name,
+            seed=seed,
+            folder=f"{variant.name}-seed{seed}",
+            config=variant.config or experiment.config,
+            start=variant.start or experiment.start,
+            overrides=(*experiment.overrides, *variant.overrides, f"data.seed={seed}", f"train.seed={seed}"),
+        )
+        for seed in experiment.seeds
+        for variant in experiment.variants
+    ]

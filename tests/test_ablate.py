@@ -1,0 +1,138 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny_tasks
+
+ROOT = Path(__file__).parent.parent
+EXPERIMENT = """
+from ecomgpt_jax.experiment import Experiment, Variant
+
+
+def get_config(arg="whole"):
+    variants = (
+        Variant("all", ("data.num_tasks=8",), factors=(("log2 tasks", 3.0),)),
+        Variant("half", ("data.num_tasks=4",), factors=(("log2 tasks", 2.0),)),
+    )
+    if arg == "wrong":
+        variants = (Variant("all", ("data.num_tasks=900",)),)
+    return Experiment(
+        name="tiny", question="Do more tasks help?", config="{config}", start="{config}:start", variants=variants,
+        seeds=(0,), overrides=("train.max_steps=3",) if arg != "long" else ("train.max_steps=100000",
+        "train.epochs=2000", "train.save_every=5"), limit=2, caveats=("Far too small.",),
+    )
+"""
+# What the cells train: the demo, shrunk until a cell takes seconds.
+CONFIG = """
+from configs import demo
+
+
+def get_config(arg=""):
+    config = demo.get_config()
+    config.data.tasks = ()
+    config.data.cache_dir = "{cache}"
+    config.data.synthetic_records, config.data.instances_per_task, config.data.tokenizer_vocab = 60, 2, 600
+    config.model.embed, config.model.layers, config.model.heads = 32, 1, 2
+    config.train.rows_per_device, config.train.max_steps, config.train.log_every = 1, 2, 1
+    return config
+"""
+
+
+def ablate(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ecomgpt_jax.ablate", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env=settings(environment), capture_output=True, text=True, check=False)
+
+
+def settings(environment: dict[str, str]) -> dict[str, str]:
+    left_out = ("ECOMGPT_EVAL", "ECOMGPT_SOURCES", "XLA_FLAGS")
+    return {**{key: value for key, value in os.environ.items() if key not in left_out}, **environment}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("ablate")
+    tiny_tasks.write_tiny_tasks(root / "tasks")
+    cell = root / "cell.py"
+    cell.write_text(CONFIG.replace("{cache}", str(root / "cache")))
+    (root / "experiment.py").write_text(EXPERIMENT.replace("{config}", str(cell)))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ((), 2, "--config is missing or no experiment"),
+        (("--config=configs/demo.py",), 2, "no experiment"),
+        (("--config={experiment}",), 2, "--out is missing"),
+        (("--config={experiment}", "--out={out}", "--seeds=a"), 2, "--seeds=a"),
+        (("--config={experiment}", "--out={out}"), 66, "ECOMGPT_EVAL"),
+    ],
+)
+def test_what_is_missing_is_said_in_one_line(world: Path, arguments: tuple, code: int, words: str) -> None:
+    names = {"experiment": str(world / "experiment.py"), "out": str(world / "refused")}
+    result = ablate(*(argument.format(**names) for argument in arguments))
+    assert result.returncode == code, result.stderr
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (world / "refused").exists()
+
+
+@pytest.mark.slow
+def test_an_experiment_runs_to_its_table_and_is_not_run_again(world: Path) -> None:
+    arguments = (f"--config={world / 'experiment.py'}", f"--out={world / 'out'}", f"--tasks={world / 'tasks'}")
+    result = ablate(*arguments)
+    assert result.returncode == 0, result.stderr
+    results = json.loads((world / "out/results.json").read_text())
+    assert [run["variant"] for run in results["runs"]] == ["all", "half", "start cell-start"]
+    assert set(results["variants"]["half"]["tasks"]) == set(results["rows"])
+    assert results["trend"]["log2 tasks"]["low"] <= results["trend"]["log2 tasks"]["value"]
+    assert max(results["rows"].values()) == 2
+    assert "- Far too small." in (world / "out/table.md").read_text()
+    assert (world / "out/figure.png").stat().st_size > 1000
+    config = json.loads((world / "out/cells/half-seed0/run/config.json").read_text())
+    assert config["data"]["num_tasks"] == 4
+    assert config["model"]["init_from"] == str(world / "out/starts/cell-start/run")
+    logs = [path.read_text() for path in (world / "out").rglob("log.txt")]
+    again = ablate(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert [path.read_text() for path in (world / "out").rglob("log.txt")] == logs
+    other = ablate(*arguments, "--limit=1")
+    assert other.returncode == 2
+    assert "other settings" in other.stderr
+
+
+@pytest.mark.slow
+def test_a_cell_that_fails_stops_it_with_the_cells_own_line(world: Path) -> None:
+    arguments = (f"--config={world / 'experiment.py'}:wrong", f"--out={world / 'wrong'}", f"--tasks={world / 'tasks'}")
+    result = ablate(*arguments)
+    assert result.returncode == 2
+    assert "data.num_tasks=900" in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_told_to_stop_it_ends_its_child_and_goes_on_later(world: Path) -> None:
+    out = world / "stopped"
+    command = [
+        sys.executable, "-m", "ecomgpt_jax.ablate", f"--config={world / 'experiment.py'}:long", f"--out={out}",
+        f"--tasks={world / 'tasks'}",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, cwd=ROOT, env=settings({}), stderr=subprocess.PIPE, text=True)
+    metrics = out / "cells/all-seed0/run/metrics.jsonl"
+    deadline = time.monotonic() + 240
+    while not metrics.is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert metrics.is_file()
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert "start the same command again" in errors
+    size = metrics.stat().st_size
+    time.sleep(1)
+    assert metrics.stat().st_size == size  # nobody goes on writing
+    assert not (out / "cells/all-seed0/cost.json").exists()
+    assert (out / "starts/cell-start/cost.json").is_file()
