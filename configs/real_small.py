@@ -15,6 +15,8 @@ def get_config() -> Config:
     config = Config(name="real_small")
     config.model.size, config.model.embed, config.model.layers, config.model.heads = "custom", 256, 4, 8
     config.model.vocab_size = 0
+    config.model.initializer_range = 0.06
+    config.model.head_chunk = 512
     config.model.compute_dtype = "float32"
     config.data.mixture = "real"
     config.data.sources = (
@@ -27,10 +29,11 @@ def get_config() -> Config:
     config.data.length = 512
     config.data.tokenizer_vocab = 12_288
     config.data.instances_per_task = 250
-    config.optimizer.learning_rate = 1e-3
+    config.optimizer.learning_rate = 3e-3
+    config.optimizer.b2 = 0.98
     config.optimizer.weight_decay = 0.1
     config.train.epochs = 1
-    config.train.rows_per_device = 16
+    config.train.rows_per_device = 8
     config.train.accumulation = 1
-    config.train.save_every = 50
+    config.train.save_every = 100
     return config
