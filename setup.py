@@ -41,6 +41,14 @@ setuptools.setup(
         "tpu": ["jax[tpu]>=0.10.2,<0.13"],
         "cuda": ["jax[cuda12]>=0.10.2,<0.13"],
         "torch": ["torch>=2.6"],  # the peer that tests and benchmarks compare with
-        "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.12", "pytest-xdist>=3.6"],
+        "dev": [
+            "pytest>=8",
+            "hypothesis>=6.100",
+            "ruff>=0.12",
+            "pytest-xdist>=3.6",
+            "selenium>=4.20",  # reports and sheets opened in a real browser
+            "seqeval>=1.2.2",  # peer of the entity scores
+            "sacrebleu>=2.5",  # peer of chrF
+        ],
     },
 )

@@ -25,6 +25,7 @@ _TASKS = flags.DEFINE_string("tasks", "", "folder of tasks with the gold answers
 _OUT = flags.DEFINE_string("out", "", "file to write: .md, .html, or JSON")
 _SEED = flags.DEFINE_integer("seed", 0, "seed of the resampling", lower_bound=0)
 _TITLE = "Comparison"
+_ADVICE = "evaluate both with the same settings and tasks"
 
 
 def main(arguments: list[str]) -> None:
@@ -37,11 +38,12 @@ def main(arguments: list[str]) -> None:
     folders = [Path(argument) for argument in arguments]
     scores = [_read_scores(folder) for folder in folders]
     rows = _rows(folders, scores)
-    parts = {task.name: build_prompts(task, rows[task.name]) for task in load_tasks(tasks_dir, sorted(rows))}
+    protocol = _same_settings(folders, scores)
+    parts = {task.name: build_prompts(task, rows[task.name], protocol) for task in load_tasks(tasks_dir, sorted(rows))}
     for name, part in parts.items():
         if len(part.rows) != rows[name]:
             raise DataError(f"task {name}: {rows[name]} rows were evaluated, and {tasks_dir} has {len(part.rows)}")
-    notes = _check_protocols(folders, scores, parts)
+    _check_prompts(folders, scores, parts, tasks_dir)
     a, b = (set(score["tasks"]) for score in scores)
     shared = [part for name, part in parts.items() if name in a & b]
     predictions = [
@@ -52,7 +54,7 @@ def main(arguments: list[str]) -> None:
         for folder in folders
     ]
     left_out = {name: "only in A" if name in a else "only in B" for name in sorted(a ^ b)}
-    notes += [f"Not compared: {name} ({why})." for name, why in left_out.items()]
+    notes = [f"Not compared: {name} ({why})." for name, why in left_out.items()]
     result = {
         "a_folder": str(folders[0]),
         "b_folder": str(folders[1]),
@@ -96,28 +98,36 @@ def _rows(folders: list[Path], scores: list[dict[str, Any]]) -> dict[str, int]:
     return {name: entry["rows"] for name, entry in {**a, **b}.items()}
 
 
-def _check_protocols(folders: list[Path], scores: list[dict[str, Any]], parts: Mapping[str, TaskPrompts]) -> list[str]:
-    """Raises DataError unless both saw the same prompts under the same settings; returns notes for the report.
+def _settings(score: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in score["protocol"].items() if key != "sha256"}
 
-    The sha256 covers all tasks of an evaluation. Where one has more tasks than the other the two hashes must differ, so
-    there each must be the hash of the prompts that `--tasks` gives.
-    """
-    hashes = [score["protocol"]["sha256"] for score in scores]
-    settings = [{k: v for k, v in score["protocol"].items() if k != "sha256"} for score in scores]
-    advice = "evaluate both with the same settings and tasks"
+
+def _same_settings(folders: list[Path], scores: list[dict[str, Any]]) -> str:
+    """Returns the name of the protocol of both; raises DataError where a setting differs."""
+    settings = [_settings(score) for score in scores]
     for key in sorted(settings[0].keys() | settings[1].keys()):
         a, b = (setting.get(key) for setting in settings)
         if a != b:
-            raise DataError(f"{folders[0]} and {folders[1]} differ in protocol: {key} {a!r} and {b!r}; {advice}")
-    known = [
-        digest(setting, [parts[name] for name in score["tasks"]]) == sha
-        for setting, score, sha in zip(settings, scores, hashes, strict=True)
-    ]
-    if hashes[0] != hashes[1] and not all(known):
-        raise DataError(f"{folders[0]} and {folders[1]} differ in protocol: sha256 of the prompts; {advice}")
-    if all(known):
-        return []
-    return ["Caution: the rows of --tasks do not give the sha256 of the evaluations; the gold answers may be others."]
+            raise DataError(f"{folders[0]} and {folders[1]} differ in protocol: {key} {a!r} and {b!r}; {_ADVICE}")
+    return str(settings[0].get("name"))
+
+
+def _check_prompts(
+    folders: list[Path], scores: list[dict[str, Any]], parts: Mapping[str, TaskPrompts], tasks_dir: str
+) -> None:
+    """Raises DataError unless both saw the very prompts and gold answers that `--tasks` gives.
+
+    The sha256 covers all tasks of an evaluation, so that of each folder is taken anew over the tasks it has.
+    """
+    a, b = scores
+    if a["tasks"].keys() == b["tasks"].keys() and a["protocol"]["sha256"] != b["protocol"]["sha256"]:
+        raise DataError(f"{folders[0]} and {folders[1]} differ in protocol: sha256 of the prompts; {_ADVICE}")
+    for folder, score in zip(folders, scores, strict=True):
+        if digest(_settings(score), [parts[name] for name in score["tasks"]]) != score["protocol"]["sha256"]:
+            raise DataError(
+                f"{folder}: was evaluated on other prompts or gold answers than those of {tasks_dir} "
+                "(sha256 of the protocol); give the folder it was evaluated on with --tasks"
+            )
 
 
 def _write(path: Path, result: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ is refused with the nearest name, in a file and on the command line alike. Defau
 
 import dataclasses
 import difflib
+import re
 import typing
 
 from ecomgpt_jax.errors import ConfigError
@@ -19,6 +20,8 @@ MODEL_SHAPES: dict[str, dict[str, int]] = {
     "3b": {"embed": 2560, "layers": 30, "heads": 32},
     "7b1": {"embed": 4096, "layers": 30, "heads": 32},
 }
+
+FROZEN = "greedy"  # the protocol of evaluation whose prompts never change
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
@@ -130,6 +133,8 @@ class EvalConfig(_Strict):
     max_prompt_tokens: int = 800  # longer prompts lose their beginning (the released protocol); each one is counted
     max_new_tokens: int = 164  # longest answer
     num_beams: int = 1  # beams of a prompt; 1 = greedy
+    protocol: str = FROZEN  # greedy (candidates are fixed) | released:SEED (drawn as the authors' code draws them)
+    every: int = 0  # steps between evaluations of a small slice during training; 0 = none
 
 
 @dataclasses.dataclass
@@ -163,6 +168,7 @@ _POSITIVE = (
 _NOT_NEGATIVE = (
     "model.vocab_size", "data.num_tasks", "data.instances_per_task", "optimizer.weight_decay",
     "optimizer.warmup_fraction", "optimizer.max_grad_norm", "train.max_steps", "eval.limit",
+    "eval.every",
 )  # fmt: skip
 
 
@@ -238,6 +244,8 @@ def resolve(config: Config) -> Config:
     for language in config.data.languages:
         if language not in ("en", "zh"):
             raise ConfigError(f"config: data.languages holds {language!r}; languages are en and zh")
+    if not re.fullmatch(rf"{FROZEN}|released:\d+", config.eval.protocol, re.ASCII):
+        raise ConfigError(f"config: eval.protocol={config.eval.protocol!r} is neither {FROZEN} nor released:SEED")
     if config.optimizer.warmup_fraction > 1:
         raise ConfigError(
             f"config: optimizer.warmup_fraction must be at most 1, not {config.optimizer.warmup_fraction}"

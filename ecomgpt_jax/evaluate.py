@@ -9,13 +9,12 @@ from pathlib import Path
 from absl import flags
 
 from ecomgpt_jax import cli
-from ecomgpt_jax.config import Config, EvalConfig, MeshConfig, resolve
+from ecomgpt_jax.config import FROZEN, Config, EvalConfig, resolve
 from ecomgpt_jax.data.tokenizer import check_vocabulary, load_tokenizer
 from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.evaluation.harness import evaluate_tasks
 from ecomgpt_jax.evaluation.protocol import find_tasks_dir
-from ecomgpt_jax.evaluation.report import MEASURES
-from ecomgpt_jax.evaluation.scores import average
+from ecomgpt_jax.evaluation.scores import MEASURES, average
 from ecomgpt_jax.instruct.task_folder import load_tasks
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training.checkpoint import load_checkpoint, tokenizer_directory, weights_fingerprint
@@ -27,6 +26,7 @@ _ONLY = flags.DEFINE_list("only", [], "names of the tasks to evaluate; default a
 _LIMIT = flags.DEFINE_integer("limit", 0, "only the first rows of each task; 0 = all", lower_bound=0)
 _BATCH = flags.DEFINE_integer("batch", EvalConfig.batch, "prompts decoded together", lower_bound=1)
 _MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", EvalConfig.max_new_tokens, "longest answer", lower_bound=1)
+_PROTOCOL = flags.DEFINE_string("protocol", FROZEN, "greedy: fixed candidates; released:SEED: drawn as the authors do")
 _NUM_BEAMS = flags.DEFINE_integer("num_beams", EvalConfig.num_beams, "beams; 1 = greedy", lower_bound=1)
 
 
@@ -39,12 +39,13 @@ def main(arguments: list[str]) -> None:
             raise ConfigError(f"--{flag.name} is missing; evaluate --checkpoint C --tasks DIR --out O")
     settings = EvalConfig(
         tasks_dir=_TASKS.value, limit=_LIMIT.value, batch=_BATCH.value, max_new_tokens=_MAX_NEW_TOKENS.value,
-        num_beams=_NUM_BEAMS.value,
+        num_beams=_NUM_BEAMS.value, protocol=_PROTOCOL.value,
     )  # fmt: skip
+    config = resolve(Config(eval=settings))
     tasks_dir = find_tasks_dir(settings)
     only = _ONLY.value or None
     load_tasks(tasks_dir, only)  # a wrong folder is told before minutes of loading
-    mesh = make_mesh(resolve(Config(mesh=MeshConfig())).mesh)
+    mesh = make_mesh(config.mesh)
     tokenizer = load_tokenizer(tokenizer_directory(_CHECKPOINT.value))
     params, model = load_checkpoint(_CHECKPOINT.value, mesh)
     check_vocabulary(tokenizer, model.vocab_size)

@@ -13,8 +13,8 @@ from pathlib import Path
 from absl import flags
 
 from ecomgpt_jax import cli
-from ecomgpt_jax.config import EvalConfig
-from ecomgpt_jax.errors import ConfigError, MissingInputError
+from ecomgpt_jax.config import FROZEN, EvalConfig
+from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
 from ecomgpt_jax.evaluation.judging_page import render_sheet
 from ecomgpt_jax.evaluation.page import render_markdown
 from ecomgpt_jax.evaluation.preference import (
@@ -27,7 +27,7 @@ from ecomgpt_jax.evaluation.preference import (
 )
 from ecomgpt_jax.evaluation.protocol import TaskPrompts, build_prompts, find_tasks_dir
 from ecomgpt_jax.evaluation.scores import read_predictions
-from ecomgpt_jax.files import read_json_lines, write_json, write_text
+from ecomgpt_jax.files import read_json, read_json_lines, write_json, write_text
 from ecomgpt_jax.instruct.task_folder import load_tasks
 
 _MAKE = flags.DEFINE_bool("make", False, "make sheets from the two folders given")
@@ -61,12 +61,15 @@ def _make(first: Path, second: Path) -> None:
     if (out / "key.json").exists():
         raise ConfigError(f"{out}: holds a study already; its sheets may be in use, so name another folder")
     folders = [_predictions(first), _predictions(second)]
+    protocols = [_protocol(first), _protocol(second)]
+    if protocols[0] != protocols[1]:
+        raise DataError(f"{first} and {second} answer other prompts: protocol {protocols[0]} and {protocols[1]}")
     tasks_dir = find_tasks_dir(EvalConfig(tasks_dir=_TASKS.value))
     parts: list[TaskPrompts] = []
     for task in load_tasks(tasks_dir):
         paths = [folder / f"{task.name}.jsonl" for folder in folders]
         if all(path.is_file() for path in paths):
-            parts.append(build_prompts(task, sum(1 for _ in read_json_lines(paths[0]))))
+            parts.append(build_prompts(task, sum(1 for _ in read_json_lines(paths[0])), protocols[0]))
         else:
             print(f"left out: {task.name} (not in both)")
     if not parts:
@@ -88,6 +91,13 @@ def _predictions(folder: Path) -> Path:
         raise MissingInputError(f"{folder}: no such folder of predictions")
     inner = folder / "predictions"
     return inner if inner.is_dir() else folder
+
+
+def _protocol(folder: Path) -> str:
+    """Returns the protocol that decides the candidates in the prompts; folders of mere predictions have the fixed."""
+    path = folder / "scores.json"
+    name = str(read_json(path)["protocol"]["name"]) if path.is_file() else FROZEN
+    return name if name.startswith("released:") else FROZEN
 
 
 def _read(paths: list[str]) -> None:

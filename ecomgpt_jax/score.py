@@ -12,8 +12,7 @@ from ecomgpt_jax import cli
 from ecomgpt_jax.config import EvalConfig
 from ecomgpt_jax.errors import ConfigError, MissingInputError
 from ecomgpt_jax.evaluation.protocol import build_prompts, describe_predictions, find_tasks_dir
-from ecomgpt_jax.evaluation.report import MEASURES
-from ecomgpt_jax.evaluation.scores import average, read_predictions, score_task
+from ecomgpt_jax.evaluation.scores import MEASURES, average, averages, read_predictions, score_task
 from ecomgpt_jax.files import write_json
 from ecomgpt_jax.instruct.task_folder import load_tasks
 
@@ -48,7 +47,7 @@ def main(arguments: list[str]) -> None:
     for task in tasks:
         if task not in found:
             print(f"not scored: {task.name} (no {task.name}.jsonl)")
-    write_json(_OUT.value, {"tasks": entries, "protocol": describe_predictions(parts)})
+    write_json(_OUT.value, {"tasks": entries, "averages": averages(entries), "protocol": describe_predictions(parts)})
 
 
 def _line(entry: dict) -> str:

@@ -84,14 +84,22 @@ def test_tasks_of_only_one_are_named(world: Path) -> None:
     assert f"Not compared: {TOPIC} (only in A)." in done.stdout
 
 
-def test_other_gold_rows_are_told(world: Path) -> None:
+def other_gold(world: Path) -> None:
     path = world / "tasks" / "Shop" / "tasks" / TOPIC / "test.json"
     path.write_text(path.read_text(encoding="utf-8").replace("Cheap!", "Cheap?"), encoding="utf-8")
-    done = compare(world / "a", world / "b", "--tasks", world / "tasks", "--out", world / "c.json")
-    assert done.returncode == 0
-    assert "Caution: the rows of --tasks" in done.stdout
-    # With unlike sets of tasks nothing else shows that both saw the same prompts.
-    assert compare(world / "a", world / "short", "--tasks", world / "tasks", "--out", world / "d.json").returncode == 65
+
+
+def test_drawn_candidates_are_drawn_again(world: Path) -> None:
+    parts = {
+        seed: [build_prompts(task, protocol=f"released:{seed}") for task in load_tasks(world / "tasks")]
+        for seed in (1, 2)
+    }
+    for name, seed in (("r1", 1), ("again", 1), ("r2", 2)):
+        write_evaluation(world / name, parts[seed], settings=EvalConfig(protocol=f"released:{seed}"))
+    out = ("--tasks", world / "tasks", "--out", world / "c.json")
+    assert compare(world / "r1", world / "again", *out).returncode == 0
+    done = compare(world / "r1", world / "r2", *out)
+    assert (done.returncode, "name 'released:1' and 'released:2'" in done.stderr) == (65, True)
 
 
 def drop_index(world: Path) -> None:
@@ -121,6 +129,8 @@ def other_prompts(world: Path) -> None:
         (drop_index, "b", 65, "first missing index is 0"),
         (spoil_scores, "b", 65, "sha256"),
         (other_prompts, "b", 65, "sha256 of the prompts"),
+        (other_gold, "b", 65, "a: was evaluated on other prompts or gold answers than those of"),
+        (other_gold, "short", 65, "a: was evaluated on other prompts or gold answers than those of"),
     ],
 )
 def test_bad_input_is_one_line_and_an_exit_code(

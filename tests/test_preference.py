@@ -45,6 +45,18 @@ def judge(world: Path, annotator: str) -> Path:
     return path
 
 
+def test_the_prompts_are_those_that_were_answered(world: Path) -> None:
+    def protocol(name: str) -> None:
+        (world / "a" / "scores.json").write_text(json.dumps({"protocol": {"name": name}}))
+
+    protocol("released:5")
+    done = make(world)
+    assert (done.returncode, done.stderr.count("\n")) == (65, 1)
+    assert "protocol released:5 and greedy" in done.stderr
+    protocol("beam4")
+    assert make(world).returncode == 0
+
+
 def test_sheets_are_made_judged_and_read(world: Path) -> None:
     made = make(world)
     assert (made.returncode, made.stderr) == (0, "")

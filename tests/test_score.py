@@ -35,7 +35,7 @@ def test_scores_are_written_and_missing_files_named(world: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "not scored: EN-Shop-CLS-topic (no EN-Shop-CLS-topic.jsonl)" in done.stdout
     scores = json.loads((world / "o" / "s.json").read_text(encoding="utf-8"))
-    assert set(scores) == {"tasks", "protocol"}
+    assert set(scores) == {"tasks", "averages", "protocol"}
     assert len(scores["tasks"]) == 5
     for entry in scores["tasks"].values():
         assert set(entry["official"]) == {"micro-f1", "macro-f1", "rouge-l-f1"}

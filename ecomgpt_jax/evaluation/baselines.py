@@ -12,8 +12,10 @@ COPIED = 60
 _PIECES = re.compile(r"\n|, |#;#|[.?!;] |[。！？；，]")
 
 
-def baseline_predictions(task: TaskFolder, rows: Sequence[TaskRow]) -> dict[str, list[str]]:
-    """Returns the predictions of each baseline, one a row.
+def baseline_predictions(
+    task: TaskFolder, rows: Sequence[TaskRow], shown: Sequence[Sequence[str]] | None = None
+) -> dict[str, list[str]]:
+    """Returns the predictions of each baseline, one a row; `shown` are the candidates of each, None the fixed ones.
 
     Returns:
       majority: the most frequent gold answer of these very rows (the first of equals), so it is an upper bound of what
@@ -24,16 +26,18 @@ def baseline_predictions(task: TaskFolder, rows: Sequence[TaskRow]) -> dict[str,
     """
     (majority, _), *_ = Counter(gold_answer(task, row) for row in rows).most_common(1)
     rng = random.Random(0)
+    if shown is None:
+        shown = [candidates(task, index, row) for index, row in enumerate(rows)]
     return {
         "majority": [majority] * len(rows),
-        "random": [_random_answer(task, index, row, rng) for index, row in enumerate(rows)],
+        "random": [_random_answer(task, labels, row, rng) for labels, row in zip(shown, rows, strict=True)],
         "copy": [row.sentences[:COPIED] for row in rows],
     }
 
 
-def _random_answer(task: TaskFolder, index: int, row: TaskRow, rng: random.Random) -> str:
-    if task.family == "CLS" and task.labels:
-        return rng.choice(candidates(task, index, row))
+def _random_answer(task: TaskFolder, labels: Sequence[str], row: TaskRow, rng: random.Random) -> str:
+    if task.family == "CLS" and labels:
+        return rng.choice(labels)
     pieces = [piece.strip() for piece in _PIECES.split(row.sentences) if piece.strip()] or [row.sentences]
     if task.family == "NER":
         return format_entities(task, [(rng.choice(task.labels), rng.choice(pieces))])

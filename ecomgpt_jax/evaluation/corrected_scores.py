@@ -4,7 +4,7 @@ What they put right: Chinese counts by character, not by white space; a repeated
 stop costs nothing; a correct one-character answer counts; macro-F1 is a mean over classes; a model that ignores the
 format is seen.
 
-Every task has `score`, a ratio of two sums over rows, with a 95 % interval from resampling the rows:
+Every score has a 95 % interval from resampling the rows. Every task has `score`, a ratio of two sums over rows:
   CLS, Extract, Condition_Extract, NER: micro-F1 = 2 * sum(hits) / sum(parts predicted + parts of the gold answer);
   Generate: ROUGE-L over tokens, mean over rows, F = 2 * LCS / (tokens predicted + tokens of the gold answer).
 Parts are a bag of labels for CLS, a set of terms for the Extract families, a set of (type, term) for NER; a token is a
@@ -13,7 +13,7 @@ Chinese character or a word. A ratio whose denominator is 0 is 1: there was noth
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -25,9 +25,12 @@ CHRF_ORDER, CHRF_BETA = 6, 2.0
 _CHINESE = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _TOKEN = re.compile(f"[{_CHINESE}]|[^\\W{_CHINESE}]+")
 Bag = Counter[tuple[str, str]]
+Shown = Sequence[Sequence[str]] | None
 
 
-def corrected_scores(task: TaskFolder, rows: Sequence[TaskRow], predictions: Sequence[str]) -> dict[str, float]:
+def corrected_scores(
+    task: TaskFolder, rows: Sequence[TaskRow], predictions: Sequence[str], shown: Shown = None
+) -> dict[str, float]:
     """Returns the corrected scores of one prediction a row, each in [0, 1].
 
     Returns:
@@ -36,23 +39,62 @@ def corrected_scores(task: TaskFolder, rows: Sequence[TaskRow], predictions: Seq
       occur in gold answers; `token-f1`, the mean F1 over bags of tokens (Extract, Condition_Extract); `rouge-l` and
       `chrf` (Generate). For CLS, `exact-match` is accuracy over label sets.
     """
-    ratios = score_rows(task, rows, predictions)
-    low, high = interval(ratios)
-    scores = {"score": _ratio(*ratios.sum(0)), "score-low": low, "score-high": high}
+    return summarise(row_statistics(task, rows, predictions, shown))
+
+
+def row_statistics(
+    task: TaskFolder, rows: Sequence[TaskRow], predictions: Sequence[str], shown: Shown = None
+) -> dict[str, np.ndarray]:
+    """Returns by name of score what it is made of, row by row, so that rows can be resampled.
+
+    A score is the mean over classes of numerator / denominator, each summed over rows. Only `macro-f1` has several.
+
+    Args:
+      task: decides how answers are read.
+      rows: the task's rows.
+      predictions: an answer for each.
+      shown: the candidates that each prompt named; None: those of the frozen protocol.
+
+    Returns:
+      {name: [rows, classes, 2] float64}.
+    """
+    if shown is None:
+        shown = [candidates(task, index, row) for index, row in enumerate(rows)]
     golds = [gold_answer(task, row) for row in rows]
     texts = list(zip(predictions, golds, strict=True))
-    scores["exact-match"] = _mean(exact_matches(task, rows, predictions))
+    found = {
+        "score": score_rows(task, rows, predictions)[:, None],
+        "exact-match": _means(exact_matches(task, rows, predictions)),
+    }
     if task.family == "Generate":
-        scores["rouge-l"] = scores["score"]
-        scores["chrf"] = _mean([chrf(text, gold) for text, gold in texts])
+        found["rouge-l"] = found["score"]
+        found["chrf"] = _means([chrf(text, gold) for text, gold in texts])
+    elif task.family in ("CLS", "NER"):
+        hits, said, gold = np.moveaxis(_class_counts(task, texts)[1], -1, 0)
+        found["macro-f1"] = np.stack([2 * hits, said + gold], axis=-1)
     else:
-        pairs = [(parts(task, text), parts(task, gold)) for text, gold in texts]
-        if task.family in ("CLS", "NER"):
-            scores["macro-f1"] = _macro_f1(pairs, 0 if task.family == "NER" else 1)
-        else:
-            scores["token-f1"] = _mean([token_f1(text, gold) for text, gold in texts])
-    wrong = [format_error(task, index, row, predictions[index]) for index, row in enumerate(rows)]
-    return {**scores, "format-error-rate": _mean(wrong)}
+        found["token-f1"] = _means([token_f1(text, gold) for text, gold in texts])
+    wrong = [format_error(task, row, text, labels) for row, text, labels in zip(rows, predictions, shown, strict=True)]
+    return {**found, "format-error-rate": _means(wrong)}
+
+
+def summarise(statistics: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Returns the scores of `row_statistics`, and `score-low` and `score-high`, the interval of `score`."""
+    scores = {name: float(_value(ratios.sum(0))) for name, ratios in statistics.items()}
+    low, high = interval(statistics["score"])
+    return {"score": scores.pop("score"), "score-low": low, "score-high": high, **scores}
+
+
+def class_scores(
+    task: TaskFolder, rows: Sequence[TaskRow], predictions: Sequence[str]
+) -> dict[str, dict[str, float | int]]:
+    """Returns {class: {"f1", "gold", "said", "right"}} for the labels (CLS) or types (NER) of the gold answers."""
+    texts = [(text, gold_answer(task, row)) for row, text in zip(rows, predictions, strict=True)]
+    names, counts = _class_counts(task, texts)
+    return {
+        name: {"f1": _ratio(2 * hits, said + gold), "gold": int(gold), "said": int(said), "right": int(hits)}
+        for name, (hits, said, gold) in zip(names, counts.sum(0), strict=True)
+    }
 
 
 def score_rows(task: TaskFolder, rows: Sequence[TaskRow], predictions: Sequence[str]) -> np.ndarray:
@@ -77,11 +119,14 @@ def exact_matches(task: TaskFolder, rows: Sequence[TaskRow], predictions: Sequen
 
 
 def interval(ratios: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """Returns the 95 % percentile bootstrap interval of `sum(ratios[:, 0]) / sum(ratios[:, 1])`, rows resampled."""
+    """Returns the 95 % percentile bootstrap interval of a score of `row_statistics`, rows resampled.
+
+    `ratios` is [rows, classes, 2], or [rows, 2] where there is one class. A class that a resample has no row of is left
+    out of its mean.
+    """
     rows = len(ratios)
     weights = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=RESAMPLES)
-    above, below = (weights @ ratios).T
-    values = np.divide(above, below, out=np.ones(RESAMPLES), where=below > 0)
+    values = _value((weights @ ratios.reshape(rows, -1)).reshape(RESAMPLES, -1, 2))
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
 
@@ -92,24 +137,31 @@ def parts(task: TaskFolder, answer: str) -> Bag:
     Blank parts and NER's "None" are no parts. Each part is stripped and loses one final full stop. Only a CLS label
     counts as often as it is said.
     """
-    found: list[tuple[str, str]] = []
-    if task.family == "NER":
-        for line in answer.splitlines():
-            kind, _, terms = line.partition(":")
-            found += [(kind.strip(), _tidy(term)) for term in terms.split(task.separator)]
-        found = [part for part in found if part[1] != "None"]
-    else:
-        found = [("", _tidy(part)) for part in answer.split(task.separator)]
-    bag = Counter(part for part in found if part[1])
+    bag = Counter(part for part, _ in located_parts(task, answer))
     return bag if task.family == "CLS" else Counter(set(bag))
 
 
-def format_error(task: TaskFolder, index: int, row: TaskRow, answer: str) -> bool:
+def located_parts(task: TaskFolder, answer: str) -> list[tuple[tuple[str, str], int]]:
+    """Returns each part of an answer, as in `parts`, and where in the answer its term begins."""
+    found, line_start, typed = [], 0, task.family == "NER"
+    for line in answer.splitlines(keepends=True) if typed else [answer]:
+        kind, colon, terms = line.partition(":") if typed else ("", "", line)
+        start = line_start + len(kind) + len(colon)
+        for term in terms.split(task.separator):
+            tidy = _tidy(term)
+            if tidy and not (typed and tidy == "None"):
+                found.append(((kind.strip(), tidy), start + len(term) - len(term.lstrip())))
+            start += len(term) + len(task.separator)
+        line_start += len(line)
+    return found
+
+
+def format_error(task: TaskFolder, row: TaskRow, answer: str, shown: Sequence[str]) -> bool:
     """Says whether an answer breaks its task's format.
 
-    Blank is always an error. CLS: a label that is no candidate of row `index`, or one said twice. NER: a line that is
-    not "Type: terms" with a type of the task, or a type said twice. Extract, Condition_Extract: a term that is not in
-    the input ("None" says that there is none).
+    Blank is always an error. CLS: a label that is none of the candidates `shown`, or one said twice. NER: a line that
+    is not "Type: terms" with a type of the task, or a type said twice. Extract, Condition_Extract: a term that is not
+    in the input ("None" says that there is none).
     """
     if not answer.strip():
         return True
@@ -121,14 +173,19 @@ def format_error(task: TaskFolder, index: int, row: TaskRow, answer: str) -> boo
         return False
     said = parts(task, answer)
     if task.family == "CLS":
-        shown = {_tidy(label) for label in candidates(task, index, row)}
-        return not said or any(count > 1 or (shown and label not in shown) for (_, label), count in said.items())
+        labels = {_tidy(label) for label in shown}
+        return not said or any(count > 1 or (labels and label not in labels) for (_, label), count in said.items())
     return not said or any(term not in row.sentences and term != "None" for _, term in said)
 
 
 def tokens(text: str) -> list[str]:
     """Returns Chinese characters and words (runs of letters and digits), lower-cased, punctuation left out."""
-    return _TOKEN.findall(text.lower())
+    return [token for token, _ in located_tokens(text)]
+
+
+def located_tokens(text: str) -> list[tuple[str, int]]:
+    """Returns each of `tokens` and where in the text it begins."""
+    return [(match[0].lower(), match.start()) for match in _TOKEN.finditer(text)]
 
 
 def token_f1(answer: str, gold: str) -> float:
@@ -162,15 +219,36 @@ def chrf(answer: str, gold: str) -> float:
     return (1 + weight) * p * r / (weight * p + r) if p and r else 0.0
 
 
-def _macro_f1(pairs: Sequence[tuple[Bag, Bag]], field: int) -> float:
-    """Returns the mean F1 over classes, a class being field `field` of a part."""
-    hits, sizes, classes = Counter(), Counter(), set()
-    for predicted, gold in pairs:
-        classes.update(part[field] for part in gold)
-        for counts, bag in ((hits, predicted & gold), (sizes, predicted), (sizes, gold)):
+def _class_counts(task: TaskFolder, texts: Sequence[tuple[str, str]]) -> tuple[list[str], np.ndarray]:
+    """Returns the classes of the gold answers, and by row and class parts right, said and wanted, [rows, classes, 3].
+
+    `texts` are pairs of an answer and its gold answer. A class is a label (CLS) or a type (NER).
+    """
+    field = 0 if task.family == "NER" else 1
+    pairs = [(parts(task, text), parts(task, gold)) for text, gold in texts]
+    names = sorted({part[field] for _, gold in pairs for part in gold})
+    places = {name: place for place, name in enumerate(names)}
+    counts = np.zeros((len(pairs), len(names), 3))
+    for row, (said, gold) in zip(counts, pairs, strict=True):
+        for column, bag in enumerate((said & gold, said, gold)):
             for part, count in bag.items():
-                counts[part[field]] += count
-    return _mean([2 * hits[name] / sizes[name] for name in sorted(classes)]) if classes else 1.0
+                if part[field] in places:
+                    row[places[part[field]], column] += count
+    return names, counts
+
+
+def _value(sums: np.ndarray) -> np.ndarray:
+    """Returns the mean ratio of sums [..., classes, 2] over the classes that occur; 1 where none does."""
+    above, below = sums[..., 0], sums[..., 1]
+    occurs = below > 0
+    ratios = np.divide(above, below, out=np.zeros(above.shape), where=occurs)
+    count = occurs.sum(-1)
+    return np.where(count, ratios.sum(-1) / np.maximum(count, 1), 1.0)
+
+
+def _means(values: Sequence[float]) -> np.ndarray:
+    """Returns a mean over rows as ratios, [rows, 1, 2]."""
+    return np.stack([np.asarray(values, float), np.ones(len(values))], axis=-1)[:, None]
 
 
 def _tidy(text: str) -> str:

@@ -1,7 +1,7 @@
 """From parameters to `scores.json` and a report: prompts, decoding, prediction files, scores."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,15 @@ import jax
 from ecomgpt_jax.config import EvalConfig, ModelConfig
 from ecomgpt_jax.data.tokenizer import Tokenizer
 from ecomgpt_jax.decoding.resumable import decode_prompts
-from ecomgpt_jax.evaluation.protocol import TaskPrompts, build_prompts, describe, find_tasks_dir, prompt_tokens
+from ecomgpt_jax.evaluation.protocol import build_prompts, describe, find_tasks_dir, prompt_tokens
 from ecomgpt_jax.evaluation.report import write_report
-from ecomgpt_jax.evaluation.scores import score_task, write_predictions
+from ecomgpt_jax.evaluation.scores import averages, domain, score_task, write_predictions
 from ecomgpt_jax.files import write_json
 from ecomgpt_jax.instruct.task_folder import load_tasks
 
 __all__ = ["evaluate_tasks", "find_tasks_dir"]
 
 ANSWERS = "answers.jsonl"  # the log of `decode_prompts`
-SAMPLES_A_TASK = 2
 
 
 def evaluate_tasks(
@@ -33,6 +32,7 @@ def evaluate_tasks(
     mesh: jax.sharding.Mesh | None = None,
     only: Iterable[str] | None = None,
     weights: str = "",
+    trained_on: Collection[str] = (),
 ) -> dict[str, Any]:
     """Decodes and scores every task of a folder.
 
@@ -50,12 +50,14 @@ def evaluate_tasks(
       only: names of the tasks to evaluate; None takes all.
       weights: what names these very weights. Where it is given, each answer is kept in `answers.jsonl` as soon as it is
         finished, and a run that starts again decodes only what is missing.
+      trained_on: names of the tasks that the model was trained on, to tell those held out from the others; empty where
+        nothing is known of it.
 
     Returns:
       The content of `scores.json`.
     """
     out_dir, writes = Path(out_dir), jax.process_index() == 0
-    tasks = [build_prompts(task, settings.limit) for task in load_tasks(tasks_dir, only)]
+    tasks = [build_prompts(task, settings.limit, settings.protocol) for task in load_tasks(tasks_dir, only)]
     encoded = [prompt_tokens(tokenizer, part.prompts, settings.max_prompt_tokens) for part in tasks]
     answers = iter(
         decode_prompts(
@@ -64,23 +66,18 @@ def evaluate_tasks(
             num_beams=settings.num_beams, mesh=mesh, log=out_dir / ANSWERS, weights=weights, title="evaluate",
         )
     )  # fmt: skip
-    entries, samples = {}, []
+    entries, said = {}, []
     for part, (_, cut) in zip(tasks, encoded, strict=True):
         tokens = list(islice(answers, len(part.rows)))
         texts = [tokenizer.decode(ids) for ids in tokens]
         if writes:
             write_predictions(out_dir / "predictions" / f"{part.task.name}.jsonl", texts)
         full = sum(len(ids) >= settings.max_new_tokens for ids in tokens)
-        entries[part.task.name] = {**score_task(part, texts), "cut_prompts": sum(cut), "cut_answers": full}
-        samples += _samples(part, texts)
-    scores = {"tasks": entries, "protocol": describe(tasks, settings)}
+        known = {"domain": domain(part.task, trained_on)} if trained_on else {}
+        entries[part.task.name] = {**score_task(part, texts), **known, "cut_prompts": sum(cut), "cut_answers": full}
+        said.append((part, texts))
+    scores = {"tasks": entries, "averages": averages(entries), "protocol": describe(tasks, settings)}
     if writes:
         write_json(out_dir / "scores.json", scores)
-        write_report(out_dir, scores, samples=samples)
+        write_report(out_dir, scores, answers=said)
     return scores
-
-
-def _samples(part: TaskPrompts, texts: Sequence[str]) -> list[dict[str, str]]:
-    fields = ("task", "prompt", "gold", "prediction")
-    rows = zip(part.prompts[:SAMPLES_A_TASK], part.golds, texts, strict=False)
-    return [dict(zip(fields, (part.task.name, *row), strict=True)) for row in rows]

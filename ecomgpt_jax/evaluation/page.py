@@ -1,6 +1,7 @@
 """Sections of a report, and their two renderings: Markdown, and one HTML file that needs nothing from outside.
 
-Everything that comes in as text is escaped; only `Section.figure` is taken as markup, and `line_chart` makes it.
+Everything that comes in as text is escaped; only `Section.figure` is taken as markup, and the charts below make it. The
+page's policy lets no script run and loads nothing.
 """
 
 import dataclasses
@@ -10,9 +11,9 @@ from collections.abc import Sequence
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2433; --soft: #667085; --line: #e4e7ec; --paper: #ffffff; --back: #f6f7f9;
-  --accent: #b4541a; --good: #0b7a4b; }
+  --accent: #b4541a; --good: #0b7a4b; --right: #cdefdc; --wrong: #fbd5d0; --missed: #fdebc4; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ef; --soft: #98a2b3; --line: #303846; --paper: #171c25;
-  --back: #10141b; --accent: #f0a063; --good: #54c690; } }
+  --back: #10141b; --accent: #f0a063; --good: #54c690; --right: #14553a; --wrong: #6d2620; --missed: #5d4410; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--back); color: var(--ink); line-height: 1.55;
   font-family: system-ui, -apple-system, "Segoe UI", Roboto, "PingFang SC", "Noto Sans CJK SC", sans-serif; }
@@ -34,11 +35,19 @@ tr.total td { border-top: 2px solid var(--line); font-weight: 600; }
 figure { margin: .5rem 0 0; } svg { width: 100%; height: auto; display: block; }
 svg text { fill: var(--soft); font-size: 12px; } svg .grid { stroke: var(--line); }
 svg .curve { fill: none; stroke: var(--accent); stroke-width: 2; stroke-linejoin: round; }
+svg .bar { fill: var(--accent); opacity: .55; } svg .whisker { stroke: var(--ink); stroke-width: 1.5; }
+svg .mark { stroke-width: 2.5; } svg .mark0 { stroke: var(--good); } svg .mark1 { stroke: var(--soft); }
+mark { color: inherit; border-radius: 3px; padding: 0 .1em; } mark.right { background: var(--right); }
+mark.wrong { background: var(--wrong); text-decoration: line-through; }
+mark.missed { background: var(--missed); text-decoration: underline dashed; }
 details { border-top: 1px solid var(--line); padding: .5rem 0; } summary { cursor: pointer; }
 dt { color: var(--soft); font-size: .8rem; margin-top: .5rem; } dd { margin: 0; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--back); border-radius: 6px; padding: .6rem .8rem;
   margin: .2rem 0; font-size: .82rem; max-height: 22rem; overflow-y: auto; }
 """
+
+# A text, or its pieces in order, each with how it is marked: "" (not at all), "right", "wrong" or "missed".
+Marked = str | Sequence[tuple[str, str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,21 +71,22 @@ class Table:
 class Section:
     """A part of a report: title, paragraphs, and any of a table, a figure (SVG markup) and folded examples.
 
-    Each example is a title and (name, text) pairs; examples are left out of the Markdown.
+    Each example is a title and (name, text) pairs, where pieces of the text may be marked; examples are left out of the
+    Markdown.
     """
 
     title: str
     text: Sequence[str] = ()
     table: Table | None = None
     figure: str = ""
-    examples: Sequence[tuple[str, Sequence[tuple[str, str]]]] = ()
+    examples: Sequence[tuple[str, Sequence[tuple[str, Marked]]]] = ()
 
 
 def render_markdown(title: str, sections: Sequence[Section]) -> str:
     """Returns the report as Markdown, without figures and examples."""
     lines = [f"# {_flat(title)}"]
     for section in sections:
-        if not (section.text or section.table):
+        if not section.table and (section.examples or not section.text):
             continue
         lines += ["", f"## {_flat(section.title)}"]
         for paragraph in section.text:
@@ -104,6 +114,7 @@ def render_html(title: str, sections: Sequence[Section]) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
         f"<title>{_escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
         f"<body>\n<main>\n<h1>{_escape(title)}</h1>\n{body}\n</main>\n</body>\n</html>\n"
     )
@@ -111,6 +122,13 @@ def render_html(title: str, sections: Sequence[Section]) -> str:
 
 def _escape(text: str) -> str:
     return html.escape(text.replace("\0", "\ufffd"))
+
+
+def _marked(text: Marked) -> str:
+    pieces = [(text, "")] if isinstance(text, str) else text
+    return "".join(
+        f'<mark class="{_escape(kind)}">{_escape(piece)}</mark>' if kind else _escape(piece) for piece, kind in pieces
+    )
 
 
 def _html_section(section: Section) -> str:
@@ -121,7 +139,7 @@ def _html_section(section: Section) -> str:
     if section.table:
         parts.append(_html_table(section.table))
     for summary, fields in section.examples:
-        shown = "".join(f"<dt>{_escape(name)}</dt><dd><pre>{_escape(text)}</pre></dd>" for name, text in fields)
+        shown = "".join(f"<dt>{_escape(name)}</dt><dd><pre>{_marked(text)}</pre></dd>" for name, text in fields)
         parts.append(f"<details><summary>{_escape(summary)}</summary><dl>{shown}</dl></details>")
     return "\n".join([*parts, "</section>"])
 
@@ -174,6 +192,55 @@ def line_chart(points: Sequence[tuple[float, float]], x_name: str, y_name: str) 
         f'<text x="{(left + width - right) / 2}" y="{height - 4}" text-anchor="middle">{_escape(x_name)}</text>'
         f'<text x="14" y="{(top + height - bottom) / 2}" text-anchor="middle" '
         f'transform="rotate(-90 14 {(top + height - bottom) / 2})">{_escape(y_name)}</text></svg>'
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Bar:
+    """A bar of a chart: its name, its value in [0, 1], its interval if there is one, and where its marks stand."""
+
+    name: str
+    value: float
+    interval: tuple[float, float] | None = None
+    marks: Sequence[float | None] = ()
+
+
+def bar_chart(bars: Sequence[Bar], x_name: str, mark_names: Sequence[str] = ()) -> str:
+    """Returns lying bars from 0 to 1 with whiskers and upright marks as inline SVG; at most two marks a bar."""
+    if not bars:
+        return ""
+    width, left, right, top, pitch = 900, 375, 56, 26, 26
+    bottom = top + pitch * len(bars)
+
+    def across(value: float) -> float:
+        return round(left + min(max(value, 0.0), 1.0) * (width - left - right), 1)
+
+    shapes = [
+        f'<line class="mark mark{index}" x1="{left + 160 * index}" x2="{left + 160 * index}" y1="4" y2="16"/>'
+        f'<text x="{left + 160 * index + 7}" y="14">{_escape(name)}</text>'
+        for index, name in enumerate(mark_names)
+    ]
+    for tick in range(0, 11, 2):
+        x = across(tick / 10)
+        shapes.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{top}" y2="{bottom}"/>')
+        shapes.append(f'<text x="{x}" y="{bottom + 16}" text-anchor="middle">{tick / 10:g}</text>')
+    for index, bar in enumerate(bars):
+        y, end = top + pitch * index + pitch / 2, across(bar.value)
+        shapes.append(f'<text x="{left - 8}" y="{y + 4}" text-anchor="end">{_escape(bar.name)}</text>')
+        shapes.append(f'<rect class="bar" x="{left}" y="{y - 8}" width="{round(end - left, 1)}" height="16"/>')
+        shapes.append(f'<text x="{width - right + 8}" y="{y + 4}">{bar.value:.3f}</text>')
+        if bar.interval:
+            low, high = map(across, bar.interval)
+            shapes.append(f'<line class="whisker" x1="{low}" x2="{high}" y1="{y}" y2="{y}"/>')
+            shapes += [f'<line class="whisker" x1="{x}" x2="{x}" y1="{y - 4}" y2="{y + 4}"/>' for x in (low, high)]
+        shapes += [
+            f'<line class="mark mark{number}" x1="{across(at)}" x2="{across(at)}" y1="{y - 10}" y2="{y + 10}"/>'
+            for number, at in enumerate(bar.marks)
+            if at is not None
+        ]
+    return (
+        f'<svg viewBox="0 0 {width} {bottom + 40}" role="img" aria-label="{_escape(x_name)}">{"".join(shapes)}'
+        f'<text x="{(left + width - right) / 2}" y="{bottom + 34}" text-anchor="middle">{_escape(x_name)}</text></svg>'
     )
 
 

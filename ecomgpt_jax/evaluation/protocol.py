@@ -1,21 +1,31 @@
-"""The frozen protocols `greedy` and `beam<K>`: which prompts a model sees, and the hash of what two runs share.
+"""The protocols: which prompts a model sees, and the hash of what two runs share.
 
-Prompts are the released ones (head, then the filled template); candidates are in a fixed order (see
-`instruct.task_folder.candidates`), because the released code draws them anew in every run. Prompts longer than
-`max_prompt_tokens` lose their beginning, the end with "### Response:" stays; each one is counted.
+Prompts are the released ones (head, then the filled template). In the frozen protocol, `greedy` (`beam<K>` with beams),
+candidates are fixed (see `instruct.task_folder.candidates`). The released code draws those of classification anew in
+every run; `released:SEED` draws as it does, so that its spread can be seen. Prompts longer than `max_prompt_tokens`
+lose their beginning, the end with "### Response:" stays; each one is counted.
 """
 
 import dataclasses
 import hashlib
 import json
 import os
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from ecomgpt_jax.config import EvalConfig
+from ecomgpt_jax.config import FROZEN, EvalConfig
 from ecomgpt_jax.errors import MissingInputError
 from ecomgpt_jax.instruct.instructions import render
-from ecomgpt_jax.instruct.task_folder import MAX_CANDIDATES, TaskFolder, TaskRow, read_rows, to_instruction
+from ecomgpt_jax.instruct.task_folder import (
+    MAX_CANDIDATES,
+    TaskFolder,
+    TaskRow,
+    candidates,
+    gold_labels,
+    read_rows,
+    to_instruction,
+)
 
 
 class Encoder(Protocol):
@@ -27,25 +37,57 @@ class Encoder(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class TaskPrompts:
-    """A task with the rows that are evaluated, and for each row its prompt and gold answer."""
+    """A task with the rows that are evaluated, and for each row its prompt, gold answer and candidates.
+
+    `shown` is None where the candidates are the fixed ones.
+    """
 
     task: TaskFolder
     rows: tuple[TaskRow, ...]
     prompts: tuple[str, ...]
     golds: tuple[str, ...]
+    shown: tuple[tuple[str, ...], ...] | None = None
 
 
-def build_prompts(task: TaskFolder, limit: int = 0) -> TaskPrompts:
+def build_prompts(task: TaskFolder, limit: int = 0, protocol: str = FROZEN) -> TaskPrompts:
     """Reads the first `limit` test rows of a task (0 = all) and renders them.
+
+    Args:
+      task: the task.
+      limit: rows to read.
+      protocol: "released:SEED" draws the candidates of classification; any other name takes the fixed ones.
 
     Raises:
       MissingInputError: there is no `test.json`.
       DataError: a row is malformed.
     """
     rows = read_rows(task, "test", limit)
-    rendered = [render(to_instruction(task, index, row)) for index, row in enumerate(rows)]
-    prompts, golds = zip(*rendered, strict=True)
-    return TaskPrompts(task, tuple(rows), prompts, golds)
+    instructions = [to_instruction(task, index, row) for index, row in enumerate(rows)]
+    shown = None
+    if protocol.startswith("released:"):
+        shown = tuple(released_candidates(task, index, row, protocol) for index, row in enumerate(rows))
+        instructions = [
+            dataclasses.replace(instruction, candidates=labels)
+            for instruction, labels in zip(instructions, shown, strict=True)
+        ]
+    prompts, golds = zip(*map(render, instructions), strict=True)
+    return TaskPrompts(task, tuple(rows), prompts, golds, shown)
+
+
+def released_candidates(task: TaskFolder, index: int, row: TaskRow, seed: str) -> tuple[str, ...]:
+    """Draws the candidates of row `index` as the released code does for classification; elsewhere they are fixed.
+
+    There: the labels shuffled, cut to a length drawn evenly from 0 to 49, joined with the gold labels, in the order of
+    a set of strings, which is anything. So one row in fifty or more has no candidate but its gold labels. Here the same
+    draws hang on `seed`, task and row alone.
+    """
+    if task.family != "CLS" or not task.labels:
+        return candidates(task, index, row)
+    draw, labels = random.Random(f"{seed}\n{task.name}\n{index}"), list(task.labels)
+    draw.shuffle(labels)
+    kept = list(dict.fromkeys([*labels[: draw.randrange(MAX_CANDIDATES)], *gold_labels(task, row)]))
+    draw.shuffle(kept)
+    return tuple(kept)
 
 
 def prompt_tokens(
@@ -65,8 +107,11 @@ def describe(tasks: Sequence[TaskPrompts], settings: EvalConfig) -> dict[str, An
 
     The hash depends on no path, no order of tasks and no batch size.
     """
+    name = settings.protocol
+    if name == FROZEN and settings.num_beams > 1:
+        name = f"beam{settings.num_beams}"
     protocol: dict[str, Any] = {
-        "name": "greedy" if settings.num_beams == 1 else f"beam{settings.num_beams}",
+        "name": name,
         "num_beams": settings.num_beams,
         "max_prompt_tokens": settings.max_prompt_tokens,
         "max_new_tokens": settings.max_new_tokens,

@@ -9,8 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ecomgpt_jax.evaluation.answers import answer_sections
 from ecomgpt_jax.evaluation.baselines import BASELINES
-from ecomgpt_jax.evaluation.page import Section, Table, line_chart, render_html, render_markdown
+from ecomgpt_jax.evaluation.page import Bar, Section, Table, bar_chart, line_chart, render_html, render_markdown
+from ecomgpt_jax.evaluation.protocol import TaskPrompts
+from ecomgpt_jax.evaluation.scores import MEASURES, groups
 from ecomgpt_jax.files import write_text
 
 Scores = Mapping[str, Any]
@@ -30,11 +33,6 @@ PAPER_ROUGE_L = {
     "ZH-OpenBG_Align-CLS-item_coarse_classify": 0.67,
     "ZH-OpenBG_Align-Generate-title_generate": 0.01,
 }
-MEASURES = (
-    ("Corrected score", "corrected", "score"),
-    ("Official micro-F1", "official", "micro-f1"),
-    ("Official ROUGE-L", "official", "rouge-l-f1"),
-)
 _CAUTION = (
     "Official ROUGE-L splits on white space, so an unspaced Chinese answer is one token, and a constant answer scores "
     "high where every answer has the same frame. Read it beside the baselines; the corrected score is the one to trust."
@@ -45,7 +43,7 @@ def write_report(
     directory: str | os.PathLike[str],
     scores: Scores,
     untrained_scores: Scores | None = None,
-    samples: Sequence[Mapping[str, str]] = (),
+    answers: Sequence[tuple[TaskPrompts, Sequence[str]]] = (),
 ) -> None:
     """Writes `report.md` and `report.html` of an evaluation.
 
@@ -53,9 +51,10 @@ def write_report(
       directory: created if needed.
       scores: the content of `scores.json`.
       untrained_scores: the same for the weights before training.
-      samples: {"task", "prompt", "gold", "prediction"} each, shown in the HTML.
+      answers: the tasks and what was answered.
     """
-    sections = [*score_sections(scores, untrained_scores), _protocol_section(scores), *_sample_sections(samples)]
+    sections = [*score_sections(scores, untrained_scores), _protocol_section(scores)]
+    sections += [section for part, texts in answers for section in answer_sections(part, texts)]
     write_text(Path(directory) / "report.md", render_markdown("Evaluation", sections))
     write_text(Path(directory) / "report.html", render_html("Evaluation", sections))
 
@@ -77,7 +76,7 @@ def write_run_report(
       metrics: the lines of `metrics.jsonl`, with "step" and "train/loss".
       scores: the content of `scores.json` after training; None where nothing was evaluated.
       untrained_scores: the same before training.
-      samples: as for `write_report`.
+      samples: {"task", "prompt", "gold", "prediction"} each, shown in the HTML.
     """
     title = f"Training run: {config.get('name', 'ecomgpt')}"
     sections = [*score_sections(scores, untrained_scores)] if scores else []
@@ -121,17 +120,11 @@ def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _groups(tasks: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
-    """Returns (name, tasks): all, those of the paper where there are others too, each language, each family."""
-    groups = [("All tasks", list(tasks))]
+def _groups(tasks: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Returns the groups of `scores.json`, and the tasks of the paper where there are others too."""
     paper = [name for name in tasks if name in PAPER_ROUGE_L]
-    if 0 < len(paper) < len(tasks):
-        groups.append(("Tasks of the paper", paper))
-    for field in ("language", "family"):
-        for value in sorted({entry[field] for entry in tasks.values()}):
-            label = {"en": "English", "zh": "Chinese"}.get(value, value)
-            groups.append((label, [name for name, entry in tasks.items() if entry[field] == value]))
-    return groups
+    found = groups(tasks)
+    return {**found, "Tasks of the paper": paper} if 0 < len(paper) < len(tasks) else found
 
 
 def _overview(tasks: Mapping[str, Any], before: Mapping[str, Any]) -> Section:
@@ -144,7 +137,7 @@ def _overview(tasks: Mapping[str, Any], before: Mapping[str, Any]) -> Section:
         text.append(f"Training improved {better} of {len(shared)} tasks.")
     text += _counted_lines(tasks)
     rows = []
-    for label, names in _groups(tasks):
+    for label, names in _groups(tasks).items():
         row = [label, str(len(names))]
         for measure in MEASURES:
             trained = _mean([_value(tasks[name], measure) for name in names])
@@ -207,7 +200,26 @@ def _measure_section(tasks: Mapping[str, Any], before: Mapping[str, Any], measur
         rows.append([name, str(entry["rows"]), _model_cell(own, others), *map(_number, others), *tail])
     means = [_mean([v for v in column if v is not None]) for column in zip(*values, strict=True)]
     rows.append(["Average", "", *map(_number, means), *("" for _ in extra)])
-    return Section(title, table=Table(["Task", "Rows", *columns, *extra], rows, totals=1))
+    table = Table(["Task", "Rows", *columns, *extra], rows, totals=1)
+    return Section(title, table=table, figure="" if kind == "official" and not rouge else _chart(tasks, measure))
+
+
+def _chart(tasks: Mapping[str, Any], measure: tuple[str, str, str]) -> str:
+    """Draws the corrected scores with their intervals, or official ROUGE-L with the paper's values."""
+    corrected = measure[1] == "corrected"
+    bars = []
+    for name, entry in tasks.items():
+        score, paper = entry["corrected"], PAPER_ROUGE_L.get(name)
+        bars.append(
+            Bar(
+                name,
+                _value(entry, measure),
+                (score["score-low"], score["score-high"]) if corrected else None,
+                [_best_baseline(entry, measure), *([] if corrected else [paper])],
+            )
+        )
+    names = ["best baseline", *([] if corrected or not PAPER_ROUGE_L.keys() & tasks else ["EcomGPT-7.1B (chart)"])]
+    return bar_chart(bars, measure[0], names)
 
 
 def _protocol_section(scores: Scores) -> Section:

@@ -1,24 +1,40 @@
 """Prediction files and `scores.json`: official and corrected scores of every task, baselines beside them.
 
-    {"tasks": {task: {"rows", "language", "family", "official", "corrected", "baselines"}}, "protocol": {"sha256", ...}}
+    {"tasks": {task: {"rows", "language", "family", "official", "corrected", "intervals", "classes", "baselines"}},
+     "averages": {group: {"tasks", "official", "corrected"}}, "protocol": {"sha256", ...}}
 
-"baselines" holds the same two sets of scores for each of `baselines.BASELINES`.
+"intervals" holds [low, high] of each corrected score, "classes" the F1 of each class (CLS, NER), "baselines" the same
+two sets of scores for each of `baselines.BASELINES`. A task has "domain" too where it is known what the model was
+trained on.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ecomgpt_jax.errors import DataError
 from ecomgpt_jax.evaluation.baselines import baseline_predictions
-from ecomgpt_jax.evaluation.corrected_scores import corrected_scores
+from ecomgpt_jax.evaluation.corrected_scores import (
+    class_scores,
+    corrected_scores,
+    interval,
+    row_statistics,
+    summarise,
+)
 from ecomgpt_jax.evaluation.official_scores import official_scores
 from ecomgpt_jax.evaluation.protocol import TaskPrompts
 from ecomgpt_jax.files import read_json_lines, write_json_lines
+from ecomgpt_jax.instruct.task_folder import TaskFolder, task_fields
 
-# What is averaged over tasks: (set of scores, name), as in a task's entry.
-MAIN_SCORES = (("official", "micro-f1"), ("official", "rouge-l-f1"), ("corrected", "score"))
+# What is averaged over tasks: (title, set of scores, name), the last two as in a task's entry.
+MEASURES = (
+    ("Corrected score", "corrected", "score"),
+    ("Official micro-F1", "official", "micro-f1"),
+    ("Official ROUGE-L", "official", "rouge-l-f1"),
+)
+DOMAINS = ("in-domain", "held-out task", "held-out dataset")
+_LABELS = {"en": "English", "zh": "Chinese"}
 
 
 def score_task(part: TaskPrompts, predictions: Sequence[str]) -> dict[str, Any]:
@@ -30,20 +46,60 @@ def score_task(part: TaskPrompts, predictions: Sequence[str]) -> dict[str, Any]:
     if len(predictions) != len(part.rows):
         raise DataError(f"task {part.task.name}: {len(predictions)} predictions for {len(part.rows)} rows")
 
-    def both(answers: Sequence[str]) -> dict[str, dict[str, float]]:
+    task, rows, shown = part.task, part.rows, part.shown
+
+    def baseline(answers: Sequence[str]) -> dict[str, dict[str, float]]:
         return {
-            "official": official_scores(part.task, part.rows, answers),
-            "corrected": corrected_scores(part.task, part.rows, answers),
+            "official": official_scores(task, rows, answers),
+            "corrected": corrected_scores(task, rows, answers, shown),
         }
 
-    baselines = baseline_predictions(part.task, part.rows)
-    return {
-        "rows": len(part.rows),
-        "language": part.task.language,
-        "family": part.task.family,
-        **both(predictions),
-        "baselines": {name: both(answers) for name, answers in baselines.items()},
+    statistics = row_statistics(task, rows, predictions, shown)
+    entry = {
+        "rows": len(rows),
+        "language": task.language,
+        "family": task.family,
+        "official": official_scores(task, rows, predictions),
+        "corrected": summarise(statistics),
+        "intervals": {name: list(interval(ratios)) for name, ratios in statistics.items()},
     }
+    if task.family in ("CLS", "NER"):
+        entry["classes"] = class_scores(task, rows, predictions)
+    answers = baseline_predictions(task, rows, shown)
+    return {**entry, "baselines": {name: baseline(texts) for name, texts in answers.items()}}
+
+
+def domain(task: TaskFolder, trained_on: Iterable[str]) -> str:
+    """Returns which of `DOMAINS` a task is to a model trained on tasks of these names.
+
+    in-domain: trained on this very task; held-out task: on others of its dataset; held-out dataset: on none of them.
+    """
+    names = set(trained_on)
+    if task.name in names:
+        return DOMAINS[0]
+    return DOMAINS[1 if task.dataset in {task_fields(name)["dataset"] for name in names} else 2]
+
+
+def groups(tasks: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Returns {group: names of its tasks}: all, each domain, each language, each family."""
+    found = {"All tasks": list(tasks)}
+    for field, values in (("domain", DOMAINS), ("language", ()), ("family", ())):
+        kinds = {entry[field] for entry in tasks.values() if field in entry}
+        for value in [value for value in values if value in kinds] or sorted(kinds):
+            label = _LABELS.get(value, value[:1].upper() + value[1:])
+            found[label] = [name for name, entry in tasks.items() if entry.get(field) == value]
+    return found
+
+
+def averages(tasks: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the "averages" of `scores.json`: the mean of each main score over each group of tasks."""
+    found: dict[str, Any] = {}
+    for label, names in groups(tasks).items():
+        entries, means = [tasks[name] for name in names], {"official": {}, "corrected": {}}
+        for _, kind, name in MEASURES:
+            means[kind][name] = average(entries, kind, name)
+        found[label] = {"tasks": len(names), **means}
+    return found
 
 
 def read_predictions(path: str | os.PathLike[str], rows: int) -> list[str]:

@@ -9,8 +9,9 @@ from ecomgpt_jax.config import EvalConfig, ModelConfig
 from ecomgpt_jax.decoding import resumable
 from ecomgpt_jax.errors import MissingInputError
 from ecomgpt_jax.evaluation import harness
+from ecomgpt_jax.evaluation.protocol import TaskPrompts
 
-World = tuple[Path, list[harness.TaskPrompts], dict[str, str]]
+World = tuple[Path, list[TaskPrompts], dict[str, str]]
 
 
 class Characters:
@@ -131,6 +132,35 @@ def test_equal_prompts_are_decoded_once(world: World, monkeypatch: pytest.Monkey
     engine = Engine({prompt[-10:]: "x" for prompt in world[2]})
     evaluate(world, engine, monkeypatch, EvalConfig(max_prompt_tokens=10))
     assert engine.asked == ["\n### Response:"[-10:]]
+
+
+def test_trained_tasks_stand_apart_from_those_held_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = ["EN-Shop-CLS-topic", "ZH-Other-NER-x"]
+    scores = evaluate(world, Engine(world[2]), monkeypatch, trained_on=trained)
+    domains = {name: entry["domain"] for name, entry in scores["tasks"].items()}
+    assert domains == {
+        name: "in-domain" if name == trained[0] else "held-out task" if "-Shop-" in name else "held-out dataset"
+        for name in domains
+    }
+    averages = scores["averages"]
+    assert {name: averages[name]["tasks"] for name in ("In-domain", "Held-out task")} == {
+        "In-domain": 1,
+        "Held-out task": 2,
+    }
+    assert averages["All tasks"]["corrected"]["score"] == 1
+    assert "domain" not in evaluate(world, Engine(world[2]), monkeypatch)["tasks"][trained[0]]
+
+
+def test_released_candidates_are_what_the_model_sees(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine({prompt[:20]: "x" for prompt in world[2]})
+    engine.answers = type("Any", (dict,), {"__missing__": lambda self, key: "x"})()
+    settings = EvalConfig(max_prompt_tokens=10_000, protocol="released:3")
+    scores = evaluate(world, engine, monkeypatch, settings)
+    assert scores["protocol"]["name"] == "released:3"
+    fixed = set(world[2])
+    unlike = [prompt for prompt in engine.asked if prompt not in fixed]
+    assert unlike
+    assert all("shade" in prompt or "topic" in prompt for prompt in unlike), "only classification is drawn"
 
 
 def test_only_some_tasks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,10 +3,10 @@ import re
 
 import pytest
 
-from ecomgpt_jax.evaluation.page import Section, Table, line_chart, render_html, render_markdown
+from ecomgpt_jax.evaluation.page import Bar, Section, Table, bar_chart, line_chart, render_html, render_markdown
 
 EVIL = '<script>alert(1)</script> | `x` & "q" </pre>'
-VOID = {"meta", "br", "line", "polyline"}
+VOID = {"meta", "br", "line", "polyline", "rect"}
 
 
 class Page(html.parser.HTMLParser):
@@ -62,12 +62,28 @@ def test_no_curve_without_points() -> None:
     assert line_chart([], "a", "b") == line_chart([(1, float("nan"))], "a", "b") == ""
 
 
+def test_bars_end_where_their_values_are() -> None:
+    bars = [Bar("a", 0.0, (0.0, 0.25), [None, 1.0]), Bar("b", 1.0, (0.5, 1.0), [0.5, None])]
+    page = parse(bar_chart(bars, "score", ["one", "two"]))
+    left, full = [float(attrs["x"]) for tag, attrs in page.tags if tag == "rect"], 900 - 375 - 56
+    assert [float(attrs["width"]) for tag, attrs in page.tags if tag == "rect"] == [0, full]
+    lines = [attrs for tag, attrs in page.tags if tag == "line"]
+    marks = [(attrs["class"], float(attrs["x1"])) for attrs in lines if "mark" in attrs["class"]][2:]
+    assert marks == [("mark mark1", left[0] + full), ("mark mark0", left[0] + full / 2)]
+    whiskers = [float(attrs["x2"]) - left[0] for attrs in lines if attrs["class"] == "whisker"]
+    assert whiskers == pytest.approx([full / 4, 0, full / 4, full, full / 2, full], abs=0.1)
+    assert bar_chart([], "score") == ""
+
+
 def test_markup_in_any_place_is_text() -> None:
     section = Section(
-        EVIL, [EVIL], Table([EVIL, "b"], [[EVIL, "*" + EVIL]], plain=True), examples=[(EVIL, [(EVIL, EVIL)])]
-    )
+        EVIL, [EVIL], Table([EVIL, "b"], [[EVIL, "*" + EVIL]], plain=True),
+        examples=[(EVIL, [(EVIL, EVIL), ("n", [(EVIL, "right")])])],
+        figure=bar_chart([Bar(EVIL, 0.5)], EVIL, [EVIL]),
+    )  # fmt: skip
     page = parse(render_html(EVIL, [section]))
-    assert page.text.count(EVIL) == 10
+    assert page.text.count(EVIL) == 14
+    assert ("mark", {"class": "right"}) in page.tags
     row = render_markdown(EVIL, [section]).splitlines()[-1]
     assert len(re.findall(r"(?<!\\)\|", row)) == 3
     assert "<script" not in row.replace("\\<", "")

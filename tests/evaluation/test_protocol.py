@@ -10,8 +10,15 @@ import tiny_tasks
 
 from ecomgpt_jax.config import EvalConfig
 from ecomgpt_jax.errors import MissingInputError
-from ecomgpt_jax.evaluation.protocol import build_prompts, describe, find_tasks_dir, prompt_tokens
-from ecomgpt_jax.instruct.task_folder import TaskFolder, gold_answer, load_tasks
+from ecomgpt_jax.evaluation.protocol import (
+    TaskPrompts,
+    build_prompts,
+    describe,
+    find_tasks_dir,
+    prompt_tokens,
+    released_candidates,
+)
+from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, gold_answer, load_tasks
 
 HASH = """
 import sys
@@ -74,6 +81,43 @@ def test_the_hash_sees_what_matters_and_nothing_else(tasks: list[TaskFolder], tm
     copied = tmp_path / "copy"
     tiny_tasks.write_tiny_tasks(copied)
     assert digest(load_tasks(copied)) == same
+
+
+def test_released_draws_are_as_the_authors_make_them(tmp_path: Path) -> None:
+    labels = tuple(f"label {number:03d}" for number in range(167))
+    task = TaskFolder("ZH-Made-CLS-fine", "d", "{sentences}{label_set}", {"default": labels})
+    rows = [TaskRow(f"row {index}", {"default": (labels[index % 167],)}) for index in range(3000)]
+    drawn = [released_candidates(task, index, row, "released:1") for index, row in enumerate(rows)]
+    sizes = [len(shown) for shown in drawn]
+    assert all(row.labels["default"][0] in shown for row, shown in zip(rows, drawn, strict=True))
+    assert (min(sizes), max(sizes)) == (1, 50)
+    assert all(len(set(shown)) == len(shown) for shown in drawn)
+    assert 0.012 < sizes.count(1) / 3000 < 0.032  # 1 / 50, and the cut that holds nothing but the gold label
+    assert 23 < sum(sizes) / 3000 < 27
+    places = [shown.index(row.labels["default"][0]) / len(shown) for row, shown in zip(rows, drawn, strict=True)]
+    assert 0.43 < sum(places) / 3000 < 0.53, "the gold label stands anywhere"
+    assert len({label for shown in drawn for label in shown}) == 167
+    again = [released_candidates(task, index, row, "released:1") for index, row in enumerate(rows[:9])]
+    other = [released_candidates(task, index, row, "released:2") for index, row in enumerate(rows[:9])]
+    assert again == drawn[:9] != other
+
+
+def test_released_prompts_have_a_hash_of_their_own(tasks: list[TaskFolder]) -> None:
+    def parts(protocol: str) -> list[TaskPrompts]:
+        return [build_prompts(task, protocol=protocol) for task in tasks]
+
+    hashes = {
+        describe(parts(name), EvalConfig(protocol=name))["sha256"] for name in ("greedy", "released:0", "released:1")
+    }
+    assert len(hashes) == 3
+    for fixed, drawn in zip(parts("greedy"), parts("released:0"), strict=True):
+        assert (fixed.prompts == drawn.prompts) == (fixed.task.family != "CLS")
+        assert fixed.golds == drawn.golds
+        if drawn.task.family == "CLS":
+            assert all(
+                task_labels in p for task_labels, p in zip(map(", ".join, drawn.shown), drawn.prompts, strict=True)
+            )
+    assert describe(parts("released:0"), EvalConfig(protocol="released:0", num_beams=4))["name"] == "released:0"
 
 
 def test_the_hash_does_not_depend_on_the_hash_seed(tasks: list[TaskFolder], tmp_path: Path) -> None:

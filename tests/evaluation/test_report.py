@@ -1,14 +1,20 @@
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_tasks
 
 from ecomgpt_jax.config import Config, to_dict
-from ecomgpt_jax.evaluation.protocol import build_prompts
+from ecomgpt_jax.evaluation.protocol import TaskPrompts, build_prompts
 from ecomgpt_jax.evaluation.report import write_report, write_run_report
 from ecomgpt_jax.evaluation.scores import score_task
+from ecomgpt_jax.instruct.instructions import render
+from ecomgpt_jax.instruct.task_folder import to_instruction
 
 from .test_page import EVIL, parse
+
+ATTACK = "</pre></mark><script>document.title = 'broken'</script><img src=x onerror=\"document.title='broken'\">"
 
 
 @pytest.fixture
@@ -26,8 +32,8 @@ def untrained(tmp_path: Path) -> dict:
 
 
 def test_a_report_shows_all_that_stands_beside_a_model(tmp_path: Path, scores: dict, untrained: dict) -> None:
-    samples = [{"task": "EN-Shop-CLS-topic", "prompt": EVIL, "gold": "g", "prediction": EVIL}]
-    write_report(tmp_path, scores, untrained, samples)
+    parts = [build_prompts(task) for task, _ in tiny_tasks.write_tiny_tasks(tmp_path)]
+    write_report(tmp_path, scores, untrained, [(part, [EVIL] * len(part.rows)) for part in parts])
     markdown = (tmp_path / "report.md").read_text(encoding="utf-8")
     page = parse((tmp_path / "report.html").read_text(encoding="utf-8"))
     for text in (markdown, page.text):
@@ -37,11 +43,48 @@ def test_a_report_shows_all_that_stands_beside_a_model(tmp_path: Path, scores: d
         assert "improved 6 of 6 tasks" in text
         for name in scores["tasks"]:
             assert name in text
-    assert EVIL in page.text
+    assert page.text.count(EVIL) > 10
+    for word in ("confusions", "(no label)", "Row 0: wrong"):
+        assert word in page.text
+    assert "confusions" in markdown
+    assert "Row 0" not in markdown
     assert not [tag for tag, _ in page.tags if tag == "script"]
     widths = [line.count("|") for line in markdown.splitlines() if line.startswith("| EN-")]
     assert len(set(widths)) <= 4
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["report.html", "report.md"]
+
+
+def test_a_full_report_opens_in_a_browser_and_runs_nothing(tmp_path: Path, scores: dict, browser: Any) -> None:
+    """12 tasks of 500 rows, long Chinese inputs, hostile answers."""
+    tasks, answers = {}, []
+    for number in range(12):
+        task, rows = tiny_tasks.ALL[number % 6]
+        task = dataclasses.replace(task, name=f"{task.name}{number}")
+        long = [
+            dataclasses.replace(row, sentences=row.sentences + "红色纯棉上衣" * 60)
+            for row in (rows * 250)[:500]
+        ]  # fmt: skip
+        rendered = [render(to_instruction(task, index, row)) for index, row in enumerate(long)]
+        part = TaskPrompts(task, tuple(long), *zip(*rendered, strict=True))
+        answers.append((part, [ATTACK if i % 3 else gold for i, gold in enumerate(part.golds)]))
+        tasks[task.name] = scores["tasks"][tiny_tasks.ALL[number % 6][0].name]
+    scores = {"tasks": tasks, "protocol": {"name": "greedy", "sha256": "0" * 64}}
+    write_report(tmp_path, scores, answers=answers)
+    path = tmp_path / "report.html"
+    assert path.stat().st_size <= 5_000_000
+    browser.get(path.as_uri())
+    assert browser.title == "Evaluation"
+    assert len(browser.find_elements("css selector", "details")) == 12 * 20
+    assert browser.find_elements("css selector", "script, img, iframe") == []
+    first = browser.find_element("css selector", "details")
+    first.click()
+    assert first.find_element("css selector", "mark").is_displayed()
+    assert browser.get_log("browser") == []
+    # The policy stops a script that got in all the same, and the browser says so: this test can fail.
+    path.write_text(path.read_text(encoding="utf-8").replace("</main>", ATTACK + "</main>"), encoding="utf-8")
+    browser.get(path.as_uri())
+    assert browser.title == "Evaluation"
+    assert browser.get_log("browser") != []
 
 
 def test_figures_in_the_table_are_those_of_the_scores(tmp_path: Path, scores: dict, untrained: dict) -> None:
@@ -74,7 +117,7 @@ def test_run_report_with_and_without_scores(tmp_path: Path, scores: dict) -> Non
     write_run_report(tmp_path / "a", config=config, metrics=metrics, scores=scores)
     write_run_report(tmp_path / "b", config=config, metrics=[], scores=None)
     page = parse((tmp_path / "a" / "index.html").read_text(encoding="utf-8"))
-    assert [tag for tag, _ in page.tags].count("svg") == 1
+    assert [tag for tag, _ in page.tags].count("svg") == 3
     assert "Loss 4.0000 at step 1, 0.1379 at step 29." in page.text
     assert "optimizer.learning_rate" in page.text
     assert EVIL in parse((tmp_path / "b" / "index.html").read_text(encoding="utf-8")).text

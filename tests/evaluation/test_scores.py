@@ -7,7 +7,7 @@ import tiny_tasks
 from ecomgpt_jax.errors import DataError, MissingInputError
 from ecomgpt_jax.evaluation.baselines import BASELINES
 from ecomgpt_jax.evaluation.protocol import build_prompts
-from ecomgpt_jax.evaluation.scores import average, read_predictions, score_task, write_predictions
+from ecomgpt_jax.evaluation.scores import average, averages, read_predictions, score_task, write_predictions
 
 
 def test_predictions_read_back_the_same(tmp_path: Path) -> None:
@@ -50,6 +50,9 @@ def test_an_entry_holds_both_sets_and_the_baselines(tmp_path: Path) -> None:
         for scores in (entry, *(entry["baselines"][name] for name in BASELINES)):
             assert set(scores["official"]) == {"micro-f1", "macro-f1", "rouge-l-f1"}
             assert {"score", "score-low", "score-high", "format-error-rate"} <= set(scores["corrected"])
+        assert set(entry["intervals"]) == set(entry["corrected"]) - {"score-low", "score-high"}
+        assert entry["intervals"]["score"] == [entry["corrected"]["score-low"], entry["corrected"]["score-high"]]
+        assert ("classes" in entry) == (task.family in ("CLS", "NER"))
         assert entry["corrected"]["score"] == 1 > entry["baselines"]["copy"]["corrected"]["score"]
         with pytest.raises(DataError, match=task.name):
             score_task(part, part.golds[1:])
@@ -59,3 +62,17 @@ def test_average_counts_each_task_once() -> None:
     entries = [{"rows": 1, "corrected": {"score": 0.0}}, {"rows": 99, "corrected": {"score": 1.0}}]
     assert average(entries, "corrected", "score") == 0.5
     assert average([], "corrected", "score") is None
+
+
+def test_averages_are_over_groups() -> None:
+    def entry(language: str, family: str, score: float) -> dict:
+        scores = {"official": {"micro-f1": score, "rouge-l-f1": 0.0}, "corrected": {"score": score}}
+        return {"language": language, "family": family, **scores}
+
+    tasks = {"a": entry("en", "CLS", 1.0), "b": entry("zh", "CLS", 0.0), "c": entry("en", "NER", 0.5)}
+    found = averages(tasks)
+    assert {name: (group["tasks"], group["corrected"]["score"]) for name, group in found.items()} == {
+        "All tasks": (3, 0.5), "English": (2, 0.75), "Chinese": (1, 0.0), "CLS": (2, 0.5), "NER": (1, 0.5),
+    }  # fmt: skip
+    tasks["a"]["domain"], tasks["b"]["domain"] = "held-out task", "in-domain"
+    assert list(averages(tasks))[1:3] == ["In-domain", "Held-out task"]

@@ -1,0 +1,133 @@
+"""What a model said, task by task: confusion tables, scores by class, examples with right and wrong parts marked."""
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from ecomgpt_jax.evaluation.corrected_scores import class_scores, exact_matches, located_parts, located_tokens, parts
+from ecomgpt_jax.evaluation.page import Marked, Section, Table
+from ecomgpt_jax.evaluation.protocol import TaskPrompts
+
+SHOWN_ROWS = 20
+MATRIX_LABELS = 12  # with more labels the most frequent confusions are listed instead
+SHOWN_CONFUSIONS = 20
+SHOWN_CHARACTERS = 4000
+NOTHING, OTHER = "(nothing)", "(no label)"
+_LEGEND = (
+    "Green: right. Red, struck through: wrong. Yellow, dashed: in the gold answer and not said. "
+    f"The {SHOWN_ROWS} rows are evenly spaced over the task."
+)
+
+
+def answer_sections(part: TaskPrompts, predictions: Sequence[str]) -> list[Section]:
+    """Returns the sections of a report on the answers to one task."""
+    sections, task = [], part.task
+    if task.family == "CLS":
+        sections.append(_confusion_section(part, predictions))
+    elif task.family == "NER":
+        scores = class_scores(task, part.rows, predictions)
+        rows = [
+            [name, *(str(s[key]) for key in ("gold", "said", "right")), f"{s['f1']:.3f}"] for name, s in scores.items()
+        ]
+        sections.append(Section(f"{task.name}: types", table=Table(["Type", "Gold", "Said", "Right", "F1"], rows)))
+    return [*sections, Section(f"{task.name}: answers", [_LEGEND], examples=examples(part, predictions))]
+
+
+def confusions(part: TaskPrompts, predictions: Sequence[str]) -> Counter[tuple[str, str]]:
+    """Counts (gold label, label said instead) over the rows of a classification task.
+
+    A label that is right counts as itself. Each one missed counts with each one wrongly said in its row; `NOTHING`
+    stands for the other side where there is none, and `OTHER` for what is said and is no label of the task.
+    """
+    labels, found = set(part.task.labels), Counter()
+    for gold, answer in zip(part.golds, predictions, strict=True):
+        wanted, said = ({label for _, label in parts(part.task, text)} for text in (gold, answer))
+        known = labels | wanted
+        found.update((label, label) for label in wanted & said)
+        extra = {label if label in known else OTHER for label in said - wanted}
+        missed = wanted - said
+        if missed or extra:
+            found.update((one, other) for one in missed or {NOTHING} for other in extra or {NOTHING})
+    return found
+
+
+def _confusion_section(part: TaskPrompts, predictions: Sequence[str]) -> Section:
+    found, scores = confusions(part, predictions), class_scores(part.task, part.rows, predictions)
+    title = f"{part.task.name}: confusions"
+    seen = {label for pair in found for label in pair}
+    labels = [
+        label for label in [*part.task.labels, *sorted(seen - {*part.task.labels, NOTHING, OTHER})] if label in seen
+    ]
+    if len(labels) > MATRIX_LABELS:
+        wrong = [(pair, count) for pair, count in found.most_common() if pair[0] != pair[1]]
+        rows = [[gold, said, str(count)] for (gold, said), count in wrong[:SHOWN_CONFUSIONS]]
+        text = f"{sum(found.values()) - sum(count for _, count in wrong):,} labels right, {len(labels)} labels in all."
+        return Section(title, [text + " The most frequent confusions:"], Table(["Gold", "Said", "Times"], rows))
+    rows = []
+    for gold in [*labels, *({NOTHING} & seen)]:
+        cells = [str(found[gold, said] or "") for said in [*labels, OTHER, NOTHING]]
+        if gold in labels:
+            cells[labels.index(gold)] = "*" + str(found[gold, gold])
+        rows.append([gold, *cells, f"{scores[gold]['f1']:.3f}" if gold in scores else ""])
+    header = ["Gold, down; said, across", *labels, OTHER, NOTHING, "F1"]
+    return Section(title, table=Table(header, rows))
+
+
+def examples(part: TaskPrompts, predictions: Sequence[str]) -> list[tuple[str, list[tuple[str, Marked]]]]:
+    """Returns `SHOWN_ROWS` rows, evenly spaced, as examples of a section."""
+    right, count = exact_matches(part.task, part.rows, predictions), min(SHOWN_ROWS, len(part.rows))
+    shown = []
+    for index in (number * len(part.rows) // count for number in range(count)):
+        gold, answer = part.golds[index], predictions[index]
+        fields = [
+            ("Prompt", _prompt(part, index, answer)),
+            ("Gold answer", mark(part, gold, answer, "missed")),
+            ("Answer", mark(part, answer, gold, "wrong") or "(empty)"),
+        ]
+        shown.append((f"Row {index}: {'right' if right[index] else 'wrong'}", fields))
+    return shown
+
+
+def mark(part: TaskPrompts, text: str, other: str, otherwise: str) -> list[tuple[str, str]]:
+    """Returns an answer in pieces: parts that `other` has too are "right", those that it has not are `otherwise`."""
+    task, spans = part.task, []
+    if task.family == "Generate":
+        own, theirs = located_tokens(text), located_tokens(other)
+        blocks = difflib.SequenceMatcher(None, [t for t, _ in own], [t for t, _ in theirs], autojunk=False)
+        common = {place for block in blocks.get_matching_blocks() for place in range(block.a, block.a + block.size)}
+        spans = [(at, at + len(token), at_index in common) for at_index, (token, at) in enumerate(own)]
+    else:
+        left = parts(task, other)
+        for found, at in located_parts(task, text):
+            spans.append((at, at + len(found[1]), left[found] > 0))
+            if task.family == "CLS":
+                left[found] -= 1  # a label said twice is wrong the second time
+    return _pieces(text, [(start, end, "right" if good else otherwise) for start, end, good in spans])
+
+
+def _prompt(part: TaskPrompts, index: int, answer: str) -> Marked:
+    """Returns the prompt of a row; where answers are parts of the input, these are marked in it."""
+    prompt, sentences, task = part.prompts[index], part.rows[index].sentences, part.task
+    if task.family in ("CLS", "Generate") or not sentences:
+        return _pieces(prompt, [])
+    said, wanted = parts(task, answer), parts(task, part.golds[index])
+    kinds = {term: "wrong" for _, term in said}
+    kinds |= {term: "missed" for _, term in wanted}
+    kinds |= {term: "right" for _, term in said & wanted}
+    start = prompt.find(sentences)
+    pattern = "|".join(re.escape(term) for term in sorted(kinds, key=len, reverse=True))
+    matches = re.finditer(pattern, sentences) if pattern else ()
+    return _pieces(prompt, [(start + m.start(), start + m.end(), kinds[m[0]]) for m in matches])
+
+
+def _pieces(text: str, spans: Sequence[tuple[int, int, str]]) -> list[tuple[str, str]]:
+    """Cuts a text at spans (start, end, kind) in order that do not overlap; very long texts lose their end."""
+    pieces, done = [], 0
+    for start, end, kind in spans:
+        if end > SHOWN_CHARACTERS:
+            break
+        pieces += [(text[done:start], ""), (text[start:end], kind)]
+        done = end
+    rest = text[done:] if len(text) <= SHOWN_CHARACTERS else text[done:SHOWN_CHARACTERS] + " …"
+    return [(piece, kind) for piece, kind in [*pieces, (rest, "")] if piece]

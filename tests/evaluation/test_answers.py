@@ -1,0 +1,80 @@
+import tiny_tasks
+
+from ecomgpt_jax.evaluation.answers import SHOWN_ROWS, answer_sections, confusions, examples, mark
+from ecomgpt_jax.evaluation.protocol import TaskPrompts
+from ecomgpt_jax.instruct.instructions import render
+from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, gold_answer, to_instruction
+
+
+def prompts_of(part: tiny_tasks.Part) -> TaskPrompts:
+    task, rows = part
+    rendered = [render(to_instruction(task, index, row)) for index, row in enumerate(rows)]
+    return TaskPrompts(task, rows, *zip(*rendered, strict=True))
+
+
+def test_confusions_by_hand() -> None:
+    part = prompts_of(tiny_tasks.TOPICS)  # gold: Price; Size, Colour; Colour; Price
+    found = confusions(part, ["Size.", "Colour", "Colour, Price, Blue", ""])
+    assert found == {
+        ("Price", "Size"): 1,
+        ("Colour", "Colour"): 2,
+        ("Size", "(nothing)"): 1,
+        ("(nothing)", "Price"): 1,
+        ("(nothing)", "(no label)"): 1,
+        ("Price", "(nothing)"): 1,
+    }
+    table = answer_sections(part, ["Size.", "Colour", "Colour, Price, Blue", ""])[0].table
+    assert table.header[1:] == ["Price", "Size", "Colour", "(no label)", "(nothing)", "F1"]
+    assert table.rows == [
+        ["Price", "*0", "1", "", "", "1", "0.000"],
+        ["Size", "", "*0", "", "", "1", "0.000"],
+        ["Colour", "", "", "*2", "", "", "1.000"],
+        ["(nothing)", "1", "", "", "1", "", ""],
+    ]
+
+
+def test_many_labels_are_listed_by_their_confusions() -> None:
+    part = prompts_of(tiny_tasks.SHADES)
+    wrong = [f"shade {number:02d}" for number in range(1, 6)]
+    section = answer_sections(part, [*wrong, *part.golds[5:]])[0]
+    assert "3 labels right, 13 labels in all" in section.text[0]
+    assert section.table.rows == [[gold, said, "1"] for gold, said in zip(part.golds, wrong, strict=False)]
+
+
+def test_parts_are_marked_where_they_stand() -> None:
+    entities = prompts_of(tiny_tasks.PARTS)
+    answer = "Brand: Acme, Bolt\nPart: None\nnonsense"
+    pieces = mark(entities, answer, entities.golds[0], "wrong")
+    assert pieces == [("Brand: ", ""), ("Acme", "right"), (", ", ""), ("Bolt", "wrong"), ("\nPart: None\nnonsense", "")]
+    gold = mark(entities, entities.golds[0], answer, "missed")
+    assert [piece for piece in gold if piece[1]] == [("Acme", "right"), ("keyless chuck", "missed")]
+    topics = prompts_of(tiny_tasks.TOPICS)
+    assert mark(topics, "Size, Size. ", "Size, Colour", "wrong") == [
+        ("Size", "right"), (", ", ""), ("Size", "wrong"), (". ", ""),
+    ]  # fmt: skip
+    titles = prompts_of(tiny_tasks.TITLES)
+    assert mark(titles, "红T恤!", "红色t恤", "wrong") == [("红", "right"), ("T", "right"), ("恤", "right"), ("!", "")]
+
+
+def test_terms_are_marked_in_the_input() -> None:
+    part = prompts_of(tiny_tasks.VALUES)
+    (_, fields), *_ = examples(part, ["红色, 上衣", "", ""])
+    assert [piece for piece in fields[0][1] if piece[1]] == [("红色", "right"), ("纯棉", "missed"), ("上衣", "wrong")]
+    assert "".join(text for text, _ in fields[0][1]) == part.prompts[0]
+
+
+def test_examples_are_spread_evenly_and_texts_come_whole() -> None:
+    task = TaskFolder("EN-Shop-CLS-many", "d", "{sentences}{label_set}", {"default": ("a", "b")})
+    part = prompts_of((task, tuple(TaskRow(f"row {i}", {"default": ("a",)}) for i in range(500))))
+    shown = examples(part, ["a", "b"] * 250)
+    assert [title for title, _ in shown] == [
+        f"Row {25 * i}: {'wrong' if i % 2 else 'right'}" for i in range(SHOWN_ROWS)
+    ]
+    for part in map(prompts_of, tiny_tasks.ALL):
+        golds = [gold_answer(part.task, row) for row in part.rows]
+        for answer in tiny_tasks.HOSTILE:
+            for section in answer_sections(part, [answer] * len(golds)):
+                for _, fields in section.examples:
+                    pieces = fields[2][1]
+                    text = pieces if isinstance(pieces, str) else "".join(piece for piece, _ in pieces)
+                    assert text == (answer or "(empty)") or text.endswith(" …")
