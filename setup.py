@@ -46,9 +46,9 @@ setuptools.setup(
             "hypothesis>=6.100",
             "ruff>=0.12",
             "pytest-xdist>=3.6",
-            "selenium>=4.20",  # reports and sheets opened in a real browser
+            "selenium>=4.51",  # reports and sheets opened in a real browser
             "seqeval>=1.2.2",  # peer of the entity scores
-            "sacrebleu>=2.5",  # peer of chrF
+            "sacrebleu>=2.6",  # peer of chrF
         ],
     },
 )
