@@ -7,13 +7,15 @@ at a time; a task's rows come in a seeded order, so that a lower limit keeps a p
 import fnmatch
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from ecomgpt_jax.config import DataConfig, nearest
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
 from ecomgpt_jax.instruct import contamination, task_folder
 from ecomgpt_jax.instruct.contamination import Exclusion, normalise, texts_of
+from ecomgpt_jax.instruct.duplicates import NearDuplicates
 from ecomgpt_jax.instruct.records import Record
 from ecomgpt_jax.instruct.rows import Account, Row, Rows, as_folder, as_row
 from ecomgpt_jax.instruct.sources import catalogue as real_sources
@@ -25,6 +27,7 @@ from ecomgpt_jax.instruct.tasks.task import Task
 TEST_SHARE = 0.02  # of the groups of a source
 TEST_ROWS = 50  # a task at most
 HELD_OUT_ROWS = 100  # a task at most
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 def source_names(data: DataConfig) -> list[str]:
@@ -153,16 +156,37 @@ def read_source(name: str, data: DataConfig) -> Sequence[Record]:
 
 
 def split_records(
-    name: str, records: Sequence[Record], exclusion: Exclusion | None, account: Account
+    name: str,
+    records: Sequence[Record],
+    exclusion: Exclusion | None,
+    account: Account,
+    duplicates: NearDuplicates | None = None,
+    used: Collection[str] = (),
 ) -> dict[str, list[Record]]:
-    """Returns the records by split, without those that evaluation rows forbid; each one left out is counted."""
-    split: dict[str, list[Record]] = {"train": [], "test": [], "held_out": []}
+    """Returns the records by split, without those that must stay out; each one left out is counted.
+
+    Args:
+      name: of the source.
+      records: all of its records.
+      exclusion: evaluation text; None: there is none.
+      account: gets the counts.
+      duplicates: what earlier sources hold; None: near duplicates stay.
+      used: ids of the records that a task reads: only these are compared with each other.
+    """
+    kept: list[Record] = []
     for record in records:
         reason = exclusion.reason(record) if exclusion else ""
         if reason:
             account.dropped[f"evaluation {reason}"] += 1
+        elif any(map(_CONTROL.search, texts_of(record))):
+            account.dropped["control character"] += 1
         else:
-            split[split_of(name, record.group)].append(record)
+            kept.append(record)
+    if duplicates:
+        kept = duplicates.without(name, kept, used, account.dropped)
+    split: dict[str, list[Record]] = {"train": [], "test": [], "held_out": []}
+    for record in kept:
+        split[split_of(name, record.group)].append(record)
     kept_out = {texts_of(record) for record in split["held_out"]}
     if kept_out:
         clean = [record for record in split["train"] if texts_of(record) not in kept_out]
@@ -188,7 +212,7 @@ def generate(
     """
     directories = evaluation_dirs(data)
     exclusion = contamination.load_exclusion(directories) if directories else None
-    rows = Rows(data, account)
+    rows = Rows(data, account, exclusion)
     if data.mixture == "folder":
         made = _from_folders(data, account, rows, exclusion, test)
     else:
@@ -211,15 +235,22 @@ def _from_sources(
     held_out: dict[str, tuple[TaskFolder, list[TaskRow]]],
 ) -> Iterator[Row]:
     training, kept_out = training_tasks(data), held_out_tasks(data)
+    # The embedded catalogue is made of templates: its sentences are alike on purpose.
+    duplicates = None if data.mixture == "synthetic" else NearDuplicates()
     for name in sorted({task.source for task in (*training, *kept_out)}):
         records = read_source(name, data)
-        split = split_records(name, records, exclusion, account)
+        own, used = [], set()
+        for task in training:
+            if task.source == name:
+                selected = task.select(records)
+                own.append((task, task.label_set(selected)))
+                used.update(record.id for record in selected)
+        split = split_records(name, records, exclusion, account, duplicates, used)
         for task in kept_out:
             if task.source == name:
                 labels = task.label_set(task.select(records))
                 made = rows.examples(task, task.select(split["held_out"]), labels, "held_out", HELD_OUT_ROWS)
                 held_out[task.name] = (as_folder(task, labels), [as_row(task, example) for example, _ in made])
-        own = [(task, task.label_set(task.select(records))) for task in training if task.source == name]
         for task, labels in own:
             made = rows.examples(task, task.select(split["test"]), labels, "test", TEST_ROWS)
             test.extend(row for _, row in made)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.instruct import task_folder
-from ecomgpt_jax.instruct.contamination import normalise
+from ecomgpt_jax.instruct.contamination import Exclusion, fold, joined
 from ecomgpt_jax.instruct.instructions import Instruction, render
 from ecomgpt_jax.instruct.records import Record
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow
@@ -32,8 +32,8 @@ class Account:
 class Rows:
     """Makes rows of tasks and drops repeats; the same instance must make a source's test rows before its train rows."""
 
-    def __init__(self, data: DataConfig, account: Account) -> None:
-        self.data, self.account = data, account
+    def __init__(self, data: DataConfig, account: Account, exclusion: Exclusion | None = None) -> None:
+        self.data, self.account, self.exclusion = data, account, exclusion
         self._seen: set[bytes] = set()
 
     def examples(
@@ -77,11 +77,17 @@ class Rows:
             self.account.dropped["empty answer"] += 1
             return False
         try:
-            content = f"{task}\n{normalise(sentences) or sentences}\n{normalise(answer) or answer}".encode()
             sentences.encode(), answer.encode()
         except UnicodeEncodeError:
             self.account.dropped["lone surrogate"] += 1
             return False
+        folded = fold(sentences), fold(answer)
+        # Records with evaluation text are gone by now; what an operator puts together may still spell one.
+        reason = self.exclusion.reason_of_folded(folded) if self.exclusion else ""
+        if reason:
+            self.account.dropped[f"evaluation {reason} (row)"] += 1
+            return False
+        content = f"{task}\n{joined(folded[0]) or sentences}\n{joined(folded[1]) or answer}".encode()
         key = hashlib.blake2b(content, digest_size=8).digest()
         if key in self._seen:
             self.account.dropped["duplicate"] += 1

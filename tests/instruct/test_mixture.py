@@ -11,6 +11,7 @@ from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
 from ecomgpt_jax.instruct import mixture
 from ecomgpt_jax.instruct.contamination import Exclusion
+from ecomgpt_jax.instruct.duplicates import NearDuplicates
 from ecomgpt_jax.instruct.mixture import generate, split_of, training_tasks
 from ecomgpt_jax.instruct.records import LabelledText
 from ecomgpt_jax.instruct.rows import FIELDS, Account, Row
@@ -196,6 +197,20 @@ def test_contaminated_records_are_dropped_before_the_split() -> None:
     split = mixture.split_records("s", records, Exclusion([TaskRow(text)]), account)
     assert [record.id for part in split.values() for record in part] == ["1"]
     assert account.dropped["evaluation text"] == 1
+
+
+def test_what_is_left_out_before_the_split_is_counted() -> None:
+    texts = {
+        "1": "The kettle boils quickly and looks good.",
+        "2": "the kettle boils quickly and looks good",
+        "3": "a\x7fb",
+    }
+    records = [LabelledText(id=i, group=i, language="en", text=text, labels={}) for i, text in texts.items()]
+    account = Account()
+    split = mixture.split_records("s", records, None, account, NearDuplicates(), set(texts))
+    assert [record.id for part in split.values() for record in part] == ["1"]
+    assert account.dropped == {"control character": 1, "exact duplicate": 1}
+    assert account.sources["s"]["records"] == 3
 
 
 def test_rows_are_strings_that_can_be_stored(small: Made) -> None:

@@ -27,7 +27,6 @@ from ecomgpt_jax.instruct.sources.reading import find_spans
 View = Callable[[Iterable[Record]], Iterator[Record]]
 TOGETHER = "match"  # the label of pairs that a view makes: the default of `Dataset.positive`
 _WORD = re.compile(r"\w")
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 def each(kind: type[Record], change: Callable[[Any], Record | None]) -> View:
@@ -48,10 +47,8 @@ def _as(kind: type[Record], record: Record, **fields: Any) -> Record:
 
 
 def trimmed(records: Iterable[Record]) -> Iterator[Record]:
-    """Texts without blanks at their ends, spans moved along; a text with control characters is left out."""
+    """Texts without blanks at their ends, spans moved along."""
     for record in records:
-        if isinstance(record, SpannedText | AspectText | LabelledText) and _CONTROL.search(record.text):
-            continue
         if isinstance(record, SpannedText):
             before = len(record.text) - len(record.text.lstrip())
             spans = tuple(Span(s.start - before, s.end - before, s.type, s.term) for s in record.spans)

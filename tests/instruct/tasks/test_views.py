@@ -157,10 +157,5 @@ def test_trimming_moves_the_spans(text: str) -> None:
     assert [seen.text[s.start : s.end] for s in seen.spans] == ["cd"]
 
 
-def test_a_control_character_is_no_text() -> None:
-    record = LabelledText(id="t", group="g", language="en", text="a\x7fb", labels={})
-    assert list(views.trimmed([record])) == []
-
-
 def test_acts() -> None:
     assert only(views.acts, pair("inform")).labels == {"act": ("inform",)}
