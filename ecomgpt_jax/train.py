@@ -20,7 +20,7 @@ from ecomgpt_jax.data.pipeline import PackedRows, make_rows
 from ecomgpt_jax.data.token_store import tokenize
 from ecomgpt_jax.data.tokenizer import Tokenizer, check_vocabulary, copy_tokenizer, load_tokenizer, train_tokenizer
 from ecomgpt_jax.errors import ConfigError
-from ecomgpt_jax.evaluation import harness, report
+from ecomgpt_jax.evaluation import harness, report, terminal
 from ecomgpt_jax.files import write_json
 from ecomgpt_jax.instruct import ecom_instruct
 from ecomgpt_jax.model.bloom import init_sharded_params
@@ -157,6 +157,8 @@ def main(arguments: list[str]) -> None:
         scores=after,
         untrained_scores=before,
     )
+    if after is not None:
+        print(terminal.score_table(after, before))
     print(f"report: {workdir / 'report' / 'index.html'}", flush=True)
 
 

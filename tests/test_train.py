@@ -49,6 +49,7 @@ def test_a_run_leaves_what_is_promised(run: tuple[Path, Path, subprocess.Complet
     for name in ("before", "after"):
         assert len(json.loads((workdir / "evaluation" / name / "scores.json").read_text())["tasks"]) == 12
     assert "<svg" in (workdir / "report" / "index.html").read_text()
+    assert "better than before training on" in result.stdout
     assert result.stdout.splitlines()[-1] == f"report: {workdir / 'report' / 'index.html'}"
 
 
