@@ -27,7 +27,7 @@ if [ ${#ARGUMENTS[@]} -gt 0 ]; then
   { printf 'set --' && printf ' %q' "${ARGUMENTS[@]}" && echo; } >"$scratch/train_arguments.sh"
   # No times and owners in it: the same code and arguments give the same bytes, which doctor.sh compares.
   tar --create --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --exclude=__pycache__ \
-    -C "$TPU_SETUP/.." ecomgpt_jax configs tpu_setup setup.py README.md -C "$scratch" train_arguments.sh |
+    -C "$TPU_SETUP/.." ecomgpt_jax configs tpu_setup setup.py pyproject.toml README.md -C "$scratch" train_arguments.sh |
     gzip -n >"$scratch/code.tar.gz"
   if [ "$DRY_RUN" = 1 ]; then
     printf 'python -m ecomgpt_jax.train'

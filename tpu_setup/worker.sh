@@ -64,13 +64,7 @@ prepare() {
   PYTHON=/opt/ecomgpt/venv/bin/python
   marker=/opt/ecomgpt/installed-$(cksum <setup.py | cut -d' ' -f1)
   if [ ! -e "$marker" ]; then
-    /opt/ecomgpt/tools/bin/uv pip install --quiet --python "$PYTHON" --requirements <("$PYTHON" - <<'PYTHON'
-import re, pathlib
-text = pathlib.Path("setup.py").read_text()
-block = re.search(r"install_requires=\[(.*?)\]", text, re.S)[1] + re.search(r'"tpu": \[(.*?)\]', text, re.S)[1]
-print("\n".join(re.findall(r'"([^"]+)"', block)))
-PYTHON
-    )
+    /opt/ecomgpt/tools/bin/uv pip install --quiet --python "$PYTHON" --editable '.[tpu]'
     touch "$marker"
   fi
 }
