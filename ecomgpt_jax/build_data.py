@@ -53,6 +53,8 @@ def print_table(built: Built) -> None:
     )
     for reason, count in built.stats["dropped"].items():
         print(f"dropped, {reason}: {count:,}")
+    for source, pair in built.stats["near_held_out"].items():
+        print(f"left out, {source}: label set near a held-out task's ({pair})")
 
 
 def print_preview(built: Built, task: str) -> None:
@@ -110,6 +112,10 @@ def main(arguments: list[str]) -> None:
         raise ConfigError(f"unexpected argument {arguments[0]!r}")
     config = config_lib.resolve(cli.load_config(_CONFIG))
     built = ecom_instruct.build(config.data)
+    for file, description in built.stats["files"].items():
+        print(_visible(f"{file}: {description}"))
+    if bad := built.stats["quarantine"]["records"]:
+        print(f"{bad:,} bad records are left out; {built.stats['quarantine']['file']} says where and why")
     if _LIST.value:
         print_table(built)
     if _PREVIEW.value is not None:

@@ -22,6 +22,7 @@ MODEL_SHAPES: dict[str, dict[str, int]] = {
 }
 
 FROZEN = "greedy"  # the protocol of evaluation whose prompts never change
+OPERATORS = ("base", "simplification", "reversal", "recombination", "pseudo_label")  # what a task came about by
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
@@ -64,9 +65,13 @@ class ModelConfig(_Strict):
 class DataConfig(_Strict):
     """What is trained on, and how it becomes rows of tokens."""
 
-    mixture: str = "synthetic"  # synthetic (embedded catalogue) | real (sources_dir) | folder (tasks_dir)
+    mixture: str = "synthetic"  # synthetic (embedded catalogue) | real (sources_dir) | folder (tasks_dir) | files
+    files: tuple[str, ...] = ()  # your own .jsonl .csv .parquet or hub:owner/name@commit; joins any mixture
     tasks: tuple[str, ...] = ()  # patterns of the names of tasks to train on, "*" stands for anything; empty = all
     sources: tuple[str, ...] = ()  # names of the sources to read; empty = all of the mixture
+    licences: tuple[str, ...] = ()  # mixture=real: "redistributable", or how a licence begins; empty = all
+    operators: tuple[str, ...] = ()  # base simplification reversal recombination pseudo_label; empty = all
+    strict_held_out: bool = False  # also leave out sources whose label set is near that of a held-out task
     sources_dir: str = ""  # folder of unpacked sources; empty = $ECOMGPT_SOURCES
     tasks_dir: str = ""  # mixture=folder: folder of task folders with a train.json each
     cache_dir: str = "~/.cache/ecomgpt_jax"  # built datasets, tokens and tokenizers, each under a hash of what made it
@@ -76,6 +81,8 @@ class DataConfig(_Strict):
     chain_of_task: bool = True  # include the atomic tasks that the Chain-of-Task operators derive
     num_tasks: int = 0  # train on this many tasks (a seeded, nested choice); 0 = all
     instances_per_task: int = 0  # at most this many training instances a task; 0 = all
+    total_instances: int = 0  # exactly this many training instances, shared out among the tasks; 0 = all
+    temperature: float = 1.0  # with total_instances: a task's weight is its size ** (1 / temperature); 0 = equal
     length: int = 1024  # tokens in a row
     plain_text: bool = False  # train on the texts of the records themselves, without instructions (pretraining)
     loss_on_prompt: bool = False  # train on the tokens of the prompt too, not on the response alone
@@ -156,7 +163,7 @@ _CHOICES = {
     "model.attention": ("auto", "reference", "xla"),
     "model.remat": ("none", "dots", "full"),
     "model.head": ("targets", "full"),
-    "data.mixture": ("synthetic", "real", "folder"),
+    "data.mixture": ("synthetic", "real", "folder", "files"),
     "data.prompt_language": ("en", "zh", "native", "mixed"),
 }
 _POSITIVE = (
@@ -166,7 +173,8 @@ _POSITIVE = (
     "eval.max_prompt_tokens", "eval.max_new_tokens", "eval.num_beams",
 )  # fmt: skip
 _NOT_NEGATIVE = (
-    "model.vocab_size", "data.num_tasks", "data.instances_per_task", "optimizer.weight_decay",
+    "model.vocab_size", "data.num_tasks", "data.instances_per_task", "data.total_instances", "data.temperature",
+    "optimizer.weight_decay",
     "optimizer.warmup_fraction", "optimizer.max_grad_norm", "train.max_steps", "eval.limit",
     "eval.every",
 )  # fmt: skip
@@ -246,6 +254,16 @@ def resolve(config: Config) -> Config:
             raise ConfigError(f"config: data.languages holds {language!r}; languages are en and zh")
     if not re.fullmatch(rf"{FROZEN}|released:\d+", config.eval.protocol, re.ASCII):
         raise ConfigError(f"config: eval.protocol={config.eval.protocol!r} is neither {FROZEN} nor released:SEED")
+    for operator in config.data.operators:
+        if operator not in OPERATORS:
+            hint = nearest(operator, OPERATORS)
+            raise ConfigError(f"config: data.operators holds {operator!r}, none of {', '.join(OPERATORS)}{hint}")
+    if config.data.licences and config.data.mixture != "real":
+        raise ConfigError("config: data.licences chooses among the real sources; set data.mixture=real or leave it out")
+    if config.data.temperature != 1 and not config.data.total_instances:
+        raise ConfigError("config: data.temperature shares out data.total_instances; set that too")
+    if config.data.mixture == "files" and not config.data.files:
+        raise ConfigError("config: data.mixture=files needs data.files, for example --config.data.files=mine.jsonl")
     if config.optimizer.warmup_fraction > 1:
         raise ConfigError(
             f"config: optimizer.warmup_fraction must be at most 1, not {config.optimizer.warmup_fraction}"

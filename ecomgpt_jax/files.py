@@ -7,12 +7,51 @@ temporary name in the same folder and is moved over the old file.
 import codecs
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ecomgpt_jax.errors import DataError, MissingInputError
+
+MAX_LINE_BYTES = 2**20  # of a record: longer ones are a damaged file or a book, never an instance
+_HALF_PAIR = re.compile(
+    r"\\u[dD][89abAB][\da-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][\da-fA-F]{2})\\u[dD][c-fC-F]"
+)
+
+
+class BadRecord(NamedTuple):
+    """A record that cannot be used: its file, line and column (from 1), why, and its beginning."""
+
+    file: str
+    line: int
+    column: int
+    reason: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}: {self.reason}"
+
+
+def guess_encoding(content: bytes) -> str:
+    """Returns what bytes that are not UTF-8 look like: "GBK" or "Latin-1 or damaged".
+
+    Much Latin-1 text can be read as GBK, an accented letter together with the letter after it; so at least half of what
+    is not ASCII must come out as characters of GB2312, both of whose bytes are high.
+    """
+    try:
+        high = [character for character in content.decode("gb18030") if character > "\x7f"]
+    except UnicodeDecodeError:
+        return "Latin-1 or damaged"
+    common = "".join(high).encode("gb2312", "ignore")
+    return "GBK" if len(common) >= len(high) else "Latin-1 or damaged"
+
+
+def column_of(text: str, field: str, occurrence: int = 0) -> int:
+    """Returns the column (from 1) of a field's value in the JSON text of a line; 1 where the field is not found."""
+    found = list(re.finditer(rf'"{re.escape(field)}"\s*:\s*', text))
+    return found[occurrence].end() + 1 if occurrence < len(found) else 1
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
@@ -30,17 +69,38 @@ def read_text(path: str | os.PathLike[str]) -> str:
     try:
         return content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
     except UnicodeDecodeError as error:
-        try:
-            content.decode("gb18030")
-            guess = "GBK"
-        except UnicodeDecodeError:
-            guess = "Latin-1 or damaged"
         at = len(content) - len(error.object) + error.start
-        raise DataError(f"{path}: not UTF-8 at byte {at} (looks like {guess}); convert it to UTF-8") from None
+        looks = guess_encoding(error.object)
+        raise DataError(f"{path}: not UTF-8 at byte {at} (looks like {looks}); convert it to UTF-8") from None
 
 
 def _reject_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+class _NotJSON(ValueError):
+    """Where a text is no JSON (line and column from 1) and why."""
+
+    def __init__(self, line: int, column: int, reason: str) -> None:
+        super().__init__(reason)
+        self.line, self.column, self.reason = line, column, reason
+
+
+def _parse(text: str) -> Any:
+    try:
+        value = json.loads(text, parse_constant=_reject_constant)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        return value
+    except json.JSONDecodeError as error:
+        raise _NotJSON(error.lineno, error.colno, error.msg) from None
+    except RecursionError:
+        raise _NotJSON(1, 1, "nested too deeply") from None
+    except UnicodeEncodeError:
+        half = _HALF_PAIR.search(text)
+        raise _NotJSON(1, half.start() + 1 if half else 1, "an escape is half of a surrogate pair") from None
+    except ValueError as error:  # NaN and the like, or an integer past Python's digit limit
+        raise _NotJSON(1, 1, str(error).split(";")[0]) from None
 
 
 def parse_json(text: str, path: str | os.PathLike[str], line: int = 1) -> Any:
@@ -50,18 +110,9 @@ def parse_json(text: str, path: str | os.PathLike[str], line: int = 1) -> Any:
       DataError: `path:line:column: what is wrong`.
     """
     try:
-        value = json.loads(text, parse_constant=_reject_constant)
-        if "\\u" in text:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-        return value
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{line + error.lineno - 1}:{error.colno}: {error.msg}") from None
-    except RecursionError:
-        raise DataError(f"{path}:{line}:1: nested too deeply") from None
-    except UnicodeEncodeError:
-        raise DataError(f"{path}:{line}:1: an escape is half of a surrogate pair") from None
-    except ValueError as error:  # NaN and the like, or an integer past Python's digit limit
-        raise DataError(f"{path}:{line}:1: {str(error).split(';')[0]}") from None
+        return _parse(text)
+    except _NotJSON as error:
+        raise DataError(f"{path}:{line + error.line - 1}:{error.column}: {error.reason}") from None
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
@@ -82,6 +133,48 @@ def read_json_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[st
             if not isinstance(value, dict):
                 raise DataError(f"{path}:{number}:1: a {type(value).__name__}, not an object; one JSON object a line")
             yield number, value
+
+
+def scan_json_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str, dict[str, Any] | BadRecord]]:
+    """Yields (line number from 1, its text, object) for each line that is not blank; a damaged line as a `BadRecord`.
+
+    Reads a line at a time, so that a file may be larger than memory and one bad line does not hide the others.
+
+    Raises:
+      MissingInputError: the file is not there.
+    """
+    path, offset = Path(path), 0
+    if not path.is_file():
+        raise MissingInputError(f"{path}: no such file")
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            start, offset = offset, offset + len(raw)
+            content = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
+            start += len(raw) - len(content)
+            content = content.rstrip(b"\r\n")
+            text = content[:MAX_LINE_BYTES].decode("utf-8", "replace")
+            if text.strip():
+                value = _scan(content, text, start)
+                yield number, text, value if isinstance(value, dict) else BadRecord(str(path), number, *value, text)
+
+
+def _scan(content: bytes, text: str, start: int) -> dict[str, Any] | tuple[int, str]:
+    """Returns the object of a line that begins at byte `start`, or the column and reason of its fault."""
+    if len(content) > MAX_LINE_BYTES:
+        return 1, f"the line has {len(content):,} bytes, more than {MAX_LINE_BYTES:,}; split or shorten the record"
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        column = len(content[: error.start].decode("utf-8")) + 1
+        looks = guess_encoding(content)
+        return column, f"not UTF-8 at byte {start + error.start} (looks like {looks}); convert it to UTF-8"
+    if "\0" in text:
+        return text.index("\0") + 1, "holds the character U+0000 (NUL)"
+    try:
+        value = _parse(text)
+    except _NotJSON as error:
+        return error.column, error.reason
+    return value if isinstance(value, dict) else (1, f"a {type(value).__name__}, not an object; one JSON object a line")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

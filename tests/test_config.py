@@ -70,6 +70,11 @@ def test_the_recipes_differ_from_the_paper_in_no_hyperparameter(size: str) -> No
         ("mesh.tensor", 3, "not a multiple of mesh.tensor"),
         ("optimizer.warmup_fraction", 2.0, "at most 1"),
         ("model.attention", "flash", "none of auto"),
+        ("data.operators", ("reversed",), "did you mean 'reversal'"),
+        ("data.licences", ("MIT",), "data.mixture=real"),
+        ("data.temperature", 2.0, "data.total_instances"),
+        ("data.total_instances", -1, "not be negative"),
+        ("data.mixture", "files", "needs data.files"),
     ],
 )
 def test_a_wrong_value_is_named(path: str, value: object, words: str) -> None:
@@ -114,4 +119,4 @@ def test_every_field_has_a_reader() -> None:
     text = "\n".join(path.read_text() for path in package.rglob("*.py") if path.name != "config.py")
     unread = [path for path in field_paths(Config()) if f".{path.split('.')[-1]}" not in text]
     assert [path for path in unread if path.split(".")[-1] not in text] == []
-    assert len(field_paths(Config())) <= 60
+    assert len(field_paths(Config())) <= 80  # what one person can still read through; data is the largest section

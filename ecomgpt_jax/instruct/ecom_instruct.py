@@ -28,7 +28,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.files import read_json, write_json
-from ecomgpt_jax.instruct import contamination, mixture, task_folder
+from ecomgpt_jax.instruct import contamination, mixture, own_data, task_folder
 from ecomgpt_jax.instruct.rows import FIELDS, Account, Row
 from ecomgpt_jax.instruct.sources import catalogue as real_sources
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow
@@ -37,8 +37,9 @@ from ecomgpt_jax.instruct.tasks.task import Task
 SPLITS = ("train", "test")
 # What in the settings decides the rows; the rest (row length, packing, tokenizer) only uses them.
 _FIELDS = (
-    "mixture", "tasks", "sources", "synthetic_records", "languages", "prompt_language", "chain_of_task", "num_tasks",
-    "instances_per_task", "plain_text", "seed",
+    "mixture", "tasks", "sources", "licences", "operators", "strict_held_out", "synthetic_records", "languages",
+    "prompt_language", "chain_of_task", "num_tasks", "instances_per_task", "total_instances", "temperature",
+    "plain_text", "seed",
 )  # fmt: skip
 
 
@@ -50,7 +51,8 @@ class Built:
       directory: the tfds data set (array_record), for `open_split`.
       fingerprint: sha256 over the decoded rows of both splits in order.
       stats: {"tasks": {name: {"language", "family", "operator", "parent", "source", "train", "test", "held_out"}},
-        "sources": {...}, "dropped": {...}, "totals": {...}}.
+        "sources": {...}, "files": {...}, "near_held_out": {...}, "quarantine": {...}, "dropped": {...},
+        "totals": {...}}.
       held_out_dir: task folders of the held-out tasks; None where the mixture has none.
     """
 
@@ -111,6 +113,7 @@ def cache_key(data: DataConfig) -> str:
     content: dict[str, Any] = {name: getattr(data, name) for name in _FIELDS}
     package = Path(__file__).parent
     content["code"] = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(package.rglob("*.py"), key=str)]
+    content["files"] = [(Path(spec).name, own_data.checksum(spec)) for spec in data.files]
     content["evaluation"] = [contamination.checksum(directory) for directory in mixture.evaluation_dirs(data)]
     if data.mixture == "real":
         names = mixture.source_names(data)
@@ -180,6 +183,7 @@ def load_built(directory: Path) -> Built:
 def _write(data: DataConfig, working: Path, splits: Sequence[str]) -> None:
     tfds.disable_progress_bar()
     builder = EcomInstruct(data, splits, data_dir=str(working), file_format="array_record")
+    builder.account.quarantine.path = working.parent / f"{working.name.split('.')[0]}.quarantine.jsonl"
     with contextlib.redirect_stdout(io.StringIO()):  # tfds announces a download, and there is none
         builder.download_and_prepare(download_dir=str(working / "downloads"))
     shutil.rmtree(working / "downloads", ignore_errors=True)
@@ -204,9 +208,10 @@ def _stats(data: DataConfig, builder: EcomInstruct) -> dict[str, Any]:
         for folder in mixture.folder_tasks(data):
             described = {"language": folder.language, "family": folder.family, "operator": "", "parent": ""}
             tasks[folder.name] = {**described, "source": folder.dataset}
-    else:
+    elif data.mixture != "files":
         for task in mixture.training_tasks(data):
             tasks[task.name] = describe(task)
+    tasks |= account.own
     for name, entry in tasks.items():
         entry |= {"train": train[name], "test": test[name], "held_out": False}
     if data.mixture != "folder":
@@ -226,6 +231,9 @@ def _stats(data: DataConfig, builder: EcomInstruct) -> dict[str, Any]:
     return {
         "tasks": tasks,
         "sources": account.sources,
+        "files": account.files,
+        "near_held_out": mixture.near_sources(data) if data.strict_held_out else {},
+        "quarantine": {"records": len(account.quarantine.records), "file": str(account.quarantine.path)},
         "dropped": dict(sorted(account.dropped.items())),
         "totals": totals,
     }

@@ -2,23 +2,32 @@
 
 A record and all that is derived from it falls into one split, by the hash of its source and group. Sources are read one
 at a time; a task's rows come in a seeded order, so that a lower limit keeps a part of what a higher one keeps.
+
+The file is longer than 350 lines because all settings that decide the rows are read here, in the order of the work.
 """
 
+import collections
+import dataclasses
 import fnmatch
+import functools
 import hashlib
+import math
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ecomgpt_jax.config import DataConfig, nearest
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
-from ecomgpt_jax.instruct import contamination, task_folder
+from ecomgpt_jax.files import BadRecord
+from ecomgpt_jax.instruct import contamination, label_space, own_data, task_folder
 from ecomgpt_jax.instruct.contamination import Exclusion, normalise, texts_of
 from ecomgpt_jax.instruct.duplicates import NearDuplicates
+from ecomgpt_jax.instruct.quarantine import Quarantine
 from ecomgpt_jax.instruct.records import Record
 from ecomgpt_jax.instruct.rows import Account, Row, Rows, as_folder, as_row
 from ecomgpt_jax.instruct.sources import catalogue as real_sources
+from ecomgpt_jax.instruct.sources.reading import Intake, Source
 from ecomgpt_jax.instruct.synthetic import catalogue as synthetic_sources
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow
 from ecomgpt_jax.instruct.tasks import plain_text, real, synthetic
@@ -28,24 +37,44 @@ TEST_SHARE = 0.02  # of the groups of a source
 TEST_ROWS = 50  # a task at most
 HELD_OUT_ROWS = 100  # a task at most
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+REDISTRIBUTABLE = "redistributable"
+_DESCRIBED = ("language", "family", "operator", "parent", "source")
 
 
 def source_names(data: DataConfig) -> list[str]:
     """Returns the sources that the mixture reads, in order of name.
 
     Raises:
-      ConfigError: `data.sources` names one that does not exist or has no task.
+      ConfigError: `data.sources` names one that does not exist or has no task, `data.licences` a licence that none has.
     """
     known = sorted({task.source for task in _declared(data)})
     for name in data.sources:
         if name not in known:
             hint = "" if data.mixture == "synthetic" else "; the sources with tasks are " + ", ".join(known)
             raise ConfigError(f"data.sources: {name!r} is no source of the {data.mixture} mixture{hint}")
-    return [name for name in known if not data.sources or name in data.sources]
+    licences = {name: real_sources.source(name).licence for name in known} if data.licences else {}
+    for wanted in data.licences:
+        if wanted != REDISTRIBUTABLE and not any(map(functools.partial(_is_licence, wanted), licences.values())):
+            names = sorted({licence.split(" (")[0] for licence in licences.values()})
+            raise ConfigError(f"data.licences: {wanted!r} is none of {REDISTRIBUTABLE}, {', '.join(names)}")
+    return [
+        name
+        for name in known
+        if (not data.sources or name in data.sources)
+        and (not data.licences or any(_allows(wanted, real_sources.source(name)) for wanted in data.licences))
+    ]
+
+
+def _is_licence(wanted: str, licence: str) -> bool:
+    return licence.lower().startswith(wanted.lower())
+
+
+def _allows(wanted: str, source: Source) -> bool:
+    return source.redistributable if wanted == REDISTRIBUTABLE else _is_licence(wanted, source.licence)
 
 
 def _declared(data: DataConfig) -> list[Task]:
-    declared = synthetic.tasks() if data.mixture == "synthetic" else real.tasks()
+    declared = {"synthetic": synthetic.tasks, "real": real.tasks}.get(data.mixture, list)()
     if not data.plain_text:
         return declared
     if data.mixture == "synthetic":
@@ -67,8 +96,11 @@ def training_tasks(data: DataConfig) -> list[Task]:
 
     Raises:
       ConfigError: the filters leave no task, or fewer than `num_tasks`.
+      EcomError: with `strict_held_out`, a source cannot be read.
     """
     sources = set(source_names(data))
+    if data.strict_held_out:
+        sources -= set(near_sources(data))
     tasks = [
         task
         for task in _declared(data)
@@ -76,10 +108,52 @@ def training_tasks(data: DataConfig) -> list[Task]:
         and task.language in data.languages
         and task.source in sources
         and (data.chain_of_task or not task.operator)
+        and (not data.operators or (task.operator or "base") in data.operators)
     ]
     known = [task.name for task in _declared(data) if not task.held_out]
     chosen = set(choose([task.name for task in tasks], data, known))
     return [task for task in tasks if task.name in chosen]
+
+
+def near_sources(data: DataConfig) -> dict[str, str]:
+    """Returns the sources that `strict_held_out` leaves out, each with the nearest pair of tasks and their nearness.
+
+    Reads every source of the mixture once a process, since label sets come from the records.
+
+    Raises:
+      ConfigError: nothing is held out: ECOMGPT_EVAL is not set.
+      EcomError: a source cannot be read.
+    """
+    asked = (data.mixture, data.sources_dir, data.synthetic_records, data.seed, os.environ.get("ECOMGPT_SOURCES", ""))
+    return _near_sources(*asked, tuple(evaluation_dirs(data)))
+
+
+@functools.lru_cache(maxsize=4)
+def _near_sources(
+    mixture: str, directory: str, records: int, seed: int, _: str, evaluation: tuple[Path, ...]
+) -> dict[str, str]:
+    data = DataConfig(mixture=mixture, sources_dir=directory, synthetic_records=records, seed=seed)
+    held_out = {
+        (task.name, labels)
+        for folder in evaluation
+        for task in task_folder.load_tasks(folder)
+        for labels in label_space.spaces_of(task)
+    }
+    own: list[tuple[str, str, tuple[str, ...]]] = []
+    for name in source_names(data):
+        found = read_source(name, data)
+        for task in _declared(data):
+            if task.source == name and (labels := task.label_set(task.select(found))):
+                held_out |= {(task.name, labels)} if task.held_out else set()
+                own += [] if task.held_out else [(name, task.name, labels)]
+    if not held_out:
+        raise ConfigError("data.strict_held_out needs the held-out tasks: set ECOMGPT_EVAL to their folder")
+    nearness = functools.cache(label_space.nearness)
+    pairs = ((nearness(labels, other), name, task, kept) for name, task, labels in own for kept, other in held_out)
+    return {
+        name: f"{task} ~ {kept}: {near:.2f}"
+        for near, name, task, kept in sorted(pair for pair in pairs if pair[0] >= label_space.NEAR)
+    }
 
 
 def choose(names: Sequence[str], data: DataConfig, known: Sequence[str] = ()) -> list[str]:
@@ -99,7 +173,7 @@ def choose(names: Sequence[str], data: DataConfig, known: Sequence[str] = ()) ->
     if data.tasks:
         names = [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in data.tasks)]
     if not names:
-        raise ConfigError("data: languages, sources and chain_of_task leave no task to train on")
+        raise ConfigError("data: languages, sources, licences, operators and the like leave no task to train on")
     if data.num_tasks > len(names):
         raise ConfigError(f"data.num_tasks={data.num_tasks}, and the other settings leave {len(names)} tasks")
     ranked = sorted(names, key=lambda name: hashlib.sha256(f"{data.seed} {name}".encode()).digest())
@@ -131,28 +205,32 @@ def sources_dir(data: DataConfig) -> Path:
 
 
 def evaluation_dirs(data: DataConfig) -> list[Path]:
-    """Returns the evaluation tasks whose text must stay out; the embedded catalogue needs none.
+    """Returns the evaluation tasks whose text must stay out; the embedded catalogue alone needs none.
 
     Raises:
       MissingInputError: ECOMGPT_EVAL names no folder.
     """
     named = os.environ.get("ECOMGPT_EVAL", "")
-    if data.mixture == "synthetic" or not named:
+    if not named or (data.mixture == "synthetic" and not data.files):
         return []
     if not Path(named).expanduser().is_dir():
         raise MissingInputError(f"ECOMGPT_EVAL={named}: no such folder of evaluation tasks")
     return [Path(named).expanduser()]
 
 
-def read_source(name: str, data: DataConfig) -> Sequence[Record]:
-    """Returns all records of a source.
+def read_source(name: str, data: DataConfig, quarantine: Quarantine | None = None) -> Sequence[Record]:
+    """Returns all records of a source; those that cannot be read go to the quarantine.
 
     Raises:
-      EcomError: the source is missing or broken.
+      EcomError: the source is missing or broken, or too many of its records are bad.
     """
     if data.mixture == "synthetic":
         return synthetic_sources.read(name, data.synthetic_records, data.seed)
-    return list(real_sources.read(real_sources.source(name), sources_dir(data)))
+    intake = Intake()
+    records = list(real_sources.read(real_sources.source(name), sources_dir(data), intake))
+    bad = [BadRecord(f"{name}/{b.file}", b.line, 1, f"{b.column}: {b.reason}".lstrip(": "), b.text) for b in intake.bad]
+    (quarantine or Quarantine()).add(name, intake.rows, bad)
+    return records
 
 
 def split_records(
@@ -210,20 +288,66 @@ def generate(
     Raises:
       EcomError: a source or task folder is missing or broken.
     """
+    limits: dict[str, int] = {}
+    if data.total_instances:
+        trial = Account(quarantine=Quarantine(account.quarantine.path))
+        limits = allocate(
+            collections.Counter(row["task"] for row in _generate(data, trial, [], {})),
+            data.total_instances,
+            data.temperature,
+        )
+        data = dataclasses.replace(data, instances_per_task=max(limits.values()))
+    made = account.rows["train"]
+    for row in _generate(data, account, test, held_out):
+        if not limits or made[row["task"]] < limits[row["task"]]:
+            made[row["task"]] += 1
+            yield row
+    for row in test:
+        account.rows["test"][row["task"]] += 1
+    if not made:
+        raise DataError("data: no training row was made; see data.sources, data.languages and data.synthetic_records")
+    account.quarantine.write()
+
+
+def allocate(sizes: Mapping[str, int], total: int, temperature: float) -> dict[str, int]:
+    """Returns how many instances each task gives so that they are `total` together.
+
+    A task's share goes with size ** (1 / temperature), or is the same for all when that is 0. No instance is repeated:
+    a task that has fewer than its share gives all it has, and the others make up for it.
+
+    Raises:
+      ConfigError: the tasks have fewer than `total` instances.
+    """
+    if sum(sizes.values()) < total:
+        raise ConfigError(f"data.total_instances={total}, and the other settings leave {sum(sizes.values())}")
+    weights = {name: size ** (1 / temperature) if temperature else 1.0 for name, size in sorted(sizes.items()) if size}
+    shares: dict[str, float] = {}
+    while len(shares) < len(weights):
+        left = [name for name in weights if name not in shares]
+        scale = (total - sum(shares.values())) / sum(weights[name] for name in left)
+        small = [name for name in left if sizes[name] <= scale * weights[name]]
+        shares |= {name: sizes[name] if small else scale * weights[name] for name in small or left}
+    limits = {name: math.floor(share) for name, share in shares.items()}
+    rest = sorted(
+        (name for name in shares if limits[name] < sizes[name]), key=lambda name: (limits[name] - shares[name], name)
+    )
+    return limits | {name: limits[name] + 1 for name in rest[: total - sum(limits.values())]}
+
+
+def _generate(
+    data: DataConfig,
+    account: Account,
+    test: list[Row],
+    held_out: dict[str, tuple[TaskFolder, list[TaskRow]]],
+) -> Iterator[Row]:
     directories = evaluation_dirs(data)
     exclusion = contamination.load_exclusion(directories) if directories else None
     rows = Rows(data, account, exclusion)
     if data.mixture == "folder":
-        made = _from_folders(data, account, rows, exclusion, test)
-    else:
-        made = _from_sources(data, account, rows, exclusion, test, held_out)
-    for row in made:
-        account.rows["train"][row["task"]] += 1
-        yield row
-    for row in test:
-        account.rows["test"][row["task"]] += 1
-    if not account.rows["train"]:
-        raise DataError("data: no training row was made; see data.sources, data.languages and data.synthetic_records")
+        yield from _from_folders(data, account, rows, exclusion, test)
+    elif data.mixture != "files":
+        yield from _from_sources(data, account, rows, exclusion, test, held_out)
+    yield from _from_files(data, account, rows, exclusion, test)
 
 
 def _from_sources(
@@ -238,7 +362,7 @@ def _from_sources(
     # The embedded catalogue is made of templates: its sentences are alike on purpose.
     duplicates = None if data.mixture == "synthetic" else NearDuplicates()
     for name in sorted({task.source for task in (*training, *kept_out)}):
-        records = read_source(name, data)
+        records = read_source(name, data, account.quarantine)
         own, used = [], set()
         for task in training:
             if task.source == name:
@@ -282,15 +406,46 @@ def _from_folders(
 ) -> Iterator[Row]:
     for task in folder_tasks(data):
         split: dict[str, list[tuple[int, TaskRow]]] = {"train": [], "test": []}
-        for index, row in enumerate(task_folder.read_rows(task, "train")):
+        bad: list[BadRecord] = []
+        for index, (_, _, row) in enumerate(task_folder.scan_rows(task, "train")):
+            if isinstance(row, BadRecord):
+                bad.append(row)
+                continue
             reason = exclusion.reason_of_texts((row.sentences, *(s.term for s in row.spans))) if exclusion else ""
             if reason:
                 account.dropped[f"evaluation {reason}"] += 1
             else:
                 split[split_of(task.dataset, normalise(row.sentences))].append((index, row))
+        account.quarantine.add(task.name, len(bad) + sum(map(len, split.values())), bad)
         account.sources.setdefault(task.dataset, {"records": 0, "train": 0, "test": 0})
         for key, part in split.items():
             account.sources[task.dataset][key] += len(part)
             account.sources[task.dataset]["records"] += len(part)
         test.extend(rows.folder(task, split["test"], "test", TEST_ROWS))
         yield from rows.folder(task, split["train"], "train", data.instances_per_task)
+
+
+def _from_files(
+    data: DataConfig, account: Account, rows: Rows, exclusion: Exclusion | None, test: list[Row]
+) -> Iterator[Row]:
+    for file in own_data.load_files(data.files):
+        account.quarantine.add(file.spec, file.records, file.bad)
+        account.files[file.spec] = str(file)
+        account.sources[file.name] = {"records": file.records, "train": 0, "test": 0}
+        split: dict[str, dict[str, list[Row]]] = {"train": {}, "test": {}}
+        for instance in file.instances:
+            row = own_data.to_row(file, instance)
+            if row["language"] not in data.languages:
+                continue
+            reason = exclusion.reason_of_texts(instance.texts) if exclusion else ""
+            if reason:
+                account.dropped[f"evaluation {reason}"] += 1
+                continue
+            account.own[row["task"]] = {name: row[name] for name in _DESCRIBED}
+            part = split_of(f"{data.seed} {file.name}", instance.group)
+            split[part].setdefault(row["task"], []).append(row)
+            account.sources[file.name][part] += 1
+        for task in sorted(split["test"]):
+            test.extend(rows.own(split["test"][task], "test", TEST_ROWS))
+        for task in sorted(split["train"]):
+            yield from rows.own(split["train"][task], "train", data.instances_per_task)

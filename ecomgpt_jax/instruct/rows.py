@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import hashlib
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 
@@ -10,6 +11,7 @@ from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.instruct import task_folder
 from ecomgpt_jax.instruct.contamination import Exclusion, fold, joined
 from ecomgpt_jax.instruct.instructions import Instruction, render
+from ecomgpt_jax.instruct.quarantine import Quarantine
 from ecomgpt_jax.instruct.records import Record
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow
 from ecomgpt_jax.instruct.tasks.task import Example, Task
@@ -20,13 +22,19 @@ Row = dict[str, str]
 
 @dataclasses.dataclass
 class Account:
-    """What became of everything: rows by split and task, and what was dropped by reason."""
+    """What became of everything: rows by split and task, what was dropped by reason, what could not be read.
+
+    `own` describes the tasks of files that users bring (name -> language, family, ...), `files` what each file is.
+    """
 
     rows: dict[str, collections.Counter[str]] = dataclasses.field(
         default_factory=lambda: {"train": collections.Counter(), "test": collections.Counter()}
     )
     dropped: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     sources: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+    quarantine: Quarantine = dataclasses.field(default_factory=Quarantine)
+    own: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 class Rows:
@@ -71,6 +79,13 @@ class Rows:
                 made += 1
                 if made == limit:
                     return
+
+    def own(self, rows: Sequence[Row], split: str, limit: int) -> Iterator[Row]:
+        """Yields up to `limit` (0 = all) of the rows of one task that a user's file holds, which need no rendering."""
+        rows = list(rows)
+        random.Random(f"{self.data.seed} {rows[0]['task'] if rows else ''} {split}").shuffle(rows)
+        kept = (row for row in rows if self._keep(row["task"], row["prompt"], row["response"]))
+        yield from itertools.islice(kept, limit or None)
 
     def _keep(self, task: str, sentences: str, answer: str) -> bool:
         if not answer.strip():

@@ -8,6 +8,8 @@
 that is joined), and `labels` {key: [label, ...]} for CLS or `spans` [{start, end, type, term}, ...] for the other
 families. The folder's name decides language and family; the `task` of the meta file may differ from it and is not used.
 Candidates and gold answers follow the official evaluation (see `candidates` and `gold_answer`).
+
+The file is longer than 350 lines because one layout is read, checked, rendered and written in one place.
 """
 
 import dataclasses
@@ -15,14 +17,14 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ecomgpt_jax.config import nearest
 from ecomgpt_jax.errors import DataError, MissingInputError
-from ecomgpt_jax.files import read_json, read_json_lines, write_json, write_json_lines
+from ecomgpt_jax.files import BadRecord, column_of, read_json, scan_json_lines, write_json, write_json_lines
 from ecomgpt_jax.instruct.instructions import Instruction, check_template
 from ecomgpt_jax.instruct.records import Span
 
@@ -184,14 +186,36 @@ def read_rows(task: TaskFolder, split: str = "test", limit: int = 0) -> list[Tas
       MissingInputError: the file is not there.
       DataError: a row is malformed or has no gold answer (`file:line:column`), or there is none.
     """
+    rows = []
+    for _, _, row in islice(scan_rows(task, split), limit or None):
+        if isinstance(row, BadRecord):
+            raise DataError(str(row))
+        rows.append(row)
+    if not rows:
+        raise DataError(f"{task.path / f'{split}.json'}: no rows")
+    return rows
+
+
+def scan_rows(task: TaskFolder, split: str) -> Iterator[tuple[int, str, TaskRow | BadRecord]]:
+    """Yields (line number from 1, its text, row) for each line of `<split>.json` that is not blank.
+
+    A malformed line comes as a `BadRecord`, so that one does not hide the others.
+
+    Raises:
+      MissingInputError: the file is not there.
+      DataError: it is a link out of its folder.
+    """
     path = task.path / f"{split}.json"
     if not path.is_file():
         raise MissingInputError(f"{task.path}: no {split}.json in this task folder")
-    lines = read_json_lines(_inside(path))
-    rows = [_row(task, row, f"{path}:{line}:1") for line, row in islice(lines, limit or None)]
-    if not rows:
-        raise DataError(f"{path}: no rows")
-    return rows
+    for line, text, value in scan_json_lines(_inside(path)):
+        if isinstance(value, dict):
+            try:
+                value = _row(task, value)
+            except DataError as error:  # its text begins with the name of the field
+                field = re.split(r"\W", str(error), maxsplit=1)[0]
+                value = BadRecord(str(path), line, column_of(text, field), str(error), text)
+        yield line, text, value
 
 
 def write_task(
@@ -297,6 +321,8 @@ def _inside(path: Path) -> Path:
 
 
 def _text(value: object, where: str) -> str:
+    if value is None:
+        raise DataError(f"{where} is missing")
     if not isinstance(value, str):
         raise DataError(f"{where} must be a string, not {type(value).__name__}")
     return value
@@ -308,32 +334,33 @@ def _texts(value: object, where: str) -> tuple[str, ...]:
     return tuple(_text(item, where) for item in value)
 
 
-def _row(task: TaskFolder, row: dict[str, Any], where: str) -> TaskRow:
+def _row(task: TaskFolder, row: dict[str, Any]) -> TaskRow:
+    """Checks one row; the text of each error begins with the name of the field."""
     sentences = row.get("sentences")
     if isinstance(sentences, list):
-        sentences = "".join(_texts(sentences, f"{where}: sentences"))
-    sentences = _text(sentences, f"{where}: sentences")
+        sentences = "".join(_texts(sentences, "sentences"))
+    sentences = _text(sentences, "sentences")
     if task.family == "CLS":
         labels = row.get("labels")
         if not isinstance(labels, dict) or not labels.get(task.label_key):
-            raise DataError(f"{where}: labels.{task.label_key} is missing or empty, so the row has no gold answer")
-        return TaskRow(sentences, {key: _texts(value, f"{where}: labels.{key}") for key, value in labels.items()})
+            raise DataError(f"labels.{task.label_key} is missing or empty, so the row has no gold answer")
+        return TaskRow(sentences, {key: _texts(value, f"labels.{key}") for key, value in labels.items()})
     spans = row.get("spans")
     if not isinstance(spans, list):
-        raise DataError(f"{where}: spans must be a list; the gold answer of a {task.family} task is made from it")
+        problem = "is missing" if spans is None else "must be a list"
+        raise DataError(f"spans {problem}; the gold answer of a {task.family} task is made from it")
     if not spans and task.family in ("Extract", "Generate"):
-        raise DataError(f"{where}: spans is empty, so the row has no gold answer")
-    return TaskRow(sentences, spans=tuple(_span(span, where) for span in spans))
+        raise DataError("spans is empty, so the row has no gold answer")
+    return TaskRow(sentences, spans=tuple(map(_span, spans)))
 
 
-def _span(span: object, where: str) -> Span:
+def _span(span: object) -> Span:
     if not isinstance(span, dict):
-        raise DataError(f"{where}: a span must be an object with a term, not {type(span).__name__}")
+        raise DataError(f"spans: a span must be an object with a term, not {type(span).__name__}")
     start, end = span.get("start", 0), span.get("end", 0)
     if not (type(start) is int and type(end) is int):
-        raise DataError(f"{where}: start and end of a span must be whole numbers")
-    kind, term = _text(span.get("type", ""), f"{where}: type"), _text(span.get("term"), f"{where}: term")
-    return Span(start, end, kind, term)
+        raise DataError("spans: start and end of a span must be whole numbers")
+    return Span(start, end, _text(span.get("type", ""), "spans: type"), _text(span.get("term"), "spans: term"))
 
 
 def _row_object(row: TaskRow) -> dict[str, Any]:

@@ -188,7 +188,7 @@ def test_hostile_text_comes_back_byte_for_byte(tmp_path: Path, monkeypatch: pyte
 def test_lone_surrogates_are_dropped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = mixture.read_source
 
-    def broken(name: str, data: DataConfig) -> list[Record]:
+    def broken(name: str, data: DataConfig, quarantine: object) -> list[Record]:
         bad = LabelledText(
             id="bad",
             group="bad",

@@ -13,8 +13,11 @@ from ecomgpt_jax.instruct import mixture
 from ecomgpt_jax.instruct.contamination import Exclusion
 from ecomgpt_jax.instruct.duplicates import NearDuplicates
 from ecomgpt_jax.instruct.mixture import generate, split_of, training_tasks
+from ecomgpt_jax.instruct.quarantine import Quarantine
 from ecomgpt_jax.instruct.records import LabelledText
 from ecomgpt_jax.instruct.rows import FIELDS, Account, Row
+from ecomgpt_jax.instruct.sources import catalogue as real_sources
+from ecomgpt_jax.instruct.sources.reading import Intake
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, write_task
 
 Made = tuple[list[Row], list[Row], dict[str, tuple[TaskFolder, list[TaskRow]]], Account]
@@ -90,6 +93,79 @@ def test_fewer_instances_are_the_first_of_more() -> None:
     for name in {row["task"] for row in few}:
         short = [row for row in few if row["task"] == name]
         assert short == [row for row in many if row["task"] == name][: len(short)]
+
+
+def test_operators() -> None:
+    assert {t.operator for t in training_tasks(settings(operators=("reversal", "base")))} == {"reversal", ""}
+    assert training_tasks(settings(operators=("base",))) == training_tasks(settings(chain_of_task=False))
+    with pytest.raises(ConfigError, match="leave no task"):
+        training_tasks(settings(operators=("pseudo_label",)))
+
+
+def test_licences_choose_real_sources() -> None:
+    def chosen(*licences: str) -> set[str]:
+        return set(mixture.source_names(settings(mixture="real", licences=licences)))
+
+    free = chosen("redistributable")
+    assert free
+    assert all(real_sources.source(name).redistributable for name in free)
+    assert free < chosen()
+    assert chosen("MIT") | chosen("apache-2.0") == chosen("MIT", "Apache-2.0")
+    assert all(real_sources.source(name).licence.startswith("MIT") for name in chosen("MIT"))
+    with pytest.raises(ConfigError, match=r"'GPL' is none of redistributable, Apache-2\.0, "):
+        chosen("GPL")
+
+
+@pytest.mark.parametrize(
+    ("temperature", "expected"),
+    [
+        (1, {"a": 8, "b": 32, "c": 60}),  # as large as they are
+        (0, {"a": 20, "b": 40, "c": 40}),  # equal, and the small one gives all it has
+        (2, {"a": 17, "b": 35, "c": 48}),  # weights 4.5, 8.9, 12.2
+        (1e9, {"a": 20, "b": 40, "c": 40}),
+    ],
+)
+def test_shares_of_tasks(temperature: float, expected: dict[str, int]) -> None:
+    assert mixture.allocate({"a": 20, "b": 80, "c": 150, "d": 0}, 100, temperature) == expected
+
+
+def test_shares_always_make_the_total() -> None:
+    sizes = {f"t{i}": i * i % 37 for i in range(1, 30)}
+    for total in (1, 7, 100, sum(sizes.values())):
+        for temperature in (0, 1, 3.5):
+            shares = mixture.allocate(sizes, total, temperature)
+            assert sum(shares.values()) == total
+            assert all(share <= sizes[name] for name, share in shares.items())
+    with pytest.raises(ConfigError, match="total_instances=9999"):
+        mixture.allocate(sizes, 9999, 0)
+
+
+def test_the_total_is_held_when_tasks_vary() -> None:
+    few, many = (made(settings(num_tasks=n, total_instances=60, temperature=0, instances_per_task=0)) for n in (4, 12))
+    assert len(few[0]) == len(many[0]) == 60
+    assert set(few[3].rows["train"].values()) == {15}
+    assert set(many[3].rows["train"].values()) == {5}
+    for name in few[3].rows["train"]:  # what the larger choice takes of a task is a part of the smaller one's
+        taken = [[row for row in part[0] if row["task"] == name] for part in (few, many)]
+        assert taken[1] == taken[0][:5]
+
+
+def test_strict_held_out_leaves_out_near_label_spaces() -> None:
+    near = mixture.near_sources(settings())
+    assert "synthetic_sentences_en" in near  # its own NER task is held out
+    assert "ZH-Fashion_Titles-NER-attribute_value_extraction" in near["synthetic_fashion_titles_zh"]
+    strict = training_tasks(settings(strict_held_out=True))
+    assert strict
+    assert {task.source for task in training_tasks(settings())} - {task.source for task in strict} == set(near)
+    few, many = (training_tasks(settings(strict_held_out=True, num_tasks=n)) for n in (5, 20))
+    assert {task.name for task in few} < {task.name for task in many}
+
+
+def test_strict_held_out_needs_held_out_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ECOMGPT_EVAL", raising=False)
+    monkeypatch.setattr(mixture, "source_names", lambda data: [])
+    with pytest.raises(ConfigError, match="ECOMGPT_EVAL"):
+        training_tasks(settings(mixture="real", strict_held_out=True, sources_dir="nowhere"))
 
 
 def test_chain_of_task_off_leaves_base_tasks() -> None:
@@ -225,3 +301,73 @@ def test_no_rows_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     folder(tmp_path, [TaskRow("x", {"default": (" ",)})])
     with pytest.raises(DataError, match="no training row"):
         made(settings(mixture="folder", tasks_dir=str(tmp_path)))
+
+
+def own_file(tmp_path: Path, count: int, *more: str, name: str = "mine.jsonl") -> str:
+    lines = [json.dumps({"prompt": f"question {i}", "completion": f"answer {i}"}) for i in range(count)]
+    (tmp_path / name).write_text("\n".join([*lines, *more]) + "\n")
+    return str(tmp_path / name)
+
+
+def test_own_files_alone_and_beside_a_mixture(tmp_path: Path) -> None:
+    files = (own_file(tmp_path, 1000), own_file(tmp_path, 3, name="more.jsonl"))
+    train, test, _, account = made(settings(mixture="files", files=files, instances_per_task=0))
+    assert len(train) + len(test) == 1003
+    assert 5 <= len(test) <= 40
+    assert not {row["prompt"] for row in train} & {row["prompt"] for row in test}
+    assert set(account.own) == {"EN-mine-Generate-completion", "EN-more-Generate-completion"}
+    assert account.own["EN-mine-Generate-completion"]["source"] == "mine"
+    other = made(settings(mixture="files", files=files, instances_per_task=0, seed=1))[1]
+    assert {row["prompt"] for row in other} != {row["prompt"] for row in test}  # the share is drawn by the seed
+    beside = made(settings(files=files[1:], num_tasks=2))
+    assert len({row["task"] for row in beside[0]}) == 3
+    assert (
+        made(settings(mixture="files", files=files, total_instances=10, instances_per_task=0))[3].rows["train"].total()
+        == 10
+    )
+
+
+def test_own_rows_of_the_evaluation_and_repeats_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leaked = "The staff was really friendly and the soup was hot."
+    folder(tmp_path / "eval", [TaskRow(leaked, {"default": ("good",)})])
+    monkeypatch.setenv("ECOMGPT_EVAL", str(tmp_path / "eval"))
+    lines = (
+        json.dumps({"prompt": leaked, "completion": "x"}),
+        json.dumps({"prompt": "question 1", "completion": "answer 1"}),
+    )
+    for kind in ("files", "synthetic"):
+        account = made(settings(mixture=kind, num_tasks=int(kind != "files"), files=(own_file(tmp_path, 5, *lines),)))[
+            3
+        ]
+        assert account.dropped["evaluation text"] == 1
+        assert account.dropped["duplicate"] >= 1
+
+
+def test_bad_records_are_quarantined_and_many_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ECOMGPT_EVAL", raising=False)
+    data = settings(mixture="files", files=(own_file(tmp_path, 1000, "{}"),), instances_per_task=0)
+    assert [bad.line for bad in made(data)[3].quarantine.records] == [1001]
+    own_file(tmp_path, 990, "{}")
+    with pytest.raises(DataError, match=r"mine\.jsonl:991:1: no field 'prompt'.*1 of 991"):
+        made(data)
+    good = json.dumps({"sentences": "x", "labels": {"default": ["good"]}})
+    task = folder(tmp_path / "tasks", [TaskRow(f"text {i}", {"default": ("good",)}) for i in range(999)])
+    with (task.path / "train.json").open("a") as file:
+        file.write(good.replace("default", "other") + "\n")
+    data = settings(mixture="folder", tasks_dir=str(tmp_path / "tasks"))
+    assert [bad.line for bad in made(data)[3].quarantine.records] == [1000]
+    with (task.path / "train.json").open("a") as file:
+        file.write("{\n")
+    with pytest.raises(DataError, match=r"train\.json:1000:30: labels\.default is missing"):
+        made(data)
+
+
+def test_bad_records_of_real_sources_are_quarantined(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def read(source: object, directory: Path, intake: Intake) -> list[LabelledText]:
+        intake.rows = 100
+        intake.reject("f.txt", 7, "label", "unknown", "text")
+        return []
+
+    monkeypatch.setattr(real_sources, "read", read)
+    with pytest.raises(DataError, match=r"^en_mams/f\.txt:7:1: label: unknown \(1 of 100"):
+        mixture.read_source("en_mams", settings(mixture="real", sources_dir=str(tmp_path)), Quarantine())

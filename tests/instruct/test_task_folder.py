@@ -158,7 +158,7 @@ def test_bad_tasks_are_refused_in_one_line(tmp_path: Path, change: dict, words: 
 def test_bad_spans_are_refused(tmp_path: Path, family: str, span: object) -> None:
     meta = {"test_prompt": {"instruction": "{sentences}"}}
     task = load_task(make(tmp_path, f"EN-Shop-{family}-x", meta, [{"sentences": "s", "spans": [span]}]))
-    with pytest.raises(DataError, match=r"test\.json:1:1"):
+    with pytest.raises(DataError, match=r"test\.json:1:29: spans"):
         read_rows(task)
 
 
