@@ -1,7 +1,7 @@
 """Cross-entropy over the tied head, computed only where there is a target.
 
 With BLOOM's 250,880 words the head is up to 44 % of the training FLOPs, and only response tokens carry loss. So the
-target positions are compacted and their logits made chunk by chunk in a loop that runs ceil(targets / chunk) times.
+target positions are compacted and their logits made chunk by chunk in loops that run as often as there are targets.
 The gradients of a chunk are taken while its logits exist, hence in the forward pass: nothing is recomputed, shapes are
 static, there is no cap on the targets, and neither [batch, length, vocab] nor a one-hot ever exists.
 
@@ -18,6 +18,8 @@ import numpy as np
 from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.model.attention import matmul_precision
 from ecomgpt_jax.parallel.sharding import ambient_mesh, spec
+
+_PARTS = 4  # what does not fill a chunk runs in chunks of this part of its size
 
 Sums = tuple[jax.Array, jax.Array, jax.Array]  # loss sum, gradient of hidden, gradient of the table
 
@@ -58,18 +60,17 @@ def _targets_only(
     """
     positions, words = hidden.shape[0], table.shape[0]
     chunk = min(chunk, positions)
-    size = -(-positions // chunk) * chunk
-    (places,) = jnp.nonzero(weights, size=size, fill_value=positions)
-    turns = -(-jnp.count_nonzero(weights) // chunk)
+    (places,) = jnp.nonzero(weights, size=positions + chunk, fill_value=positions)
+    count = jnp.count_nonzero(weights)
     first_word, vocab = 0, words
     if axis is not None:
         first_word, vocab = jax.lax.axis_index(axis) * words, words * jax.lax.axis_size(axis)
-        turns = jax.lax.pmax(turns, every_axis)
+        count = jax.lax.pmax(count, every_axis)
     product = partial(jax.lax.dot_general, precision=matmul_precision(hidden.dtype), preferred_element_type=jnp.float32)
 
-    def turn(i: jax.Array, sums: Sums) -> Sums:
+    def turn(i: jax.Array, sums: Sums, first: jax.Array | int, size: int) -> Sums:
         loss_sum, d_hidden, d_table = sums
-        at = jax.lax.dynamic_slice(places, (i * chunk,), (chunk,))
+        at = jax.lax.dynamic_slice(places, (first + i * size,), (size,))
         rows, ids, weight = (x.at[at].get(mode="fill", fill_value=0) for x in (hidden, targets, weights))
         logits = product(rows, table, (((1,), (1,)), ((), ())))
         loss, d_logits = _chunk_loss(logits, ids, first_word, vocab, axis)
@@ -83,7 +84,10 @@ def _targets_only(
         return loss_sum, d_hidden, d_table
 
     d_table = jnp.zeros(table.shape if gradients else (), jnp.float32)
-    return jax.lax.fori_loop(0, turns, turn, (jnp.float32(0), jnp.zeros_like(hidden), d_table))
+    sums = (jnp.float32(0), jnp.zeros_like(hidden), d_table)
+    sums = jax.lax.fori_loop(0, count // chunk, partial(turn, first=0, size=chunk), sums)
+    rest, part = count % chunk, -(-chunk // _PARTS)  # a whole chunk for the rest would be mostly empty
+    return jax.lax.fori_loop(0, -(-rest // part), partial(turn, first=count - rest, size=part), sums)
 
 
 def _sums(
@@ -97,7 +101,7 @@ def _sums(
         return loss, d_hidden.reshape(hidden.shape), d_table
 
     mesh = ambient_mesh()
-    if mesh is None:
+    if mesh is None or mesh.size == 1:
         return run(table, hidden, targets, weights)
     table_spec, rows = spec("vocab", "embed"), spec("batch")
     row_axes, word_axis, width_axis = rows[0], table_spec[0], table_spec[1]

@@ -1,4 +1,4 @@
-"""One optimizer step as one jitted program: accumulate sums over micro-batches, divide once, update."""
+"""One optimizer step as one jitted program: add up the gradients of micro-batches, update."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -81,22 +81,24 @@ def batch_loss(params: Params, batch: Batch, model: ModelConfig) -> tuple[jax.Ar
 def accumulate(params: Params, batch: Batch, model: ModelConfig) -> tuple[Params, jax.Array, jax.Array]:
     """Returns (gradient of the mean loss, mean loss, targets) over micro-batches of any target counts.
 
-    Sums run over all micro-batches and are divided once, so 1 x 8 rows and 8 x 1 rows give the same update even where
-    a micro-batch holds no target at all. Leaves of `batch` are [accumulation, rows, length].
+    Each target weighs 1 / (targets of all micro-batches), so 1 x 8 rows and 8 x 1 rows give the same update even where
+    a micro-batch holds no target at all, and no gradient is ever divided. Leaves of `batch` are
+    [accumulation, rows, length].
     """
+    count = batch["loss_mask"].astype(jnp.float32).sum()
+    batch = {**batch, "loss_mask": batch["loss_mask"] / jnp.maximum(count, 1.0)}
     value_and_grad = jax.value_and_grad(batch_loss, has_aux=True)
+    if len(batch["inputs"]) == 1:  # nothing to add up, so no second copy of the gradient
+        (loss, _), gradient = value_and_grad(params, jax.tree.map(lambda leaf: leaf[0], batch), model)
+        return gradient, loss, count
 
-    def add(carry: tuple[Params, jax.Array, jax.Array], micro: Batch) -> tuple[tuple, None]:
-        gradient, loss, count = carry
-        (micro_loss, micro_count), micro_gradient = value_and_grad(params, micro, model)
-        gradient = jax.tree.map(jnp.add, gradient, micro_gradient)
-        return (gradient, loss + micro_loss, count + micro_count.astype(jnp.float32)), None
+    def add(carry: tuple[Params, jax.Array], micro: Batch) -> tuple[tuple[Params, jax.Array], None]:
+        (loss, _), gradient = value_and_grad(params, micro, model)
+        return jax.tree.map(jnp.add, carry, (gradient, loss)), None
 
-    zero = jnp.zeros((), jnp.float32)
-    carry = (jax.tree.map(jnp.zeros_like, params), zero, zero)
-    (gradient, loss, count), _ = jax.lax.scan(add, carry, batch)
-    divisor = jnp.maximum(count, 1.0)
-    return jax.tree.map(lambda leaf: leaf / divisor, gradient), loss / divisor, count
+    carry = (jax.tree.map(jnp.zeros_like, params), jnp.zeros((), jnp.float32))
+    (gradient, loss), _ = jax.lax.scan(add, carry, batch)
+    return gradient, loss, count
 
 
 def make_train_step(
