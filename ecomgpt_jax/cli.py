@@ -12,6 +12,7 @@ from absl import logging as absl_logging
 
 from ecomgpt_jax.config import Config, field_paths, nearest
 from ecomgpt_jax.errors import ConfigError, EcomError, StorageError
+from ecomgpt_jax.redaction import mask_text
 
 # Before any library is imported that prints about what this project does not use.
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -50,9 +51,15 @@ def _reason(error: Exception) -> str:
 
 
 def _stop(error: EcomError) -> NoReturn:
-    line = re.sub(r"\s*\n\s*", " ", str(error)).strip()
+    line = mask_text(re.sub(r"\s*\n\s*", " ", str(error)).strip())
     print(f"error: {line}", file=sys.stderr, flush=True)
     sys.exit(error.exit_code)
+
+
+def _fit_to_be_seen(record: logging.LogRecord) -> bool:
+    """Masks secrets in a log line; drops orbax's pages of traceback, which `training/saving.py` says in one line."""
+    record.msg, record.args = mask_text(record.getMessage()), ()
+    return "orbax" not in record.pathname
 
 
 def load_config(flag: flags.FlagHolder) -> Config:
@@ -96,5 +103,6 @@ def run(main: Callable[[list[str]], None]) -> None:
             sys.exit(130)
 
     absl_logging.set_verbosity(absl_logging.WARNING)
+    absl_logging.get_absl_handler().addFilter(_fit_to_be_seen)
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)
     app.run(guarded, flags_parser=_parse)

@@ -116,6 +116,8 @@ class TrainConfig(_Strict):
     log_every: int = 10  # steps between lines of metrics.jsonl
     save_every: int = 200  # steps between checkpoints; the last step is always saved
     keep: int = 3  # newest checkpoints to keep
+    best_metric: str = ""  # keep the checkpoint with the best value of this metric too (lowest of a loss, else highest)
+    skip_nonfinite: int = 3  # steps in a row skipped for a loss or gradient that is not finite; one more ends the run
     final_evaluation: bool = True  # score the evaluation tasks with the untrained and with the trained weights
 
 
@@ -175,7 +177,7 @@ _POSITIVE = (
 _NOT_NEGATIVE = (
     "model.vocab_size", "data.num_tasks", "data.instances_per_task", "data.total_instances", "data.temperature",
     "optimizer.weight_decay",
-    "optimizer.warmup_fraction", "optimizer.max_grad_norm", "train.max_steps", "eval.limit",
+    "optimizer.warmup_fraction", "optimizer.max_grad_norm", "train.max_steps", "train.skip_nonfinite", "eval.limit",
     "eval.every",
 )  # fmt: skip
 

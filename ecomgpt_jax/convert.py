@@ -18,7 +18,8 @@ from ecomgpt_jax.config import MeshConfig
 from ecomgpt_jax.errors import ConfigError, MissingInputError
 from ecomgpt_jax.model.hf_weights import copy_tokenizer, save_hf
 from ecomgpt_jax.parallel.mesh import make_mesh
-from ecomgpt_jax.training.checkpoint import load_checkpoint, save_orbax_params, tokenizer_directory
+from ecomgpt_jax.training.checkpoint import load_checkpoint, tokenizer_directory
+from ecomgpt_jax.training.saving import save_orbax_params
 
 _FROM = flags.DEFINE_string("from", None, "Checkpoint: a training workdir, an orbax step directory or an HF directory.")
 _TO = flags.DEFINE_string("to", None, "Directory to write; must not exist or be empty.")

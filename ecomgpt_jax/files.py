@@ -1,13 +1,17 @@
 """Files read strictly and written whole: UTF-8 text, JSON, JSON lines.
 
-Every error names the file and, where there is one, line and column. Nothing is ever half written: text goes to a
-temporary name in the same folder and is moved over the old file.
+Every error names the file and, where there is one, line and column. Nothing is ever half written: a file or a whole
+directory is made under a temporary name in the same folder and then moved to its own.
 """
 
 import codecs
+import contextlib
+import fcntl
+import glob
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -200,3 +204,55 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 def write_json_lines(path: str | os.PathLike[str], values: Iterable[dict[str, Any]]) -> None:
     """Writes one JSON object a line."""
     write_text(path, "".join(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n" for value in values))
+
+
+@contextlib.contextmanager
+def new_directory(directory: str | os.PathLike[str], *, shared: bool = False) -> Iterator[Path]:
+    """Yields a scratch folder beside `directory` that becomes it when the block ends, and is removed when it raises.
+
+    Scratch folders of processes that were killed are removed first; one in use is told by its lock.
+
+    Args:
+      directory: must not exist or be empty, else OSError.
+      shared: several processes may make the same content at once; the first one's stays.
+    """
+    directory = Path(directory)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{directory.name[:100]}.making-"
+    for leftover in directory.parent.glob(f"{glob.escape(prefix)}*"):
+        with contextlib.suppress(OSError), _locked(leftover):
+            shutil.rmtree(leftover, ignore_errors=True)
+    scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=directory.parent))
+    try:
+        with _locked(scratch):
+            yield scratch
+            scratch.chmod(0o755)
+            try:
+                os.replace(scratch, directory)
+            except OSError:
+                if not (shared and directory.is_dir()):
+                    raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds a lock on a folder that ends with this process; raises BlockingIOError where another one holds it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def safe_name(name: str, what: str) -> str:
+    """Returns a name from a file or a flag that is fit to be part of a path: letters, digits, `.`, `_`, `-`.
+
+    Raises:
+      DataError: it is anything else, begins with a dot or is longer than 200 characters.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name):
+        raise DataError(f"{what}: {name!r:.120} is no safe name; use letters, digits, '.', '_' and '-'")
+    return name

@@ -25,12 +25,14 @@ from ecomgpt_jax.files import write_json
 from ecomgpt_jax.instruct import ecom_instruct
 from ecomgpt_jax.model.bloom import init_sharded_params
 from ecomgpt_jax.parallel.mesh import make_mesh
-from ecomgpt_jax.training import checkpoint, loop
+from ecomgpt_jax.redaction import mask_secrets
+from ecomgpt_jax.training import checkpoint, loop, resume
 from ecomgpt_jax.training.progress import read_metrics
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, with an optional :argument")
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; default runs/<config name>")
 _RESUME = flags.DEFINE_string("resume", "auto", "auto: go on if there is a checkpoint; never: afresh; require: insist")
+_ALLOW_DRIFT = flags.DEFINE_list("allow_drift", [], "settings that may differ from the checkpoint's")
 _COT = flags.DEFINE_bool("cot", None, "train on Chain-of-Task tasks (data.chain_of_task)")
 _NUM_TASKS = flags.DEFINE_integer("num_tasks", None, "number of training tasks (data.num_tasks)")
 _INSTANCES = flags.DEFINE_integer("instances_per_task", None, "instances a task (data.instances_per_task)")
@@ -127,8 +129,9 @@ def main(arguments: list[str]) -> None:
         Path(config.data.cache_dir),
     )
     rows = make_rows(store, config.data, config.train.epochs, loop.rows_per_step(config, mesh))
-    loop.prepare_workdir(workdir, _RESUME.value)
-    write_json(workdir / "config.json", config_lib.to_dict(config))
+    resume.prepare_workdir(workdir, _RESUME.value)
+    start = resume.find_start(workdir, config, loop.run_facts(config, rows, mesh), _ALLOW_DRIFT.value)
+    write_json(workdir / "config.json", mask_secrets(config_lib.to_dict(config)))
     copy_tokenizer(tokenizer, workdir / "tokenizer")
     print(_describe_data(built, rows, config), flush=True)
 
@@ -147,12 +150,12 @@ def main(arguments: list[str]) -> None:
     before = after = None
     if tasks_dir and config.train.final_evaluation:
         before = evaluate(initial_params(), "before")
-    params = loop.train(config, rows, mesh, workdir, initial_params)
+    params = loop.train(config, rows, mesh, workdir, initial_params, start)
     if before is not None:
         after = evaluate(params, "after")
     report.write_run_report(
         workdir / "report",
-        config=config_lib.to_dict(config),
+        config=mask_secrets(config_lib.to_dict(config)),
         metrics=read_metrics(workdir / "metrics.jsonl"),
         scores=after,
         untrained_scores=before,

@@ -5,10 +5,12 @@ import pytest
 
 from ecomgpt_jax.errors import DataError, MissingInputError
 from ecomgpt_jax.files import (
+    new_directory,
     parse_json,
     read_json,
     read_json_lines,
     read_text,
+    safe_name,
     write_json,
     write_json_lines,
     write_text,
@@ -46,3 +48,49 @@ def test_places_are_named(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes(b"\xef\xbb\xbfabc\xff")
     with pytest.raises(DataError, match="byte 6 "):
         read_text(tmp_path / "latin")
+
+
+def test_a_directory_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), new_directory(tmp_path / "a" / "b") as scratch:
+        (scratch / "folder" / "file").write_text("no such folder")
+    assert list((tmp_path / "a").iterdir()) == []
+    with new_directory(tmp_path / "a" / "b") as scratch:
+        (scratch / "file").write_text("whole")
+        assert not (tmp_path / "a" / "b").exists()
+    assert (tmp_path / "a/b/file").read_text() == "whole"
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+
+
+def test_an_existing_directory_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "file").write_text("theirs")
+    with pytest.raises(OSError, match="not empty"), new_directory(tmp_path / "b"):
+        pass
+    with new_directory(tmp_path / "b", shared=True) as scratch:
+        (scratch / "file").write_text("ours")
+    assert (tmp_path / "b/file").read_text() == "theirs"
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_leftovers_of_the_dead_are_removed_and_those_of_the_living_stay(tmp_path: Path) -> None:
+    (tmp_path / ".b.making-dead").mkdir()
+    with new_directory(tmp_path / "b", shared=True):
+        assert not (tmp_path / ".b.making-dead").exists()
+        with new_directory(tmp_path / "b", shared=True) as second:
+            assert len(list(tmp_path.glob(".b.making-*"))) == 2
+            (second / "file").write_text("x")
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["..", "../x", "a/../../x", "/etc/passwd", "a\\..\\x", ".hidden", "a\0b", "~root", "a" * 201, "x\n", "é", "", None],
+)
+def test_names_that_leave_their_folder_are_refused(name: object) -> None:
+    with pytest.raises(DataError, match="no safe name"):
+        safe_name(name, "task")
+
+
+@pytest.mark.parametrize("name", ["model-00001-of-00002.safetensors", "EN-Lenovo-NER-NER", "7b1", "a..b"])
+def test_plain_names_are_safe(name: str) -> None:
+    assert safe_name(name, "task") == name

@@ -80,13 +80,13 @@ def make_rows(store: TokenStore, data: DataConfig, epochs: int, rows_per_step: i
 
 
 def batches(
-    rows: PackedRows, rows_per_step: int, start_step: int = 0, process_index: int = 0, process_count: int = 1
+    rows: PackedRows, rows_per_step: int, first_row: int = 0, process_index: int = 0, process_count: int = 1
 ) -> Iterator[Batch]:
-    """Yields this host's share of each step's rows from `start_step` on, [rows_per_step / process_count, length] each.
+    """Yields this host's share of each step's rows from `first_row` on, [rows_per_step / process_count, length] each.
 
     The rows of a step depend on the step alone, never on the number of hosts.
     """
     shard = grain.sharding.ShardOptions(process_index, process_count, drop_remainder=True)
     iterator = iter(ElasticIterator(grain.MapDataset.source(rows), rows_per_step, shard))
-    iterator.set_state({"global_next_index": start_step * rows_per_step})
+    iterator.set_state({"global_next_index": first_row})
     return iterator

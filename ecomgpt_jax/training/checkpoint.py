@@ -1,54 +1,76 @@
-"""Checkpoints: the one module that talks to orbax.
+"""Checkpoints as they lie on disk, and loading them. Only this module and `saving.py` talk to orbax.
 
-A workdir holds `checkpoints/<step>/`, each step with three items: `params`, `optimizer` (Adam moments and step counter)
-and `meta` (the run's config, the data's fingerprint and the cursor into its rows). A step directory is readable on its
-own. `load_checkpoint` also takes a Hugging Face directory, so every command accepts any of the three.
+A workdir holds `checkpoints/<step>/`, each step with three items and a manifest of their files: `params`, `optimizer`
+(Adam moments and step counter) and `meta` (the run's config, the data's fingerprint and the cursor into its rows). A
+directory without a manifest is no checkpoint. A step directory is readable on its own. `load_checkpoint` also takes a
+Hugging Face directory, so every command accepts any of the three.
 """
 
 import hashlib
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from ecomgpt_jax import config as config_lib
-from ecomgpt_jax.config import Config, MeshConfig, ModelConfig
+from ecomgpt_jax.config import MeshConfig, ModelConfig
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
 from ecomgpt_jax.model import hf_weights
 from ecomgpt_jax.model.parameters import Params, param_shapes, param_shardings
 from ecomgpt_jax.parallel.mesh import make_mesh
+from ecomgpt_jax.training import manifest
 from ecomgpt_jax.training.train_step import TrainState
 
 Meta = dict[str, Any]
 FOLDER = "checkpoints"
+QUARANTINE = "quarantine"
 
 
-def open_checkpoints(workdir: str | os.PathLike[str], keep: int) -> ocp.CheckpointManager:
-    """Opens (and creates) a workdir's checkpoints; half-written steps of a killed run are removed."""
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
-    return ocp.CheckpointManager(epath.Path(workdir).absolute() / FOLDER, options=options)
-
-
-def save(checkpoints: ocp.CheckpointManager, state: TrainState, meta: Meta) -> None:
-    """Saves a state in the background; `checkpoints.wait_until_finished()` waits for the disk."""
-    moments = {"step": state.step, "optimizer": state.optimizer}
-    checkpoints.save(
-        int(state.step),
-        args=ocp.args.Composite(
-            params=ocp.args.StandardSave(state.params),
-            optimizer=ocp.args.StandardSave(moments),
-            meta=ocp.args.JsonSave(meta),
-        ),
-    )
-
-
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Returns the first line of an error's text."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
+def list_steps(workdir: str | os.PathLike[str]) -> list[int]:
+    """Returns the steps of a workdir, oldest first, whole or not; anything else that lies there is passed over."""
+    folder = epath.Path(workdir) / FOLDER
+    names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    return sorted(int(name) for name in names if name.isdecimal() and name == str(int(name)))
+
+
+def newest_valid(workdir: str | os.PathLike[str]) -> epath.Path | None:
+    """Returns the newest step directory whose files are those that were written; damaged newer ones are moved aside.
+
+    Process 0 looks and tells the others.
+    """
+    found = -1
+    if jax.process_index() == 0:
+        for step in reversed(list_steps(workdir)):
+            directory = epath.Path(workdir) / FOLDER / str(step)
+            problem = manifest.find_damage(directory)
+            if not problem:
+                found = step
+                break
+            aside = _quarantine(directory)
+            logging.warning("%s: %s; moved to %s, trying the step before it", directory, problem, aside)
+    if jax.process_count() > 1:
+        found = int(multihost_utils.broadcast_one_to_all(np.int64(found)))
+    return None if found < 0 else epath.Path(workdir).absolute() / FOLDER / str(found)
+
+
+def _quarantine(directory: epath.Path) -> epath.Path:
+    folder = directory.parent.parent / QUARANTINE
+    folder.mkdir(parents=True, exist_ok=True)
+    number = sum(1 for path in folder.iterdir() if path.name.split("-")[0] == directory.name)
+    return directory.rename(folder / (f"{directory.name}-{number}" if number else directory.name))
 
 
 def restore(directory: epath.Path, target: TrainState) -> TrainState:
@@ -66,13 +88,9 @@ def restore(directory: epath.Path, target: TrainState) -> TrainState:
 
 def _read(directory: epath.Path, **items: ocp.args.CheckpointArgs) -> ocp.args.Composite:
     try:
-        return _orbax().restore(directory, args=ocp.args.Composite(**items))
+        return ocp.Checkpointer(ocp.CompositeCheckpointHandler()).restore(directory, args=ocp.args.Composite(**items))
     except Exception as error:  # orbax and tensorstore raise many types
-        raise DataError(f"{directory}: unreadable checkpoint ({_one_line(error)})") from error
-
-
-def _orbax() -> ocp.Checkpointer:
-    return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+        raise DataError(f"{directory}: unreadable checkpoint ({one_line(error)})") from error
 
 
 def read_meta(directory: epath.Path) -> Meta:
@@ -91,7 +109,7 @@ def _is_hugging_face(path: epath.Path) -> bool:
     try:
         return "model_type" in json.loads(file.read_text())
     except ValueError as error:
-        raise DataError(f"{file}: not valid JSON ({_one_line(error)})") from error
+        raise DataError(f"{file}: not valid JSON ({one_line(error)})") from error
 
 
 def step_directory(path: str | os.PathLike[str]) -> epath.Path:
@@ -103,12 +121,11 @@ def step_directory(path: str | os.PathLike[str]) -> epath.Path:
     path = epath.Path(path).expanduser().absolute()
     if (path / "params").is_dir():
         return path
-    steps = [child for child in (path / FOLDER).iterdir() if child.name.isdigit()] if (path / FOLDER).is_dir() else []
-    steps = [child for child in steps if (child / "params").is_dir()]
+    steps = [step for step in list_steps(path) if (path / FOLDER / str(step) / manifest.NAME).exists()]
     if not steps:
         what = "no such directory" if not path.exists() else "no checkpoint in it"
         raise MissingInputError(f"{path}: {what}; give a workdir, a step directory or a Hugging Face directory")
-    return max(steps, key=lambda child: int(child.name))
+    return path / FOLDER / str(steps[-1])
 
 
 def load_checkpoint(path: str | os.PathLike[str], mesh: Mesh | None = None) -> tuple[Params, ModelConfig]:
@@ -120,18 +137,21 @@ def load_checkpoint(path: str | os.PathLike[str], mesh: Mesh | None = None) -> t
 
     Raises:
       MissingInputError: there is no checkpoint at `path`.
-      DataError: it cannot be read.
+      DataError: it cannot be read, or its files are not those that were written.
     """
     mesh = make_mesh(MeshConfig()) if mesh is None else mesh
     path, model = epath.Path(path).expanduser(), load_model_config(path)
     if _is_hugging_face(path):
         return hf_weights.load_hf(path, model, mesh), model
+    directory = step_directory(path)
+    if problem := manifest.find_damage(directory, ("params", "meta")):
+        raise DataError(f"{directory}: {problem}; use another step of the run")
     target = jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
         param_shapes(model),
         param_shardings(model, mesh),
     )
-    return _read(step_directory(path), params=ocp.args.StandardRestore(target)).params, model
+    return _read(directory, params=ocp.args.StandardRestore(target)).params, model
 
 
 def load_model_config(path: str | os.PathLike[str]) -> ModelConfig:
@@ -148,19 +168,7 @@ def load_model_config(path: str | os.PathLike[str]) -> ModelConfig:
     try:
         return config_lib.from_dict(read_meta(directory)["config"]).model
     except (KeyError, TypeError, ConfigError) as error:
-        raise DataError(f"{directory}: its meta names no model ({_one_line(error)})") from error
-
-
-def save_orbax_params(params: Params, model: ModelConfig, directory: str | os.PathLike[str]) -> None:
-    """Writes parameters alone as a step directory that `load_checkpoint` accepts; an existing one is replaced."""
-    config = Config(name="converted", model=model)
-    _orbax().save(
-        epath.Path(directory).absolute(),
-        args=ocp.args.Composite(
-            params=ocp.args.StandardSave(params), meta=ocp.args.JsonSave({"config": config_lib.to_dict(config)})
-        ),
-        force=True,
-    )
+        raise DataError(f"{directory}: its meta names no model ({one_line(error)})") from error
 
 
 def tokenizer_directory(path: str | os.PathLike[str]) -> Path:

@@ -1,26 +1,28 @@
 """The training loop: restore or start, step, log, save. One page, read from top to bottom."""
 
+import collections
+import contextlib
 import math
 import os
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from ecomgpt_jax import config as config_lib
-from ecomgpt_jax.config import Config, ModelConfig
+from ecomgpt_jax.config import Config
 from ecomgpt_jax.data.pipeline import PackedRows, batches
-from ecomgpt_jax.errors import ConfigError, MissingInputError
+from ecomgpt_jax.errors import PreemptedError
 from ecomgpt_jax.model.parameters import Params
 from ecomgpt_jax.parallel.sharding import RULES
-from ecomgpt_jax.training import checkpoint
+from ecomgpt_jax.redaction import mask_secrets
+from ecomgpt_jax.training import checkpoint, faults, guards, resume, signals
 from ecomgpt_jax.training.optimizer import make_optimizer, make_schedule
 from ecomgpt_jax.training.progress import Progress
-from ecomgpt_jax.training.train_step import TrainState, abstract_state, global_batch, init_state, make_train_step
+from ecomgpt_jax.training.saving import Checkpoints
+from ecomgpt_jax.training.train_step import abstract_state, global_batch, init_state, make_train_step
 
 
 def rows_per_step(config: Config, mesh: Mesh) -> int:
@@ -35,31 +37,13 @@ def count_steps(config: Config, rows: PackedRows, mesh: Mesh) -> int:
     return min(steps, config.train.max_steps) if config.train.max_steps else steps
 
 
-def prepare_workdir(workdir: Path, resume: str) -> None:
-    """Creates the workdir and settles `--resume`.
-
-    auto goes on from the newest checkpoint if there is one; require insists on one; never moves an earlier run's
-    checkpoints and metrics aside into `previous-<n>` and starts afresh.
-
-    Raises:
-      ConfigError: `resume` is none of the three.
-      MissingInputError: `resume` is require and there is no checkpoint.
-    """
-    if resume not in ("auto", "never", "require"):
-        raise ConfigError(f"--resume={resume!r} is none of auto, never, require")
-    steps = [path for path in (workdir / checkpoint.FOLDER).glob("*") if path.name.isdigit()]
-    if resume == "require" and not steps:
-        raise MissingInputError(f"{workdir}: --resume=require, but it holds no checkpoint")
-    workdir.mkdir(parents=True, exist_ok=True)
-    if resume != "never":
-        return
-    old = [workdir / name for name in (checkpoint.FOLDER, "metrics.jsonl", "tensorboard", "evaluation", "report")]
-    old = [path for path in old if path.exists()]
-    if old:
-        number = 1 + sum(1 for _ in workdir.glob("previous-*"))
-        (workdir / f"previous-{number}").mkdir()
-        for path in old:
-            shutil.move(path, workdir / f"previous-{number}" / path.name)
+def run_facts(config: Config, rows: PackedRows, mesh: Mesh) -> dict[str, Any]:
+    """Returns what a checkpoint remembers of its run beside the config: data, steps, rows a step."""
+    return {
+        "data": rows.store.fingerprint,
+        "total_steps": count_steps(config, rows, mesh),
+        "rows_per_step": rows_per_step(config, mesh),
+    }
 
 
 def train(
@@ -68,11 +52,12 @@ def train(
     mesh: Mesh,
     workdir: str | os.PathLike[str],
     initial_params: Callable[[], Params] | None = None,
+    start: resume.Start | None = None,
 ) -> Params:
-    """Trains to the end and returns the parameters.
+    """Trains to the end and returns the parameters; `resume.py` says where weights come from.
 
-    Where weights come from, in order: the newest checkpoint of the workdir; `initial_params()`; fresh ones from
-    `train.seed`. Data resumes at the row after the last one trained on, whatever the number of hosts.
+    Data resumes at the row after the last one trained on, whatever the number of hosts. The host reads each step's
+    numbers while the next step runs.
 
     Args:
       config: resolved, with the vocabulary's real size.
@@ -80,74 +65,112 @@ def train(
       mesh: devices.
       workdir: gets checkpoints, `metrics.jsonl` and TensorBoard files.
       initial_params: loads pretrained weights; called only when there is no checkpoint.
+      start: the checkpoint to go on from; None: the workdir's newest valid one, if any.
 
     Raises:
-      ConfigError: a checkpoint was made from other data, or by a run of another shape.
+      ConfigError: a checkpoint was made from other data or with other settings, or a device is out of memory.
+      DataError: loss or gradient stayed not finite; the last finite state is saved.
+      StorageError: checkpoints could not be written.
+      PreemptedError: SIGTERM came; the run is saved.
     """
-    workdir, model = Path(workdir), config.model
-    per_step, total_steps = rows_per_step(config, mesh), count_steps(config, rows, mesh)
+    workdir, run = Path(workdir), run_facts(config, rows, mesh)
+    per_step, total_steps = run["rows_per_step"], run["total_steps"]
     optimizer = make_optimizer(config.optimizer, total_steps)
     schedule = make_schedule(config.optimizer, total_steps)
-    run = {"data": rows.store.fingerprint, "total_steps": total_steps, "rows_per_step": per_step}
-    with jax.set_mesh(mesh):
-        train_step = make_train_step(model, optimizer, mesh)
-        checkpoints = checkpoint.open_checkpoints(workdir, config.train.keep)
-        newest = checkpoints.latest_step()
-        if newest is None:
-            state = init_state(model, optimizer, mesh, config.train.seed, initial_params and initial_params())
+    start = start or resume.find_start(workdir, config, run)
+    masked = mask_secrets(config_lib.to_dict(config))
+    with (
+        jax.set_mesh(mesh),
+        signals.on_sigterm() as sigterm,
+        _memory_explained(config),
+        Checkpoints(workdir, config.train.keep, config.train.best_metric) as checkpoints,
+    ):
+        train_step, vote = make_train_step(config.model, optimizer, mesh), signals.make_vote(mesh)
+        if start is None:
+            state = init_state(config.model, optimizer, mesh, config.train.seed, initial_params and initial_params())
         else:
-            state = _resume(workdir, newest, config, run, optimizer, mesh)
-        step = int(state.step)
-        progress = Progress(
-            workdir, first_step=step, total_steps=total_steps, writer=jax.process_index() == 0
-        )  # fmt: skip
-        source = batches(rows, per_step, step, jax.process_index(), jax.process_count())
-        pending: list[dict[str, jax.Array]] = []
-        try:
-            while step < total_steps:
-                state, metrics = train_step(state, global_batch(next(source), config.train.accumulation, mesh))
-                step += 1
-                pending.append(metrics)
+            state = checkpoint.restore(start.directory, abstract_state(config.model, optimizer, mesh))
+        step, first_row = int(state.step), start.meta["next_row"] if start else 0
+        origin = first_row - step * per_step  # row that step 1 would have begun at
+        watch = guards.Watch(rows, per_step, config.train.skip_nonfinite, workdir)
+        progress = Progress(workdir, first_step=step, total_steps=total_steps, writer=jax.process_index() == 0)
+        source = batches(rows, per_step, first_row, jax.process_index(), jax.process_count())
+        running: collections.deque[tuple[int, dict[str, jax.Array], Any]] = collections.deque()
+        since_log: list[dict[str, float]] = []
+        latest: dict[str, float] = {}
+        stop = False
+
+        def settle(pending: int) -> None:
+            """Reads the numbers of all steps but the newest `pending`, which may still be running."""
+            nonlocal stop
+            while len(running) > pending:
+                at, metrics, stop_voted = running.popleft()
+                numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
+                stop = stop or bool(stop_voted)
+                since_log.append(numbers)
                 progress.step()
-                if step % config.train.log_every == 0 or step == total_steps:
-                    progress.log(step, _summary(jax.device_get(pending), float(schedule(step - 1))))
-                    pending.clear()
-                if step % config.train.save_every == 0 or step == total_steps:
-                    meta = {"config": config_lib.to_dict(config), "run": run, "next_row": step * per_step}
-                    checkpoint.save(checkpoints, state, meta)
-            checkpoints.wait_until_finished()
+                watch.check(at, origin + (at - 1) * per_step, numbers)
+                if at % config.train.log_every == 0 or at == total_steps:
+                    summary = _summary(since_log, float(schedule(at - 1)), watch)
+                    progress.log(at, summary)
+                    latest.update(summary)
+                    since_log.clear()
+
+        def save() -> None:
+            next_row = origin + step * per_step
+            checkpoints.save(state, {"config": masked, "run": run, "next_row": next_row, "metrics": latest})
+
+        try:
+            while step < total_steps and not stop:
+                batch = next(source)
+                faults.strike("step", step + 1, batch)
+                state, metrics = train_step(state, global_batch(batch, config.train.accumulation, mesh))
+                step += 1
+                running.append((step, metrics, vote(sigterm.is_set())))
+                settle(pending=1)
+                if step % config.train.save_every == 0 or step == total_steps or stop:
+                    settle(pending=0)
+                    save()
+            checkpoints.wait()
+        except guards.NotFiniteError:
+            save()  # the step applied nothing, so this is the last finite state
+            checkpoints.wait()
+            raise
         finally:
             progress.close()
-            checkpoints.close()
+        if stop:
+            raise PreemptedError(f"{workdir}: stopped by SIGTERM, saved at step {step}; start the same command again")
     return state.params
 
 
-def _summary(steps: list[dict[str, np.ndarray]], learning_rate: float) -> dict[str, float]:
-    """Returns the metrics of the steps since the last line: losses weighted by targets, tokens summed."""
-    targets = sum(float(step["targets"]) for step in steps)
-    loss = sum(float(step["loss"]) * float(step["targets"]) for step in steps)
-    return {
+@contextlib.contextmanager
+def _memory_explained(config: Config) -> Iterator[None]:
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        explained = guards.explain_out_of_memory(error, config)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+def _summary(steps: list[dict[str, float]], learning_rate: float, watch: guards.Watch) -> dict[str, float]:
+    """Returns the metrics of the steps since the last line: losses weighted by targets, tokens summed.
+
+    Skipped steps count in `train/skipped` (of this start of the run) alone; where all were skipped there is no loss.
+    """
+    applied = [step for step in steps if guards.is_finite(step)]
+    targets = sum(step["targets"] for step in applied)
+    summary = {}
+    if applied:
+        loss = sum(step["loss"] * step["targets"] for step in applied) / max(targets, 1.0)
         # One step's loss is kept to the last bit, for those who compare runs step by step.
-        "train/loss": float(steps[0]["loss"]) if len(steps) == 1 else loss / max(targets, 1.0),
+        summary["train/loss"] = applied[0]["loss"] if len(applied) == 1 else loss
+        summary["train/grad_norm"] = applied[-1]["grad_norm"]
+    return summary | {
         "train/learning_rate": learning_rate,
-        "train/grad_norm": float(steps[-1]["grad_norm"]),
         "train/targets": targets,
-        "train/tokens": sum(float(step["tokens"]) for step in steps),
+        "train/tokens": sum(step["tokens"] for step in steps),
+        "train/skipped": watch.skipped,
+        "train/spikes": watch.spikes,
     }
-
-
-def _shape(model: ModelConfig) -> dict[str, int]:
-    return {name: getattr(model, name) for name in ("vocab_size", "embed", "layers", "heads")}
-
-
-def _resume(workdir: Path, step: int, config: Config, run: dict, optimizer: Any, mesh: Mesh) -> TrainState:
-    directory = checkpoint.step_directory(workdir / checkpoint.FOLDER / str(step))
-    meta = checkpoint.read_meta(directory)
-    saved = {**meta.get("run", {}), **_shape(checkpoint.load_model_config(directory))}
-    for name, value in {**run, **_shape(config.model)}.items():
-        if saved.get(name) != value:
-            raise ConfigError(
-                f"{directory}: was saved with {name}={saved.get(name)}, this run has {value}; "
-                "restore the old setting, or use another --workdir"
-            )
-    return checkpoint.restore(directory, abstract_state(config.model, optimizer, mesh))

@@ -1,6 +1,7 @@
 """What a run says while it runs: `metrics.jsonl`, TensorBoard, and a progress bar."""
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,7 +55,7 @@ class Progress:
         elapsed, self._clock = max(now - self._clock, 1e-9), now
         rate = metrics["train/tokens"] / elapsed
         line = {"step": step, **metrics, "perf/tokens_per_second": rate, "perf/seconds": elapsed}
-        self._bar.set_postfix_str(f"loss {metrics['train/loss']:.4f}, {rate:,.0f} tokens/s")
+        self._bar.set_postfix_str(f"loss {metrics.get('train/loss', math.nan):.4f}, {rate:,.0f} tokens/s")
         if self._file is not None:
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()

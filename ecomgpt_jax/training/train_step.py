@@ -107,7 +107,8 @@ def make_train_step(
     """Returns the jitted `train_step(state, batch) -> (state, metrics)`; it donates the state.
 
     Leaves of `batch` are [accumulation, rows, length]. Metrics, [] float32 each: `loss` (mean over targets),
-    `targets`, `tokens` (positions that are not padding), `grad_norm` (before clipping).
+    `targets`, `tokens` (positions that are not padding), `grad_norm` (before clipping). Where loss or gradient is not
+    finite, parameters and optimizer state come back unchanged and only the step counts on.
     """
     shardings = _shardings(abstract_state(model, optimizer, mesh))
     micro_batches = NamedSharding(mesh, spec(None, "batch"))
@@ -115,13 +116,20 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         gradient, loss, count = accumulate(state.params, batch, model)
+        norm = optax.tree.norm(gradient)
         updates, moments = optimizer.update(gradient, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
+        # A step that is not finite leaves weights and moments as they are; XLA fuses the choice into the update.
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        params, moments = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old),
+            (optax.apply_updates(state.params, updates), moments),
+            (state.params, state.optimizer),
+        )
         metrics = {
             "loss": loss,
             "targets": count,
             "tokens": (batch["segment_ids"] > 0).sum().astype(jnp.float32),
-            "grad_norm": optax.tree.norm(gradient),
+            "grad_norm": norm,
         }
         return TrainState(state.step + 1, params, moments), metrics
 

@@ -83,7 +83,7 @@ def test_resuming_skips_exactly_the_steps_done() -> None:
     rows = random_rows(8)
     whole = list(batches(rows, 8))
     for start in (0, 1, len(whole) - 1):
-        rest = list(batches(rows, 8, start_step=start))
+        rest = list(batches(rows, 8, first_row=8 * start))
         assert len(rest) == len(whole) - start
         for one, other in zip(rest, whole[start:], strict=True):
             assert all(np.array_equal(one[name], other[name]) for name in one)

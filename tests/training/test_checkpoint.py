@@ -4,6 +4,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from etils import epath
 from toy import toy_config
 
 from ecomgpt_jax import config as config_lib
@@ -11,7 +12,7 @@ from ecomgpt_jax.config import MeshConfig
 from ecomgpt_jax.errors import DataError, MissingInputError
 from ecomgpt_jax.model import bloom
 from ecomgpt_jax.parallel.mesh import make_mesh
-from ecomgpt_jax.training import checkpoint
+from ecomgpt_jax.training import checkpoint, manifest, saving
 from ecomgpt_jax.training.optimizer import make_optimizer
 from ecomgpt_jax.training.train_step import TrainState, abstract_state, init_state
 
@@ -32,17 +33,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainState]:
     workdir = tmp_path_factory.mktemp("run")
     mesh = make_mesh(MeshConfig(1, 4, 2))
     state = init_state(CONFIG.model, OPTIMIZER, mesh, 0)
-    checkpoints = checkpoint.open_checkpoints(workdir, keep=2)
-    for step in (3, 7, 12):
-        state = state._replace(step=state.step * 0 + step)
-        checkpoint.save(checkpoints, state, {"config": config_lib.to_dict(CONFIG), "run": {"data": "d"}})
-    checkpoints.wait_until_finished()
-    checkpoints.close()
+    with saving.Checkpoints(workdir, keep=2) as checkpoints:
+        for step in (3, 7, 12):
+            state = state._replace(step=state.step * 0 + step)
+            checkpoints.save(state, {"config": config_lib.to_dict(CONFIG), "run": {"data": "d"}})
+        checkpoints.wait()
     return workdir, state
-
-
-def test_the_last_few_steps_are_kept(run: tuple[Path, TrainState]) -> None:
-    assert sorted(path.name for path in (run[0] / "checkpoints").iterdir() if path.name.isdigit()) == ["12", "7"]
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 2), (8, 1, 1), (2, 2, 2)])
@@ -63,7 +59,7 @@ def test_parameters_load_from_a_workdir_and_from_a_step(run: tuple[Path, TrainSt
 
 
 def test_converted_parameters_stand_alone(run: tuple[Path, TrainState], tmp_path: Path) -> None:
-    checkpoint.save_orbax_params(run[1].params, CONFIG.model, tmp_path / "alone")
+    saving.save_orbax_params(run[1].params, CONFIG.model, tmp_path / "alone")
     params, model = checkpoint.load_checkpoint(tmp_path / "alone")
     assert (model, equal(params, run[1].params)) == (CONFIG.model, True)
     other = bloom.init_params(CONFIG.model, jax.random.key(9))
@@ -85,6 +81,9 @@ def test_what_cannot_be_read_is_one_line(run: tuple[Path, TrainState], tmp_path:
     for file in (step / "params").rglob("*"):
         if file.is_file():
             file.write_bytes(b"\0" * 10)
+    with pytest.raises(DataError, match=r"params/\S+ is not what was written and \d+ more; use another step"):
+        checkpoint.load_checkpoint(tmp_path)
+    manifest.seal(epath.Path(step))  # damaged before it was written
     with pytest.raises(DataError, match="unreadable checkpoint") as caught:
         checkpoint.load_checkpoint(tmp_path)
     assert "\n" not in str(caught.value)
@@ -100,3 +99,11 @@ def test_the_tokenizer_of_a_run_is_found_from_its_steps(run: tuple[Path, TrainSt
     (tmp_path / "checkpoints/4/params").mkdir(parents=True)
     for path in (tmp_path, tmp_path / "checkpoints/4", tmp_path / "tokenizer"):
         assert checkpoint.tokenizer_directory(path) == tmp_path / "tokenizer"
+
+
+def test_only_numbers_are_steps(tmp_path: Path) -> None:
+    for name in ("7", "12", "007", "٣", "9.partial", "notes", "-1"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    (tmp_path / "checkpoints" / "99").write_text("a file")
+    assert checkpoint.list_steps(tmp_path) == [7, 12]
+    assert checkpoint.list_steps(tmp_path / "nowhere") == []

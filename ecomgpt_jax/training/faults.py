@@ -1,0 +1,38 @@
+"""Faults to order, for `tests/faults/`: nothing here acts unless ECOMGPT_TESTING=1 is set as well.
+
+ECOMGPT_FAULT is a comma list of `<fault>@<place><number>`, for example `kill@step7,full@save4`. Places are `step`
+(before that optimizer step is started) and `save` (that step's files are written, its name is not yet given). Faults:
+`kill` and `term` send SIGKILL and SIGTERM to this process, `oom` and `full` raise what a full device and a full disk
+raise, `nan` (at `step`) gives the batch tokens that the embedding answers with NaN.
+"""
+
+import errno
+import os
+import signal
+
+import jax
+import numpy as np
+
+
+def strike(place: str, number: int, batch: dict[str, np.ndarray] | None = None) -> None:
+    """Lets the faults ordered for this place happen.
+
+    Args:
+      place: `step` or `save`.
+      number: optimizer step.
+      batch: this host's rows of the step, for `nan`.
+    """
+    if os.environ.get("ECOMGPT_TESTING") != "1":
+        return
+    for order in os.environ.get("ECOMGPT_FAULT", "").split(","):
+        fault, _, where = order.partition("@")
+        if where != f"{place}{number}":
+            continue
+        if fault in ("kill", "term"):
+            os.kill(os.getpid(), signal.SIGKILL if fault == "kill" else signal.SIGTERM)
+        elif fault == "oom":
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12884901888 bytes.")
+        elif fault == "full":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        elif fault == "nan" and batch is not None:
+            batch["inputs"][...] = -1

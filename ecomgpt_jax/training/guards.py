@@ -1,0 +1,114 @@
+"""Guards of a run: numbers that are not finite, losses that jump, devices that are full.
+
+The train step itself leaves parameters and Adam state as they were when its loss or gradient is not finite, so nothing
+here has to undo anything: it counts, says which rows were to blame, and stops a run that no longer learns.
+"""
+
+import collections
+import logging
+import math
+import re
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ecomgpt_jax.config import Config
+from ecomgpt_jax.data.pipeline import PackedRows
+from ecomgpt_jax.errors import ConfigError, DataError
+
+SPIKE = 3.0  # a loss of this many times the median of the last ones is a spike
+_WINDOW, _WARM = 64, 8  # losses that the median is taken of, and the fewest that make one
+
+
+class NotFiniteError(DataError):
+    """Too many steps in a row had a loss or gradient that was not finite."""
+
+
+def is_finite(metrics: Mapping[str, float]) -> bool:
+    """Returns whether a step's loss and gradient were finite, which is whether it was applied."""
+    return math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])
+
+
+class Watch:
+    """Looks at the numbers of each step.
+
+    Attributes:
+      skipped: steps that were not applied.
+      spikes: losses far above those before them.
+    """
+
+    def __init__(self, rows: PackedRows, rows_per_step: int, patience: int, workdir: Path) -> None:
+        self._rows, self._per_step, self._patience, self._workdir = rows, rows_per_step, patience, workdir
+        self._losses: collections.deque[float] = collections.deque(maxlen=_WINDOW)
+        self._in_a_row = self.skipped = self.spikes = 0
+
+    def check(self, step: int, first_row: int, metrics: Mapping[str, float]) -> None:
+        """Counts and warns.
+
+        Args:
+          step: number of the step, from 1.
+          first_row: the first of its rows.
+          metrics: its numbers, on the host.
+
+        Raises:
+          NotFiniteError: more steps in a row than `patience` were not finite; the rows of the last are in a file.
+        """
+        where = f"step {step}, rows {first_row} to {first_row + self._per_step - 1}"
+        if is_finite(metrics):
+            self._in_a_row = 0
+            loss = metrics["loss"]
+            usual = statistics.median(self._losses) if len(self._losses) >= _WARM else math.inf
+            if loss > SPIKE * usual:
+                self.spikes += 1
+                logging.warning("loss spike: %.4g after a median of %.4g (%s)", loss, usual, where)
+            self._losses.append(loss)
+            return
+        self.skipped += 1
+        self._in_a_row += 1
+        logging.warning(
+            "skipped: loss %.4g, gradient norm %.4g (%s); %d skipped so far",
+            metrics["loss"], metrics["grad_norm"], where, self.skipped,
+        )  # fmt: skip
+        if self._in_a_row > self._patience:
+            path = self._dump(step, first_row)
+            raise NotFiniteError(
+                f"{where}: loss or gradient not finite, {self._in_a_row} steps in a row; parameters are saved as they "
+                f"were before, the rows are in {path}; look at them, or lower optimizer.learning_rate"
+            )
+
+    def _dump(self, step: int, first_row: int) -> Path:
+        numbers = range(first_row, first_row + self._per_step)
+        rows = [self._rows[number] for number in numbers]
+        plan = self._rows.plan
+        instances = [plan.row(number) for number in numbers if number < len(plan)]
+        path = self._workdir / f"bad_batch-{step}.npz"
+        np.savez(
+            path, rows=np.array(numbers), instances=np.concatenate([*instances, np.zeros(0, np.int64)]),
+            **{name: np.stack([row[name] for row in rows]) for name in rows[0]},
+        )  # fmt: skip
+        return path
+
+
+def explain_out_of_memory(error: Exception, config: Config) -> ConfigError | None:
+    """Returns the error that says which settings make a run smaller, or None where `error` is about something else."""
+    text = str(error)
+    if "RESOURCE_EXHAUSTED" not in text and "Out of memory" not in text and "out of memory" not in text:
+        return None
+    asked = re.search(r"allocat\w*\D{0,20}([\d.]+ ?(?:[KMGT]i?B|bytes))", text)
+    train, model = config.train, config.model
+    tips = []
+    if train.rows_per_device > 1:
+        tips.append(
+            f"train.rows_per_device={train.rows_per_device // 2} with train.accumulation="
+            f"{train.accumulation * train.rows_per_device // (train.rows_per_device // 2)} (the same rows a step)"
+        )
+    if model.remat != "full":
+        tips.append(f"model.remat=full (now {model.remat})")
+    tips.append(f"mesh.fsdp above {config.mesh.fsdp}")
+    need = f" (asked for {asked[1]})" if asked else ""
+    return ConfigError(
+        f"a device is out of memory{need}; try " + ", then ".join(tips)
+        + "; `python -m ecomgpt_jax.plan --config ...` tells the need of each without running it"
+    )  # fmt: skip

@@ -1,0 +1,183 @@
+"""Saving checkpoints: in the background, whole or not at all, and the old ones cleared away.
+
+orbax writes a step under a name that ends in `.partial`; then its files are hashed into the manifest and it gets its
+own name, in one rename. A killed process leaves only partial names, which the next start removes. A save that fails
+costs one warning; the run goes on with the older steps intact, and ends after `MAX_FAILURES` in a row.
+"""
+
+import concurrent.futures
+import contextlib
+import logging
+import os
+import shutil
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from jax.experimental import multihost_utils
+
+from ecomgpt_jax import config as config_lib
+from ecomgpt_jax.config import Config, ModelConfig
+from ecomgpt_jax.errors import StorageError
+from ecomgpt_jax.model.parameters import Params
+from ecomgpt_jax.training import faults, manifest
+from ecomgpt_jax.training.checkpoint import FOLDER, Meta, list_steps, one_line, read_meta
+from ecomgpt_jax.training.train_step import TrainState
+
+PARTIAL = ".partial"
+MAX_FAILURES = 3  # saves that may fail one after the other
+_HEADROOM = 1.1  # free bytes wanted for each byte to be written
+
+
+def _is_partial(name: str) -> bool:
+    return name.partition(".")[0].isdecimal() and PARTIAL in name
+
+
+def free_bytes(folder: epath.Path) -> float:
+    """Returns the room left on the disk of a folder; object stores have no end."""
+    return float("inf") if "://" in str(folder) else shutil.disk_usage(folder).free
+
+
+class Checkpoints:
+    """The checkpoints that one run writes; a context manager that waits for the last of them.
+
+    Every process of a run makes one and calls `save` at the same steps. Process 0 seals, names and removes.
+    """
+
+    def __init__(self, workdir: str | os.PathLike[str], keep: int, best_metric: str = "") -> None:
+        """Creates the folder and removes what a killed run left half written.
+
+        Args:
+          workdir: the run's folder; `gs://` paths work as far as epath takes them.
+          keep: newest steps that stay.
+          best_metric: the step with the best value of this metric stays as well: the lowest of a loss, the highest of
+            anything else; empty: none.
+        """
+        self._folder = epath.Path(workdir).absolute() / FOLDER
+        self._keep, self._metric, self._writer = keep, best_metric, jax.process_index() == 0
+        self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._running: concurrent.futures.Future | None = None
+        self._failures = 0
+        if self._writer:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._remove_partial()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._thread.shutdown(wait=True)
+        with contextlib.suppress(Exception):  # a failed save was told of already
+            self._orbax.close()
+
+    def save(self, state: TrainState, meta: Meta) -> None:
+        """Starts saving a state, after the save before it has ended; `meta["metrics"]` is what `best_metric` looks at.
+
+        Raises:
+          StorageError: it is the last of `MAX_FAILURES` saves in a row that failed.
+        """
+        self._collect()
+        step = int(state.step)
+        if (self._folder / str(step) / manifest.NAME).exists():
+            return
+        try:
+            self._check_room(state)
+            moments = {"step": state.step, "optimizer": state.optimizer}
+            self._orbax.save(
+                self._folder / f"{step}{PARTIAL}",
+                args=ocp.args.Composite(
+                    params=ocp.args.StandardSave(state.params),
+                    optimizer=ocp.args.StandardSave(moments),
+                    meta=ocp.args.JsonSave(meta),
+                ),
+                force=True,
+            )
+        except Exception as error:  # orbax and tensorstore raise many types
+            self._failed(error)
+            return
+        self._running = self._thread.submit(self._commit, step)
+
+    def wait(self) -> None:
+        """Waits for the last save.
+
+        Raises:
+          StorageError: it failed.
+        """
+        self._collect(last=True)
+
+    def _commit(self, step: int) -> None:
+        self._orbax.wait_until_finished()
+        if self._writer:
+            partial = self._folder / f"{step}{PARTIAL}"
+            faults.strike("save", step)
+            manifest.seal(partial)
+            partial.rename(self._folder / str(step))
+            self._prune()
+
+    def _collect(self, last: bool = False) -> None:
+        running, self._running = self._running, None
+        if running is not None:
+            try:
+                running.result()
+                self._failures = 0
+            except Exception as error:
+                self._failed(error, last)
+        elif last and self._failures:
+            raise StorageError(f"{self._folder}: {self._reason}")
+
+    def _failed(self, error: Exception, last: bool = False) -> None:
+        if self._writer:
+            self._remove_partial()
+        self._failures += 1
+        self._reason = f"checkpoint not saved ({one_line(error)}); older steps are intact; mend it and start again"
+        if last or self._failures >= MAX_FAILURES:
+            raise StorageError(f"{self._folder}: {self._reason}") from error
+        logging.warning("%s: checkpoint not saved (%s); the run goes on", self._folder, one_line(error))
+
+    def _check_room(self, state: TrainState) -> None:
+        """Raises OSError where the state has no room on the disk; all processes agree on it."""
+        need = int(_HEADROOM * sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
+        free = free_bytes(self._folder) if self._writer else 0
+        enough = free >= need
+        if jax.process_count() > 1:
+            enough = bool(multihost_utils.broadcast_one_to_all(np.bool_(enough)))
+        if not enough:
+            raise OSError(f"no space: {need / 2**20:,.1f} MiB needed, {free / 2**20:,.1f} MiB free")
+
+    def _remove_partial(self) -> None:
+        for path in self._folder.iterdir():
+            if path.is_dir() and _is_partial(path.name):
+                path.rmtree()
+
+    def _prune(self) -> None:
+        steps = [
+            step for step in list_steps(self._folder.parent) if (self._folder / str(step) / manifest.NAME).exists()
+        ]
+        kept = {*steps[-self._keep :], *self._best(steps)}
+        for step in set(steps) - kept:
+            doomed = self._folder / f"{step}{PARTIAL}"  # a kill in the middle must not leave half a step with its name
+            (self._folder / str(step)).rename(doomed)
+            doomed.rmtree()
+
+    def _best(self, steps: list[int]) -> list[int]:
+        if not self._metric:
+            return []
+        values: dict[int, Any] = {step: read_meta(self._folder / str(step)).get("metrics", {}) for step in steps}
+        scores = {step: metrics[self._metric] for step, metrics in values.items() if self._metric in metrics}
+        choose = min if "loss" in self._metric else max
+        return [choose(scores, key=scores.get)] if scores else []
+
+
+def save_orbax_params(params: Params, model: ModelConfig, directory: str | os.PathLike[str]) -> None:
+    """Writes parameters alone as a step directory that `load_checkpoint` accepts; an existing one is replaced."""
+    directory = epath.Path(directory).absolute()
+    meta = {"config": config_lib.to_dict(Config(name="converted", model=model))}
+    ocp.Checkpointer(ocp.CompositeCheckpointHandler()).save(
+        directory,
+        args=ocp.args.Composite(params=ocp.args.StandardSave(params), meta=ocp.args.JsonSave(meta)),
+        force=True,
+    )
+    manifest.seal(directory)

@@ -1,0 +1,155 @@
+import json
+import shutil
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+from toy import toy_config
+
+from ecomgpt_jax import config as config_lib
+from ecomgpt_jax.config import Config
+from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
+from ecomgpt_jax.training import resume, saving
+from ecomgpt_jax.training.train_step import TrainState
+
+RUN = {"data": "d", "total_steps": 9, "rows_per_step": 4}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workdir = tmp_path_factory.mktemp("resume")
+    meta = {"config": config_lib.to_dict(toy_config()), "run": RUN, "next_row": 0}
+    with saving.Checkpoints(workdir, 9) as checkpoints:
+        for step in (3, 7):
+            checkpoints.save(TrainState(jnp.int32(step), {"w": jnp.arange(4.0)}, {}), meta | {"next_row": 4 * step})
+        checkpoints.wait()
+    return workdir
+
+
+@pytest.fixture
+def workdir(saved: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(saved, tmp_path / "run")
+
+
+def drifted(path: str, value: object) -> Config:
+    config = toy_config()
+    section, _, field = path.rpartition(".")
+    setattr(getattr(config, section) if section else config, field, value)
+    return config
+
+
+def test_the_newest_is_taken_with_its_cursor(workdir: Path) -> None:
+    start = resume.find_start(workdir, toy_config(), RUN)
+    assert (start.directory.name, start.meta["next_row"]) == ("7", 28)
+    assert resume.find_start(workdir / "nowhere", toy_config(), RUN) is None
+
+
+HARD = {
+    "optimizer.learning_rate": 0.5, "optimizer.b2": 0.95, "model.compute_dtype": "bfloat16", "data.packing": False,
+    "train.seed": 3, "train.max_steps": 2,
+}  # fmt: skip
+SOFT = {"train.log_every": 7, "mesh.fsdp": 2, "eval.limit": 3, "data.cache_dir": "elsewhere"}
+
+
+@pytest.mark.parametrize(("path", "value"), HARD.items())
+def test_a_hard_field_is_refused_unless_allowed(workdir: Path, path: str, value: object) -> None:
+    config = drifted(path, value)
+    with pytest.raises(ConfigError) as caught:
+        resume.find_start(workdir, config, RUN)
+    old = config_lib.field_paths(toy_config())[path]
+    assert f"{path}={old}, this run has {value}; restore" in str(caught.value)
+    assert f"--allow_drift={path}," in str(caught.value)
+    assert resume.find_start(workdir, config, RUN, [path]).directory.name == "7"
+    other = "optimizer.epsilon" if path != "optimizer.epsilon" else "optimizer.b1"
+    with pytest.raises(ConfigError):
+        resume.find_start(workdir, config, RUN, [other])
+
+
+@pytest.mark.parametrize(("path", "value"), SOFT.items())
+def test_a_soft_field_is_mentioned(
+    workdir: Path, path: str, value: object, caplog: pytest.LogCaptureFixture
+) -> None:  # fmt: skip
+    assert resume.find_start(workdir, drifted(path, value), RUN).directory.name == "7"
+    assert f"{path}=" in caplog.text
+
+
+def test_nothing_is_said_where_nothing_changed(workdir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    resume.find_start(workdir, toy_config(), RUN)
+    assert caplog.text == ""
+
+
+def test_other_data_is_refused_unless_allowed(workdir: Path) -> None:
+    with pytest.raises(ConfigError, match="data=d, this run has e; restore the old settings, allow it with"):
+        resume.find_start(workdir, toy_config(), RUN | {"data": "e"})
+    assert resume.find_start(workdir, toy_config(), RUN | {"data": "e"}, ["data"])
+
+
+def test_shapes_and_rows_a_step_cannot_be_allowed(workdir: Path) -> None:
+    with pytest.raises(ConfigError, match="embed=32, this run has 64; restore the old settings, or use another"):
+        resume.find_start(workdir, drifted("model.embed", 64), RUN)
+    with pytest.raises(ConfigError, match="rows_per_step=4, this run has 8"):
+        resume.find_start(workdir, toy_config(), RUN | {"rows_per_step": 8})
+    with pytest.raises(ConfigError, match="cannot go on with another rows_per_step"):
+        resume.find_start(workdir, toy_config(), RUN, ["rows_per_step"])
+    with pytest.raises(ConfigError, match=r"no such field, did you mean 'train\.seed'"):
+        resume.find_start(workdir, toy_config(), RUN, ["train.sed"])
+
+
+def test_a_field_younger_than_the_checkpoint_had_its_default() -> None:
+    values = config_lib.to_dict(toy_config())
+    del values["train"]["skip_nonfinite"]
+    assert resume.find_drift({"config": values, "run": RUN}, toy_config(), RUN) == {}
+
+
+def damage(step: Path, kind: str) -> None:
+    array = max((path for path in step.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    if kind == "truncated":
+        array.write_bytes(array.read_bytes()[:-1])
+    elif kind == "file gone":
+        array.unlink()
+    elif kind == "manifest gone":
+        (step / "manifest.json").unlink()
+    elif kind == "metadata gone":
+        (step / "params" / "_METADATA").unlink()
+    else:
+        shutil.rmtree(step)
+        step.mkdir()
+
+
+@pytest.mark.parametrize("kind", ["truncated", "file gone", "manifest gone", "metadata gone", "empty"])
+def test_a_damaged_step_is_moved_aside_for_the_one_before(
+    workdir: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    damage(workdir / "checkpoints" / "7", kind)
+    assert resume.find_start(workdir, toy_config(), RUN).directory.name == "3"
+    assert (workdir / "quarantine" / "7").is_dir()
+    assert f"{workdir / 'checkpoints' / '7'}: " in caplog.text
+    damage(workdir / "checkpoints" / "3", kind)
+    with pytest.raises(DataError, match="no checkpoint is whole"):
+        resume.find_start(workdir, toy_config(), RUN)
+
+
+def test_strangers_are_passed_over(workdir: Path) -> None:
+    (workdir / "checkpoints" / "9").mkdir()
+    (workdir / "checkpoints" / "11.txt").write_text("mine")
+    (workdir / "checkpoints" / "7" / "notes.txt").write_text("mine")
+    assert resume.find_start(workdir, toy_config(), RUN).directory.name == "7"
+
+
+@pytest.mark.parametrize(("choice", "error"), [("require", MissingInputError), ("perhaps", ConfigError)])
+def test_resume_that_cannot_be(tmp_path: Path, choice: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        resume.prepare_workdir(tmp_path / "new", choice)
+    assert not (tmp_path / "new").exists()
+
+
+def test_never_puts_the_earlier_run_aside(tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / "checkpoints" / "5").mkdir(parents=True)
+        (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": number}))
+        resume.prepare_workdir(tmp_path, "require")
+        resume.prepare_workdir(tmp_path, "auto")
+        assert (tmp_path / "metrics.jsonl").is_file()
+        resume.prepare_workdir(tmp_path, "never")
+        assert sorted(path.name for path in tmp_path.iterdir()) == [f"previous-{n}" for n in range(1, number + 1)]
+        assert (tmp_path / f"previous-{number}" / "checkpoints" / "5").is_dir()
