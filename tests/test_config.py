@@ -7,7 +7,8 @@ from ecomgpt_jax import config as config_lib
 from ecomgpt_jax.config import Config, field_paths, from_dict, resolve, to_dict
 from ecomgpt_jax.errors import ConfigError
 
-CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
+FOLDER = Path(__file__).parent.parent / "configs"
+CONFIGS = [path for path in sorted(FOLDER.glob("*.py")) if path.name != "ablations.py"]  # see test_experiment.py
 
 
 def load(path: Path) -> Config:

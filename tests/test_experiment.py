@@ -1,7 +1,11 @@
 import dataclasses
+import runpy
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
+from ecomgpt_jax.config import Config, resolve
 from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.experiment import Experiment, Variant, cells
 
@@ -38,3 +42,53 @@ def test_cells_run_seed_by_seed_and_hold_all_that_is_set() -> None:
 def test_what_cannot_be_run_is_refused(change: dict, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         cells(dataclasses.replace(TWO, **change))
+
+
+def declared(argument: str) -> Experiment:
+    path = Path(__file__).parent.parent / "configs" / "ablations.py"
+    return runpy.run_path(str(path))["get_config"](argument)
+
+
+@pytest.mark.parametrize("size", ["nano", "micro", "mini"])
+@pytest.mark.parametrize(
+    "name",
+    ["cot", "task_scaling", "instances", "prompt_language", "language", "domain", "size", "packing", "loss_on_prompt",
+     "learning_rate"],
+)  # fmt: skip
+def test_every_cell_of_every_declared_experiment_is_a_valid_run(
+    name: str, size: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ECOMGPT_GENERAL", "general.jsonl")
+    experiment = declared(f"{name},{size}")
+    for cell in cells(experiment):
+        for config in (cell.config, cell.start):
+            path, _, argument = config.partition(":")
+            base = runpy.run_path(path)["get_config"](argument)
+            if config == cell.config:
+                _override(base, cell.overrides)
+            resolved = resolve(base)
+            assert resolved.data.plain_text == (config == cell.start)
+    factors = [dict(variant.factors) for variant in experiment.variants]
+    assert len({tuple(each) for each in factors}) == 1  # all or none
+
+
+def _override(config: Config, overrides: Sequence[str]) -> None:
+    for override in overrides:
+        path, _, value = override.partition("=")
+        section, field = path.split(".")
+        part = getattr(config, section)
+        kind = type(getattr(part, field))
+        read = {tuple: lambda text: tuple(text.split(",")), bool: lambda text: text == "true"}.get(kind, kind)
+        setattr(part, field, read(value))
+
+
+@pytest.mark.parametrize("argument", ["cott", "cot,macro"])
+def test_an_unknown_experiment_or_size_names_those_there_are(argument: str) -> None:
+    with pytest.raises(ConfigError, match="experiments are cot"):
+        declared(argument)
+
+
+def test_the_domain_experiment_needs_its_other_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ECOMGPT_GENERAL", raising=False)
+    with pytest.raises(ConfigError, match="ECOMGPT_GENERAL"):
+        declared("domain")

@@ -1,0 +1,134 @@
+"""The paper's experiments, one name each, at a size that two CPU cores can finish.
+
+python -m ecomgpt_jax.ablate --config configs/ablations.py:cot --out runs/cot
+
+`:cot,mini` runs the same on another size of `configs/ecom_base.py`. All cells of an experiment start from the same
+pretrained base and see the same number of instances unless that number is what is varied. `domain` compares with the
+general instructions in the file that ECOMGPT_GENERAL names (JSON lines or Parquet, any form that `data.files` reads).
+"""
+
+import math
+import os
+
+from ecomgpt_jax.config import Config
+from ecomgpt_jax.errors import ConfigError
+from ecomgpt_jax.experiment import Experiment, Variant
+
+_FAMILY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "ecom_base.py")
+# Training instances of a cell and evaluation rows a task.
+_BUDGET = {"nano": (6_000, 40), "micro": (40_000, 200), "mini": (200_000, 500)}
+_EPOCHS = "train.epochs=1"
+_ATOMIC = ("simplification", "reversal", "recombination", "pseudo_label")
+_BASE_TASKS = 109  # tasks straight from the annotation
+
+
+def get_config(arg: str = "cot") -> Experiment:
+    """Returns the experiment `<name>` or `<name>,<size>`.
+
+    Raises:
+      ConfigError: there is no such experiment or size.
+    """
+    name, _, size = arg.partition(",")
+    size = size or "nano"
+    if name not in _EXPERIMENTS or size not in _BUDGET:
+        raise ConfigError(
+            f"ablations.py:{arg}: experiments are {', '.join(_EXPERIMENTS)}; sizes are {', '.join(_BUDGET)}"
+        )
+    question, make = _EXPERIMENTS[name]
+    instances, limit = _BUDGET[size]
+    fixed = () if name == "instances" else (f"data.total_instances={instances}",)
+    caveats = (
+        f"Base: {size} of configs/ecom_base.py, pretrained on the sources' own text; {instances:,} instances a cell.",
+        "Intervals resample rows and seeds; with three seeds the second is a rough guess.",
+    )
+    return Experiment(
+        name=name,
+        question=question,
+        config=f"{_FAMILY}:{size},tune",
+        start=f"{_FAMILY}:{size}",
+        variants=make(size),
+        overrides=(_EPOCHS, "train.max_steps=0", *fixed),
+        limit=limit,
+        caveats=caveats,
+    )
+
+
+def _cot(size: str) -> tuple[Variant, ...]:
+    def kept(*operators: str) -> str:
+        return "data.operators=" + ",".join(("base", *operators))
+
+    return (
+        Variant("all"),
+        Variant("none", (kept(),)),
+        Variant("gold", (kept(*_ATOMIC[:3]),)),
+        Variant("pseudo", (kept("pseudo_label"),)),
+        *(Variant(f"no_{left}", (kept(*(o for o in _ATOMIC if o != left)),)) for left in _ATOMIC[:3]),
+        Variant("all_as_many_tasks", (f"data.num_tasks={_BASE_TASKS}",)),
+    )
+
+
+def _task_scaling(size: str) -> tuple[Variant, ...]:
+    smaller = {"nano": ("nano",), "micro": ("nano", "micro"), "mini": ("nano", "micro", "mini")}[size]
+    parameters = {"nano": 2.7e6, "micro": 14.2e6, "mini": 56.6e6}
+    return tuple(
+        Variant(
+            f"{each}_{tasks}_tasks",
+            (f"data.num_tasks={tasks}",),
+            config=f"{_FAMILY}:{each},tune",
+            start=f"{_FAMILY}:{each}",
+            factors=(("log2 tasks", math.log2(tasks)), ("log2 parameters", math.log2(parameters[each]))),
+        )
+        for each in smaller
+        for tasks in (20, 60, 120)
+    )
+
+
+def _instances(size: str) -> tuple[Variant, ...]:
+    return tuple(
+        Variant(
+            f"{count}_a_task", (f"data.instances_per_task={count}",), factors=(("log2 instances", math.log2(count)),)
+        )
+        for count in (50, 100, 200, 400, 800)
+    )
+
+
+def _size(size: str) -> tuple[Variant, ...]:
+    return tuple(
+        Variant(each, config=f"{_FAMILY}:{each},tune", start=f"{_FAMILY}:{each}")
+        for each in list(_BUDGET)[: list(_BUDGET).index(size) + 1]
+    )
+
+
+def _domain(size: str) -> tuple[Variant, ...]:
+    if not (general := os.environ.get("ECOMGPT_GENERAL", "")):
+        raise ConfigError(
+            "ablations.py:domain: ECOMGPT_GENERAL must name a file of general instructions to compare with"
+        )
+    return (Variant("ecommerce"), Variant("general", ("data.mixture=files", f"data.files={general}")))
+
+
+def _each(field: str, *values: object) -> tuple[Variant, ...]:
+    return tuple(Variant(str(value).replace(",", "_").lower(), (f"{field}={value}",)) for value in values)
+
+
+_EXPERIMENTS = {
+    "cot": ("Do Chain-of-Task tasks help on held-out tasks, at the same number of instances and of tasks?", _cot),
+    "task_scaling": ("What gives more, more tasks or more parameters, at the same number of instances?", _task_scaling),
+    "instances": ("How many instances a task are enough?", _instances),
+    "prompt_language": (
+        "In which language should instructions be written?",
+        lambda size: _each("data.prompt_language", "native", "en", "zh", "mixed"),
+    ),
+    "language": (
+        "What does training on one language give the other?",
+        lambda size: _each("data.languages", "en,zh", "en", "zh"),
+    ),
+    "domain": ("Do e-commerce instructions beat general ones at equal number?", _domain),
+    "size": ("What does a larger model give?", _size),
+    "packing": ("Does packing change the result?", lambda size: _each("data.packing", "true", "false")),
+    "loss_on_prompt": ("Should the prompt be learned too?", lambda size: _each("data.loss_on_prompt", "false", "true")),
+    "learning_rate": (
+        "Which peak rate?",
+        lambda size: _each("optimizer.learning_rate", Config().optimizer.learning_rate, 1e-4, 3e-4, 1e-3, 3e-3),
+    ),
+}
