@@ -2,19 +2,24 @@
 
 Without any other flag it builds (or finds) the data set and prints where it is. `--list` prints a line a task,
 `--preview TASK` some of its instances with the supervised part in colour, `--stats OUT.json` writes the counts,
-`--audit` looks for faults and ends with exit code 65 when there are any.
+`--audit` looks for faults, first in the files that you bring, then in what was built, and ends with exit code 65 when
+there are any.
 """
 
+import functools
 import itertools
 import os
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
 
 from ecomgpt_jax import cli
 from ecomgpt_jax import config as config_lib
-from ecomgpt_jax.config import DataConfig, nearest
+from ecomgpt_jax.config import Config, DataConfig, nearest
+from ecomgpt_jax.data.tokenizer import Tokenizer, find_tokenizer
 from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.files import write_json
 from ecomgpt_jax.instruct import audit, contamination, ecom_instruct, mixture
@@ -84,26 +89,82 @@ def _visible(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
-def run_audit(built: Built, data: DataConfig) -> None:
+def audit_files(data: DataConfig) -> bool:
+    """Prints the faults in the task folders and files that the settings name; tells whether there is one to train on.
+
+    Raises:
+      DataError: there are some.
+      EcomError: there is no task or file.
+    """
+    exclusion = _exclusion(data)
+    parts = [audit.audit_own_file(spec, exclusion) for spec in data.files]
+    if data.mixture == "folder":
+        if not data.tasks_dir:
+            raise ConfigError("data.mixture=folder needs data.tasks_dir, a folder of <Dataset>/tasks/<task>/train.json")
+        parts.append(audit.audit_folder(Path(data.tasks_dir).expanduser(), exclusion))
+    rows, notes = 0, 0
+
+    def faults() -> Iterator[str]:
+        nonlocal rows, notes
+        for found in itertools.chain.from_iterable(parts):
+            if not isinstance(found, audit.Finding):
+                rows += 1
+            elif found.fault:
+                yield found.text
+            else:
+                notes += 1
+                print(_visible(f"note: {found.text}"))
+
+    count = _print_findings(faults())
+    if count:
+        raise DataError(f"audit: {count:,} findings beside {rows:,} rows that can be read; nothing was built")
+    print(f"audit: no findings in {rows:,} rows of the files" + (f"; {notes:,} notes" if notes else ""))
+    return bool(data.files) or any(Path(data.tasks_dir).expanduser().glob("*/tasks/*/train.json"))
+
+
+def run_audit(built: Built, config: Config) -> None:
     """Prints the faults of the built rows.
 
     Raises:
       DataError: there are some.
     """
-    directories = mixture.evaluation_dirs(data)
-    exclusion = contamination.load_exclusion(directories) if directories else None
     splits = {split: ecom_instruct.open_split(built.directory, split) for split in ecom_instruct.SPLITS}
-    count = 0
-    for finding in audit.audit(splits, exclusion):
-        count += 1
-        if count <= _LISTED_FINDINGS:
-            print(_visible(finding))
+    tokenizer = functools.cache(lambda: _tokenizer(built, config))
+
+    def answer_tokens(response: str) -> int:
+        return len(tokenizer().encode(response)) + 1
+
+    count = _print_findings(audit.audit(splits, _exclusion(config.data), config.data.length, answer_tokens))
     rows = sum(map(len, splits.values()))
     if count:
-        raise DataError(
-            f"audit: {count:,} findings in {rows:,} rows; the first {min(count, _LISTED_FINDINGS)} are listed"
-        )
-    print(f"audit: no findings in {rows:,} rows")
+        raise DataError(f"audit: {count:,} findings in {rows:,} built rows")
+    print(f"audit: no findings in {rows:,} built rows")
+
+
+def _tokenizer(built: Built, config: Config) -> Tokenizer:
+    """Returns the tokenizer that training would use; where training would make one first, so does this."""
+    directory = config.model.tokenizer
+    if not directory and config.model.init_from:
+        from ecomgpt_jax.training.checkpoint import tokenizer_directory  # brings jax, which nothing else here needs
+
+        directory = tokenizer_directory(config.model.init_from)
+    return find_tokenizer(directory, ecom_instruct.open_split(built.directory, "train"), built.fingerprint, config.data)
+
+
+def _exclusion(data: DataConfig) -> contamination.Exclusion | None:
+    directories = mixture.evaluation_dirs(data)
+    return contamination.load_exclusion(directories) if directories else None
+
+
+def _print_findings(findings: Iterator[str]) -> int:
+    """Prints the first findings and returns how many there are."""
+    count = 0
+    for count, finding in enumerate(findings, 1):
+        if count <= _LISTED_FINDINGS:
+            print(_visible(finding))
+    if count > _LISTED_FINDINGS:
+        print(f"... and {count - _LISTED_FINDINGS:,} more")
+    return count
 
 
 def main(arguments: list[str]) -> None:
@@ -111,6 +172,9 @@ def main(arguments: list[str]) -> None:
     if arguments:
         raise ConfigError(f"unexpected argument {arguments[0]!r}")
     config = config_lib.resolve(cli.load_config(_CONFIG))
+    files = config.data.files or config.data.mixture == "folder"
+    if _AUDIT.value and files and not audit_files(config.data):
+        return  # evaluation files alone: there is nothing to build
     built = ecom_instruct.build(config.data)
     for file, description in built.stats["files"].items():
         print(_visible(f"{file}: {description}"))
@@ -123,7 +187,7 @@ def main(arguments: list[str]) -> None:
     if _STATS.value is not None:
         write_json(_STATS.value, {**built.stats, "fingerprint": built.fingerprint})
     if _AUDIT.value:
-        run_audit(built, config.data)
+        run_audit(built, config)
     if not (_LIST.value or _PREVIEW.value or _AUDIT.value):
         totals = built.stats["totals"]
         print(f"{totals['train']:,} training and {totals['test']:,} test rows of {totals['tasks']} tasks")

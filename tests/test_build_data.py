@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tiny_tasks
 
 ROOT = Path(__file__).parents[1]
 
@@ -16,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 def command(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     cache = tmp_path_factory.mktemp("cache")
 
-    def run(*arguments: object, rc: int = 0, small: bool = True, **environment: str) -> str:
+    def run(*arguments: object, rc: int = 0, small: bool = True, one_line: bool = True, **environment: str) -> str:
         fields = {"cache_dir": cache, "tasks": "()", "synthetic_records": 30, "num_tasks": 9, "instances_per_task": 5}
         overrides = [f"--config.data.{name}={value}" for name, value in fields.items()] if small else []
         line = [sys.executable, "-m", "ecomgpt_jax.build_data", *map(str, [*arguments[:2], *overrides, *arguments[2:]])]
@@ -25,7 +26,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
         output = subprocess.run(line, env=env, cwd=cache, capture_output=True, text=True)
         assert output.returncode == rc, output.stderr
         assert "Traceback" not in output.stderr
-        if rc:
+        if rc and one_line:
             assert len(output.stderr.strip().splitlines()) == 1, output.stderr
         return output.stdout + output.stderr
 
@@ -64,3 +65,32 @@ def test_errors_are_one_line(command: Callable[..., str], tmp_path: Path) -> Non
     missing = command(*DEMO, "--config.data.mixture=real", rc=66, ECOMGPT_SOURCES=str(tmp_path / "no"))
     assert "no such folder" in missing
     assert "tasks_dir" in command(*DEMO, "--config.data.mixture=folder", rc=2)
+
+
+OWN = ("--config", ROOT / "configs" / "own_data.py")
+
+
+def test_own_files_are_described_and_audited(command: Callable[..., str], tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    lines = [json.dumps({"prompt": f"question {i}", "completion": f"answer {i} " * 40}) for i in range(20)]
+    path.write_text("\n".join(lines))
+    config = (*OWN, f"--config.data.files={path}", "--config.data.num_tasks=0", "--config.data.instances_per_task=0")
+    output = command(*config, "--audit", "--list")
+    assert f"{path}: completion form (prompt, completion), 20 records, 0 bad, 20 instances" in output
+    assert "no findings in 20 rows of the files" in output
+    assert "no findings in 20 built rows" in output
+    assert "EN-mine-Generate-completion" in output
+    cut = command(*config, "--audit", "--config.data.length=30", rc=65)
+    assert "and a row of 30 cuts off its end" in cut
+    path.write_text("\n".join([*lines, '{"prompt": "x"}']))
+    output = command(*config, "--audit", rc=65, one_line=False)
+    assert f"{path}:21:1: no field 'completion'" in output
+    assert f"{path}:21:1: no field 'completion'" in command(*config, rc=65)
+
+
+def test_a_folder_of_evaluation_tasks_is_audited_and_not_built(command: Callable[..., str], tmp_path: Path) -> None:
+    tiny_tasks.write_tiny_tasks(tmp_path)
+    config = (*DEMO, "--config.data.mixture=folder", f"--config.data.tasks_dir={tmp_path}", "--audit")
+    assert command(*config).splitlines()[-1] == "audit: no findings in 22 rows of the files"
+    (tmp_path / "Shop/tasks/EN-Shop-CLS-topic/test.json").write_text("{")
+    assert "test.json:1:2: " in command(*config, rc=65, one_line=False)

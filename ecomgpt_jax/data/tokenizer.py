@@ -11,16 +11,18 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import tokenizers
 import transformers
 
+from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.errors import DataError, MissingInputError
 
 SPLIT_PATTERN = r" ?[^(\s|[.,!?…。，、।۔،])]+"
 SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", "<pad>")
+_SAMPLE = 100_000  # instances that a tokenizer is trained on, evenly spaced
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +130,29 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, directory: str | os.P
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return load_tokenizer(directory)
+
+
+def find_tokenizer(
+    directory: str | os.PathLike[str], instances: Sequence[Mapping[str, str]], fingerprint: str, data: DataConfig
+) -> Tokenizer:
+    """Returns the tokenizer of `directory`, or where that is empty the one trained on the instances, now or earlier.
+
+    Args:
+      directory: of a `tokenizer.json`, or "".
+      instances: random access to {"prompt", "response"}.
+      fingerprint: of the instances.
+      data: names size and cache of a tokenizer that is trained.
+
+    Raises:
+      EcomError: `directory` holds no tokenizer.
+    """
+    if directory:
+        return load_tokenizer(directory)
+    stride = max(1, len(instances) // _SAMPLE)
+    rows = (instances[index] for index in range(0, len(instances), stride))
+    texts = (row[part] for row in rows for part in ("prompt", "response"))
+    key = hashlib.sha256(f"1:{fingerprint}:{data.tokenizer_vocab}".encode()).hexdigest()[:16]
+    return train_tokenizer(texts, data.tokenizer_vocab, Path(data.cache_dir).expanduser() / f"tokenizer-{key}")
 
 
 def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:

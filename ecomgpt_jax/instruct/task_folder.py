@@ -111,6 +111,21 @@ def load_tasks(directory: str | os.PathLike[str], only: Iterable[str] | None = N
       MissingInputError: the directory, a wanted task or a `meta-info.json` is not there, or there is no task at all.
       DataError: a folder's name or meta file is wrong, a task occurs twice, or a link leads out of the directory.
     """
+    folders = find_tasks(directory)
+    wanted = list(folders) if only is None else list(only)
+    for name in wanted:
+        if name not in folders:
+            raise MissingInputError(f"{directory}: no task {name!r}{nearest(name, folders)}")
+    return [load_task(folders[name]) for name in wanted]
+
+
+def find_tasks(directory: str | os.PathLike[str]) -> dict[str, Path]:
+    """Returns the folder of every task under `<directory>/<Dataset>/tasks/`, unread, in order of name.
+
+    Raises:
+      MissingInputError: the directory is not there, or there is no task at all.
+      DataError: a task occurs twice, or a link leads out of the directory.
+    """
     directory = Path(directory)
     if not directory.is_dir():
         raise MissingInputError(f"{directory}: no such folder of tasks")
@@ -125,11 +140,7 @@ def load_tasks(directory: str | os.PathLike[str], only: Iterable[str] | None = N
         folders[path.name] = path
     if not folders:
         raise MissingInputError(f"{directory}: no tasks; expected <Dataset>/tasks/<LANG-Dataset-Family-name>/")
-    wanted = sorted(folders) if only is None else list(only)
-    for name in wanted:
-        if name not in folders:
-            raise MissingInputError(f"{directory}: no task {name!r}{nearest(name, folders)}")
-    return [load_task(folders[name]) for name in wanted]
+    return dict(sorted(folders.items()))
 
 
 def load_task(directory: str | os.PathLike[str]) -> TaskFolder:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.data import tokenizer as tokenizer_lib
 from ecomgpt_jax.errors import DataError, MissingInputError
 
@@ -70,3 +71,16 @@ def test_ids_past_the_embedding_are_refused(tokenizer: tokenizer_lib.Tokenizer) 
     tokenizer_lib.check_vocabulary(tokenizer, 330)
     with pytest.raises(DataError, match="330 ids, the model only 320"):
         tokenizer_lib.check_vocabulary(tokenizer, 320)
+
+
+def test_the_tokenizer_of_a_run_is_the_named_one_or_trained_once(
+    tokenizer: tokenizer_lib.Tokenizer, tmp_path: Path
+) -> None:
+    data = DataConfig(cache_dir=str(tmp_path), tokenizer_vocab=300)
+    rows = [{"prompt": text, "response": "ok"} for text in TEXTS]
+    named = tokenizer_lib.find_tokenizer(tokenizer.directory, [], "f", data)
+    assert named.fingerprint == tokenizer.fingerprint
+    trained = tokenizer_lib.find_tokenizer("", rows, "f", data)
+    assert (trained.size, trained.directory.parent) == (300, tmp_path)
+    assert tokenizer_lib.find_tokenizer("", [], "f", data).fingerprint == trained.fingerprint
+    assert tokenizer_lib.find_tokenizer("", rows, "g", data).directory != trained.directory

@@ -1,13 +1,20 @@
 """The audit finds each planted fault and nothing in clean rows."""
 
+import json
+import os
 import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 import pytest
+import tiny_tasks
 
-from ecomgpt_jax.instruct.audit import audit
+from ecomgpt_jax.errors import MissingInputError
+from ecomgpt_jax.instruct.audit import Finding, audit, audit_folder, audit_own_file
 from ecomgpt_jax.instruct.contamination import Exclusion
 from ecomgpt_jax.instruct.rows import FIELDS, Row
-from ecomgpt_jax.instruct.task_folder import TaskRow
+from ecomgpt_jax.instruct.task_folder import TaskRow, write_task
 
 
 def row(
@@ -57,3 +64,149 @@ def test_planted_faults_are_found(bad: Row, message: str) -> None:
     (finding,) = audit({"train": CLEAN, "test": [bad]}, exclusion)
     assert finding.startswith("test:1: task: ")
     assert re.search(message, finding), finding
+
+
+def test_cut_answers_are_found_and_only_long_ones_are_tokenised() -> None:
+    rows = [row("Generate", response="x" * size) for size in (9, 10, 20)]
+    asked = []
+
+    def tokens(response: str) -> int:
+        asked.append(len(response))
+        return len(response) // 2 + 1
+
+    (finding,) = audit({"train": rows}, length=10, answer_tokens=tokens)
+    assert re.match(r"train:3: .*the answer has 11 tokens, and a row of 10 cuts off its end", finding)
+    assert asked == [10, 20]
+
+
+def test_rows_of_plain_text_have_no_prompt() -> None:
+    assert list(audit({"train": [row("Generate", prompt="", task="EN-Mine-Generate-plain_text")]})) == []
+
+
+LEAK = "The staff was really friendly and the soup was hot."
+EVALUATION = Exclusion([TaskRow(LEAK)])
+GOOD = {"sentences": "Acme {red} drill", "spans": [{"start": 0, "end": 4, "type": "Brand", "term": "Acme"}]}
+LABELLED = {"sentences": "fits well", "labels": {"default": ["Size"]}}
+
+
+def line(base: dict[str, Any] = GOOD, **changes: object) -> bytes:
+    return json.dumps({**base, **changes}, ensure_ascii=False).encode()
+
+
+def span(**changes: object) -> list[dict[str, object]]:
+    return [GOOD["spans"][0] | changes]
+
+
+# kind -> (planted line, column, message); the NER task but for "label".
+PLANTED: dict[str, tuple[bytes, int, str]] = {
+    "invalid JSON": (b'{"sentences": "x" "spans": []}', 19, "Expecting ',' delimiter"),
+    "GBK": ('{"sentences": "红色"}'.encode("gbk"), 16, "not UTF-8 at byte .* .looks like GBK"),
+    "Latin-1": (b'{"sentences": "caf\xe9"}', 19, "not UTF-8 at byte .* .looks like Latin-1"),
+    "empty": (line(sentences=""), 15, "sentences is empty"),
+    "10 MB line": (line(sentences="x" * 10 * 2**20), 1, "the line has 10,4.* bytes, more than 1,048,576"),
+    "label": (line(LABELLED, labels={"default": ["Weight"]}), 38, "label 'Weight' is not in label_set.default"),
+    "span off by one": (line(spans=span(start=1, end=5)), 55, "'Acme' is not what stands at 1:5, which is 'cme '"),
+    "missing field": (b'{"sentences": "x"}', 1, "spans is missing"),
+    "duplicate": (line(sentences="Acme text number 0"), 1, "the same row as .*train.json:1"),
+    "NUL": (line(sentences="Acme a\0"), 15, r"sentences holds the character U\+0000 .NUL. at 6"),
+    "lone surrogate": (b'{"sentences": "a\\ud800", "spans": []}', 17, "half of a surrogate pair"),
+    "eval row planted": (line(sentences=LEAK, spans=[]), 15, "shares a text with an evaluation row"),
+}
+
+
+def planted(tmp_path: Path, kind: str) -> tuple[Path, int]:
+    """Writes a clean task with one fault in the middle of its train.json; returns the file and the fault's line."""
+    base, task = (LABELLED, tiny_tasks.TOPICS) if kind == "label" else (GOOD, tiny_tasks.PARTS)
+    folder = write_task(tmp_path, *task).path
+    lines = [line(base, sentences=f"Acme text number {i}") for i in range(30)]
+    lines.insert(17, PLANTED[kind][0])
+    (folder / "train.json").write_bytes(b"\n".join(lines) + b"\n")
+    return folder / "train.json", 18
+
+
+def faults(found: Iterable[object]) -> list[str]:
+    return [finding.text for finding in found if isinstance(finding, Finding) and finding.fault]
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+def test_a_fault_planted_in_a_task_folder_is_found_with_its_place(tmp_path: Path, kind: str) -> None:
+    path, number = planted(tmp_path, kind)
+    _, column, message = PLANTED[kind]
+    (finding,) = faults(audit_folder(tmp_path, EVALUATION))
+    assert finding.startswith(f"{path}:{number}:{column}: "), finding
+    assert re.search(message, finding), finding
+    others = [other for name, (_, _, other) in PLANTED.items() if name != kind]
+    assert not any(re.search(other, finding) for other in others)  # each kind has a message of its own
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join(lines[:17] + lines[18:]))
+    assert faults(audit_folder(tmp_path, EVALUATION)) == []  # without the fault there is no finding
+
+
+# kind -> message, in a file of one's own in the instruction form
+OWN = {
+    "invalid JSON": (b'{"instruction": "x" "output": "y"}', "Expecting ',' delimiter"),
+    "GBK": ('{"output": "红色"}'.encode("gbk"), "looks like GBK"),
+    "Latin-1": (b'{"output": "caf\xe9"}', "looks like Latin-1"),
+    "empty": (b'{"instruction": "x", "output": ""}', "output is empty, so no token would be supervised"),
+    "10 MB line": (b'{"output": "' + b"x" * 10 * 2**20 + b'"}', "the line has 10,4"),
+    "missing field": (b'{"instruction": "x"}', "no field 'output'"),
+    "duplicate": (b'{"instruction": "say 3", "output": "3"}', r"the same prompt and response as mine\.jsonl:4"),
+    "NUL": (b'{"instruction": "a\\u0000", "output": "y"}', r"the prompt holds the character U\+0000 .NUL."),
+    "lone surrogate": (b'{"instruction": "a\\udc00", "output": "y"}', "half of a surrogate pair"),
+    "eval row planted": (json.dumps({"instruction": LEAK, "output": "y"}).encode(), "shares a text with"),
+}
+
+
+@pytest.mark.parametrize("kind", OWN)
+def test_a_fault_planted_in_an_own_file_is_found_with_its_place(tmp_path: Path, kind: str) -> None:
+    lines = [json.dumps({"instruction": f"say {i}", "output": str(i)}).encode() for i in range(30)]
+    path = tmp_path / "mine.jsonl"
+    path.write_bytes(b"\n".join(lines))
+    assert faults(audit_own_file(str(path), EVALUATION)) == []
+    path.write_bytes(b"\n".join([*lines[:17], OWN[kind][0], *lines[17:]]))
+    (finding,) = faults(audit_own_file(str(path), EVALUATION))
+    assert re.match(rf"{re.escape(str(path))}:18:\d+: .*{OWN[kind][1]}", finding), finding
+
+
+def test_empty_and_broken_files_are_findings(tmp_path: Path) -> None:
+    folder = write_task(tmp_path, *tiny_tasks.TOPICS).path
+    (folder / "train.json").write_bytes(b"")
+    assert faults(audit_folder(tmp_path)) == [f"{folder / 'train.json'}:1:1: the file is empty, no rows"]
+    (folder / "train.json").write_bytes(line(LABELLED) + b"\n\n" + line(LABELLED, sentences="runs small"))
+    assert faults(audit_folder(tmp_path)) == [f"{folder / 'train.json'}:2:1: the line is empty"]
+    (folder / "train.json").unlink()
+    (folder / "meta-info.json").write_text("{")
+    (finding,) = faults(audit_folder(tmp_path))
+    assert "meta-info.json:1:2: " in finding
+    (tmp_path / "mine.jsonl").write_bytes(b"")
+    assert "empty" in faults(audit_own_file(str(tmp_path / "mine.jsonl")))[0]
+    with pytest.raises(MissingInputError):
+        list(audit_folder(tmp_path / "nowhere"))
+
+
+def test_a_row_of_the_own_test_file_is_a_fault_in_training_and_repeats_in_it_are_notes(tmp_path: Path) -> None:
+    task, rows = tiny_tasks.TOPICS
+    folder = write_task(tmp_path, task, (*rows, rows[0]), [TaskRow("TOO DEAR, for me!", {"default": ("Size",)})]).path
+    found = [finding for finding in audit_folder(tmp_path) if isinstance(finding, Finding)]
+    assert found == [
+        Finding(f"{folder / 'test.json'}:5:1: the same row as {folder / 'test.json'}:1", fault=False),
+        Finding(f"{folder / 'train.json'}:1:1: the same input as {folder / 'test.json'}:1"),
+    ]
+
+
+def test_offsets_of_extracts_count_where_most_are_right(tmp_path: Path) -> None:
+    task, _ = tiny_tasks.CHOICE
+    rows = [tiny_tasks.spanned(f"Query: {i}\nCandidate: pot {i}.", ("", f"pot {i}")) for i in range(5)]
+    moved = [TaskRow(r.sentences, spans=(r.spans[0].__class__(0, 9, "", r.spans[0].term),)) for r in rows]
+    write_task(tmp_path / "a", task, [*rows[:4], moved[4]])
+    assert len(faults(audit_folder(tmp_path / "a"))) == 1
+    write_task(tmp_path / "b", task, moved)  # as in the release, where they say nothing
+    assert faults(audit_folder(tmp_path / "b")) == []
+
+
+@pytest.mark.skipif("ECOMGPT_EVAL" not in os.environ, reason="needs the released tasks")
+def test_no_false_alarm_on_the_released_tasks() -> None:
+    found = list(audit_folder(os.environ["ECOMGPT_EVAL"]))
+    assert faults(found) == []
+    assert sum(isinstance(row, TaskRow) for row in found) == 6500
+    assert sum(isinstance(row, Finding) for row in found) == 29  # rows that the release itself repeats
