@@ -34,6 +34,7 @@ setuptools.setup(
         "ml_collections>=1.1",  # overrides of a typed config from the command line
         "tensorboardX>=2.6.4",  # TensorBoard files without TensorFlow
         "matplotlib>=3.9",  # figures of experiments as PNG
+        "scipy>=1.13",  # ranks with ties (jax needs it anyway)
         "tqdm>=4.66",  # progress bars
         "numpy>=2.0",
     ],

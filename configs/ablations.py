@@ -19,6 +19,11 @@ _FAMILY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "ecom_base.py
 _BUDGET = {"nano": (6_000, 40), "micro": (40_000, 200), "mini": (200_000, 500)}
 _EPOCHS = "train.epochs=1"
 _ATOMIC = ("simplification", "reversal", "recombination", "pseudo_label")
+# What the twelve official tasks are declared to use.
+_ABILITIES = (
+    "find spans", "type spans", "spot topics", "find evidence", "find the answer", "categorise a product",
+    "write from facts", "compare facts", "compare texts",
+)  # fmt: skip
 _BASE_TASKS = 109  # tasks straight from the annotation
 
 
@@ -99,6 +104,14 @@ def _size(size: str) -> tuple[Variant, ...]:
     )
 
 
+def _dependency(size: str) -> tuple[Variant, ...]:
+    lacking = (
+        Variant(f"no_{ability.replace(' ', '_')}", (f"data.leave_out_abilities={ability}",), left_out=ability)
+        for ability in _ABILITIES
+    )
+    return (Variant("all"), *lacking)
+
+
 def _domain(size: str) -> tuple[Variant, ...]:
     if not (general := os.environ.get("ECOMGPT_GENERAL", "")):
         raise ConfigError(
@@ -123,6 +136,7 @@ _EXPERIMENTS = {
         "What does training on one language give the other?",
         lambda size: _each("data.languages", "en,zh", "en", "zh"),
     ),
+    "dependency": ("Which held-out tasks fall when the tasks of one ability are left out?", _dependency),
     "domain": ("Do e-commerce instructions beat general ones at equal number?", _domain),
     "size": ("What does a larger model give?", _size),
     "packing": ("Does packing change the result?", lambda size: _each("data.packing", "true", "false")),

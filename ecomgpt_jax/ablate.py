@@ -171,7 +171,9 @@ def _write(
     languages = sorted({part.task.language for part in parts})
     groups = {name: [part.task.name for part in parts if part.task.language == name] for name in languages}
     factors = {variant.name: dict(variant.factors) for variant in experiment.variants if variant.factors}
-    summary = ablation.summarise(seen, ratios, owners, factors, groups)
+    left_out = {variant.name: variant.left_out for variant in experiment.variants if variant.left_out}
+    left_out = {name: ability for name, ability in left_out.items() if name in seen}
+    summary = ablation.summarise(seen, ratios, owners, factors, groups, left_out, ablation.abilities_of(ratios))
     baselines = _baselines(runs[0][1])
     costs = [
         {"variant": name, "folder": str(folder.relative_to(out)), **read_json(folder / "cost.json")}
@@ -189,7 +191,14 @@ def _write(
         *experiment.caveats,
     ]
     write_text(out / "table.md", ablation.markdown(experiment.name, experiment.question, summary, notes))
-    figure.draw_variants(out / "figure.png", experiment.name, summary)
+    if left_out:
+        found = summary["dependency"]
+        figure.draw_heat_map(
+            out / "figure.png", "Score without an ability minus with all", found["change"], found["tasks"],
+            found["abilities"],
+        )  # fmt: skip
+    else:
+        figure.draw_variants(out / "figure.png", experiment.name, summary)
 
 
 def _score(part: TaskPrompts, folder: Path) -> np.ndarray:

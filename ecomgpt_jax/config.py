@@ -71,6 +71,7 @@ class DataConfig(_Strict):
     sources: tuple[str, ...] = ()  # names of the sources to read; empty = all of the mixture
     licences: tuple[str, ...] = ()  # mixture=real: "redistributable", or how a licence begins; empty = all
     operators: tuple[str, ...] = ()  # base simplification reversal recombination pseudo_label; empty = all
+    leave_out_abilities: tuple[str, ...] = ()  # abilities whose tasks are left out; `build_data --stats` lists them
     strict_held_out: bool = False  # also leave out sources whose label set is near that of a held-out task
     sources_dir: str = ""  # folder of unpacked sources; empty = $ECOMGPT_SOURCES
     tasks_dir: str = ""  # mixture=folder: folder of task folders with a train.json each

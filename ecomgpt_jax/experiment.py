@@ -22,6 +22,7 @@ class Variant:
       overrides: config fields that set it apart, each "a.b=value".
       config: its own config file with argument, where it differs from the experiment's (another model size).
       start: its own start, likewise; "" = the experiment's.
+      left_out: the ability whose tasks it trains without, where that is what sets it apart.
       factors: what is varied, as numbers on the scale in which a trend is a straight line, by name.
     """
 
@@ -29,6 +30,7 @@ class Variant:
     overrides: tuple[str, ...] = ()
     config: str = ""
     start: str = ""
+    left_out: str = ""
     factors: tuple[tuple[str, float], ...] = ()
 
 

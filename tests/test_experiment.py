@@ -52,8 +52,8 @@ def declared(argument: str) -> Experiment:
 @pytest.mark.parametrize("size", ["nano", "micro", "mini"])
 @pytest.mark.parametrize(
     "name",
-    ["cot", "task_scaling", "instances", "prompt_language", "language", "domain", "size", "packing", "loss_on_prompt",
-     "learning_rate"],
+    ["cot", "task_scaling", "instances", "prompt_language", "language", "dependency", "domain", "size",
+     "packing", "loss_on_prompt", "learning_rate"],
 )  # fmt: skip
 def test_every_cell_of_every_declared_experiment_is_a_valid_run(
     name: str, size: str, monkeypatch: pytest.MonkeyPatch

@@ -5,10 +5,13 @@ each variant by itself. A variant's score on a task is the mean over its seeds; 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import stats
+
+from ecomgpt_jax.instruct.tasks import synthetic
 
 RESAMPLES = 2_000
 Ratios = Mapping[str, Sequence[np.ndarray]]  # task -> for each run numerator and denominator by row, [rows, 2] float64
@@ -73,12 +76,43 @@ def trend(averages: np.ndarray, factors: Sequence[Mapping[str, float]]) -> dict[
     return {name: interval(slopes[:, column]) for column, name in enumerate(names, 1)}
 
 
+def dependency(
+    draws: np.ndarray, tasks: Sequence[str], left_out: Mapping[int, str], uses: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """Sets what tasks lose without an ability beside what they are declared to use.
+
+    Args:
+      draws: see `resample`; variant 0 has every ability.
+      tasks: names, in the order of the last axis.
+      left_out: of the variants that lack an ability, by index, its name.
+      uses: the abilities that each task is declared to use.
+
+    Returns:
+      "tasks", "abilities", "change": [tasks][abilities] score without the ability minus with all, "declared": likewise
+      0 or 1, "rank_correlation": Spearman's between loss and declaration over all cells, with its interval; absent
+      where all cells are alike.
+    """
+    variants, abilities = list(left_out), list(left_out.values())
+    change = draws[:, variants].transpose(0, 2, 1) - draws[:, 0, :, None]  # [resamples + 1, tasks, abilities]
+    declared = np.array([[float(ability in uses[task]) for ability in abilities] for task in tasks])
+    result = {"tasks": list(tasks), "abilities": abilities, "change": change[0].tolist(), "declared": declared.tolist()}
+    losses, wanted = stats.rankdata(-change.reshape(len(draws), -1), axis=1), stats.rankdata(declared)
+    losses, wanted = losses - losses.mean(1, keepdims=True), wanted - wanted.mean()
+    norm = np.sqrt((losses**2).sum(1) * (wanted**2).sum())
+    if norm[0] > 0:
+        correlation = np.divide(losses @ wanted, norm, out=np.zeros(len(draws)), where=norm > 0)
+        result["rank_correlation"] = interval(correlation)
+    return result
+
+
 def summarise(
     variants: Sequence[str],
     ratios: Ratios,
     owners: Sequence[int],
     factors: Mapping[str, Mapping[str, float]] | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
+    left_out: Mapping[str, str] | None = None,
+    uses: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """Returns the figures of an experiment.
 
@@ -88,10 +122,13 @@ def summarise(
       owners: the variant of each run.
       factors: of the variants that a trend is fitted through, by variant; see `trend`.
       groups: names of task groups (a language, a family) with their tasks.
+      left_out: of the variants that lack an ability, its name; see `dependency`.
+      uses: the abilities of each task; needed with `left_out`.
 
     Returns:
       "variants": {name: {"average": interval, "difference": interval (to the first; absent there), "tasks": {task:
-      interval}, "groups": {group: interval}}}, "trend": see `trend`. Scores are in [0, 1].
+      interval}, "groups": {group: interval}}}, "trend": see `trend`; with `left_out` also
+      "dependency". Scores are in [0, 1].
     """
     draws = resample(ratios, owners)
     tasks, averages = sorted(ratios), draws.mean(2)
@@ -108,7 +145,19 @@ def summarise(
         result[name] = entry
     fitted = [index for index, name in enumerate(variants) if name in (factors or {})]
     fit = trend(averages[:, fitted], [factors[variants[index]] for index in fitted]) if fitted else {}
-    return {"variants": result, "trend": fit}
+    summary = {"variants": result, "trend": fit}
+    if left_out:
+        lacking = {index: left_out[name] for index, name in enumerate(variants) if name in left_out}
+        summary["dependency"] = dependency(draws, tasks, lacking, uses)
+    return summary
+
+
+def abilities_of(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Returns the abilities of evaluation tasks: those of the embedded held-out task of the same family and name."""
+    known = {task.name.split("-", 2)[2]: task.abilities for task in synthetic.tasks() if task.held_out}
+    known |= {"Extract-product_select_2": known["Extract-product_select"]}
+    known |= {"CLS-query_item_matching": known["CLS-item_align"]}
+    return {name: known.get(name.split("-", 2)[2], ()) for name in names}
 
 
 def markdown(title: str, question: str, summary: Mapping[str, Any], notes: Sequence[str]) -> str:
@@ -129,6 +178,9 @@ def markdown(title: str, question: str, summary: Mapping[str, Any], notes: Seque
     if summary["trend"]:
         lines += ["", "Slopes, points a unit:", ""]
         lines += _table(["factor", "slope"], [[name, _span(fit, sign=True)] for name, fit in summary["trend"].items()])
+    if correlation := summary.get("dependency", {}).get("rank_correlation"):
+        value, low, high = (correlation[name] for name in ("value", "low", "high"))
+        lines += ["", f"Rank correlation of loss and declared use: {value:+.2f} [{low:+.2f}, {high:+.2f}]."]
     lines += ["", "By task:", ""]
     lines += _table(
         ["task", *variants],

@@ -37,9 +37,9 @@ from ecomgpt_jax.instruct.tasks.task import Task
 SPLITS = ("train", "test")
 # What in the settings decides the rows; the rest (row length, packing, tokenizer) only uses them.
 _FIELDS = (
-    "mixture", "tasks", "sources", "licences", "operators", "strict_held_out", "synthetic_records", "languages",
-    "prompt_language", "chain_of_task", "num_tasks", "instances_per_task", "total_instances", "temperature",
-    "plain_text", "seed",
+    "mixture", "tasks", "sources", "licences", "operators", "leave_out_abilities", "strict_held_out",
+    "synthetic_records", "languages", "prompt_language", "chain_of_task", "num_tasks", "instances_per_task",
+    "total_instances", "temperature", "plain_text", "seed",
 )  # fmt: skip
 
 

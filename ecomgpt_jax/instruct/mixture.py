@@ -95,9 +95,13 @@ def training_tasks(data: DataConfig) -> list[Task]:
     `num_tasks` takes the first of a seeded order, so a smaller choice is a part of a larger one.
 
     Raises:
-      ConfigError: the filters leave no task, or fewer than `num_tasks`.
+      ConfigError: the filters leave no task, or fewer than `num_tasks`, or an ability is none of any task.
       EcomError: with `strict_held_out`, a source cannot be read.
     """
+    abilities = {ability for task in _declared(data) for ability in task.abilities}
+    for ability in data.leave_out_abilities:
+        if ability not in abilities:
+            raise ConfigError(f"data.leave_out_abilities: no task uses {ability!r}{nearest(ability, abilities)}")
     sources = set(source_names(data))
     if data.strict_held_out:
         sources -= set(near_sources(data))
@@ -109,6 +113,7 @@ def training_tasks(data: DataConfig) -> list[Task]:
         and task.source in sources
         and (data.chain_of_task or not task.operator)
         and (not data.operators or (task.operator or "base") in data.operators)
+        and not set(task.abilities) & set(data.leave_out_abilities)
     ]
     known = [task.name for task in _declared(data) if not task.held_out]
     chosen = set(choose([task.name for task in tasks], data, known))

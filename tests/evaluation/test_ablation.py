@@ -1,3 +1,6 @@
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -65,3 +68,36 @@ def test_the_page_has_a_row_a_variant_and_one_a_task() -> None:
     assert "| -25.0 [" in page
     assert "| t | 50.0 [" in page
     assert page.endswith("- a caveat\n")
+
+
+def test_what_falls_without_an_ability_stands_beside_what_is_declared() -> None:
+    # "a" needs finding and falls without it; "b" needs comparing and falls without that; each ignores the other.
+    ratios = {"a": binary([0.8, 0.3, 0.8]), "b": binary([0.6, 0.6, 0.2])}
+    left_out = {"no_find": "find", "no_compare": "compare"}
+    names, owners = ["all", "no_find", "no_compare"], [0, 1, 2]
+
+    def found(uses: dict[str, tuple[str, ...]]) -> dict:
+        return ablation.summarise(names, ratios, owners, left_out=left_out, uses=uses)["dependency"]
+
+    right = found({"a": ("find",), "b": ("compare",)})
+    assert np.allclose(right["change"], [[-0.5, 0], [0, -0.4]])
+    assert right["declared"] == [[1, 0], [0, 1]]
+    assert right["rank_correlation"]["value"] > 0.9
+    assert found({"a": ("compare",), "b": ("find",)})["rank_correlation"]["value"] < -0.9
+    assert "rank_correlation" not in found({"a": ("find", "compare"), "b": ("find", "compare")})
+
+
+def test_every_official_task_and_every_ability_left_out_are_known() -> None:
+    official = (
+        "EN-ABSA-CLS-review_topic_category", "EN-Lenovo-Condition_Extract-Condition_Extract", "EN-Lenovo-NER-NER",
+        "EN-Reddit_QA-Extract-Extract_QA", "ZH-MEPAVE-Condition_Extract-attribute_value_detection",
+        "ZH-MEPAVE-NER-attribute_value_extraction", "ZH-Multi_CPR-CLS-query_item_matching",
+        "ZH-Multi_CPR-Extract-product_select_2", "ZH-OpenBG_Align-CLS-item_align",
+        "ZH-OpenBG_Align-CLS-item_coarse_classify", "ZH-OpenBG_Align-CLS-item_fine_classify",
+        "ZH-OpenBG_Align-CLS-title_attribute_matching", "ZH-OpenBG_Align-Generate-title_generate",
+    )  # fmt: skip
+    uses = ablation.abilities_of(official)
+    assert all(uses.values())
+    left_out = runpy.run_path(str(Path(__file__).parents[2] / "configs/ablations.py"))["_ABILITIES"]
+    assert set(left_out) == {ability for used in uses.values() for ability in used}
+    assert ablation.abilities_of(["EN-Mine-CLS-other"]) == {"EN-Mine-CLS-other": ()}

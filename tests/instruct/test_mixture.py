@@ -371,3 +371,13 @@ def test_bad_records_of_real_sources_are_quarantined(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(real_sources, "read", read)
     with pytest.raises(DataError, match=r"^en_mams/f\.txt:7:1: label: unknown \(1 of 100"):
         mixture.read_source("en_mams", settings(mixture="real", sources_dir=str(tmp_path)), Quarantine())
+
+
+def test_an_ability_can_be_left_out_with_all_tasks_that_use_it() -> None:
+    every = mixture.training_tasks(DataConfig())
+    kept = mixture.training_tasks(DataConfig(leave_out_abilities=("find spans", "compare texts")))
+    left = {task.name for task in every} - {task.name for task in kept}
+    assert left == {task.name for task in every if {"find spans", "compare texts"} & set(task.abilities)}
+    assert left
+    with pytest.raises(ConfigError, match="did you mean 'find spans'"):
+        mixture.training_tasks(DataConfig(leave_out_abilities=("find span",)))
