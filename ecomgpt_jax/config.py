@@ -106,6 +106,16 @@ class OptimizerConfig(_Strict):
 
 
 @dataclasses.dataclass
+class LoraConfig(_Strict):
+    """Low-rank adapters: trained alone, in float32, beside weights that stay as they are in the compute dtype."""
+
+    rank: int = 0  # width of the adapters; 0 = train all weights instead
+    alpha: float = 16.0  # the adapters' product is scaled by alpha / rank
+    targets: tuple[str, ...] = ("qkv", "attention_out", "mlp_up", "mlp_down")  # layers of a block that get adapters
+    dropout: float = 0.0  # share of an adapter's inputs that training drops
+
+
+@dataclasses.dataclass
 class TrainConfig(_Strict):
     """How long, how much at a time, and what is kept."""
 
@@ -155,6 +165,7 @@ class Config(_Strict):
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    lora: LoraConfig = dataclasses.field(default_factory=LoraConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
@@ -171,7 +182,8 @@ _CHOICES = {
 }
 _POSITIVE = (
     "model.head_chunk", "data.synthetic_records", "data.length", "data.tokenizer_vocab",
-    "optimizer.learning_rate", "optimizer.epsilon", "train.epochs", "train.rows_per_device", "train.accumulation",
+    "optimizer.learning_rate", "optimizer.epsilon", "lora.alpha",
+    "train.epochs", "train.rows_per_device", "train.accumulation",
     "train.log_every", "train.save_every", "train.keep", "mesh.fsdp", "mesh.tensor", "eval.batch",
     "eval.max_prompt_tokens", "eval.max_new_tokens", "eval.num_beams",
 )  # fmt: skip
@@ -180,6 +192,7 @@ _NOT_NEGATIVE = (
     "optimizer.weight_decay",
     "optimizer.warmup_fraction", "optimizer.max_grad_norm", "train.max_steps", "train.skip_nonfinite", "eval.limit",
     "eval.every",
+    "lora.rank", "lora.dropout",
 )  # fmt: skip
 
 
@@ -267,6 +280,15 @@ def resolve(config: Config) -> Config:
         raise ConfigError("config: data.temperature shares out data.total_instances; set that too")
     if config.data.mixture == "files" and not config.data.files:
         raise ConfigError("config: data.mixture=files needs data.files, for example --config.data.files=mine.jsonl")
+    adaptable = LoraConfig().targets
+    for name in config.lora.targets:
+        if name not in adaptable:
+            hint = nearest(name, adaptable)
+            raise ConfigError(f"config: lora.targets holds {name!r}; layers are {', '.join(adaptable)}{hint}")
+    if config.lora.rank and not config.lora.targets:
+        raise ConfigError("config: lora.rank is set but lora.targets is empty; name a layer or set lora.rank=0")
+    if config.lora.dropout >= 1:
+        raise ConfigError(f"config: lora.dropout must be below 1, not {config.lora.dropout}")
     if config.optimizer.warmup_fraction > 1:
         raise ConfigError(
             f"config: optimizer.warmup_fraction must be at most 1, not {config.optimizer.warmup_fraction}"

@@ -1,9 +1,10 @@
 """Converts a checkpoint into the other format.
 
-`python -m ecomgpt_jax.convert --from DIR --to DIR --format hf|orbax --dtype float32|bfloat16`
+`python -m ecomgpt_jax.convert --from DIR --to DIR --format hf|orbax|peft --dtype float32|bfloat16`
 
 Reads a training workdir (its newest step), an orbax step directory or an HF directory, and writes the other format,
-with the tokenizer that belongs to it. It runs on the host's CPU, so it needs no accelerator.
+with the tokenizer that belongs to it. Of a LoRA run, `hf` and `orbax` are base and adapters merged, `peft` the adapters
+alone, float32. It runs on the host's CPU, so it needs no accelerator.
 """
 
 import shutil
@@ -17,13 +18,14 @@ from ecomgpt_jax import cli
 from ecomgpt_jax.config import MeshConfig
 from ecomgpt_jax.errors import ConfigError, MissingInputError
 from ecomgpt_jax.model.hf_weights import copy_tokenizer, save_hf
+from ecomgpt_jax.model.lora import save_peft
 from ecomgpt_jax.parallel.mesh import make_mesh
-from ecomgpt_jax.training.checkpoint import load_checkpoint, tokenizer_directory
+from ecomgpt_jax.training.checkpoint import load_adapters, load_checkpoint, tokenizer_directory
 from ecomgpt_jax.training.saving import save_orbax_params
 
 _FROM = flags.DEFINE_string("from", None, "Checkpoint: a training workdir, an orbax step directory or an HF directory.")
 _TO = flags.DEFINE_string("to", None, "Directory to write; must not exist or be empty.")
-_FORMAT = flags.DEFINE_enum("format", None, ["hf", "orbax"], "Format to write.")
+_FORMAT = flags.DEFINE_enum("format", None, ["hf", "orbax", "peft"], "Format to write.")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Stored type of the weights.")
 
 
@@ -33,7 +35,7 @@ def convert(source: str, target: str, layout: str, dtype: str) -> None:
     Args:
       source: training workdir, orbax step directory or HF directory.
       target: directory that does not exist or is empty.
-      layout: `hf` or `orbax`.
+      layout: `hf`, `orbax`, or for a LoRA run `peft`.
       dtype: `float32` or `bfloat16`.
 
     Raises:
@@ -44,21 +46,29 @@ def convert(source: str, target: str, layout: str, dtype: str) -> None:
     target_path = Path(target).expanduser().absolute()
     if target_path.exists() and (not target_path.is_dir() or any(target_path.iterdir())):
         raise ConfigError(f"--to {target}: exists already; choose another place or remove it")
-    params, model = load_checkpoint(source, make_mesh(MeshConfig(), jax.devices("cpu")[:1]))
+    mesh = make_mesh(MeshConfig(), jax.devices("cpu")[:1])
     try:
         tokenizer = tokenizer_directory(source)
     except MissingInputError:
         tokenizer = None
     if layout == "hf":
+        params, model = load_checkpoint(source, mesh)
         save_hf(params, model, target_path, dtype, tokenizer)
     else:
         target_path.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target_path.name}.", dir=target_path.parent))
         try:
-            save_orbax_params(jax.tree.map(lambda leaf: leaf.astype(dtype), params), model, scratch)
+            beside = scratch
+            if layout == "peft":
+                adapters, config = load_adapters(source, mesh)
+                save_peft(adapters, config.model, config.lora, scratch, config.model.init_from)
+            else:
+                params, model = load_checkpoint(source, mesh)
+                save_orbax_params(jax.tree.map(lambda leaf: leaf.astype(dtype), params), model, scratch)
+                beside = scratch / "tokenizer"
             if tokenizer is not None:
-                (scratch / "tokenizer").mkdir()
-                copy_tokenizer(tokenizer, scratch / "tokenizer")
+                beside.mkdir(exist_ok=True)
+                copy_tokenizer(tokenizer, beside)
             scratch.chmod(0o755)
             scratch.replace(target_path)
         except BaseException:

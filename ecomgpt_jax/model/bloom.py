@@ -59,7 +59,9 @@ class LayerNorm(nnx.Module):
 
 
 class Linear(nnx.Module):
-    """A product over the last `inputs` axes of the input and the first of the kernel, plus a bias."""
+    """A product over the last `inputs` axes of the input and the first of the kernel, plus a bias and any adapters."""
+
+    lora_a = lora_b = lora_key = lora_keep = None  # from `lora.combine`, by way of the params
 
     def __init__(self, path: str, model: ModelConfig, rngs: nnx.Rngs) -> None:
         self.kernel = _declare(f"{path}/kernel", model, rngs)
@@ -68,7 +70,18 @@ class Linear(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps x [batch, length, in…] to [batch, length, out…] in x's dtype."""
         kernel, bias = self.kernel[...].astype(x.dtype), self.bias[...].astype(x.dtype)
-        return jnp.tensordot(x, kernel, axes=kernel.ndim - bias.ndim, precision=matmul_precision(x.dtype)) + bias
+        inputs = kernel.ndim - bias.ndim
+        product = jnp.tensordot(x, kernel, axes=inputs, precision=matmul_precision(x.dtype)) + bias
+        return product if self.lora_a is None else product + self._low_rank(x, inputs)
+
+    def _low_rank(self, x: jax.Array, inputs: int) -> jax.Array:
+        """Maps x as the kernel does, by way of `rank` numbers; drops some of its inputs where a key is there."""
+        if self.lora_key is not None:
+            key, keep = jax.random.wrap_key_data(self.lora_key[...]), self.lora_keep[...]
+            x = jnp.where(jax.random.bernoulli(key, keep, x.shape), x / keep.astype(x.dtype), 0)
+        a, b = self.lora_a[...].astype(x.dtype), self.lora_b[...].astype(x.dtype)
+        precision = matmul_precision(x.dtype)
+        return jnp.tensordot(jnp.tensordot(x, a, axes=inputs, precision=precision), b, axes=1, precision=precision)
 
 
 class Embedding(nnx.Module):
@@ -139,16 +152,33 @@ class Bloom(nnx.Module):
         return self.final_norm(jax.lax.scan(step, self.embed(inputs), weights)[0])
 
 
+Adapted = tuple[tuple[str, tuple[str, ...]], ...]  # (layer, names of its adapter arrays) of each adapted layer
+
+
+def _adapted(block_params: Params) -> Adapted:
+    names = {layer: tuple(sorted(set(leaves) - {"kernel", "bias", "scale"})) for layer, leaves in block_params.items()}
+    return tuple(sorted((layer, found) for layer, found in names.items() if found))
+
+
 @lru_cache(maxsize=16)
-def _graphs(fields: tuple) -> tuple[nnx.GraphDef, nnx.GraphDef]:
+def _graphs(fields: tuple, adapted: Adapted) -> tuple[nnx.GraphDef, nnx.GraphDef]:
     """Returns the structure of the model and of one block, without making any array."""
     model = ModelConfig(*fields)
-    whole, one = (nnx.eval_shape(lambda kind=kind: kind(model, nnx.Rngs(params=0))) for kind in (Bloom, Block))
+
+    def declare(kind: type[Bloom] | type[Block]) -> Bloom | Block:
+        module = kind(model, nnx.Rngs(params=0))
+        block = module.blocks if kind is Bloom else module
+        for layer, names in adapted:
+            for name in names:
+                setattr(getattr(block, layer), name, nnx.Param(jnp.zeros(())))
+        return module
+
+    whole, one = (nnx.eval_shape(partial(declare, kind)) for kind in (Bloom, Block))
     return nnx.split(whole)[0], nnx.split(one)[0]
 
 
 def _bloom(params: Params, model: ModelConfig) -> Bloom:
-    return nnx.merge(_graphs(dataclasses.astuple(model))[0], params)
+    return nnx.merge(_graphs(dataclasses.astuple(model), _adapted(params["blocks"]))[0], params)
 
 
 def init_params(model: ModelConfig, key: jax.Array) -> Params:
@@ -183,7 +213,7 @@ def block(block_params: Params, x: jax.Array, attend: Attend, model: ModelConfig
     Returns:
       [batch, length, embed] in x's dtype.
     """
-    return nnx.merge(_graphs(dataclasses.astuple(model))[1], block_params)(x, attend)
+    return nnx.merge(_graphs(dataclasses.astuple(model), _adapted(block_params))[1], block_params)(x, attend)
 
 
 def final_norm(params: Params, x: jax.Array, model: ModelConfig) -> jax.Array:
@@ -195,7 +225,7 @@ def forward(params: Params, inputs: jax.Array, segment_ids: jax.Array | None, mo
     """Runs the network up to its final norm.
 
     Args:
-      params: from `init_params` or `load_hf`.
+      params: from `init_params`, `load_hf` or `lora.combine`.
       inputs: token ids, int [batch, length].
       segment_ids: int [batch, length], 0 is padding; None: each row is one segment.
       model: the shape and numerics of the network.

@@ -21,9 +21,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from ecomgpt_jax import config as config_lib
-from ecomgpt_jax.config import MeshConfig, ModelConfig
+from ecomgpt_jax.config import Config, MeshConfig, ModelConfig
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
-from ecomgpt_jax.model import hf_weights
+from ecomgpt_jax.model import hf_weights, lora
+from ecomgpt_jax.model.bloom import init_sharded_params
 from ecomgpt_jax.model.parameters import Params, param_shapes, param_shardings
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training import manifest
@@ -144,14 +145,51 @@ def load_checkpoint(path: str | os.PathLike[str], mesh: Mesh | None = None) -> t
     if _is_hugging_face(path):
         return hf_weights.load_hf(path, model, mesh), model
     directory = step_directory(path)
+    config = config_lib.from_dict(read_meta(directory)["config"])
+    if config.lora.rank:
+        adapters = load_adapters(directory, mesh)[0]
+        return lora.merge(lora.freeze(_base(config, mesh), model), adapters, config.lora), model
+    return _read_params(directory, param_shapes(model), param_shardings(model, mesh)), model
+
+
+def load_adapters(path: str | os.PathLike[str], mesh: Mesh) -> tuple[Params, Config]:
+    """Loads (adapters, config) of a LoRA run from its workdir or one of its step directories.
+
+    Raises:
+      MissingInputError: there is no checkpoint at `path`.
+      ConfigError: it is no checkpoint of a LoRA run.
+      DataError: it cannot be read.
+    """
+    if _is_hugging_face(epath.Path(path).expanduser()):
+        raise ConfigError(f"{path}: a Hugging Face directory; adapters come from the workdir of a LoRA run")
+    directory = step_directory(path)
+    load_model_config(directory)  # says it if there is no config in it
+    config = config_lib.from_dict(read_meta(directory)["config"])
+    if not config.lora.rank:
+        raise ConfigError(f"{directory}: all weights were trained (lora.rank=0), so there are no adapters")
+    shapes = lora.adapter_shapes(config.model, config.lora)
+    return _read_params(directory, shapes, lora.adapter_shardings(config.model, config.lora, mesh)), config
+
+
+def _base(config: Config, mesh: Mesh) -> Params:
+    """Returns the weights under a run's adapters: those it started from."""
+    if not config.model.init_from:
+        return init_sharded_params(config.model, mesh, jax.random.key(config.train.seed))
+    try:
+        params, found = load_checkpoint(config.model.init_from, mesh)
+    except MissingInputError as error:
+        raise MissingInputError(f"the weights under the adapters (model.init_from): {error}") from error
+    for name in ("vocab_size", "embed", "layers", "heads"):
+        if getattr(found, name) != getattr(config.model, name):
+            raise DataError(f"{config.model.init_from}: not the weights that the adapters were trained on ({name})")
+    return params
+
+
+def _read_params(directory: epath.Path, shapes: Params, shardings: Params) -> Params:
     if problem := manifest.find_damage(directory, ("params", "meta")):
         raise DataError(f"{directory}: {problem}; use another step of the run")
-    target = jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        param_shapes(model),
-        param_shardings(model, mesh),
-    )
-    return _read(directory, params=ocp.args.StandardRestore(target)).params, model
+    target = jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), shapes, shardings)
+    return _read(directory, params=ocp.args.StandardRestore(target)).params
 
 
 def load_model_config(path: str | os.PathLike[str]) -> ModelConfig:

@@ -5,6 +5,7 @@ import contextlib
 import math
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from ecomgpt_jax import config as config_lib
 from ecomgpt_jax.config import Config
 from ecomgpt_jax.data.pipeline import PackedRows, batches
 from ecomgpt_jax.errors import PreemptedError
+from ecomgpt_jax.model.bloom import init_sharded_params
+from ecomgpt_jax.model.lora import freeze
 from ecomgpt_jax.model.parameters import Params
 from ecomgpt_jax.parallel.sharding import RULES
 from ecomgpt_jax.redaction import mask_secrets
@@ -22,7 +25,7 @@ from ecomgpt_jax.training import checkpoint, faults, guards, resume, signals
 from ecomgpt_jax.training.optimizer import make_optimizer, make_schedule
 from ecomgpt_jax.training.progress import Progress
 from ecomgpt_jax.training.saving import Checkpoints
-from ecomgpt_jax.training.train_step import abstract_state, global_batch, init_state, make_train_step
+from ecomgpt_jax.training.train_step import abstract_state, global_batch, init_state, make_train_step, whole_params
 
 
 def rows_per_step(config: Config, mesh: Mesh) -> int:
@@ -78,6 +81,7 @@ def train(
     optimizer = make_optimizer(config.optimizer, total_steps)
     schedule = make_schedule(config.optimizer, total_steps)
     start = start or resume.find_start(workdir, config, run)
+    initial = initial_params or partial(init_sharded_params, config.model, mesh, jax.random.key(config.train.seed))
     masked = mask_secrets(config_lib.to_dict(config))
     with (
         jax.set_mesh(mesh),
@@ -85,11 +89,13 @@ def train(
         _memory_explained(config),
         Checkpoints(workdir, config.train.keep, config.train.best_metric) as checkpoints,
     ):
-        train_step, vote = make_train_step(config.model, optimizer, mesh), signals.make_vote(mesh)
+        train_step, vote = make_train_step(config.model, optimizer, mesh, config.lora), signals.make_vote(mesh)
         if start is None:
-            state = init_state(config.model, optimizer, mesh, config.train.seed, initial_params and initial_params())
+            state = init_state(config.model, optimizer, mesh, config.train.seed, initial(), config.lora)
         else:
-            state = checkpoint.restore(start.directory, abstract_state(config.model, optimizer, mesh))
+            state = checkpoint.restore(start.directory, abstract_state(config.model, optimizer, mesh, config.lora))
+            if config.lora.rank:  # a checkpoint holds the adapters alone
+                state = state._replace(frozen=freeze(initial(), config.model))
         step, first_row = int(state.step), start.meta["next_row"] if start else 0
         origin = first_row - step * per_step  # row that step 1 would have begun at
         watch = guards.Watch(rows, per_step, config.train.skip_nonfinite, workdir)
@@ -140,7 +146,7 @@ def train(
             progress.close()
         if stop:
             raise PreemptedError(f"{workdir}: stopped by SIGTERM, saved at step {step}; start the same command again")
-    return state.params
+    return whole_params(state, config.lora)
 
 
 @contextlib.contextmanager

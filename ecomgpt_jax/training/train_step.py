@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ecomgpt_jax.config import ModelConfig
+from ecomgpt_jax.config import LoraConfig, ModelConfig
 from ecomgpt_jax.model import bloom, head
+from ecomgpt_jax.model import lora as adapters
 from ecomgpt_jax.model.bloom import init_sharded_params
 from ecomgpt_jax.model.parameters import Params, param_shapes, param_shardings
 from ecomgpt_jax.parallel.sharding import spec
@@ -22,24 +23,31 @@ class TrainState(NamedTuple):
 
     Attributes:
       step: [] int32, optimizer updates done.
-      params: float32 masters.
+      params: float32 masters; with LoRA those of the adapters.
       optimizer: optax state (Adam moments shaped and sharded like the parameters).
+      frozen: with LoRA the base weights, in the compute dtype.
     """
 
     step: jax.Array
     params: Params
     optimizer: optax.OptState
+    frozen: Params | None = None
 
 
-def abstract_state(model: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+def abstract_state(
+    model: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, lora: LoraConfig | None = None
+) -> TrainState:
     """Returns shape, dtype and sharding of every leaf of a `TrainState`: moments lie as their parameters do."""
     replicated = NamedSharding(mesh, PartitionSpec())
 
     def placed(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-    params = param_shapes(model)
-    shardings = param_shardings(model, mesh)
+    params, shardings, frozen = param_shapes(model), param_shardings(model, mesh), None
+    if lora and lora.rank:
+        frozen = jax.tree.map(placed, param_shapes(model, model.compute_dtype), shardings)
+        params = adapters.adapter_shapes(model, lora)
+        shardings = adapters.adapter_shardings(model, lora, mesh)
     moments = optax.tree.map_params(
         optimizer,
         placed,
@@ -48,7 +56,7 @@ def abstract_state(model: ModelConfig, optimizer: optax.GradientTransformation, 
         transform_non_params=lambda leaf: placed(leaf, replicated),
     )
     step = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated)
-    return TrainState(step, jax.tree.map(placed, params, shardings), moments)
+    return TrainState(step, jax.tree.map(placed, params, shardings), moments, frozen)
 
 
 def _shardings(tree: Any) -> Any:
@@ -56,29 +64,45 @@ def _shardings(tree: Any) -> Any:
 
 
 def init_state(
-    model: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int, params: Params | None = None
-) -> TrainState:
-    """Returns the state of step 0, born sharded; with `params`, fresh optimizer state around them."""
-    target = abstract_state(model, optimizer, mesh)
+    model: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int, params: Params | None = None,
+    lora: LoraConfig | None = None,
+) -> TrainState:  # fmt: skip
+    """Returns the state of step 0, born sharded; with `params`, fresh optimizer state (and adapters) around them."""
+    target, frozen = abstract_state(model, optimizer, mesh, lora), None
     if params is None:
         params = init_sharded_params(model, mesh, jax.random.key(seed))
+    if lora and lora.rank:
+        frozen, params = adapters.freeze(params, model), adapters.init_adapters(model, lora, mesh, jax.random.key(seed))
     moments = jax.jit(optimizer.init, out_shardings=_shardings(target.optimizer))(params)
-    return TrainState(jax.device_put(jnp.zeros((), jnp.int32), target.step.sharding), params, moments)
+    return TrainState(jax.device_put(jnp.zeros((), jnp.int32), target.step.sharding), params, moments, frozen)
 
 
-def batch_loss(params: Params, batch: Batch, model: ModelConfig) -> tuple[jax.Array, jax.Array]:
+def whole_params(state: TrainState, lora: LoraConfig) -> Params:
+    """Returns the parameters that a state stands for: its masters, or with LoRA base and adapters merged, float32."""
+    return state.params if state.frozen is None else adapters.merge(state.frozen, state.params, lora)
+
+
+def batch_loss(
+    params: Params, batch: Batch, model: ModelConfig, frozen: Params | None = None, lora: LoraConfig | None = None
+) -> tuple[jax.Array, jax.Array]:
     """Returns (sum of the cross-entropy over targets, number of targets) of one micro-batch, [] float32 each.
 
     Args:
-      params: the model's parameters.
-      batch: `inputs targets segment_ids` int32 and `loss_mask` bool, [rows, length].
+      params: the model's parameters; with `frozen`, adapters.
+      batch: `inputs targets segment_ids` int32 and `loss_mask` bool, [rows, length]; with LoRA `dropout_key`.
       model: shapes and numerics.
+      frozen: the base weights under the adapters.
+      lora: what the adapters are.
     """
+    if frozen is not None:
+        params = adapters.combine(frozen, params, lora, batch["dropout_key"])
     hidden = bloom.forward(params, batch["inputs"], batch["segment_ids"], model)
     return head.loss_sum(params["embedding"]["table"], hidden, batch["targets"], batch["loss_mask"], model)
 
 
-def accumulate(params: Params, batch: Batch, model: ModelConfig) -> tuple[Params, jax.Array, jax.Array]:
+def accumulate(
+    params: Params, batch: Batch, model: ModelConfig, frozen: Params | None = None, lora: LoraConfig | None = None
+) -> tuple[Params, jax.Array, jax.Array]:
     """Returns (gradient of the mean loss, mean loss, targets) over micro-batches of any target counts.
 
     Each target weighs 1 / (targets of all micro-batches), so 1 x 8 rows and 8 x 1 rows give the same update even where
@@ -89,11 +113,11 @@ def accumulate(params: Params, batch: Batch, model: ModelConfig) -> tuple[Params
     batch = {**batch, "loss_mask": batch["loss_mask"] / jnp.maximum(count, 1.0)}
     value_and_grad = jax.value_and_grad(batch_loss, has_aux=True)
     if len(batch["inputs"]) == 1:  # nothing to add up, so no second copy of the gradient
-        (loss, _), gradient = value_and_grad(params, jax.tree.map(lambda leaf: leaf[0], batch), model)
+        (loss, _), gradient = value_and_grad(params, jax.tree.map(lambda leaf: leaf[0], batch), model, frozen, lora)
         return gradient, loss, count
 
     def add(carry: tuple[Params, jax.Array], micro: Batch) -> tuple[tuple[Params, jax.Array], None]:
-        (loss, _), gradient = value_and_grad(params, micro, model)
+        (loss, _), gradient = value_and_grad(params, micro, model, frozen, lora)
         return jax.tree.map(jnp.add, carry, (gradient, loss)), None
 
     carry = (jax.tree.map(jnp.zeros_like, params), jnp.zeros((), jnp.float32))
@@ -102,7 +126,7 @@ def accumulate(params: Params, batch: Batch, model: ModelConfig) -> tuple[Params
 
 
 def make_train_step(
-    model: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh
+    model: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, lora: LoraConfig | None = None
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns the jitted `train_step(state, batch) -> (state, metrics)`; it donates the state.
 
@@ -110,12 +134,15 @@ def make_train_step(
     `targets`, `tokens` (positions that are not padding), `grad_norm` (before clipping). Where loss or gradient is not
     finite, parameters and optimizer state come back unchanged and only the step counts on.
     """
-    shardings = _shardings(abstract_state(model, optimizer, mesh))
+    shardings = _shardings(abstract_state(model, optimizer, mesh, lora))
     micro_batches = NamedSharding(mesh, spec(None, "batch"))
     replicated = NamedSharding(mesh, PartitionSpec())
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        gradient, loss, count = accumulate(state.params, batch, model)
+        if state.frozen is not None:  # a key of the step alone, so that a resumed run drops the same
+            keys = jax.random.split(jax.random.fold_in(jax.random.key(0), state.step), len(batch["inputs"]))
+            batch = {**batch, "dropout_key": keys}
+        gradient, loss, count = accumulate(state.params, batch, model, state.frozen, lora)
         norm = optax.tree.norm(gradient)
         updates, moments = optimizer.update(gradient, state.optimizer, state.params)
         # A step that is not finite leaves weights and moments as they are; XLA fuses the choice into the update.
@@ -131,7 +158,7 @@ def make_train_step(
             "tokens": (batch["segment_ids"] > 0).sum().astype(jnp.float32),
             "grad_norm": norm,
         }
-        return TrainState(state.step + 1, params, moments), metrics
+        return TrainState(state.step + 1, params, moments, state.frozen), metrics
 
     # Output shardings are pinned: left open, the second call would see other shardings and compile again.
     return jax.jit(

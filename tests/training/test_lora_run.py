@@ -1,0 +1,113 @@
+"""A LoRA run through the loop: what changes, what is kept, what a checkpoint of it gives back."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from toy import toy_config, toy_rows
+
+from ecomgpt_jax import convert
+from ecomgpt_jax.config import Config, LoraConfig, MeshConfig
+from ecomgpt_jax.errors import ConfigError, MissingInputError
+from ecomgpt_jax.model import bloom
+from ecomgpt_jax.model.hf_weights import load_hf, save_hf
+from ecomgpt_jax.model.parameters import Params
+from ecomgpt_jax.parallel.mesh import make_mesh
+from ecomgpt_jax.training import checkpoint, loop
+from ecomgpt_jax.training.progress import read_metrics
+
+MESH = make_mesh(MeshConfig(data=2), jax.devices()[:2])
+
+
+def lora_config(base: Path, rank: int = 4) -> Config:
+    config = toy_config()
+    config.model.initializer_range = 0.3  # a base whose frozen head can tell words apart
+    config.lora = LoraConfig(rank=rank, alpha=8.0, dropout=0.1)
+    config.model.init_from = str(base)
+    return config
+
+
+def train(config: Config, workdir: Path) -> Params:
+    rows = toy_rows(loop.rows_per_step(config, MESH), instances=240)
+    return loop.train(config, rows, MESH, workdir, lambda: load_hf(config.model.init_from, config.model, MESH))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Params]:
+    """(base, workdir, parameters) of a two-epoch run."""
+    folder = tmp_path_factory.mktemp("lora")
+    config = lora_config(folder / "base")
+    save_hf(bloom.init_sharded_params(config.model, MESH, jax.random.key(3)), config.model, folder / "base")
+    return folder / "base", folder / "run", train(config, folder / "run")
+
+
+def losses(workdir: Path) -> list[float]:
+    return [line["train/loss"] for line in read_metrics(workdir / "metrics.jsonl")]
+
+
+def test_two_epochs_overfit(run: tuple[Path, Path, Params]) -> None:
+    found = losses(run[1])
+    assert np.mean(found[-5:]) < 0.5 * found[0]
+
+
+def test_only_adapted_kernels_change(run: tuple[Path, Path, Params]) -> None:
+    base, _, params = run
+    before = dict(jax.tree_util.tree_leaves_with_path(load_hf(base)))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        same = np.array_equal(leaf, before[path])
+        assert same == (path[-1].key != "kernel"), jax.tree_util.keystr(path)
+
+
+def test_checkpoint_holds_adapters_alone_and_loads_as_merged_weights(run: tuple[Path, Path, Params]) -> None:
+    _, workdir, params = run
+    adapters, config = checkpoint.load_adapters(workdir, MESH)
+    assert config.lora.rank == 4
+    assert {name.key for path, _ in jax.tree_util.tree_leaves_with_path(adapters) for name in path[-1:]} == {
+        "lora_a",
+        "lora_b",
+    }
+    loaded, model = checkpoint.load_checkpoint(workdir, MESH)
+    assert model.embed == 32
+    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=1e-6), loaded, params)
+
+
+def test_resumed_run_is_bit_equal(run: tuple[Path, Path, Params], tmp_path: Path) -> None:
+    """The dropout of a step is the same whether or not the run was stopped before it."""
+    base, workdir, _ = run
+    shutil.copytree(workdir, tmp_path / "run")
+    newest = max((tmp_path / "run" / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    shutil.rmtree(newest)
+    train(lora_config(base), tmp_path / "run")
+    assert losses(tmp_path / "run") == losses(workdir)
+
+
+def test_other_adapters_do_not_resume(run: tuple[Path, Path, Params], tmp_path: Path) -> None:
+    base, workdir, _ = run
+    shutil.copytree(workdir, tmp_path / "run")
+    with pytest.raises(ConfigError, match="lora"):
+        train(lora_config(base, rank=2), tmp_path / "run")
+
+
+def test_convert_writes_merged_weights_and_adapters(run: tuple[Path, Path, Params], tmp_path: Path) -> None:
+    base, workdir, params = run
+    convert.convert(str(workdir), str(tmp_path / "hf"), "hf", "float32")
+    merged = load_hf(tmp_path / "hf")
+    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=1e-6), merged, params)
+    convert.convert(str(workdir), str(tmp_path / "peft"), "peft", "float32")
+    assert json.loads((tmp_path / "peft" / "adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
+    with pytest.raises(ConfigError, match="adapters"):
+        convert.convert(str(base), str(tmp_path / "none"), "peft", "float32")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_base_that_has_gone_is_named(run: tuple[Path, Path, Params], tmp_path: Path) -> None:
+    base, workdir, _ = run
+    base.rename(tmp_path / "elsewhere")
+    try:
+        with pytest.raises(MissingInputError, match="init_from"):
+            checkpoint.load_checkpoint(workdir, MESH)
+    finally:
+        (tmp_path / "elsewhere").rename(base)
