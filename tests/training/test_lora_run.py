@@ -23,7 +23,7 @@ MESH = make_mesh(MeshConfig(data=2), jax.devices()[:2])
 
 
 def lora_config(base: Path, rank: int = 4) -> Config:
-    config = toy_config()
+    config = toy_config(save_every=10)
     config.model.initializer_range = 0.3  # a base whose frozen head can tell words apart
     config.lora = LoraConfig(rank=rank, alpha=8.0, dropout=0.1)
     config.model.init_from = str(base)
@@ -31,7 +31,7 @@ def lora_config(base: Path, rank: int = 4) -> Config:
 
 
 def train(config: Config, workdir: Path) -> Params:
-    rows = toy_rows(loop.rows_per_step(config, MESH), instances=240)
+    rows = toy_rows(loop.rows_per_step(config, MESH), instances=160)
     return loop.train(config, rows, MESH, workdir, lambda: load_hf(config.model.init_from, config.model, MESH))
 
 
