@@ -1,7 +1,8 @@
 """Builds the instruction data and shows it: `python -m ecomgpt_jax.build_data --config configs/demo.py --list`.
 
 Without any other flag it builds (or finds) the data set and prints where it is. `--list` prints a line a task,
-`--preview TASK` some of its instances with the supervised part in colour, `--stats OUT.json` writes the counts,
+`--preview TASK` some of its instances as text and as tokens, with what carries loss marked and, on a terminal, in
+colour. `--stats OUT.json` writes and prints the counts, and leaves them as a page with the ability graph in OUT.html.
 `--audit` looks for faults, first in the files that you bring, then in what was built, and ends with exit code 65 when
 there are any.
 """
@@ -21,7 +22,9 @@ from ecomgpt_jax import config as config_lib
 from ecomgpt_jax.config import Config, DataConfig, nearest
 from ecomgpt_jax.data.tokenizer import Tokenizer, find_tokenizer
 from ecomgpt_jax.errors import ConfigError, DataError
-from ecomgpt_jax.files import write_json
+from ecomgpt_jax.evaluation.data_report import data_sections
+from ecomgpt_jax.evaluation.page import render_html, render_markdown
+from ecomgpt_jax.files import write_json, write_text
 from ecomgpt_jax.instruct import audit, contamination, ecom_instruct, mixture
 from ecomgpt_jax.instruct.ecom_instruct import Built
 from ecomgpt_jax.instruct.instructions import render
@@ -30,7 +33,7 @@ from ecomgpt_jax.instruct.task_folder import load_tasks, read_rows, to_instructi
 _CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, with an optional :argument")
 _LIST = flags.DEFINE_bool("list", False, "print a table of the tasks")
 _PREVIEW = flags.DEFINE_string("preview", None, "print instances of this task")
-_STATS = flags.DEFINE_string("stats", None, "write the counts to this JSON file")
+_STATS = flags.DEFINE_string("stats", None, "write the counts to this JSON file, and to a page beside it")
 _AUDIT = flags.DEFINE_bool("audit", False, "look for faults; exit code 65 when there are any")
 
 _PREVIEWED = 3
@@ -62,26 +65,65 @@ def print_table(built: Built) -> None:
         print(f"left out, {source}: label set near a held-out task's ({pair})")
 
 
-def print_preview(built: Built, task: str) -> None:
-    """Prints a few rows of a task, the response in colour on a terminal (unless NO_COLOR is set).
+def print_preview(built: Built, task: str, config: Config) -> None:
+    """Prints a few rows of a task as text and as tokens, what carries loss in colour on a terminal (but for NO_COLOR).
+
+    The tokenizer is the one that training would use; where training would make one first, so does this.
 
     Raises:
       ConfigError: the data set has no such task.
+      EcomError: the tokenizer that the config names cannot be loaded.
     """
     known = built.stats["tasks"]
     if task not in known:
         raise ConfigError(f"--preview: no task {task!r} in this data set{nearest(task, known)}")
+    instances = ecom_instruct.open_split(built.directory, "train")
     if known[task]["held_out"]:
         folder = load_tasks(built.held_out_dir, only=[task])[0]
         rows = [render(to_instruction(folder, i, row)) for i, row in enumerate(read_rows(folder, limit=_PREVIEWED))]
     else:
-        stored = (row for row in ecom_instruct.open_split(built.directory, "train") if row["task"] == task)
+        stored = (row for row in instances if row["task"] == task)
         rows = [(row["prompt"], row["response"]) for row in itertools.islice(stored, _PREVIEWED)]
+    tokenizer = _tokenizer(built, config)
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    before, after = ("\x1b[32m", "\x1b[0m") if colour else ("", "")
     for number, (prompt, response) in enumerate(rows, 1):
         print(f"--- {task}, {number} of {len(rows)}")
-        print(f"{_visible(prompt)}{before}{_visible(response)}{after}")
+        for line in preview(prompt, response, tokenizer, config.data, colour):
+            print(line)
+
+
+def preview(prompt: str, response: str, tokenizer: Tokenizer, data: DataConfig, colour: bool) -> list[str]:
+    """Returns an instance as lines: its text, a count, and its tokens, those that carry loss between [ and ]."""
+    before, after = ("\x1b[32m", "\x1b[0m") if colour else ("", "")
+    given, answer = tokenizer.encode(prompt), [*tokenizer.encode(response), tokenizer.eos_id]
+    # The first token is predicted from nothing, so it never carries loss.
+    unread = 1 if data.loss_on_prompt else len(given)
+    ids = given + answer
+    texts = [_token(tokenizer, token) for token in ids]
+    tokens = "|".join(texts[:unread]) + f"|{before}" + "".join(f"[{text}]" for text in texts[unread:]) + after
+    count = f"{len(ids)} tokens, {len(ids) - unread} with loss"
+    over = len(ids) - data.length - 1
+    if over > 0:
+        count += f"; {over} more than a row of {data.length} takes, so training cuts the beginning of the prompt"
+    if data.loss_on_prompt:
+        return [f"{before}{_visible(prompt + response)}{after}", count, tokens]
+    return [f"{_visible(prompt)}{before}{_visible(response)}{after}", count, tokens]
+
+
+def _token(tokenizer: Tokenizer, token: int) -> str:
+    """Returns a token as text: its number where it is a part of a character only."""
+    if token == tokenizer.eos_id:
+        return tokenizer.backend.id_to_token(token)
+    text = tokenizer.decode([token])
+    return f"<{token}>" if "\ufffd" in text else _visible(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def write_stats(built: Built, path: str) -> None:
+    """Writes the counts as JSON and as a page beside it, and prints the page's tables."""
+    sections = data_sections(built.stats)
+    write_json(path, {**built.stats, "fingerprint": built.fingerprint})
+    write_text(Path(path).with_suffix(".html"), render_html("Data set", sections))
+    print(render_markdown("Data set", sections))
 
 
 def _visible(text: str) -> str:
@@ -183,9 +225,9 @@ def main(arguments: list[str]) -> None:
     if _LIST.value:
         print_table(built)
     if _PREVIEW.value is not None:
-        print_preview(built, _PREVIEW.value)
+        print_preview(built, _PREVIEW.value, config)
     if _STATS.value is not None:
-        write_json(_STATS.value, {**built.stats, "fingerprint": built.fingerprint})
+        write_stats(built, _STATS.value)
     if _AUDIT.value:
         run_audit(built, config)
     if not (_LIST.value or _PREVIEW.value or _AUDIT.value):

@@ -4,7 +4,6 @@ Builds (or finds) the data, tokenises and packs it, scores the held-out tasks wi
 scores them again, and writes `report/index.html`. Start the same command again and it goes on where it stopped.
 """
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from ecomgpt_jax.config import Config
 from ecomgpt_jax.data import packing
 from ecomgpt_jax.data.pipeline import PackedRows, make_rows
 from ecomgpt_jax.data.token_store import tokenize
-from ecomgpt_jax.data.tokenizer import Tokenizer, check_vocabulary, copy_tokenizer, load_tokenizer, train_tokenizer
+from ecomgpt_jax.data.tokenizer import Tokenizer, check_vocabulary, copy_tokenizer, find_tokenizer
 from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.evaluation import harness, report, terminal
 from ecomgpt_jax.files import write_json
@@ -40,8 +39,6 @@ _LANGUAGES = flags.DEFINE_list("languages", None, "languages of the tasks, en,zh
 _PROMPT_LANGUAGE = flags.DEFINE_string("prompt_language", None, "en, zh, native or mixed (data.prompt_language)")
 _PACKING = flags.DEFINE_bool("packing", None, "pack several instances a row (data.packing)")
 _MODEL_SIZE = flags.DEFINE_string("model_size", None, "560m, 1b1, 1b7, 3b or 7b1 (model.size)")
-
-_TOKENIZER_SAMPLE = 100_000  # instances that a tokenizer is trained on, evenly spaced
 
 
 def _apply_short_flags(config: Config) -> Config:
@@ -80,17 +77,10 @@ def _tasks_dir(config: Config) -> Path | None:
 
 
 def _find_tokenizer(config: Config, built: ecom_instruct.Built) -> Tokenizer:
-    if config.model.tokenizer:
-        return load_tokenizer(config.model.tokenizer)
-    if config.model.init_from:
-        return load_tokenizer(checkpoint.tokenizer_directory(config.model.init_from))
-    instances = ecom_instruct.open_split(built.directory, "train")
-    stride = max(1, len(instances) // _TOKENIZER_SAMPLE)
-    rows = (instances[index] for index in range(0, len(instances), stride))
-    texts = (row[part] for row in rows for part in ("prompt", "response"))
-    key = hashlib.sha256(f"1:{built.fingerprint}:{config.data.tokenizer_vocab}".encode()).hexdigest()[:16]
-    directory = Path(config.data.cache_dir).expanduser() / f"tokenizer-{key}"
-    return train_tokenizer(texts, config.data.tokenizer_vocab, directory)
+    directory = config.model.tokenizer
+    if not directory and config.model.init_from:
+        directory = checkpoint.tokenizer_directory(config.model.init_from)
+    return find_tokenizer(directory, ecom_instruct.open_split(built.directory, "train"), built.fingerprint, config.data)
 
 
 def _describe_data(built: ecom_instruct.Built, rows: PackedRows, config: Config) -> str:

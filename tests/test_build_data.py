@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +10,10 @@ from pathlib import Path
 
 import pytest
 import tiny_tasks
+
+from ecomgpt_jax.build_data import preview
+from ecomgpt_jax.config import DataConfig
+from ecomgpt_jax.data.tokenizer import Tokenizer, train_tokenizer
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,25 +41,59 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
 DEMO = ("--config", ROOT / "configs" / "demo.py")
 
 
-def test_list_stats_and_audit(command: Callable[..., str], tmp_path: Path) -> None:
-    output = command(*DEMO, "--list", "--audit", "--stats", tmp_path / "stats.json")
-    stats = json.loads((tmp_path / "stats.json").read_text())
+@pytest.fixture(scope="module")
+def shown(command: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    out = tmp_path_factory.mktemp("stats") / "stats.json"
+    return out, command(*DEMO, "--list", "--audit", "--stats", out)
+
+
+def test_list_stats_and_audit(shown: tuple[Path, str]) -> None:
+    out, output = shown
+    stats = json.loads(out.read_text())
     assert stats["totals"]["tasks"] == len(stats["tasks"]) == 21
     for name in stats["tasks"]:
         assert name in output
     assert "held out" in output
     assert "audit: no findings" in output
+    assert "| find spans |" in output
+    assert "<svg" in out.with_suffix(".html").read_text(encoding="utf-8")
 
 
-def test_preview(command: Callable[..., str], tmp_path: Path) -> None:
-    command(*DEMO, "--stats", tmp_path / "stats.json")
-    tasks = json.loads((tmp_path / "stats.json").read_text())["tasks"]
+def test_preview(command: Callable[..., str], shown: tuple[Path, str]) -> None:
+    tasks = json.loads(shown[0].read_text())["tasks"]
     for held_out in (True, False):
         name = next(name for name, entry in tasks.items() if entry["held_out"] is held_out)
         output = command(*DEMO, "--preview", name)
-        assert output.count("### Response:") == 3
+        assert output.count("\n### Response:") == 3
+        assert output.count("[</s>]\n") == 3
         assert "\x1b" not in output
     assert "no task 'EN-Nothing'" in command(*DEMO, "--preview", "EN-Nothing", rc=2)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    return train_tokenizer(["Is it red? yes", "红色"] * 9, 300, tmp_path_factory.mktemp("tokenizer") / "t")
+
+
+def test_a_preview_shows_what_carries_loss(tokenizer: Tokenizer) -> None:
+    text, count, tokens = preview("Is it red?", "yes\x1b", tokenizer, DataConfig(), colour=True)
+    assert text == "Is it red?\x1b[32myes\\x1b\x1b[0m"
+    asked, answered = (len(tokenizer.encode(part)) for part in ("Is it red?", "yes\x1b"))
+    assert count == f"{asked + answered + 1} tokens, {answered + 1} with loss"
+    before, after = tokens.split("|\x1b[32m")
+    assert before.replace("|", "") == "Is it red?"
+    assert after.count("[") == answered + 2
+    assert after.endswith("[</s>]\x1b[0m")
+
+
+def test_a_preview_of_plain_loss_partial_characters_and_long_prompts(tokenizer: Tokenizer) -> None:
+    data = DataConfig(loss_on_prompt=True, length=4)
+    text, count, tokens = preview("Is it red?", "茶", tokenizer, data, colour=False)
+    assert text == "Is it red?茶"
+    total = len(tokenizer.encode("Is it red?")) + len(tokenizer.encode("茶")) + 1
+    assert count.startswith(f"{total} tokens, {total - 1} with loss; {total - 5} more than a row of 4")
+    assert tokens.count("[") == total - 1
+    assert re.search(r"\[<\d+>\]", tokens)
 
 
 def test_errors_are_one_line(command: Callable[..., str], tmp_path: Path) -> None:

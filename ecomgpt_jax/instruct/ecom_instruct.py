@@ -50,8 +50,8 @@ class Built:
     Attributes:
       directory: the tfds data set (array_record), for `open_split`.
       fingerprint: sha256 over the decoded rows of both splits in order.
-      stats: {"tasks": {name: {"language", "family", "operator", "parent", "source", "train", "test", "held_out"}},
-        "sources": {...}, "files": {...}, "near_held_out": {...}, "quarantine": {...}, "dropped": {...},
+      stats: {"tasks": {name: {"language", "family", "operator", "parent", "source", "abilities", "train", "test",
+        "held_out"}}, "sources": {...}, "files": {...}, "near_held_out": {...}, "quarantine": {...}, "dropped": {...},
         "totals": {...}}.
       held_out_dir: task folders of the held-out tasks; None where the mixture has none.
     """
@@ -239,10 +239,10 @@ def _stats(data: DataConfig, builder: EcomInstruct) -> dict[str, Any]:
     }
 
 
-def describe(task: Task) -> dict[str, str]:
+def describe(task: Task) -> dict[str, Any]:
     """Returns what the statistics say of a task beside its counts."""
     names = ("language", "family", "operator", "parent", "source")
-    return {name: getattr(task, name) for name in names}
+    return {**{name: getattr(task, name) for name in names}, "abilities": list(task.abilities)}
 
 
 class _Split(Sequence[Row]):

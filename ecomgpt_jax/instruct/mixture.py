@@ -223,8 +223,8 @@ def evaluation_dirs(data: DataConfig) -> list[Path]:
     return [Path(named).expanduser()]
 
 
-def read_source(name: str, data: DataConfig, quarantine: Quarantine | None = None) -> Sequence[Record]:
-    """Returns all records of a source; those that cannot be read go to the quarantine.
+def read_source(name: str, data: DataConfig, account: Account | None = None) -> Sequence[Record]:
+    """Returns all records of a source; the account gets upstream's number of them, what was left out and what is bad.
 
     Raises:
       EcomError: the source is missing or broken, or too many of its records are bad.
@@ -232,9 +232,18 @@ def read_source(name: str, data: DataConfig, quarantine: Quarantine | None = Non
     if data.mixture == "synthetic":
         return synthetic_sources.read(name, data.synthetic_records, data.seed)
     intake = Intake()
-    records = list(real_sources.read(real_sources.source(name), sources_dir(data), intake))
+    source = real_sources.source(name)
+    records = list(real_sources.read(source, sources_dir(data), intake))
     bad = [BadRecord(f"{name}/{b.file}", b.line, 1, f"{b.column}: {b.reason}".lstrip(": "), b.text) for b in intake.bad]
-    (quarantine or Quarantine()).add(name, intake.rows, bad)
+    account = account or Account()
+    account.quarantine.add(name, intake.rows, bad)
+    account.sources[name] = {
+        "upstream": source.records,
+        "read": intake.rows,
+        "skipped": dict(sorted(intake.skipped.items())),
+        "malformed": len(intake.bad),
+        "note": source.note,
+    }
     return records
 
 
@@ -275,7 +284,8 @@ def split_records(
         clean = [record for record in split["train"] if texts_of(record) not in kept_out]
         account.dropped["held-out copy"] += len(split["train"]) - len(clean)
         split["train"] = clean
-    account.sources[name] = {"records": len(records), **{key: len(part) for key, part in split.items()}}
+    counts = {"records": len(records), **{key: len(part) for key, part in split.items()}}
+    account.sources[name] = account.sources.get(name, {}) | counts
     return split
 
 
@@ -367,7 +377,7 @@ def _from_sources(
     # The embedded catalogue is made of templates: its sentences are alike on purpose.
     duplicates = None if data.mixture == "synthetic" else NearDuplicates()
     for name in sorted({task.source for task in (*training, *kept_out)}):
-        records = read_source(name, data, account.quarantine)
+        records = read_source(name, data, account)
         own, used = [], set()
         for task in training:
             if task.source == name:

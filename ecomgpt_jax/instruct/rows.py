@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import random
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.instruct import task_folder
@@ -31,7 +32,7 @@ class Account:
         default_factory=lambda: {"train": collections.Counter(), "test": collections.Counter()}
     )
     dropped: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
-    sources: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+    sources: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     quarantine: Quarantine = dataclasses.field(default_factory=Quarantine)
     own: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
     files: dict[str, str] = dataclasses.field(default_factory=dict)

@@ -13,7 +13,6 @@ from ecomgpt_jax.instruct import mixture
 from ecomgpt_jax.instruct.contamination import Exclusion
 from ecomgpt_jax.instruct.duplicates import NearDuplicates
 from ecomgpt_jax.instruct.mixture import generate, split_of, training_tasks
-from ecomgpt_jax.instruct.quarantine import Quarantine
 from ecomgpt_jax.instruct.records import LabelledText
 from ecomgpt_jax.instruct.rows import FIELDS, Account, Row
 from ecomgpt_jax.instruct.sources import catalogue as real_sources
@@ -370,7 +369,7 @@ def test_bad_records_of_real_sources_are_quarantined(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(real_sources, "read", read)
     with pytest.raises(DataError, match=r"^en_mams/f\.txt:7:1: label: unknown \(1 of 100"):
-        mixture.read_source("en_mams", settings(mixture="real", sources_dir=str(tmp_path)), Quarantine())
+        mixture.read_source("en_mams", settings(mixture="real", sources_dir=str(tmp_path)), Account())
 
 
 def test_an_ability_can_be_left_out_with_all_tasks_that_use_it() -> None:
