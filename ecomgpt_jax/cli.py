@@ -33,6 +33,8 @@ def _parse(argv: Sequence[str]) -> list[str]:
     try:
         _check_overrides(argv)
         return flags.FLAGS(list(argv))
+    except SystemExit:  # --help, which the flags library ends with 1
+        sys.exit(0)
     except flags.UnrecognizedFlagError as error:
         hint = nearest(error.flagname, (name for name in flags.FLAGS if len(name) > 1))
         _stop(ConfigError(f"--{error.flagname}: no such flag{hint}"))

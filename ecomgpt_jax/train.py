@@ -2,13 +2,16 @@
 
 Builds (or finds) the data, tokenises and packs it, scores the held-out tasks with the weights as they are, trains,
 scores them again, and writes `report/index.html`. Start the same command again and it goes on where it stopped.
+`--dry_run` builds the data too, prints config, data and what a step takes, and stops there.
 """
 
 import json
+import math
 from pathlib import Path
 
 import jax
 from absl import flags
+from jax.sharding import Mesh
 from ml_collections import config_flags
 
 from ecomgpt_jax import cli
@@ -23,15 +26,19 @@ from ecomgpt_jax.evaluation import harness, report, terminal
 from ecomgpt_jax.files import write_json
 from ecomgpt_jax.instruct import ecom_instruct
 from ecomgpt_jax.model.bloom import init_sharded_params
+from ecomgpt_jax.model.parameters import parameter_count
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.redaction import mask_secrets
 from ecomgpt_jax.training import checkpoint, loop, resume
+from ecomgpt_jax.training.optimizer import make_optimizer
 from ecomgpt_jax.training.progress import read_metrics
+from ecomgpt_jax.training.train_step import abstract_state
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, with an optional :argument")
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; default runs/<config name>")
 _RESUME = flags.DEFINE_string("resume", "auto", "auto: go on if there is a checkpoint; never: afresh; require: insist")
 _ALLOW_DRIFT = flags.DEFINE_list("allow_drift", [], "settings that may differ from the checkpoint's")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "print config, data table and plan; train nothing, write no workdir")
 _COT = flags.DEFINE_bool("cot", None, "train on Chain-of-Task tasks (data.chain_of_task)")
 _NUM_TASKS = flags.DEFINE_integer("num_tasks", None, "number of training tasks (data.num_tasks)")
 _INSTANCES = flags.DEFINE_integer("instances_per_task", None, "instances a task (data.instances_per_task)")
@@ -95,6 +102,35 @@ def _describe_data(built: ecom_instruct.Built, rows: PackedRows, config: Config)
     return text
 
 
+def _data_table(built: ecom_instruct.Built) -> str:
+    """Returns a line for each language and family: tasks, training instances, held-out instances."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for entry in built.stats["tasks"].values():
+        counts = groups.setdefault((entry["language"], entry["family"]), [0, 0, 0])
+        for index, number in enumerate((1, entry["train"], entry["test"])):
+            counts[index] += number
+    lines = [f"{'language':<10}{'family':<20}{'tasks':>7}{'train':>12}{'test':>10}"]
+    for (language, family), (tasks, train, test) in sorted(groups.items()):
+        lines.append(f"{language:<10}{family:<20}{tasks:>7,}{train:>12,}{test:>10,}")
+    return "\n".join(lines)
+
+
+def _plan(config: Config, rows: PackedRows, mesh: Mesh) -> str:
+    """Returns what the run holds and does, by arithmetic alone: no device is touched."""
+    steps, model = loop.count_steps(config, rows, mesh), config.model
+    state = abstract_state(model, make_optimizer(config.optimizer, max(steps, 1)), mesh, config.lora)
+    held = sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)
+    )
+    trained = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
+    tokens = loop.rows_per_step(config, mesh) * config.data.length
+    return (
+        f"plan: {steps:,} steps of {loop.rows_per_step(config, mesh):,} rows ({tokens:,} tokens) on {mesh.size} "
+        f"devices, mesh {dict(mesh.shape)}; {parameter_count(model):,} parameters, {trained:,} trained; weights and "
+        f"optimizer state take {held / 2**30:.2f} GiB a device, activations and gradients come on top"
+    )
+
+
 def main(arguments: list[str]) -> None:
     """Runs the whole path; see the module's docstring."""
     if arguments:
@@ -102,6 +138,8 @@ def main(arguments: list[str]) -> None:
     config = config_lib.resolve(_apply_short_flags(cli.load_config(_CONFIG)))
     if config.model.init_from:
         _fit_model_to_weights(config)
+    if "://" in (_WORKDIR.value or ""):
+        raise ConfigError(f"--workdir {_WORKDIR.value}: is no folder; mount the bucket, as tpu_setup does with gcsfuse")
     workdir = Path(_WORKDIR.value or f"runs/{config.name}").expanduser().absolute()
     mesh = make_mesh(config.mesh)
     tasks_dir = _tasks_dir(config)
@@ -119,6 +157,11 @@ def main(arguments: list[str]) -> None:
         Path(config.data.cache_dir),
     )
     rows = make_rows(store, config.data, config.train.epochs, loop.rows_per_step(config, mesh))
+    if _DRY_RUN.value:
+        print(json.dumps(mask_secrets(config_lib.to_dict(config)), ensure_ascii=False, indent=1))
+        print(_data_table(built), _describe_data(built, rows, config), _plan(config, rows, mesh), sep="\n")
+        print("dry run: nothing was trained")
+        return
     resume.prepare_workdir(workdir, _RESUME.value)
     start = resume.find_start(workdir, config, loop.run_facts(config, rows, mesh), _ALLOW_DRIFT.value)
     write_json(workdir / "config.json", mask_secrets(config_lib.to_dict(config)))

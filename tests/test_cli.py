@@ -71,3 +71,13 @@ def test_a_config_file_with_a_typo_is_one_line(tmp_path: Path) -> None:
     assert result.returncode == 2
     assert "DataConfig has no field 'lenght', did you mean 'length'?" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_help_shows_an_example_and_ends_well() -> None:
+    result = python(
+        "import sys; sys.modules['__main__'].__doc__ = 'Does: `python -m x --y`.'\n"
+        "from ecomgpt_jax import cli; cli.run(lambda arguments: 1 / 0)",
+        "--help",
+    )
+    assert result.returncode == 0
+    assert "python -m x --y" in result.stdout

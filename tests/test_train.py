@@ -107,3 +107,22 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert (result.returncode, words in result.stderr) == (code, True), result.stderr
     assert len(result.stderr.strip().splitlines()) == 1, result.stderr
     assert not (tmp_path / "w").exists()
+
+
+def test_dry_run_says_what_would_happen_and_writes_no_workdir(
+    run: tuple[Path, Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    _, cache, _ = run
+    result = train(
+        *TINY, "--dry_run", f"--workdir={tmp_path / 'dry'}", f"--config.data.cache_dir={cache}", "--config.lora.rank=2",
+        "--config.model.tokenizer=", "--config.name=hf_abcdefghijklmnopqrstuvwxyz",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    config, end = json.JSONDecoder().raw_decode(result.stdout)
+    assert (config["name"], config["model"]["embed"], config["model"]["vocab_size"]) == ("[masked]", 32, 640)
+    table = result.stdout[end:]
+    assert "language  family" in table
+    assert "plan: 3 steps of " in table
+    assert "1,024 trained" in table  # 2 * (32 + 96 + 32 + 32 + 32 + 128 + 128 + 32): inputs and outputs of four layers
+    assert not (tmp_path / "dry").exists()
+    assert "\x1b" not in result.stdout + result.stderr

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Start-up script of every worker (create.sh hands it over): root runs it at each boot. It prepares what a run needs
-# before its own code comes: a Python that is new enough, through uv, in /opt/ecomgpt.
+# before its own code comes: a Python that is new enough, through uv, in /opt/ecomgpt, and gcsfuse, through which the
+# bucket holds the workdir.
 #
 # Usage: bootstrap.sh [--dry-run]
 
@@ -27,7 +28,15 @@ if [ "$dry_run" = 0 ] && [ -e "$root/ready" ]; then exit; fi
 
 export DEBIAN_FRONTEND=noninteractive
 run apt-get -o DPkg::Lock::Timeout=600 update -q
-run apt-get -o DPkg::Lock::Timeout=600 install -qy python3-venv
+run apt-get -o DPkg::Lock::Timeout=600 install -qy python3-venv curl lsb-release
+key=/usr/share/keyrings/cloud.google.asc
+run curl -sSfo "$key" https://packages.cloud.google.com/apt/doc/apt-key.gpg
+if [ "$dry_run" = 0 ]; then
+  echo "deb [signed-by=$key] https://packages.cloud.google.com/apt gcsfuse-$(lsb_release -cs) main" \
+    >/etc/apt/sources.list.d/gcsfuse.list
+fi
+run apt-get -o DPkg::Lock::Timeout=600 update -q
+run apt-get -o DPkg::Lock::Timeout=600 install -qy gcsfuse
 run mkdir -p "$root"
 run python3 -m venv "$root/tools"
 run "$root/tools/bin/pip" install --quiet uv

@@ -31,7 +31,7 @@ if [ ${#ARGUMENTS[@]} -gt 0 ]; then
     gzip -n >"$scratch/code.tar.gz"
   if [ "$DRY_RUN" = 1 ]; then
     printf 'python -m ecomgpt_jax.train'
-    printf ' %q' --workdir "$remote/workdir" --resume auto "${ARGUMENTS[@]}"
+    printf ' %q' --workdir bucket/workdir --resume auto "${ARGUMENTS[@]}"
     echo
     run gcloud storage cp --quiet CODE.tar.gz "$remote/code.tar.gz"
     run gcloud storage rm --quiet "$remote/DONE"

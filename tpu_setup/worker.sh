@@ -25,15 +25,17 @@ if [ -z "${PROCESS_ID:-}" ]; then
 fi
 export PROCESS_ID NUM_PROCESSES COORDINATOR
 
-is_running() { ! flock -n "$home/lock" true; } # the run and all it started hold the lock
+is_running() { ! flock -n "$home/lock" true; }
 
 start() {
-  # The descriptor stays open in the run: the lock falls when its last process has ended, however it ended.
+  # The descriptor stays open in this script's `run` alone: the lock falls when it ends, however it ends.
   exec 9>>"$home/lock"
   if ! flock -n 9; then
     echo "worker $PROCESS_ID: already running"
     return
   fi
+  # What an earlier run left behind (it was killed, its training or a child of that was not) would hold the chips.
+  if [ -e "$home/pid" ]; then pkill -KILL -g "$(cat "$home/pid")" -f ecomgpt_jax || true; fi
   rm -rf "$home/code" "$home/exit_code"
   mkdir "$home/code"
   tar -xzf "$home/code.tar.gz" -C "$home/code"
@@ -69,6 +71,16 @@ prepare() {
   fi
 }
 
+# The workdir lies in the bucket, mounted: all processes write one checkpoint. Nothing is cached, so that each sees at once
+# what another wrote; a half renamed checkpoint lacks its manifest, and the run goes on from the one before.
+mount_bucket() {
+  mkdir -p "$home/bucket"
+  if ! mountpoint -q "$home/bucket"; then
+    gcsfuse --implicit-dirs --rename-dir-limit=1000000 --metadata-cache-ttl-secs=0 --only-dir="$run_name" "$bucket" \
+      "$home/bucket" 9>&-
+  fi
+}
+
 train() {
   set --
   # shellcheck source=/dev/null
@@ -76,19 +88,21 @@ train() {
   if [ "${NUM_PROCESSES:-1}" -gt 1 ]; then
     set -- "$@" --coordinator="$COORDINATOR" --num_processes="$NUM_PROCESSES" --process_id="$PROCESS_ID"
   fi
-  "$PYTHON" -m ecomgpt_jax.train --workdir "${WORKDIR:-$remote/workdir}" --resume auto "$@"
+  "$PYTHON" -m ecomgpt_jax.train --workdir "$home/bucket/workdir" --resume auto "$@"
 }
 
 upload_log() { gcloud storage cp --quiet "$home/log" "$remote/logs/worker-$PROCESS_ID.log" >/dev/null 2>&1 || true; }
 
 run_here() {
   local code=0 uploader
+  trap : TERM # the training gets it too, saves itself and ends; only then is the lock given back
   cd "$home/code"
   (while sleep 60; do upload_log; done) 9>&- & # without the lock, which its sleep would outlive the run with
   uploader=$!
   echo "=== $(date -u +%FT%TZ) worker $PROCESS_ID of ${NUM_PROCESSES:-1}, code $(sha256sum <"$home/code.tar.gz" | cut -c1-12)"
   prepare || code=$?
-  if [ "$code" = 0 ]; then train || code=$?; fi
+  if [ "$code" = 0 ]; then mount_bucket || code=74; fi
+  if [ "$code" = 0 ]; then train 9>&- || code=$?; fi
   echo "=== $(date -u +%FT%TZ) exit code $code"
   kill "$uploader"
   upload_log
