@@ -41,6 +41,7 @@ setuptools.setup(
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2,<0.13"],
         "cuda": ["jax[cuda12]>=0.10.2,<0.13"],
+        "beam": ["apache-beam>=2.77"],  # builds the data on many machines
         "torch": ["torch>=2.6", "peft>=0.21"],  # the peers that tests and benchmarks compare with
         "hub": ["datasets>=5.2,<6"],  # Parquet and Hub data sets of one's own (JSON lines and CSV need nothing)
         "dev": [

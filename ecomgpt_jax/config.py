@@ -88,6 +88,8 @@ class DataConfig(_Strict):
     plain_text: bool = False  # train on the texts of the records themselves, without instructions (pretraining)
     loss_on_prompt: bool = False  # train on the tokens of the prompt too, not on the response alone
     packing: bool = True  # several instances share a row (True) or each has its own (False)
+    workers: int = 1  # processes that make the data, a source each at a time; 0 = one a core
+    beam_options: tuple[str, ...] = ()  # makes the data on Apache Beam instead: --runner=DirectRunner, ...
     tokenizer_vocab: int = 8192  # size of the tokenizer trained when there is none to load
     seed: int = 0  # wording, candidates, sampling, packing order
 
@@ -189,7 +191,7 @@ _POSITIVE = (
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "model.vocab_size", "data.num_tasks", "data.instances_per_task", "data.total_instances", "data.temperature",
-    "optimizer.weight_decay",
+    "data.workers", "optimizer.weight_decay",
     "optimizer.warmup_fraction", "optimizer.max_grad_norm", "train.max_steps", "train.skip_nonfinite", "eval.limit",
     "eval.every",
     "lora.rank", "lora.dropout",

@@ -10,11 +10,10 @@ Each record is compared with the first kept one of each of its 12 buckets, so ti
 is 100 MB of buckets plus 220 bytes a record. The same records in the same order give the same answer in any process.
 """
 
-import collections
 import dataclasses
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -86,19 +85,6 @@ class NearDuplicates:
         self._signatures = np.zeros((1024, 2, _HASHES), np.uint8)
         self._groups, self._texts = (np.zeros(1024, np.uint64) for _ in range(2))
         self._sources: list[str] = [""]
-
-    def without(
-        self, source: str, records: Sequence[Record], used: Collection[str], dropped: collections.Counter[str]
-    ) -> list[Record]:
-        """Returns the records of a source but for those that repeat another; each of these is counted in `dropped`.
-
-        Only records whose id is in `used` are compared: what no task reads, nothing can repeat.
-        """
-        compared_ones = [record for record in records if record.id in used]
-        found = self.add(source, sketch(source, compared_ones))
-        reasons = {record.id: reason for record, reason in zip(compared_ones, found, strict=True) if reason}
-        dropped.update(reasons.values())
-        return [record for record in records if record.id not in reasons]
 
     def add(self, source: str, new: Sketch) -> list[str]:
         """Returns for each record of a source "" if it stays, else what it is.

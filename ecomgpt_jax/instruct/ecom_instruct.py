@@ -1,4 +1,4 @@
-"""Builds the instruction data set: rows of a mixture, written by tfds in array_record, under a hash of what made them.
+"""Builds the instruction data set: the rows of a mixture as a tfds data set, under a hash of what made them.
 
     <cache_dir>/datasets/<key>/ecom_instruct/1.0.0/   the tfds data set
                               /held_out/              task folders of the held-out tasks
@@ -11,6 +11,7 @@ process from doing the same work, and whoever holds it removes what killed build
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import hashlib
 import io
 import json
@@ -18,23 +19,22 @@ import os
 import shutil
 import tempfile
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
-from tensorflow_datasets.proto import tf_example_pb2
 
 from ecomgpt_jax.config import DataConfig
-from ecomgpt_jax.errors import ConfigError
+from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.files import read_json, write_json
-from ecomgpt_jax.instruct import contamination, mixture, own_data, task_folder
+from ecomgpt_jax.instruct import contamination, mixture, own_data, parts
+from ecomgpt_jax.instruct.parts import DIGEST_BYTES, SPLITS, from_example
+from ecomgpt_jax.instruct.quarantine import Quarantine
 from ecomgpt_jax.instruct.rows import FIELDS, Account, Row
 from ecomgpt_jax.instruct.sources import catalogue as real_sources
-from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow
 from ecomgpt_jax.instruct.tasks.task import Task
 
-SPLITS = ("train", "test")
 # What in the settings decides the rows; the rest (row length, packing, tokenizer) only uses them.
 _FIELDS = (
     "mixture", "tasks", "sources", "licences", "operators", "leave_out_abilities", "strict_held_out",
@@ -49,7 +49,7 @@ class Built:
 
     Attributes:
       directory: the tfds data set (array_record), for `open_split`.
-      fingerprint: sha256 over the decoded rows of both splits in order.
+      fingerprint: sha256 over each split's name and the sha256 (`parts.digest`) of each of its decoded rows, in order.
       stats: {"tasks": {name: {"language", "family", "operator", "parent", "source", "abilities", "train", "test",
         "held_out"}}, "sources": {...}, "files": {...}, "near_held_out": {...}, "quarantine": {...}, "dropped": {...},
         "totals": {...}}.
@@ -62,21 +62,22 @@ class Built:
     held_out_dir: Path | None
 
 
-class _NoTestRows(Exception):
-    """The test split came out empty, which tfds cannot store."""
+class EcomInstruct(tfds.core.dataset_builder.FileReaderBuilder):
+    """The tfds builder: one shard a part of `mixture.parts`, made in processes here or, with Beam options, on Beam.
 
-
-class EcomInstruct(tfds.core.GeneratorBasedBuilder):
-    """The tfds builder; rows come from `mixture.generate`, in its order."""
+    Attributes:
+      account: what became of everything.
+      held_out: rows of each held-out task.
+      digest: of all rows, the data set's fingerprint.
+    """
 
     VERSION = tfds.core.Version("1.0.0")
     url_infos: typing.ClassVar[dict[str, Any]] = {}  # nothing to download; tfds would look for a list beside this file
 
-    def __init__(self, data: DataConfig, splits: Sequence[str], **kwargs: Any) -> None:
-        self._data, self._splits = data, splits
-        self.account = Account()
-        self.test: list[Row] = []
-        self.held_out: dict[str, tuple[TaskFolder, list[TaskRow]]] = {}
+    def __init__(self, data: DataConfig, folder: Path, quarantine: Path, **kwargs: Any) -> None:
+        """Takes the settings, the folder to make parts in and the file for bad records; all workers must see both."""
+        self._data, self._folder = data, folder
+        self.account, self.held_out = Account(quarantine=Quarantine(quarantine)), {}
         self.digest = hashlib.sha256()
         super().__init__(**kwargs)
 
@@ -84,24 +85,48 @@ class EcomInstruct(tfds.core.GeneratorBasedBuilder):
         features = tfds.features.FeaturesDict({name: tfds.features.Text() for name in FIELDS})
         return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, Row]]]:
-        return {split: self._generate_examples(split) for split in self._splits}
+    def _download_and_prepare(
+        self, dl_manager: tfds.download.DownloadManager, download_config: tfds.download.DownloadConfig
+    ) -> None:
+        names = mixture.parts(self._data)
+        bad = self.account.quarantine.path
+        runner, options = download_config.beam_runner, download_config.beam_options
+        workers = max(1, min(self._data.workers or len(os.sched_getaffinity(0)), len(names)))
+        with contextlib.ExitStack() as stack:
+            if runner or options:
+                run = parts.beam_workers(runner, options)
+            else:
+                run = stack.enter_context(parts.processes(workers))
+            if surveyed := mixture.surveyed(self._data):
+                run(functools.partial(parts.survey_part, self._data, self._folder, bad), surveyed, "survey")
+                parts.settle(surveyed, self._folder)
+            if self._data.total_instances:
+                run(functools.partial(parts.count_part, self._data, self._folder), names, "count")
+                parts.share_out(self._data, names, self._folder)
+            run(functools.partial(parts.make_part, self._data, self._folder, bad), names, "build")
+        for name in names:
+            made = read_json(self._folder / f"{name}.json")
+            self.account.add(made["account"])
+            self.held_out |= made["held_out"]
+        if not self.account.rows["train"]:
+            raise DataError("data: no training row was made; see data.sources, data.languages, data.synthetic_records")
+        self.account.quarantine.write()
+        splits = [self._collect(split, names) for split in SPLITS]
+        self.info.set_splits(tfds.core.SplitDict([split for split in splits if split.num_examples]))
 
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, Row]]:
-        # "train" runs first and leaves the test rows behind. Keys are positions, so none can repeat.
-        rows = mixture.generate(self._data, self.account, self.test, self.held_out) if split == "train" else self.test
-        if split == "test" and not self.test:
-            raise _NoTestRows
+    def _collect(self, split: str, names: Sequence[str]) -> tfds.core.SplitInfo:
+        """Moves the files of a split's parts to where tfds looks for its shards, and takes up their digests."""
+        made = [file for name in names if (file := self._folder / f"{name}.{split}").is_file()]
+        template = self._get_filename_template(split)
+        lengths, size = [], 0
         self.digest.update(split.encode())
-        for key, row in enumerate(rows):
-            self.digest.update(encoded(row))
-            yield key, row
-
-
-def encoded(row: Mapping[str, str]) -> bytes:
-    """Returns the bytes that a row adds to the fingerprint: each field with its length before it."""
-    values = (row[name].encode() for name in FIELDS)
-    return b"".join(len(value).to_bytes(4, "little") + value for value in values)
+        for index, file in enumerate(made):
+            digests = file.with_name(f"{file.name}.digests").read_bytes()
+            self.digest.update(digests)
+            lengths.append(len(digests) // DIGEST_BYTES)
+            size += file.stat().st_size
+            os.replace(file, template.sharded_filepath(shard_index=index, num_shards=len(made)))
+        return tfds.core.SplitInfo(split, lengths, size, template)
 
 
 def cache_key(data: DataConfig) -> str:
@@ -143,12 +168,7 @@ def build(data: DataConfig) -> Built:
             shutil.rmtree(final, ignore_errors=True)
             working = Path(tempfile.mkdtemp(prefix=f"{key}.tmp", dir=root))
             try:
-                try:
-                    _write(data, working, SPLITS)
-                except _NoTestRows:
-                    shutil.rmtree(working)
-                    working.mkdir()
-                    _write(data, working, ("train",))
+                _write(data, working)
                 os.replace(working, final)
             finally:
                 shutil.rmtree(working, ignore_errors=True)
@@ -180,16 +200,18 @@ def load_built(directory: Path) -> Built:
     )
 
 
-def _write(data: DataConfig, working: Path, splits: Sequence[str]) -> None:
-    tfds.disable_progress_bar()
-    builder = EcomInstruct(data, splits, data_dir=str(working), file_format="array_record")
-    builder.account.quarantine.path = working.parent / f"{working.name.split('.')[0]}.quarantine.jsonl"
+def _write(data: DataConfig, working: Path) -> None:
+    made = working / "parts"
+    made.mkdir()
+    config = tfds.download.DownloadConfig(beam_options=parts.beam_options(data) if data.beam_options else None)
+    quarantine = working.parent / f"{working.name.split('.')[0]}.quarantine.jsonl"
+    builder = EcomInstruct(data, made, quarantine, data_dir=str(working), file_format="array_record")
     with contextlib.redirect_stdout(io.StringIO()):  # tfds announces a download, and there is none
-        builder.download_and_prepare(download_dir=str(working / "downloads"))
+        builder.download_and_prepare(download_dir=str(working / "downloads"), download_config=config)
     shutil.rmtree(working / "downloads", ignore_errors=True)
-    for folder, rows in builder.held_out.values():
-        if rows:
-            task_folder.write_task(working / "held_out", folder, rows)
+    if (made / "held_out").is_dir():
+        os.replace(made / "held_out", working / "held_out")
+    shutil.rmtree(made)
     write_json(
         working / "built.json",
         {
@@ -216,8 +238,8 @@ def _stats(data: DataConfig, builder: EcomInstruct) -> dict[str, Any]:
         entry |= {"train": train[name], "test": test[name], "held_out": False}
     if data.mixture != "folder":
         for task in mixture.held_out_tasks(data):
-            rows = builder.held_out.get(task.name, (None, []))[1]
-            tasks[task.name] = {**describe(task), "train": 0, "test": len(rows), "held_out": True}
+            rows = builder.held_out.get(task.name, 0)
+            tasks[task.name] = {**describe(task), "train": 0, "test": rows, "held_out": True}
     training = [entry for entry in tasks.values() if not entry["held_out"]]
     totals = {
         "tasks": len(tasks),
@@ -254,23 +276,26 @@ class _Split(Sequence[Row]):
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, index: int) -> Row:
+    @typing.overload
+    def __getitem__(self, index: int) -> Row: ...
+
+    @typing.overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        if isinstance(index, slice):
+            return self.__getitems__(range(*index.indices(len(self))))
         if not 0 <= index < len(self):
             raise IndexError(index)
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Row]:
         """Returns several rows at once, which costs less a row."""
-        return [_decode(raw) for raw in self._source.__getitems__(indices)]
+        return [from_example(raw) for raw in self._source.__getitems__(indices)]
 
     def __iter__(self) -> Iterator[Row]:
         for start in range(0, len(self), 1024):
-            yield from self.__getitems__(range(start, min(start + 1024, len(self))))
-
-
-def _decode(raw: bytes) -> Row:
-    feature = tf_example_pb2.Example.FromString(raw).features.feature
-    return {name: feature[name].bytes_list.value[0].decode() for name in FIELDS}
+            yield from self[start : start + 1024]
 
 
 def open_split(directory: str | os.PathLike[str], split: str) -> Sequence[Row]:

@@ -14,15 +14,15 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ecomgpt_jax.config import DataConfig, nearest
-from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
+from ecomgpt_jax.errors import ConfigError, MissingInputError
 from ecomgpt_jax.files import BadRecord
 from ecomgpt_jax.instruct import contamination, label_space, own_data, task_folder
 from ecomgpt_jax.instruct.contamination import Exclusion, normalise, texts_of
-from ecomgpt_jax.instruct.duplicates import NearDuplicates
+from ecomgpt_jax.instruct.duplicates import Sketch, sketch
 from ecomgpt_jax.instruct.quarantine import Quarantine
 from ecomgpt_jax.instruct.records import Record
 from ecomgpt_jax.instruct.rows import Account, Row, Rows, as_folder, as_row
@@ -36,6 +36,7 @@ from ecomgpt_jax.instruct.tasks.task import Task
 TEST_SHARE = 0.02  # of the groups of a source
 TEST_ROWS = 50  # a task at most
 HELD_OUT_ROWS = 100  # a task at most
+FOLDERS, FILES = "folder", "files"  # parts that are no source
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 REDISTRIBUTABLE = "redistributable"
 _DESCRIBED = ("language", "family", "operator", "parent", "source")
@@ -252,8 +253,7 @@ def split_records(
     records: Sequence[Record],
     exclusion: Exclusion | None,
     account: Account,
-    duplicates: NearDuplicates | None = None,
-    used: Collection[str] = (),
+    repeats: Mapping[str, str] | None = None,
 ) -> dict[str, list[Record]]:
     """Returns the records by split, without those that must stay out; each one left out is counted.
 
@@ -262,23 +262,15 @@ def split_records(
       records: all of its records.
       exclusion: evaluation text; None: there is none.
       account: gets the counts.
-      duplicates: what earlier sources hold; None: near duplicates stay.
-      used: ids of the records that a task reads: only these are compared with each other.
+      repeats: why records stay out that say what others say, by id.
     """
-    kept: list[Record] = []
-    for record in records:
-        reason = exclusion.reason(record) if exclusion else ""
-        if reason:
-            account.dropped[f"evaluation {reason}"] += 1
-        elif any(map(_CONTROL.search, texts_of(record))):
-            account.dropped["control character"] += 1
-        else:
-            kept.append(record)
-    if duplicates:
-        kept = duplicates.without(name, kept, used, account.dropped)
     split: dict[str, list[Record]] = {"train": [], "test": [], "held_out": []}
-    for record in kept:
-        split[split_of(name, record.group)].append(record)
+    for record in records:
+        reason = _unfit(record, exclusion) or (repeats or {}).get(record.id)
+        if reason:
+            account.dropped[reason] += 1
+        else:
+            split[split_of(name, record.group)].append(record)
     kept_out = {texts_of(record) for record in split["held_out"]}
     if kept_out:
         clean = [record for record in split["train"] if texts_of(record) not in kept_out]
@@ -289,39 +281,91 @@ def split_records(
     return split
 
 
+def _unfit(record: Record, exclusion: Exclusion | None) -> str:
+    """Returns why a record stays out whatever the others are, or an empty string."""
+    if exclusion and (reason := exclusion.reason(record)):
+        return f"evaluation {reason}"
+    return "control character" if any(map(_CONTROL.search, texts_of(record))) else ""
+
+
+def parts(data: DataConfig) -> list[str]:
+    """Returns the parts that the rows are made in, in order: each source, all task folders, all files of one's own."""
+    if data.mixture == "folder":
+        names = [FOLDERS]
+    elif data.mixture == "files":
+        names = []
+    else:
+        names = sorted({task.source for task in (*training_tasks(data), *held_out_tasks(data))})
+    return [*names, FILES] if data.files else names
+
+
+def surveyed(data: DataConfig) -> list[str]:
+    """Returns the parts whose records must not nearly repeat others; the catalogue's are alike by design."""
+    return [part for part in parts(data) if part != FILES] if data.mixture == "real" else []
+
+
+def survey(data: DataConfig, part: str, quarantine: Quarantine | None = None) -> tuple[list[str], Sketch]:
+    """Returns the ids of a part's records that may repeat others, and what they are compared by.
+
+    Records that no task reads are not compared, since nothing can repeat them.
+
+    Raises:
+      EcomError: the source is missing or broken.
+    """
+    records, exclusion = read_source(part, data, Account(quarantine=quarantine or Quarantine())), _exclusion(data)
+    select = _selector(records)
+    used = {record.id for task in training_tasks(data) if task.source == part for record in select(task)}
+    compared = [record for record in records if record.id in used and not _unfit(record, exclusion)]
+    return [record.id for record in compared], sketch(part, compared)
+
+
+def count(data: DataConfig, part: str, repeats: Mapping[str, str] | None = None) -> collections.Counter[str]:
+    """Returns the training rows of each task that `generate` gives without `limits`."""
+    return collections.Counter(row["task"] for row in generate(data, part, Account(), [], {}, repeats))
+
+
 def generate(
-    data: DataConfig, account: Account, test: list[Row], held_out: dict[str, tuple[TaskFolder, list[TaskRow]]]
+    data: DataConfig,
+    part: str,
+    account: Account,
+    test: list[Row],
+    held_out: dict[str, tuple[TaskFolder, list[TaskRow]]],
+    repeats: Mapping[str, str] | None = None,
+    limits: Mapping[str, int] | None = None,
 ) -> Iterator[Row]:
-    """Yields the training rows; test rows and held-out tasks are left in the two containers on the way.
+    """Yields the training rows of a part; its test rows and held-out tasks are left in the two containers on the way.
+
+    Parts are made apart, in any order and in several processes: what one knows of others is in `repeats` and `limits`.
 
     Args:
       data: the settings.
+      part: one of `parts(data)`.
       account: gets the counts.
       test: gets the rows of the test split.
       held_out: gets task folder and rows by the name of the held-out task.
+      repeats: why records stay out that say what others say, by id.
+      limits: at most how many training rows of each task; None: what `data.instances_per_task` says.
 
     Raises:
       EcomError: a source or task folder is missing or broken.
     """
-    limits: dict[str, int] = {}
-    if data.total_instances:
-        trial = Account(quarantine=Quarantine(account.quarantine.path))
-        limits = allocate(
-            collections.Counter(row["task"] for row in _generate(data, trial, [], {})),
-            data.total_instances,
-            data.temperature,
-        )
+    exclusion = _exclusion(data)
+    if limits:
         data = dataclasses.replace(data, instances_per_task=max(limits.values()))
-    made = account.rows["train"]
-    for row in _generate(data, account, test, held_out):
-        if not limits or made[row["task"]] < limits[row["task"]]:
-            made[row["task"]] += 1
+    rows = Rows(data, account, exclusion)
+    if part == FOLDERS:
+        made = _from_folders(data, account, rows, exclusion, test)
+    elif part == FILES:
+        made = _from_files(data, account, rows, exclusion, test)
+    else:
+        made = _from_source(data, part, account, rows, exclusion, test, held_out, repeats)
+    kept = account.rows["train"]
+    for row in made:
+        if limits is None or kept[row["task"]] < limits.get(row["task"], 0):
+            kept[row["task"]] += 1
             yield row
     for row in test:
         account.rows["test"][row["task"]] += 1
-    if not made:
-        raise DataError("data: no training row was made; see data.sources, data.languages and data.synthetic_records")
-    account.quarantine.write()
 
 
 def allocate(sizes: Mapping[str, int], total: int, temperature: float) -> dict[str, int]:
@@ -349,53 +393,57 @@ def allocate(sizes: Mapping[str, int], total: int, temperature: float) -> dict[s
     return limits | {name: limits[name] + 1 for name in rest[: total - sum(limits.values())]}
 
 
-def _generate(
-    data: DataConfig,
-    account: Account,
-    test: list[Row],
-    held_out: dict[str, tuple[TaskFolder, list[TaskRow]]],
-) -> Iterator[Row]:
-    directories = evaluation_dirs(data)
-    exclusion = contamination.load_exclusion(directories) if directories else None
-    rows = Rows(data, account, exclusion)
-    if data.mixture == "folder":
-        yield from _from_folders(data, account, rows, exclusion, test)
-    elif data.mixture != "files":
-        yield from _from_sources(data, account, rows, exclusion, test, held_out)
-    yield from _from_files(data, account, rows, exclusion, test)
+def _exclusion(data: DataConfig) -> Exclusion | None:
+    directories = tuple(evaluation_dirs(data))
+    return _load_exclusion(directories, tuple(map(contamination.checksum, directories))) if directories else None
 
 
-def _from_sources(
+@functools.lru_cache(maxsize=1)
+def _load_exclusion(directories: tuple[Path, ...], checksums: tuple[str, ...]) -> Exclusion:
+    """Returns the exclusion, loaded once for all parts that a process makes; the checksums tell when it is outdated."""
+    return contamination.load_exclusion(directories)
+
+
+def _selector(records: Sequence[Record]) -> Callable[[Task], list[Record]]:
+    """Returns `task.select` of these records, done once for consecutive tasks that read the same ones."""
+    last: dict[tuple[int, type[Record]], list[Record]] = {}
+
+    def select(task: Task) -> list[Record]:
+        key = id(task.dataset), task.form.record
+        if key not in last:
+            last.clear()
+            last[key] = task.select(records)
+        return last[key]
+
+    return select
+
+
+def _from_source(
     data: DataConfig,
+    name: str,
     account: Account,
     rows: Rows,
     exclusion: Exclusion | None,
     test: list[Row],
     held_out: dict[str, tuple[TaskFolder, list[TaskRow]]],
+    repeats: Mapping[str, str] | None,
 ) -> Iterator[Row]:
-    training, kept_out = training_tasks(data), held_out_tasks(data)
-    # The embedded catalogue is made of templates: its sentences are alike on purpose.
-    duplicates = None if data.mixture == "synthetic" else NearDuplicates()
-    for name in sorted({task.source for task in (*training, *kept_out)}):
-        records = read_source(name, data, account)
-        own, used = [], set()
-        for task in training:
-            if task.source == name:
-                selected = task.select(records)
-                own.append((task, task.label_set(selected)))
-                used.update(record.id for record in selected)
-        split = split_records(name, records, exclusion, account, duplicates, used)
-        for task in kept_out:
-            if task.source == name:
-                labels = task.label_set(task.select(records))
-                made = rows.examples(task, task.select(split["held_out"]), labels, "held_out", HELD_OUT_ROWS)
-                held_out[task.name] = (as_folder(task, labels), [as_row(task, example) for example, _ in made])
-        for task, labels in own:
-            made = rows.examples(task, task.select(split["test"]), labels, "test", TEST_ROWS)
-            test.extend(row for _, row in made)
-        for task, labels in own:
-            made = rows.examples(task, task.select(split["train"]), labels, "train", data.instances_per_task)
-            yield from (row for _, row in made)
+    records = read_source(name, data, account)
+    split = split_records(name, records, exclusion, account, repeats)
+    select = _selector(records)
+    own = [(task, task.label_set(select(task))) for task in training_tasks(data) if task.source == name]
+    for task in held_out_tasks(data):
+        if task.source == name:
+            labels = task.label_set(select(task))
+            made = rows.examples(task, task.select(split["held_out"]), labels, "held_out", HELD_OUT_ROWS)
+            held_out[task.name] = (as_folder(task, labels), [as_row(task, example) for example, _ in made])
+    select = _selector(split["test"])
+    for task, labels in own:
+        test.extend(row for _, row in rows.examples(task, select(task), labels, "test", TEST_ROWS))
+    select = _selector(split["train"])
+    for task, labels in own:
+        made = rows.examples(task, select(task), labels, "train", data.instances_per_task)
+        yield from (row for _, row in made)
 
 
 def folder_tasks(data: DataConfig) -> list[TaskFolder]:

@@ -5,10 +5,11 @@ import dataclasses
 import hashlib
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ecomgpt_jax.config import DataConfig
+from ecomgpt_jax.files import BadRecord
 from ecomgpt_jax.instruct import task_folder
 from ecomgpt_jax.instruct.contamination import Exclusion, fold, joined
 from ecomgpt_jax.instruct.instructions import Instruction, render
@@ -36,6 +37,20 @@ class Account:
     quarantine: Quarantine = dataclasses.field(default_factory=Quarantine)
     own: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
     files: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns what `add` takes, fit for JSON."""
+        return {**vars(self), "quarantine": self.quarantine.records}
+
+    def add(self, part: Mapping[str, Any]) -> None:
+        """Adds the account of a part."""
+        for split, counts in part["rows"].items():
+            self.rows[split].update(counts)
+        self.dropped.update(part["dropped"])
+        self.sources |= part["sources"]
+        self.quarantine.records += [BadRecord(*record) for record in part["quarantine"]]
+        self.own |= part["own"]
+        self.files |= part["files"]
 
 
 class Rows:

@@ -1,6 +1,5 @@
 """Near duplicates are found across groups and sources, and only they."""
 
-import collections
 import subprocess
 import sys
 
@@ -71,13 +70,6 @@ def test_what_is_compared_of_each_record_type() -> None:
     assert compared(TextPair(**common, left="a", right="b", label="c")) == ("a", "b")
     assert compared(AttributedItem(**common, title="a", attributes=(("n", "v"),))) == ("a", "\nv")
     assert compared(Dialogue(**common, turns=(("x", "a"), ("y", "b")))) == ("a\nb", "")
-
-
-def test_without_counts_what_it_drops_and_compares_only_what_is_used() -> None:
-    records, dropped = [text(REVIEW, "a"), text(REVIEW + "!", "b"), text(REVIEW + "?", "c")], collections.Counter()
-    used = {records[0].id, records[2].id}
-    assert NearDuplicates().without("s", records, used, dropped) == records[:2]
-    assert dropped == {"exact duplicate": 1}
 
 
 def grams(words: str) -> set[str]:

@@ -1,21 +1,24 @@
 """The builder: whole or not at all, the same everywhere, found again."""
 
+import contextlib
 import fcntl
 import hashlib
 import os
 import pickle
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tensorflow_datasets as tfds
 
 from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.errors import ConfigError, DataError
-from ecomgpt_jax.instruct import ecom_instruct, mixture
+from ecomgpt_jax.instruct import ecom_instruct, mixture, parts
 from ecomgpt_jax.instruct import rows as rows_module
-from ecomgpt_jax.instruct.ecom_instruct import Built, build, encoded, open_split
+from ecomgpt_jax.instruct.ecom_instruct import Built, build, open_split
 from ecomgpt_jax.instruct.instructions import render
 from ecomgpt_jax.instruct.records import LabelledText, Record
 from ecomgpt_jax.instruct.rows import FIELDS, Row
@@ -42,10 +45,10 @@ def built(cache: Path) -> Built:
 
 def test_fingerprint_is_that_of_the_decoded_rows(built: Built) -> None:
     digest = hashlib.sha256()
-    for split in ecom_instruct.SPLITS:
+    for split in parts.SPLITS:
         digest.update(split.encode())
         for row in open_split(built.directory, split):
-            digest.update(encoded(row))
+            digest.update(parts.digest(row))
     assert digest.hexdigest() == built.fingerprint
 
 
@@ -175,7 +178,7 @@ def test_hostile_text_comes_back_byte_for_byte(tmp_path: Path, monkeypatch: pyte
     write_task(tmp_path / "tasks", task, [], [TaskRow(text, {"default": ("good",)}) for text in texts])
     data = settings(tmp_path / "cache", mixture="folder", tasks_dir=str(tmp_path / "tasks"), num_tasks=0)
     hostile = build(data)
-    stored = [row["prompt"] for split in ecom_instruct.SPLITS for row in open_split(hostile.directory, split)]
+    stored = [row["prompt"] for split in parts.SPLITS for row in open_split(hostile.directory, split)]
     for text in texts:
         assert sum(f"### Instruction:\n{text}\nMood? good, bad\n" in prompt for prompt in stored) == 1, text
     assert hostile.held_out_dir is None
@@ -203,3 +206,58 @@ def test_lone_surrogates_are_dropped_and_counted(tmp_path: Path, monkeypatch: py
     found = build(settings(tmp_path, sources=sources, num_tasks=0, languages=("en",), instances_per_task=0))
     assert found.stats["dropped"]["lone surrogate"] > 0
     assert found.stats["totals"]["train"] > 100
+
+
+def test_no_rows_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ECOMGPT_EVAL", raising=False)
+    task = TaskFolder(
+        name="EN-Mine-CLS-mood", definition="mood", template="{sentences}", label_set={"default": ("good", " ")}
+    )
+    write_task(tmp_path / "tasks", task, [], [TaskRow("x", {"default": (" ",)})])
+    with pytest.raises(DataError, match="no training row"):
+        build(settings(tmp_path / "cache", mixture="folder", tasks_dir=str(tmp_path / "tasks"), num_tasks=0))
+    assert [path.suffix for path in (tmp_path / "cache/datasets").iterdir()] == [".lock"]
+
+
+def test_a_build_killed_in_the_middle_is_made_anew(tmp_path: Path, built: Built) -> None:
+    code = (
+        "from ecomgpt_jax.config import DataConfig; from ecomgpt_jax.instruct.ecom_instruct import build;"
+        f"build(DataConfig(cache_dir={str(tmp_path)!r}, synthetic_records=3000, workers=2))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True
+    )
+    root = tmp_path / "datasets"
+    deadline = time.monotonic() + 120
+    while not list(root.glob("*.tmp*/parts/*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert list(root.glob("*.tmp*/parts/*"))
+    while session_members(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert build(settings(tmp_path)).fingerprint == built.fingerprint
+    assert not list(root.glob("*.tmp*"))
+
+
+def session_members(session: int) -> list[str]:
+    """Returns the processes that live in a session."""
+    members = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if stat.read_text().rsplit(") ", 1)[1].split()[3] == str(session):
+                members.append(stat.parent.name)
+    return members
+
+
+def test_tfds_reads_the_data_set_itself(built: Built) -> None:
+    builder = tfds.builder_from_directory(str(built.directory))
+    assert builder.info.splits["train"].num_examples == built.stats["totals"]["train"]
+    rows = builder.as_data_source("train")
+    assert {name: value.decode() for name, value in rows[3].items()} == open_split(built.directory, "train")[3]
+
+
+def test_rows_can_be_sliced(built: Built) -> None:
+    rows = open_split(built.directory, "train")
+    assert rows[5:9] == [rows[index] for index in range(5, 9)]
+    assert rows[len(rows) - 1 : len(rows) + 5] == [rows[len(rows) - 1]]

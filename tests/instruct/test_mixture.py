@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
 from ecomgpt_jax.instruct import mixture
 from ecomgpt_jax.instruct.contamination import Exclusion
-from ecomgpt_jax.instruct.duplicates import NearDuplicates
 from ecomgpt_jax.instruct.mixture import generate, split_of, training_tasks
 from ecomgpt_jax.instruct.records import LabelledText
 from ecomgpt_jax.instruct.rows import FIELDS, Account, Row
@@ -28,7 +28,16 @@ def settings(**fields: Any) -> DataConfig:
 
 def made(data: DataConfig) -> Made:
     account, test, held_out = Account(), [], {}
-    return list(generate(data, account, test, held_out)), test, held_out, account
+    train: list[Row] = []
+    limits = None
+    if data.total_instances:
+        sizes = sum((mixture.count(data, part) for part in mixture.parts(data)), Counter())
+        limits = mixture.allocate(sizes, data.total_instances, data.temperature)
+    for part in mixture.parts(data):
+        tests: list[Row] = []
+        train += generate(data, part, account, tests, held_out, limits=limits)
+        test += tests
+    return train, test, held_out, account
 
 
 @pytest.fixture(scope="module")
@@ -282,7 +291,7 @@ def test_what_is_left_out_before_the_split_is_counted() -> None:
     }
     records = [LabelledText(id=i, group=i, language="en", text=text, labels={}) for i, text in texts.items()]
     account = Account()
-    split = mixture.split_records("s", records, None, account, NearDuplicates(), set(texts))
+    split = mixture.split_records("s", records, None, account, {"2": "exact duplicate"})
     assert [record.id for part in split.values() for record in part] == ["1"]
     assert account.dropped == {"control character": 1, "exact duplicate": 1}
     assert account.sources["s"]["records"] == 3
@@ -293,13 +302,6 @@ def test_rows_are_strings_that_can_be_stored(small: Made) -> None:
         assert tuple(row) == FIELDS
         assert all(isinstance(value, str) for value in row.values())
         json.dumps(row, ensure_ascii=False).encode()
-
-
-def test_no_rows_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("ECOMGPT_EVAL", raising=False)
-    folder(tmp_path, [TaskRow("x", {"default": (" ",)})])
-    with pytest.raises(DataError, match="no training row"):
-        made(settings(mixture="folder", tasks_dir=str(tmp_path)))
 
 
 def own_file(tmp_path: Path, count: int, *more: str, name: str = "mine.jsonl") -> str:

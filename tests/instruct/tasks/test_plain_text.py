@@ -28,7 +28,7 @@ def test_a_record_becomes_its_own_texts_labelled_or_not() -> None:
 def test_the_mixture_has_texts_without_a_prompt_and_the_same_held_out_tasks() -> None:
     data = DataConfig(synthetic_records=20, plain_text=True, instances_per_task=4, languages=("zh",))
     held_out: dict = {}
-    rows = list(mixture.generate(data, Account(), [], held_out))
+    rows = [row for part in mixture.parts(data) for row in mixture.generate(data, part, Account(), [], held_out)]
     assert {row["language"] for row in rows} == {"zh"}
     assert {row["prompt"] for row in rows} == {""}
     assert all(row["response"] and "###" not in row["response"] for row in rows)

@@ -1,0 +1,131 @@
+"""Parts are the same wherever they are made."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+from ecomgpt_jax.config import DataConfig
+from ecomgpt_jax.errors import ConfigError, DataError, StorageError
+from ecomgpt_jax.files import BadRecord, read_json, write_json
+from ecomgpt_jax.instruct import duplicates, parts
+from ecomgpt_jax.instruct.ecom_instruct import Built, build
+from ecomgpt_jax.instruct.records import LabelledText
+from ecomgpt_jax.instruct.rows import FIELDS, Account
+from ecomgpt_jax.instruct.task_folder import load_tasks, read_rows
+
+ROWS = st.fixed_dictionaries({name: st.text() for name in FIELDS})
+
+
+def settings(cache: Path, **fields: object) -> DataConfig:
+    return DataConfig(**({"cache_dir": str(cache), "synthetic_records": 20, "instances_per_task": 3} | fields))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    return build(settings(tmp_path_factory.mktemp("cache")))
+
+
+def result(built: Built) -> tuple[str, dict]:
+    return built.fingerprint, {name: value for name, value in built.stats.items() if name != "quarantine"}
+
+
+@examples(max_examples=30, deadline=None)
+@given(ROWS)
+def test_examples_are_what_tfds_writes(row: dict[str, str]) -> None:
+    features = tfds.features.FeaturesDict({name: tfds.features.Text() for name in FIELDS})
+    theirs = tfds.core.ExampleSerializer(features.get_serialized_info()).serialize_example(features.encode_example(row))
+    assert parts.from_example(parts.to_example(row)) == parts.from_example(theirs) == row
+    assert sorted(parts.to_example(row)) == sorted(theirs)
+
+
+@given(ROWS, ROWS)
+def test_different_rows_have_different_digests(one: dict[str, str], other: dict[str, str]) -> None:
+    assert (parts.digest(one) == parts.digest(other)) == (one == other)
+
+
+def test_the_end_of_a_field_counts() -> None:
+    row = dict.fromkeys(FIELDS, "")
+    assert parts.digest(row | {"prompt": "ab", "response": "c"}) != parts.digest(
+        row | {"prompt": "a", "response": "bc"}
+    )
+
+
+def test_two_processes_make_what_one_makes(built: Built, tmp_path: Path) -> None:
+    found = build(settings(tmp_path, workers=2))
+    assert result(found) == result(built)
+    tasks = [load_tasks(each.held_out_dir) for each in (found, built)]
+    first, second = ([(task.name, read_rows(task)) for task in each] for each in tasks)
+    assert first == second != []
+
+
+def test_beam_makes_what_one_process_makes(built: Built, tmp_path: Path) -> None:
+    pytest.importorskip("apache_beam", reason="needs the extra beam")
+    found = build(settings(tmp_path, beam_options=("--runner=DirectRunner",)))
+    assert result(found) == result(built)
+    assert [path.name for path in (tmp_path / "datasets").glob("*.tmp*")] == []
+
+
+def test_a_failure_of_beam_is_one_line() -> None:
+    beam = pytest.importorskip("apache_beam", reason="needs the extra beam")
+    run = parts.beam_workers(None, beam.options.pipeline_options.PipelineOptions([]))
+    with pytest.raises(StorageError, match=r"Apache Beam: .*shelf is empty"):
+        run(broken, ["a"], "work")
+
+
+def broken(part: str) -> int:
+    raise DataError("the shelf is empty")
+
+
+def test_beam_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    with pytest.raises(ConfigError, match=r"install ecomgpt_jax\[beam\]"):
+        parts.beam_options(DataConfig(beam_options=("--runner=DirectRunner",)))
+
+
+def test_an_error_in_a_process_comes_back_as_it_is() -> None:
+    with parts.processes(2) as run, pytest.raises(DataError, match="the shelf is empty"):
+        run(broken, ["a", "b"], "work")
+
+
+def test_a_process_that_is_killed_is_named() -> None:
+    with parts.processes(2) as run, pytest.raises(StorageError, match="ended from outside"):
+        run(killed, ["a", "b"], "work")
+
+
+def killed(part: str) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0
+
+
+def test_what_repeats_an_earlier_part_stays_out(tmp_path: Path) -> None:
+    text = "The kettle boils quickly and looks good, and after two weeks the lid still closes."
+    for part in ("a", "b"):
+        record = LabelledText(id=f"{part}1", group=part, language="en", text=text, labels={})
+        other = LabelledText(id=f"{part}2", group=f"{part}2", language="en", text=f"All about {part * 20}", labels={})
+        records = [other, record]
+        ids = [each.id for each in records]
+        np.savez(tmp_path / f"{part}.npz", ids=np.array(ids, np.str_), **vars(duplicates.sketch(part, records)))
+    parts.settle(["a", "b"], tmp_path)
+    assert read_json(tmp_path / "a.repeats.json") == {}
+    assert read_json(tmp_path / "b.repeats.json") == {"b1": "exact duplicate of another source"}
+
+
+def test_an_account_survives_its_file(tmp_path: Path) -> None:
+    account, whole = Account(), Account()
+    account.rows["train"]["t"] += 3
+    account.dropped["duplicate"] += 2
+    account.sources["s"] = {"records": 5}
+    account.quarantine.add("s", 5000, [BadRecord("f", 1, 2, "why", "text")])
+    write_json(tmp_path / "a.json", account.as_json())
+    whole.add(read_json(tmp_path / "a.json"))
+    assert whole == account
+    whole.add(read_json(tmp_path / "a.json"))
+    assert (whole.rows["train"]["t"], whole.dropped["duplicate"], len(whole.quarantine.records)) == (6, 4, 2)
