@@ -29,6 +29,7 @@ from ecomgpt_jax.instruct import audit, contamination, ecom_instruct, mixture
 from ecomgpt_jax.instruct.ecom_instruct import Built
 from ecomgpt_jax.instruct.instructions import render
 from ecomgpt_jax.instruct.task_folder import load_tasks, read_rows, to_instruction
+from ecomgpt_jax.model import hub
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, with an optional :argument")
 _LIST = flags.DEFINE_bool("list", False, "print a table of the tasks")
@@ -189,7 +190,7 @@ def _tokenizer(built: Built, config: Config) -> Tokenizer:
     if not directory and config.model.init_from:
         from ecomgpt_jax.training.checkpoint import tokenizer_directory  # brings jax, which nothing else here needs
 
-        directory = tokenizer_directory(config.model.init_from)
+        directory = tokenizer_directory(hub.find_weights(config.model.init_from)[1])
     return find_tokenizer(directory, ecom_instruct.open_split(built.directory, "train"), built.fingerprint, config.data)
 
 

@@ -7,8 +7,6 @@ with the tokenizer that belongs to it. Of a LoRA run, `hf` and `orbax` are base 
 alone, float32. It runs on the host's CPU, so it needs no accelerator.
 """
 
-import shutil
-import tempfile
 from pathlib import Path
 
 import jax
@@ -17,6 +15,8 @@ from absl import flags
 from ecomgpt_jax import cli
 from ecomgpt_jax.config import MeshConfig
 from ecomgpt_jax.errors import ConfigError, MissingInputError
+from ecomgpt_jax.files import new_directory, read_text
+from ecomgpt_jax.model import hub
 from ecomgpt_jax.model.hf_weights import copy_tokenizer, save_hf
 from ecomgpt_jax.model.lora import save_peft
 from ecomgpt_jax.parallel.mesh import make_mesh
@@ -33,7 +33,7 @@ def convert(source: str, target: str, layout: str, dtype: str) -> None:
     """Writes the checkpoint at `source` to `target` in another layout, whole or not at all.
 
     Args:
-      source: training workdir, orbax step directory or HF directory.
+      source: training workdir, orbax step directory, HF directory, or `owner/name@revision` on the Hub.
       target: directory that does not exist or is empty.
       layout: `hf`, `orbax`, or for a LoRA run `peft`.
       dtype: `float32` or `bfloat16`.
@@ -46,34 +46,28 @@ def convert(source: str, target: str, layout: str, dtype: str) -> None:
     target_path = Path(target).expanduser().absolute()
     if target_path.exists() and (not target_path.is_dir() or any(target_path.iterdir())):
         raise ConfigError(f"--to {target}: exists already; choose another place or remove it")
-    mesh = make_mesh(MeshConfig(), jax.devices("cpu")[:1])
+    place, mesh = hub.find_weights(source)[1], make_mesh(MeshConfig(), jax.devices("cpu")[:1])
     try:
-        tokenizer = tokenizer_directory(source)
+        tokenizer = tokenizer_directory(place)
     except MissingInputError:
         tokenizer = None
     if layout == "hf":
-        params, model = load_checkpoint(source, mesh)
-        save_hf(params, model, target_path, dtype, tokenizer)
+        params, model = load_checkpoint(place, mesh)
+        card = place / "hf" / "README.md"
+        save_hf(params, model, target_path, dtype, tokenizer, card=read_text(card) if card.is_file() else "")
     else:
-        target_path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target_path.name}.", dir=target_path.parent))
-        try:
+        with new_directory(target_path) as scratch:
             beside = scratch
             if layout == "peft":
-                adapters, config = load_adapters(source, mesh)
+                adapters, config = load_adapters(place, mesh)
                 save_peft(adapters, config.model, config.lora, scratch, config.model.init_from)
             else:
-                params, model = load_checkpoint(source, mesh)
+                params, model = load_checkpoint(place, mesh)
                 save_orbax_params(jax.tree.map(lambda leaf: leaf.astype(dtype), params), model, scratch)
                 beside = scratch / "tokenizer"
             if tokenizer is not None:
                 beside.mkdir(exist_ok=True)
                 copy_tokenizer(tokenizer, beside)
-            scratch.chmod(0o755)
-            scratch.replace(target_path)
-        except BaseException:
-            shutil.rmtree(scratch, ignore_errors=True)
-            raise
     words = "with its tokenizer" if tokenizer is not None else "weights only: no tokenizer found beside the source"
     print(f"wrote {target_path} ({layout}, {dtype}, {words})")
 

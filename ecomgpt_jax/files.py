@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from ecomgpt_jax.errors import DataError, MissingInputError
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 MAX_LINE_BYTES = 2**20  # of a record: longer ones are a damaged file or a book, never an instance
 _HALF_PAIR = re.compile(
     r"\\u[dD][89abAB][\da-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][\da-fA-F]{2})\\u[dD][c-fC-F]"
@@ -204,6 +205,13 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 def write_json_lines(path: str | os.PathLike[str], values: Iterable[dict[str, Any]]) -> None:
     """Writes one JSON object a line."""
     write_text(path, "".join(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n" for value in values))
+
+
+def copy_tokenizer_files(source: Path, target: Path) -> None:
+    """Copies the files that make up a Hugging Face tokenizer, as far as they are there, into an existing directory."""
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
 
 
 @contextlib.contextmanager

@@ -1,12 +1,14 @@
 """Trains: `python -m ecomgpt_jax.train --config configs/demo.py --workdir runs/demo`.
 
 Builds (or finds) the data, tokenises and packs it, scores the held-out tasks with the weights as they are, trains,
-scores them again, and writes `report/index.html`. Start the same command again and it goes on where it stopped.
+scores them again, and writes the weights for Hugging Face (`hf/`) and `report/index.html`. Start the same command again
+and it goes on where it stopped.
 `--dry_run` builds the data too, prints config, data and what a step takes, and stops there.
 """
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import jax
@@ -25,6 +27,8 @@ from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.evaluation import harness, report, terminal
 from ecomgpt_jax.files import write_json
 from ecomgpt_jax.instruct import ecom_instruct
+from ecomgpt_jax.instruct.sources import catalogue
+from ecomgpt_jax.model import hf_weights, hub, model_card
 from ecomgpt_jax.model.bloom import init_sharded_params
 from ecomgpt_jax.model.parameters import parameter_count
 from ecomgpt_jax.parallel.mesh import make_mesh
@@ -65,15 +69,21 @@ def _apply_short_flags(config: Config) -> Config:
     return config
 
 
-def _fit_model_to_weights(config: Config) -> None:
-    """Takes the model's shape from `init_from`, and refuses weights of another size than the config names."""
-    loaded = checkpoint.load_model_config(config.model.init_from)
+def _fit_model_to_weights(config: Config) -> Path:
+    """Finds the weights of `init_from`, takes the model's shape from them, and returns their directory.
+
+    Raises:
+      ConfigError: they are of another size than the config names.
+    """
+    config.model.init_from, weights = hub.find_weights(config.model.init_from)
+    loaded = checkpoint.load_model_config(weights)
     shape = ("embed", "layers", "heads")
     wanted, found = ({name: getattr(m, name) for name in shape} for m in (config.model, loaded))
     if config.model.size != "custom" and wanted != found:
         raise ConfigError(f"model.size={config.model.size} means {wanted}, but {config.model.init_from} holds {found}")
     for name in (*shape, "vocab_size", "layer_norm_epsilon"):
         setattr(config.model, name, getattr(loaded, name))
+    return weights
 
 
 def _tasks_dir(config: Config) -> Path | None:
@@ -83,10 +93,10 @@ def _tasks_dir(config: Config) -> Path | None:
     return Path(harness.find_tasks_dir(config.eval))
 
 
-def _find_tokenizer(config: Config, built: ecom_instruct.Built) -> Tokenizer:
+def _find_tokenizer(config: Config, weights: Path | None, built: ecom_instruct.Built) -> Tokenizer:
     directory = config.model.tokenizer
-    if not directory and config.model.init_from:
-        directory = checkpoint.tokenizer_directory(config.model.init_from)
+    if not directory and weights:
+        directory = checkpoint.tokenizer_directory(weights)
     return find_tokenizer(directory, ecom_instruct.open_split(built.directory, "train"), built.fingerprint, config.data)
 
 
@@ -131,13 +141,27 @@ def _plan(config: Config, rows: PackedRows, mesh: Mesh) -> str:
     )
 
 
+def _licences(built: ecom_instruct.Built) -> dict[str, str]:
+    """Returns the licence of each real source that is trained on; other data is the user's or generated."""
+    names = {task["source"] for task in built.stats["tasks"].values()}
+    return {name: catalogue.source(name).licence if name in catalogue.SOURCES else "see its origin" for name in names}
+
+
+def _export(params: object, config: Config, workdir: Path, card: str) -> None:
+    """Writes the trained weights as a Hugging Face directory, in place of those of an earlier start."""
+    if jax.process_index() == 0:
+        shutil.rmtree(workdir / "hf", ignore_errors=True)
+    hf_weights.save_hf(
+        params, config.model, workdir / "hf", config.model.compute_dtype, workdir / "tokenizer", card=card
+    )
+
+
 def main(arguments: list[str]) -> None:
     """Runs the whole path; see the module's docstring."""
     if arguments:
         raise ConfigError(f"unexpected argument {arguments[0]!r}; settings are --config.<field>=value")
     config = config_lib.resolve(_apply_short_flags(cli.load_config(_CONFIG)))
-    if config.model.init_from:
-        _fit_model_to_weights(config)
+    weights = _fit_model_to_weights(config) if config.model.init_from else None
     if "://" in (_WORKDIR.value or ""):
         raise ConfigError(f"--workdir {_WORKDIR.value}: is no folder; mount the bucket, as tpu_setup does with gcsfuse")
     workdir = Path(_WORKDIR.value or f"runs/{config.name}").expanduser().absolute()
@@ -145,7 +169,7 @@ def main(arguments: list[str]) -> None:
     tasks_dir = _tasks_dir(config)
     built = ecom_instruct.build(config.data)
     tasks_dir = tasks_dir or built.held_out_dir
-    tokenizer = _find_tokenizer(config, built)
+    tokenizer = _find_tokenizer(config, weights, built)
     if not config.model.vocab_size:
         config.model.vocab_size = -(-tokenizer.size // 128) * 128
     check_vocabulary(tokenizer, config.model.vocab_size)
@@ -169,16 +193,14 @@ def main(arguments: list[str]) -> None:
     print(_describe_data(built, rows, config), flush=True)
 
     def initial_params() -> object:
-        if config.model.init_from:
-            return checkpoint.load_checkpoint(config.model.init_from, mesh)[0]
+        if weights:
+            return checkpoint.load_checkpoint(weights, mesh)[0]
         return init_sharded_params(config.model, mesh, jax.random.key(config.train.seed))
 
     def evaluate(params: object, name: str) -> dict:
         out = workdir / "evaluation" / name
-        weights = f"{name}:{json.dumps(config_lib.to_dict(config), sort_keys=True)}:{store.fingerprint}"
-        return harness.evaluate_tasks(
-            params, config.model, tokenizer, tasks_dir, out, config.eval, mesh, weights=weights
-        )
+        named = f"{name}:{json.dumps(config_lib.to_dict(config), sort_keys=True)}:{store.fingerprint}"
+        return harness.evaluate_tasks(params, config.model, tokenizer, tasks_dir, out, config.eval, mesh, weights=named)
 
     before = after = None
     if tasks_dir and config.train.final_evaluation:
@@ -186,6 +208,10 @@ def main(arguments: list[str]) -> None:
     params = loop.train(config, rows, mesh, workdir, initial_params, start)
     if before is not None:
         after = evaluate(params, "after")
+    card = model_card.model_card(
+        config_lib.to_dict(config), loop.run_facts(config, rows, mesh), _licences(built), after
+    )
+    _export(params, config, workdir, card)
     report.write_run_report(
         workdir / "report",
         config=mask_secrets(config_lib.to_dict(config)),

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ecomgpt_jax.training.checkpoint import load_model_config
+
 ROOT = Path(__file__).parent.parent
 TINY = (
     "--config=configs/demo.py",
@@ -48,6 +50,9 @@ def test_a_run_leaves_what_is_promised(run: tuple[Path, Path, subprocess.Complet
     assert (workdir / "tokenizer" / "tokenizer.json").is_file()
     for name in ("before", "after"):
         assert len(json.loads((workdir / "evaluation" / name / "scores.json").read_text())["tasks"]) == 12
+    assert load_model_config(workdir / "hf").embed == 32
+    card = (workdir / "hf" / "README.md").read_text()
+    assert json.loads((workdir / "evaluation/after/scores.json").read_text())["protocol"]["sha256"] in card
     assert "<svg" in (workdir / "report" / "index.html").read_text()
     assert "better than before training on" in result.stdout
     assert result.stdout.splitlines()[-1] == f"report: {workdir / 'report' / 'index.html'}"

@@ -3,9 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +10,7 @@ import numpy as np
 import tqdm
 
 from ecomgpt_jax.data.tokenizer import Tokenizer
+from ecomgpt_jax.files import new_directory
 
 FORMAT = 1
 _CHUNK = 4096  # instances handed to the tokenizer at a time
@@ -81,13 +79,9 @@ def tokenize(
 
 
 def _write(instances: Sequence[Mapping[str, str]], tokenizer: Tokenizer, limit: int, directory: Path) -> None:
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in directory.parent.glob(f".{directory.name}.*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     sizes, prompt_lengths = np.zeros(len(instances), np.int64), np.zeros(len(instances), np.int32)
     cut_prompts = cut_answers = 0
-    try:
+    with new_directory(directory, shared=True) as scratch:
         with (
             open(scratch / "tokens.int32", "wb") as file,
             tqdm.tqdm(total=len(instances), desc="tokenise", unit="instance", disable=None, delay=2) as bar,
@@ -111,7 +105,3 @@ def _write(instances: Sequence[Mapping[str, str]], tokenizer: Tokenizer, limit: 
         np.save(scratch / "prompt_lengths.npy", prompt_lengths)
         counts = {"tokens": int(sizes.sum()), "cut_prompts": cut_prompts, "cut_answers": cut_answers}
         (scratch / "store.json").write_text(json.dumps(counts), encoding="utf-8")
-        if not directory.exists():
-            os.replace(scratch, directory)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

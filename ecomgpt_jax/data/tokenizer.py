@@ -9,8 +9,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import transformers
 
 from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.errors import DataError, MissingInputError
+from ecomgpt_jax.files import copy_tokenizer_files, new_directory
 
 SPLIT_PATTERN = r" ?[^(\s|[.,!?…。，、।۔،])]+"
 SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", "<pad>")
@@ -121,14 +120,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, directory: str | os.P
         tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>",
         padding_side="left",
     )  # fmt: skip
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    try:
+    with new_directory(directory, shared=True) as scratch:
         wrapped.save_pretrained(scratch)
-        shutil.rmtree(directory, ignore_errors=True)
-        os.replace(scratch, directory)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return load_tokenizer(directory)
 
 
@@ -172,9 +165,7 @@ def copy_tokenizer(tokenizer: Tokenizer, directory: str | os.PathLike[str]) -> N
     """Copies the tokenizer's files to `directory` (created if needed)."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
-        if (tokenizer.directory / name).is_file():
-            shutil.copyfile(tokenizer.directory / name, directory / name)
+    copy_tokenizer_files(tokenizer.directory, directory)
     if not (directory / "tokenizer_config.json").is_file():
         config = {"tokenizer_class": "PreTrainedTokenizerFast"}
         for key, index in (("eos_token", tokenizer.eos_id), ("pad_token", tokenizer.pad_id)):

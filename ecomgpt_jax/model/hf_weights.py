@@ -1,34 +1,30 @@
 """BLOOM weights in HF's layout: read strictly and written whole, one tensor at a time, through safetensors.
 
-Reading puts each parameter straight where its sharding says: beside the result, no more than one parameter is held.
-Writing streams each tensor into its file. Names, shapes and transforms come from the parameter table.
+Reading puts each tensor straight where its parameter's sharding says, writing streams each into its file; beside the
+devices' arrays no more than two tensors are held. Names, shapes and transforms come from the parameter table.
 """
 
 import json
 import math
 import os
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, Sharding, SingleDeviceSharding
-from safetensors import SafetensorError, safe_open
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from ecomgpt_jax import files
 from ecomgpt_jax.config import MODEL_SHAPES, ModelConfig
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
+from ecomgpt_jax.model.hf_files import INDEX, PREFIX, SINGLE, Tensors, is_finite
 from ecomgpt_jax.model.parameters import Parameter, Params, leaf_of, param_shardings, parameter_table, to_tree
 
 UNK_ID, BOS_ID, EOS_ID, PAD_ID = 0, 1, 2, 3
-INDEX = "model.safetensors.index.json"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-_PREFIX = "transformer."
 _STORED = {"float32": "F32", "bfloat16": "BF16"}
 _ROWS_COMPARED = 16_384  # rows of the head and the embedding held at one time to see that they are tied
 
@@ -71,71 +67,7 @@ def model_config_from_hf(directory: str | os.PathLike[str]) -> ModelConfig:
     )
 
 
-def _weight_files(directory: Path) -> list[Path]:
-    """Returns the safetensors files of an HF directory."""
-    if not directory.is_dir():
-        raise MissingInputError(f"{directory}: no such directory")
-    if (directory / INDEX).exists():
-        index = files.read_json(directory / INDEX)
-        names = index.get("weight_map") if isinstance(index, dict) else None
-        if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-            raise DataError(f"{directory / INDEX}: weight_map must give a file name for each tensor")
-        paths = [directory / name for name in sorted(set(names.values()))]
-        for path in paths:
-            if path.parent != directory:
-                raise DataError(f"{directory / INDEX}: {path.name!r} lies outside the directory")
-    elif (directory / "model.safetensors").exists():
-        paths = [directory / "model.safetensors"]
-    elif any(directory.glob("*.bin")):
-        raise DataError(f"{directory}: holds only .bin weights, which are pickles; save it as safetensors first")
-    else:
-        raise MissingInputError(f"{directory}: neither model.safetensors nor {INDEX}")
-    for path in paths:
-        if not path.is_file():
-            raise MissingInputError(f"{path}: no such file, though {INDEX} names it")
-    return paths
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Opens a safetensors file for one read; left open, every page ever read would count as this process's memory."""
-    try:
-        with safe_open(path, framework="np") as file:
-            yield file
-    except SafetensorError as error:
-        raise DataError(f"{path}: damaged or not a safetensors file ({error})") from None
-
-
-class _Checkpoint:
-    """The tensors of an HF directory by name without prefix, each read when asked for."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        self._where: dict[str, tuple[Path, str]] = {}
-        for path in _weight_files(directory):
-            with _opened(path) as file:
-                for stored in file.keys():  # noqa: SIM118 (not a dictionary)
-                    name = stored.removeprefix(_PREFIX)
-                    if name in self._where:
-                        raise DataError(f"{path}: tensor {name} is also in {self._where[name][0].name}")
-                    self._where[name] = (path, stored)
-                    self.shapes[name] = tuple(file.get_slice(stored).get_shape())
-
-    def read(self, name: str, rows: slice | None = None) -> np.ndarray:
-        """A tensor or some of its rows, checked to be finite floating point."""
-        path, stored = self._where[name]
-        with _opened(path) as file:
-            view = file.get_slice(stored)
-            if view.get_dtype() not in ("F32", "F16", "BF16"):
-                raise DataError(f"{path}: tensor {stored} is {view.get_dtype()}; only F32, F16 and BF16 are weights")
-            tensor = file.get_tensor(stored) if rows is None else view[rows]
-        if not np.isfinite(tensor).all():
-            raise DataError(f"{path}: tensor {stored} holds values that are not finite")
-        return tensor
-
-
-def _check(checkpoint: _Checkpoint, table: Iterable[Parameter]) -> None:
+def _check(checkpoint: Tensors, table: Iterable[Parameter]) -> None:
     """Refuses a checkpoint whose tensors are not exactly those of the table; a tied head may be there as well."""
     shapes = {name: parameter.hf_shape for parameter in table for name in parameter.hf_names}
     extra = set(checkpoint.shapes) - set(shapes) - {"lm_head.weight"}
@@ -157,29 +89,46 @@ def _check(checkpoint: _Checkpoint, table: Iterable[Parameter]) -> None:
             raise DataError(f"{checkpoint.directory}: lm_head.weight differs from the embedding; BLOOM's head is tied")
 
 
-def _load_parameter(checkpoint: _Checkpoint, parameter: Parameter, sharding: Sharding, dtype: Any) -> jax.Array:
-    """Reads each tensor of a parameter once, into the parts that this host's devices hold."""
-    shape = sharding.shard_shape(parameter.shape)
-    indices = {str(index): index for index in sharding.addressable_devices_indices_map(parameter.shape).values()}
-    parts = {key: np.empty(shape, dtype) for key in indices}
-    for layer, name in enumerate(parameter.hf_names):
-        tensor = parameter.from_hf(checkpoint.read(name))
-        for key, index in indices.items():
-            if parameter.stacked:
-                parts[key][layer] = tensor[index[1:]]
-            else:
-                parts[key][...] = tensor[index]
-    return jax.make_array_from_callback(parameter.shape, sharding, lambda index: parts[str(index)])
+def _place(tensor: np.ndarray, sharding: Sharding, dtype: Any) -> jax.Array:
+    """Puts a host array on the devices of a sharding, each process its own parts."""
+    return jax.make_array_from_callback(
+        tensor.shape, sharding, lambda index: np.asarray(tensor[index], dtype, copy=None)
+    )
+
+
+@lru_cache(maxsize=64)
+def _stacking(shape: tuple[int, ...], dtype: Any, sharding: Sharding) -> tuple[Callable, Callable]:
+    """Returns programs that make an empty stacked array, and put one layer into it where it lies."""
+    put = partial(jax.lax.dynamic_update_index_in_dim, axis=0)
+    return (
+        jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding),
+        jax.jit(put, out_shardings=sharding, donate_argnums=0),
+    )
+
+
+def _load_parameter(checkpoint: Tensors, parameter: Parameter, sharding: Sharding, dtype: Any) -> jax.Array:
+    """Reads a parameter tensor by tensor; each block's goes into its place in the stacked array on the devices."""
+    if not parameter.stacked:
+        return _place(parameter.from_hf(checkpoint.read(parameter.hf_name)), sharding, dtype)
+    of_layer = sharding
+    if isinstance(sharding, NamedSharding):
+        of_layer = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
+    make_empty, put_layer = _stacking(parameter.shape, jnp.dtype(dtype), sharding)
+    stacked = make_empty()
+    for index, name in enumerate(parameter.hf_names):
+        layer = _place(parameter.from_hf(checkpoint.read(name)), of_layer, dtype)
+        stacked = jax.block_until_ready(put_layer(stacked, layer, index))  # or all would wait in memory
+    return stacked
 
 
 def load_hf(
     directory: str | os.PathLike[str], model: ModelConfig | None = None, mesh: Mesh | None = None,
     dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> Params:  # fmt: skip
-    """Reads an HF BLOOM checkpoint (safetensors, one file or several with an index; names with or without prefix).
+    """Reads an HF BLOOM checkpoint: one file or several with an index, names with or without prefix.
 
     Args:
-      directory: holds config.json and the weights, in float32, float16 or bfloat16.
+      directory: holds config.json and the weights (`hf_files.py`), in float32, float16 or bfloat16.
       model: the shape to expect; None: config.json's.
       mesh: where to put the weights, sharded as parallel/sharding.py says; None: on the default device.
       dtype: of the returned arrays.
@@ -194,7 +143,7 @@ def load_hf(
     table = parameter_table(model)
     shardings = None if mesh is None else param_shardings(model, mesh)
     one_device = SingleDeviceSharding(jax.local_devices()[0])
-    checkpoint = _Checkpoint(directory)
+    checkpoint = Tensors(directory)
     _check(checkpoint, table)
     leaves = {}
     for parameter in table:
@@ -229,6 +178,19 @@ def hf_config(model: ModelConfig, dtype: str) -> dict[str, Any]:
     }
 
 
+def _to_host(array: jax.Array | np.ndarray, layer: int | None) -> np.ndarray:
+    """Returns an array, or one layer of it, on the host; every process takes part where the parts lie on several."""
+    if isinstance(array, np.ndarray) or not array.is_fully_addressable:
+        part = array if layer is None else array[layer]
+        return part if isinstance(part, np.ndarray) else multihost_utils.process_allgather(part, tiled=True)
+    out = np.empty(array.shape if layer is None else array.shape[1:], array.dtype)
+    for shard in array.addressable_shards:
+        if shard.replica_id == 0:
+            index, data = (shard.index, shard.data) if layer is None else (shard.index[1:], shard.data[layer])
+            out[index] = np.asarray(data)
+    return out
+
+
 def _write_shard(path: Path, tensors: list[tuple[str, Parameter, int]], params: Params, dtype: np.dtype) -> None:
     """Streams tensors into one safetensors file: length of the header, the header as JSON, the bytes in order."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -241,11 +203,10 @@ def _write_shard(path: Path, tensors: list[tuple[str, Parameter, int]], params: 
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name, parameter, layer in tensors:
-            leaf = leaf_of(params, parameter.path)
-            array = np.asarray(leaf[layer] if parameter.stacked else leaf)
-            if not np.isfinite(array).all():
+            array = _to_host(leaf_of(params, parameter.path), layer if parameter.stacked else None)
+            if not is_finite(array):
                 raise DataError(f"{parameter.name}: weights of {name} are not finite; nothing was exported")
-            tensor = np.ascontiguousarray(parameter.to_hf(array).astype(dtype))
+            tensor = np.ascontiguousarray(parameter.to_hf(array).astype(dtype, copy=False))
             file.write(tensor.view(np.uint8).data)
         file.flush()
         os.fsync(file.fileno())
@@ -261,7 +222,7 @@ def _plan_shards(table: Iterable[Parameter], itemsize: int, limit: int) -> list[
             if not shards or size > room:
                 shards.append([])
                 room = limit
-            shards[-1].append((_PREFIX + name, parameter, layer))
+            shards[-1].append((PREFIX + name, parameter, layer))
             room -= size
     return shards
 
@@ -283,14 +244,12 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     """
     if not (source / "tokenizer.json").is_file():
         raise MissingInputError(f"{source}: no tokenizer.json to copy")
-    for name in TOKENIZER_FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
+    files.copy_tokenizer_files(source, target)
 
 
 def save_hf(
     params: Params, model: ModelConfig, directory: str | os.PathLike[str], dtype: str = "float32",
-    tokenizer_dir: str | os.PathLike[str] | None = None, max_shard_bytes: int = 5 * 10**9,
+    tokenizer_dir: str | os.PathLike[str] | None = None, max_shard_bytes: int = 5 * 10**9, card: str = "",
 ) -> None:  # fmt: skip
     """Writes a checkpoint that HF's `BloomForCausalLM.from_pretrained` and `load_hf` read, whole or not at all.
 
@@ -301,6 +260,7 @@ def save_hf(
       dtype: `float32` or `bfloat16`, of the stored weights.
       tokenizer_dir: directory whose tokenizer files to copy along; None: weights only.
       max_shard_bytes: tensors in one file; the tensors of more than one file are listed in an index.
+      card: text of the model card (README.md); empty: none.
 
     Raises:
       ConfigError: an unknown dtype, or the directory is in use.
@@ -315,12 +275,14 @@ def save_hf(
     _check_params(params, model)
     stored = np.dtype(jnp.dtype(dtype))
     shards = _plan_shards(parameter_table(model), stored.itemsize, max_shard_bytes)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    try:
+    if jax.process_index() != 0:
+        for _, parameter, layer in (tensor for shard in shards for tensor in shard):
+            _to_host(leaf_of(params, parameter.path), layer if parameter.stacked else None)  # process 0 needs our parts
+        return
+    with files.new_directory(directory) as scratch:
         weight_map = {}
         for i, tensors in enumerate(shards, start=1):
-            name = "model.safetensors" if len(shards) == 1 else f"model-{i:05}-of-{len(shards):05}.safetensors"
+            name = SINGLE if len(shards) == 1 else f"model-{i:05}-of-{len(shards):05}.safetensors"
             _write_shard(scratch / name, tensors, params, stored)
             weight_map.update({tensor: name for tensor, _, _ in tensors})
         if len(shards) > 1:
@@ -331,8 +293,5 @@ def save_hf(
         files.write_json(scratch / "generation_config.json", ids)
         if tokenizer_dir is not None:
             copy_tokenizer(Path(tokenizer_dir), scratch)
-        scratch.chmod(0o755)
-        scratch.replace(directory)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
+        if card:
+            files.write_text(scratch / "README.md", card)

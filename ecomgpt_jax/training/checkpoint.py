@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 from ecomgpt_jax import config as config_lib
 from ecomgpt_jax.config import Config, MeshConfig, ModelConfig
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
-from ecomgpt_jax.model import hf_weights, lora
+from ecomgpt_jax.model import hf_weights, hub, lora
 from ecomgpt_jax.model.bloom import init_sharded_params
 from ecomgpt_jax.model.parameters import Params, param_shapes, param_shardings
 from ecomgpt_jax.parallel.mesh import make_mesh
@@ -176,7 +176,7 @@ def _base(config: Config, mesh: Mesh) -> Params:
     if not config.model.init_from:
         return init_sharded_params(config.model, mesh, jax.random.key(config.train.seed))
     try:
-        params, found = load_checkpoint(config.model.init_from, mesh)
+        params, found = load_checkpoint(hub.find_weights(config.model.init_from)[1], mesh)
     except MissingInputError as error:
         raise MissingInputError(f"the weights under the adapters (model.init_from): {error}") from error
     for name in ("vocab_size", "embed", "layers", "heads"):

@@ -139,7 +139,7 @@ class Checkpoints:
 
     def _check_room(self, state: TrainState) -> None:
         """Raises OSError where the state has no room on the disk; all processes agree on it."""
-        need = int(_HEADROOM * sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
+        need = int(_HEADROOM * sum(leaf.nbytes for leaf in jax.tree.leaves((state.params, state.optimizer))))
         free = free_bytes(self._folder) if self._writer else 0
         enough = free >= need
         if jax.process_count() > 1:

@@ -64,6 +64,6 @@ def test_a_failure_leaves_nothing_and_the_next_run_clears_leftovers(tokenizer: T
     assert list(tmp_path.iterdir()) == []
     directory = tmp_path / f"tokens-{tokenize(INSTANCES, 'f', tokenizer, 64, tmp_path).fingerprint[:16]}"
     (directory / "store.json").unlink()
-    directory.rename(tmp_path / f".{directory.name}.killed")
+    directory.rename(tmp_path / f".{directory.name}.making-killed")
     tokenize(INSTANCES, "f", tokenizer, 64, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [directory.name]

@@ -1,0 +1,149 @@
+"""The weight files of a Hugging Face directory: which there are, and their tensors one at a time.
+
+safetensors is read as it is. `.bin` files are pickles: they are opened by torch alone, which is asked to build nothing
+but tensors (`weights_only`) and to map the file instead of reading it, and only where there are no safetensors.
+"""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from ecomgpt_jax import files
+from ecomgpt_jax.errors import DataError, MissingInputError
+
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+BIN_INDEX, BIN_SINGLE = "pytorch_model.bin.index.json", "pytorch_model.bin"
+PREFIX = "transformer."
+_CHUNK = 1 << 24  # elements looked at together
+
+
+def find_weight_files(directory: Path) -> list[Path]:
+    """Returns the weight files of an HF directory, safetensors before .bin.
+
+    Raises:
+      MissingInputError: no such directory, no weights in it, or an index names a file that is not there.
+      DataError: an index is malformed or names a file elsewhere.
+    """
+    if not directory.is_dir():
+        raise MissingInputError(f"{directory}: no such directory")
+    for index, single in ((INDEX, SINGLE), (BIN_INDEX, BIN_SINGLE)):
+        if (directory / index).exists():
+            return _listed(directory, directory / index)
+        if (directory / single).exists():
+            return [directory / single]
+    raise MissingInputError(f"{directory}: neither {SINGLE} nor {INDEX}, nor .bin weights")
+
+
+def _listed(directory: Path, index: Path) -> list[Path]:
+    values = files.read_json(index)
+    names = values.get("weight_map") if isinstance(values, dict) else None
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise DataError(f"{index}: weight_map must give a file name for each tensor")
+    paths = [directory / files.safe_name(name, str(index)) for name in sorted(set(names.values()))]
+    for path in paths:
+        if not path.is_file():
+            raise MissingInputError(f"{path}: no such file, though {index.name} names it")
+    return paths
+
+
+@contextmanager
+def _safetensors(path: Path) -> Iterator[Any]:
+    """Opens a file for one read; left open, every page ever read would count as this process's memory."""
+    try:
+        with safe_open(path, framework="np") as file:
+            yield file
+    except SafetensorError as error:
+        raise DataError(f"{path}: damaged or not a safetensors file ({error})") from None
+
+
+def _pickled(path: Path) -> dict[str, Any]:
+    """Returns the torch tensors of a .bin file, their data still on disk."""
+    if importlib.util.find_spec("torch") is None:
+        raise MissingInputError(f"{path}: .bin weights need torch; install ecomgpt_jax[torch], or save safetensors")
+    import torch
+
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch and its unpickler raise many types
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise DataError(f"{path}: refused, not a plain file of tensors ({reason})") from None
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
+        raise DataError(f"{path}: refused, holds other things than tensors")
+    return tensors
+
+
+def _to_numpy(tensor: Any) -> np.ndarray:
+    import torch
+
+    if tensor.dtype == torch.bfloat16:
+        return tensor.contiguous().view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.contiguous().numpy()
+
+
+def is_finite(tensor: np.ndarray) -> bool:
+    """Returns whether all values are finite, without a second array of the tensor's size."""
+    flat = tensor.reshape(-1)
+    if flat.dtype == ml_dtypes.bfloat16:  # all ones in the exponent: infinity or nan
+        bits = flat.view(np.uint16)
+        return not any(((bits[i : i + _CHUNK] & 0x7F80) == 0x7F80).any() for i in range(0, flat.size, _CHUNK))
+    return all(np.isfinite(flat[i : i + _CHUNK]).all() for i in range(0, flat.size, _CHUNK))
+
+
+class Tensors:
+    """The tensors of an HF directory by name without prefix, each read when asked for.
+
+    Attributes:
+      directory: where they are.
+      shapes: shape of each.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self.directory = Path(directory)
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._where: dict[str, tuple[Path, str]] = {}
+        for path in find_weight_files(self.directory):
+            if path.suffix == ".bin":
+                self._note(path, {name: tuple(tensor.shape) for name, tensor in _pickled(path).items()})
+                continue
+            with _safetensors(path) as file:
+                self._note(path, {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118
+
+    def _note(self, path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
+        for stored, shape in shapes.items():
+            name = stored.removeprefix(PREFIX)
+            if name in self._where:
+                raise DataError(f"{path}: tensor {name} is also in {self._where[name][0].name}")
+            self._where[name], self.shapes[name] = (path, stored), shape
+
+    def read(self, name: str, rows: slice | None = None) -> np.ndarray:
+        """Returns a tensor or some of its rows in its stored dtype.
+
+        Raises:
+          DataError: it is not floating point, or holds values that are not finite.
+        """
+        path, stored = self._where[name]
+        if path.suffix == ".bin":
+            found = _pickled(path)[stored]
+            kind = {"torch.float32": "F32", "torch.float16": "F16", "torch.bfloat16": "BF16"}.get(str(found.dtype))
+            _check_kind(path, stored, kind or str(found.dtype))
+            tensor = _to_numpy(found if rows is None else found[rows])
+        else:
+            with _safetensors(path) as file:
+                view = file.get_slice(stored)
+                _check_kind(path, stored, view.get_dtype())
+                tensor = file.get_tensor(stored) if rows is None else view[rows]
+        if not is_finite(tensor):
+            raise DataError(f"{path}: tensor {stored} holds values that are not finite")
+        return tensor
+
+
+def _check_kind(path: Path, stored: str, kind: str) -> None:
+    if kind not in ("F32", "F16", "BF16"):
+        raise DataError(f"{path}: tensor {stored} is {kind}; only F32, F16 and BF16 are weights")

@@ -1,0 +1,62 @@
+"""Weights that a config names: a directory, or `owner/name@revision` on the Hugging Face Hub.
+
+A revision is always asked for, so that a run says what it started from; a branch is pinned to the commit it stands at.
+Access to private models is `hf auth login`'s business; no setting here takes a token.
+"""
+
+import logging
+import os
+import re
+from pathlib import Path
+
+from ecomgpt_jax.errors import MissingInputError
+
+_HUB = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)@([A-Za-z0-9][\w./-]*)")
+_BESIDE = ("*.json", "tokenizer*", "special_tokens_map.json")
+
+
+def is_hub_id(name: str) -> bool:
+    """Returns whether `name` is `owner/name@revision` and not a directory that happens to look like it."""
+    return bool(_HUB.fullmatch(name)) and not os.path.exists(name)
+
+
+def find_weights(name: str) -> tuple[str, Path]:
+    """Returns (the name with its revision pinned, the directory), downloading what is missing.
+
+    Args:
+      name: a directory, returned as it is, or `owner/name@revision`.
+
+    Raises:
+      MissingInputError: the Hub, the model or the revision cannot be reached; or `name` is a Hub id without a revision.
+    """
+    match = _HUB.fullmatch(name)
+    if not is_hub_id(name) or match is None:
+        if re.fullmatch(r"[\w-]+/[\w.-]+", name) and not os.path.exists(os.path.expanduser(name)):
+            raise MissingInputError(f"{name}: no such directory; a model of the Hub is named {name}@REVISION")
+        return name, Path(name).expanduser()
+    import huggingface_hub
+
+    repo, revision = match.groups()
+    try:
+        info = huggingface_hub.HfApi().model_info(repo, revision=revision, timeout=20)
+        names = [sibling.rfilename for sibling in info.siblings or ()]
+        weights = "*.safetensors" if any(file.endswith(".safetensors") for file in names) else "*.bin"
+        pinned, patterns = str(info.sha), [*_BESIDE, weights]
+    except Exception as error:  # the client raises its own, httpx's and OSError
+        pinned, patterns, reason = revision, [*_BESIDE, "*.safetensors", "*.bin"], error
+    else:
+        reason = None
+    try:
+        folder = huggingface_hub.snapshot_download(
+            repo, revision=pinned, allow_patterns=patterns, local_files_only=reason is not None
+        )
+    except Exception as error:
+        text = (str(reason or error).strip() or type(error).__name__).splitlines()[0][:160]
+        raise MissingInputError(
+            f"{name}: neither on this disk nor to be had from the Hub ({text}); download it where there is a network "
+            "and give its directory"
+        ) from None
+    commit = Path(folder).name
+    if commit != revision:
+        logging.warning("%s: %s is commit %s now; the run is pinned to it", repo, revision, commit)
+    return f"{repo}@{commit}", Path(folder)

@@ -1,0 +1,62 @@
+"""The model card of exported weights: what they were trained on and how, what they scored, whose data it was."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ecomgpt_jax.redaction import mask_secrets, mask_text
+
+_RECIPE = ("model", "data", "optimizer", "train", "mesh")
+
+
+def _cell(value: object) -> str:
+    return mask_text(str(value)).replace("|", "\\|").replace("\n", " ")
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines)
+
+
+def model_card(
+    config: Mapping[str, Any], run: Mapping[str, Any], licences: Mapping[str, str], scores: Mapping[str, Any] | None
+) -> str:
+    """Returns the card as Markdown with a YAML head; secrets are masked.
+
+    Args:
+      config: the run's config as nested dictionaries.
+      run: `data` (fingerprint of the tokens), `total_steps`, `rows_per_step`.
+      licences: {source of training data: its licence}.
+      scores: content of `scores.json`; None where nothing was scored.
+    """
+    config = mask_secrets(dict(config))
+    base = config["model"].get("init_from", "")
+    head = [
+        "language: [en, zh]",
+        "library_name: transformers",
+        "pipeline_tag: text-generation",
+        "tags: [bloom, e-commerce]",
+    ]
+    if base.count("/") == 1 and "@" in base:
+        head.append(f"base_model: {base.split('@')[0]}")
+    parts = [
+        "---\n" + "\n".join(head) + "\n---",
+        f"# {_cell(config['name'])}",
+        f"BLOOM, instruction-tuned for e-commerce with ecomgpt_jax, starting from {_cell(base) or 'fresh weights'}.",
+        "## Data\n\n" + f"Fingerprint of the tokenised instances: `{run['data']}`.\n\n"
+        + _table(("source", "licence"), sorted(licences.items())),
+        "## Recipe\n\n" + f"{run['total_steps']} optimizer steps of {run['rows_per_step']} rows.\n\n"
+        + "```json\n" + json.dumps({part: config[part] for part in _RECIPE}, indent=1, ensure_ascii=False) + "\n```",
+    ]  # fmt: skip
+    if scores is not None:
+        rows = [
+            (task, entry["rows"], f"{entry['corrected']['score']:.3f}", f"{entry['official']['rouge-l-f1']:.3f}")
+            for task, entry in scores["tasks"].items()
+        ]
+        parts.append(
+            f"## Scores\n\nProtocol sha256 `{scores['protocol']['sha256']}`.\n\n"
+            + _table(("task", "rows", "corrected", "official ROUGE-L"), rows)
+        )
+    else:
+        parts.append("## Scores\n\nNot evaluated.")
+    return "\n\n".join(parts) + "\n"

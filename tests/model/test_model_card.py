@@ -1,0 +1,30 @@
+from ecomgpt_jax import config as config_lib
+from ecomgpt_jax.config import Config
+from ecomgpt_jax.model.model_card import model_card
+
+RUN = {"data": "f" * 64, "total_steps": 9, "rows_per_step": 4}
+SCORES = {
+    "tasks": {"EN-A-CLS-b": {"rows": 3, "corrected": {"score": 0.5}, "official": {"rouge-l-f1": 0.25}}},
+    "protocol": {"sha256": "abc123"},
+}
+
+
+def test_a_card_says_where_weights_come_from() -> None:
+    config = Config(name="mine")
+    config.model.init_from = "bigscience/bloomz-560m@0123"
+    card = model_card(config_lib.to_dict(config), RUN, {"Lenovo": "MIT", "a|b": "x\ny"}, SCORES)
+    for words in (
+        "base_model: bigscience/bloomz-560m\n", "f" * 64, "| Lenovo | MIT |", "| a\\|b | x y |",
+        '"learning_rate": 2e-05',         "abc123", "| EN-A-CLS-b | 3 | 0.500 | 0.250 |", "9 optimizer steps of 4 rows",
+    ):  # fmt: skip
+        assert words in card
+    assert card.startswith("---\n")
+
+
+def test_secrets_are_masked_and_missing_scores_said() -> None:
+    token = "hf_" + "aB3" * 12
+    config = Config(name=f"run {token}")
+    config.model.init_from = f"https://user:{token}@host/x"
+    card = model_card(config_lib.to_dict(config), RUN, {token: token}, None)
+    assert token not in card
+    assert "Not evaluated" in card
