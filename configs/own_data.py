@@ -23,7 +23,7 @@ def get_config() -> Config:
     config.data.tokenizer_vocab = 512
     config.optimizer.learning_rate = 1e-2
     config.optimizer.b2 = 0.98
-    config.train.epochs = 60
+    config.train.epochs = 30
     config.train.rows_per_device = 1
     config.train.accumulation = 1
     config.train.final_evaluation = False

@@ -1,10 +1,11 @@
 """Continues prompts: `python -m ecomgpt_jax.generate --checkpoint C --prompts IN.jsonl --out OUT.jsonl`.
 
 Each line of IN.jsonl is {"prompt": "...", "id": anything}; the id may be missing (then it is the row's number from 0).
-A prompt is raw text: no template is put around it, it is never cut, and "</s>" in it is four characters. OUT.jsonl gets
-one {"id", "prompt", "completion", "token_ids"} a prompt in the same order, written whole at the end; `token_ids` are
-the new tokens without the end-of-sequence token. Until then OUT.jsonl.partial collects answers as they are finished:
-start the same command again and they are not decoded again.
+A prompt is raw text: no template is put around it, it is never cut, and "</s>" in it is four characters. A line in the
+instruction or messages form of `data.files` becomes the prompt that training makes of it. OUT.jsonl gets one
+{"id", "prompt", "completion", "token_ids"} a prompt in the same order, written whole at the end; `token_ids` are the
+new tokens without the end-of-sequence token. Until then OUT.jsonl.partial collects answers as they are finished: start
+the same command again and they are not decoded again.
 """
 
 from pathlib import Path
@@ -19,6 +20,7 @@ from ecomgpt_jax.data.tokenizer import check_vocabulary, load_tokenizer
 from ecomgpt_jax.decoding.resumable import decode_prompts
 from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.files import read_json_lines, write_json_lines
+from ecomgpt_jax.instruct import own_data
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training.checkpoint import load_checkpoint, tokenizer_directory, weights_fingerprint
 
@@ -77,6 +79,11 @@ def read_prompts(path: str) -> list[dict[str, Any]]:
     rows = []
     for line, value in read_json_lines(path):
         prompt = value.get("prompt")
+        if prompt is None and ("instruction" in value or "messages" in value):
+            try:
+                prompt = own_data.prompt_of(value)
+            except DataError as error:
+                raise DataError(f"{path}:{line}:1: {error}") from None
         if not isinstance(prompt, str):
             problem = "no prompt" if prompt is None else "the prompt is no text"
             raise DataError(f'{path}:{line}:1: {problem}; each line is {{"prompt": "..."}}')

@@ -104,6 +104,7 @@ def test_more_beams_give_the_engine_s_answers(checkpoint: Path, tmp_path: Path) 
         ('{"prompt": "a"}\n\n["a"]', {}, 65, "in.jsonl:3:1: a list, not an object"),
         ('{"prompt": 5}', {}, 65, "in.jsonl:1:1: the prompt is no text"),
         ('{"prompt": ""}', {}, 65, "in.jsonl:1:1: the prompt is empty"),
+        ('{"prompt": "a"}\n{"instruction": ""}', {}, 65, "in.jsonl:2:1: instruction is empty"),
         ('{"prompt": "a"}', {"--checkpoint": "nowhere"}, 66, "nowhere"),
         ('{"prompt": "a"}', {"--num_beams": 0}, 2, "--num_beams=0"),
         ('{"prompt": "a"}', {"--num_beams": 1000}, 2, "num_beams=1000 is more than half the vocabulary"),
