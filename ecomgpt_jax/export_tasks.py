@@ -1,0 +1,41 @@
+"""Writes tasks for lm-evaluation-harness: `python -m ecomgpt_jax.export_tasks --tasks DIR --out O`.
+
+O receives a YAML file a task with its rendered rows, and the group `ecomgpt` (the paper's tasks where they are among
+them, else all). Then `lm_eval --include_path O --tasks ecomgpt --model hf --model_args pretrained=...` runs them.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from ecomgpt_jax import cli
+from ecomgpt_jax.config import FROZEN, Config, EvalConfig, resolve
+from ecomgpt_jax.errors import ConfigError
+from ecomgpt_jax.evaluation.lm_eval_export import export_tasks
+from ecomgpt_jax.evaluation.protocol import build_prompts, find_tasks_dir
+from ecomgpt_jax.evaluation.report import PAPER_ROUGE_L
+from ecomgpt_jax.instruct.task_folder import load_tasks
+
+_TASKS = flags.DEFINE_string("tasks", "", "folder of tasks; default $ECOMGPT_EVAL")
+_OUT = flags.DEFINE_string("out", "", "folder for the YAML files and their rows")
+_LIMIT = flags.DEFINE_integer("limit", 0, "only the first rows of each task; 0 = all", lower_bound=0)
+_PROTOCOL = flags.DEFINE_string("protocol", FROZEN, "greedy: fixed candidates; released:SEED: drawn as the authors do")
+
+
+def main(arguments: list[str]) -> None:
+    """Runs the command; see the module's docstring."""
+    if arguments:
+        raise ConfigError(f"unexpected argument {arguments[0]!r}; use --tasks and --out")
+    if not _OUT.value:
+        raise ConfigError("--out is missing; export_tasks --tasks DIR --out O")
+    settings = resolve(Config(eval=EvalConfig(tasks_dir=_TASKS.value, protocol=_PROTOCOL.value))).eval
+    tasks = load_tasks(find_tasks_dir(settings))
+    parts = [build_prompts(task, _LIMIT.value, settings.protocol) for task in tasks]
+    names = [task.name for task in tasks]
+    grouped = [name for name in names if name in PAPER_ROUGE_L] or names
+    path = export_tasks(parts, Path(_OUT.value), grouped)
+    print(f"{len(parts)} tasks, {len(grouped)} in the group: {path}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
