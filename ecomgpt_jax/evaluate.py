@@ -15,6 +15,7 @@ from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.evaluation.harness import evaluate_tasks
 from ecomgpt_jax.evaluation.protocol import find_tasks_dir
 from ecomgpt_jax.evaluation.scores import MEASURES, average
+from ecomgpt_jax.files import read_json
 from ecomgpt_jax.instruct.task_folder import load_tasks
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training.checkpoint import load_checkpoint, tokenizer_directory, weights_fingerprint
@@ -50,11 +51,20 @@ def main(arguments: list[str]) -> None:
     params, model = load_checkpoint(_CHECKPOINT.value, mesh)
     check_vocabulary(tokenizer, model.vocab_size)
     weights = weights_fingerprint(_CHECKPOINT.value)
-    scores = evaluate_tasks(params, model, tokenizer, tasks_dir, _OUT.value, settings, mesh, only, weights)
+    trained_on = _trained_on(Path(_CHECKPOINT.value))
+    scores = evaluate_tasks(params, model, tokenizer, tasks_dir, _OUT.value, settings, mesh, only, weights, trained_on)
     entries = list(scores["tasks"].values())
     for title, kind, name in MEASURES:
         print(f"{title}, average of {len(entries)} tasks: {average(entries, kind, name):.4f}")
     print(f"report: {Path(_OUT.value) / 'report.html'}", flush=True)
+
+
+def _trained_on(checkpoint: Path) -> list[str]:
+    """Returns the names of the tasks that a workdir's run was trained on; none where a checkpoint does not say."""
+    for folder in (checkpoint, checkpoint.absolute().parent.parent):
+        if (folder / "trained_on.json").is_file():
+            return read_json(folder / "trained_on.json")
+    return []
 
 
 if __name__ == "__main__":

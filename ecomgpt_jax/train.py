@@ -88,7 +88,8 @@ def _fit_model_to_weights(config: Config) -> Path:
 
 def _tasks_dir(config: Config) -> Path | None:
     """Returns the folder of evaluation tasks; None for the held-out ones of the synthetic mixture."""
-    if not config.train.final_evaluation or (config.data.mixture == "synthetic" and not config.eval.tasks_dir):
+    wanted = config.train.final_evaluation or config.eval.every
+    if not wanted or (config.data.mixture == "synthetic" and not config.eval.tasks_dir):
         return None
     return Path(harness.find_tasks_dir(config.eval))
 
@@ -189,6 +190,7 @@ def main(arguments: list[str]) -> None:
     resume.prepare_workdir(workdir, _RESUME.value)
     start = resume.find_start(workdir, config, loop.run_facts(config, rows, mesh), _ALLOW_DRIFT.value)
     write_json(workdir / "config.json", mask_secrets(config_lib.to_dict(config)))
+    write_json(workdir / "trained_on.json", sorted(built.stats["tasks"]))
     copy_tokenizer(tokenizer, workdir / "tokenizer")
     print(_describe_data(built, rows, config), flush=True)
 
@@ -200,14 +202,21 @@ def main(arguments: list[str]) -> None:
     def evaluate(params: object, name: str) -> dict:
         out = workdir / "evaluation" / name
         named = f"{name}:{json.dumps(config_lib.to_dict(config), sort_keys=True)}:{store.fingerprint}"
-        return harness.evaluate_tasks(params, config.model, tokenizer, tasks_dir, out, config.eval, mesh, weights=named)
+        return harness.evaluate_tasks(
+            params, config.model, tokenizer, tasks_dir, out, config.eval, mesh, weights=named, trained_on=trained_on
+        )
+
+    def evaluate_slice(params: object) -> dict[str, float]:
+        return harness.evaluate_slice(params, config.model, tokenizer, tasks_dir, config.eval, mesh)
 
     before = after = None
     if tasks_dir and config.train.final_evaluation:
         before = evaluate(initial_params(), "before")
-    params = loop.train(config, rows, mesh, workdir, initial_params, start)
+    params = loop.train(config, rows, mesh, workdir, initial_params, start, evaluate_slice if tasks_dir else None)
+    samples = []
     if before is not None:
         after = evaluate(params, "after")
+        samples = harness.read_samples(tasks_dir, workdir / "evaluation" / "after", config.eval)
     card = model_card.model_card(
         config_lib.to_dict(config), loop.run_facts(config, rows, mesh), _licences(built), after
     )
@@ -218,6 +227,7 @@ def main(arguments: list[str]) -> None:
         metrics=read_metrics(workdir / "metrics.jsonl"),
         scores=after,
         untrained_scores=before,
+        samples=samples,
     )
     if after is not None:
         print(terminal.score_table(after, before))

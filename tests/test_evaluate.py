@@ -33,6 +33,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         size="custom", embed=32, layers=1, heads=4, vocab_size=-(-tokenizer.size // 128) * 128, compute_dtype="float32"
     )
     params = init_sharded_params(model, make_mesh(MeshConfig()), jax.random.key(0))
+    (root / "checkpoint" / "trained_on.json").write_text('["EN-Shop-CLS-topic"]')
     save_orbax_params(params, model, root / "checkpoint" / "checkpoints" / "1")
     return root
 
@@ -60,6 +61,8 @@ def test_a_checkpoint_is_decoded_scored_and_not_decoded_again(world: Path) -> No
     assert sorted(scores["tasks"]) == ["EN-Shop-CLS-topic", "ZH-Dian-Extract-choice"]
     assert {entry["rows"] for entry in scores["tasks"].values()} == {2}
     assert scores["protocol"]["name"] == "beam2"
+    assert scores["tasks"]["EN-Shop-CLS-topic"]["domain"] == "in-domain"
+    assert scores["averages"]["Held-out dataset"]["tasks"] == 1
 
     for name in scores["tasks"]:
         lines = (out / "predictions" / f"{name}.jsonl").read_text(encoding="utf-8").split("\n")
@@ -81,6 +84,7 @@ def test_a_checkpoint_is_decoded_scored_and_not_decoded_again(world: Path) -> No
     [
         ({"--checkpoint": "nowhere"}, 66, "nowhere"),
         ({"--num_beams": "0"}, 2, "--num_beams=0"),
+        ({"--protocol": "released:x"}, 2, "neither greedy nor released:SEED"),
     ],
 )
 def test_bad_input_is_one_line_and_an_exit_code(world: Path, arguments: dict, code: int, words: str) -> None:

@@ -21,6 +21,7 @@ TINY = (
     "--config.train.max_steps=3",
     "--config.train.log_every=1",
     "--config.eval.limit=1",
+    "--config.eval.every=2",
     "--config.eval.max_new_tokens=4",
 )
 
@@ -46,6 +47,13 @@ def test_a_run_leaves_what_is_promised(run: tuple[Path, Path, subprocess.Complet
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3]
     assert all(line["train/loss"] > 0 for line in lines)
+    scored = [[name for name in line if name.startswith("eval/")] for line in lines]
+    assert [len(names) for names in scored] == [0, 3 * 13, 0]
+    assert "eval/EN-Sentences-NER-NER/score" in scored[1]
+    assert "eval/average/micro-f1" in scored[1]
+    page = (workdir / "report" / "index.html").read_text()
+    assert page.count("<details>") == 8
+    assert "Held-out" in page
     assert (workdir / "checkpoints" / "3").is_dir()
     assert (workdir / "tokenizer" / "tokenizer.json").is_file()
     for name in ("before", "after"):

@@ -1,5 +1,8 @@
-"""From parameters to `scores.json` and a report: prompts, decoding, prediction files, scores."""
+"""From parameters to `scores.json` and a report: prompts, decoding, prediction files, scores; and a small part of it
+while a model is trained.
+"""
 
+import dataclasses
 import os
 from collections.abc import Collection, Iterable
 from itertools import islice
@@ -11,15 +14,26 @@ import jax
 from ecomgpt_jax.config import EvalConfig, ModelConfig
 from ecomgpt_jax.data.tokenizer import Tokenizer
 from ecomgpt_jax.decoding.resumable import decode_prompts
-from ecomgpt_jax.evaluation.protocol import build_prompts, describe, find_tasks_dir, prompt_tokens
+from ecomgpt_jax.evaluation.corrected_scores import corrected_scores
+from ecomgpt_jax.evaluation.official_scores import official_scores
+from ecomgpt_jax.evaluation.protocol import TaskPrompts, build_prompts, describe, find_tasks_dir, prompt_tokens
 from ecomgpt_jax.evaluation.report import write_report
-from ecomgpt_jax.evaluation.scores import averages, domain, score_task, write_predictions
+from ecomgpt_jax.evaluation.scores import (
+    MEASURES,
+    averages,
+    domain,
+    read_predictions,
+    score_task,
+    write_predictions,
+)
 from ecomgpt_jax.files import write_json
 from ecomgpt_jax.instruct.task_folder import load_tasks
 
 __all__ = ["evaluate_tasks", "find_tasks_dir"]
 
 ANSWERS = "answers.jsonl"  # the log of `decode_prompts`
+SLICE_ROWS = 16  # rows of each task that are scored during training
+SAMPLES = 8  # answers in the report of a training run
 
 
 def evaluate_tasks(
@@ -57,18 +71,11 @@ def evaluate_tasks(
       The content of `scores.json`.
     """
     out_dir, writes = Path(out_dir), jax.process_index() == 0
-    tasks = [build_prompts(task, settings.limit, settings.protocol) for task in load_tasks(tasks_dir, only)]
-    encoded = [prompt_tokens(tokenizer, part.prompts, settings.max_prompt_tokens) for part in tasks]
-    answers = iter(
-        decode_prompts(
-            params, model, [ids for rows, _ in encoded for ids in rows], max_new_tokens=settings.max_new_tokens,
-            eos_id=tokenizer.eos_id, vocab_limit=tokenizer.size, batch=settings.batch,
-            num_beams=settings.num_beams, mesh=mesh, log=out_dir / ANSWERS, weights=weights, title="evaluate",
-        )
-    )  # fmt: skip
+    answered = _answer(
+        params, model, tokenizer, tasks_dir, settings, mesh, only, log=out_dir / ANSWERS, weights=weights
+    )
     entries, said = {}, []
-    for part, (_, cut) in zip(tasks, encoded, strict=True):
-        tokens = list(islice(answers, len(part.rows)))
+    for part, tokens, cut in answered:
         texts = [tokenizer.decode(ids) for ids in tokens]
         if writes:
             write_predictions(out_dir / "predictions" / f"{part.task.name}.jsonl", texts)
@@ -76,8 +83,80 @@ def evaluate_tasks(
         known = {"domain": domain(part.task, trained_on)} if trained_on else {}
         entries[part.task.name] = {**score_task(part, texts), **known, "cut_prompts": sum(cut), "cut_answers": full}
         said.append((part, texts))
-    scores = {"tasks": entries, "averages": averages(entries), "protocol": describe(tasks, settings)}
+    protocol = describe([part for part, _ in said], settings)
+    scores = {"tasks": entries, "averages": averages(entries), "protocol": protocol}
     if writes:
         write_json(out_dir / "scores.json", scores)
         write_report(out_dir, scores, answers=said)
     return scores
+
+
+def evaluate_slice(
+    params: Any,
+    model: ModelConfig,
+    tokenizer: Tokenizer,
+    tasks_dir: str | os.PathLike[str],
+    settings: EvalConfig,
+    mesh: jax.sharding.Mesh | None = None,
+) -> dict[str, float]:
+    """Scores the first `SLICE_ROWS` rows of each task and leaves no file; arguments as for `evaluate_tasks`.
+
+    Returns:
+      {"eval/<task>/<name>": value} of the corrected score and the two official ones that are averaged, and the same
+      for the average over tasks, "eval/average/<name>".
+    """
+    limit = min(SLICE_ROWS, settings.limit or SLICE_ROWS)
+    settings = dataclasses.replace(settings, limit=limit)
+    found: dict[str, float] = {}
+    for part, tokens, _ in _answer(params, model, tokenizer, tasks_dir, settings, mesh):
+        texts = [tokenizer.decode(ids) for ids in tokens]
+        scores = {
+            "official": official_scores(part.task, part.rows, texts),
+            "corrected": corrected_scores(part.task, part.rows, texts, part.shown),
+        }
+        found |= {f"eval/{part.task.name}/{name}": scores[kind][name] for _, kind, name in MEASURES}
+    for _, _, name in MEASURES:
+        values = [value for key, value in found.items() if key.endswith(f"/{name}")]
+        found[f"eval/average/{name}"] = sum(values) / len(values)
+    return found
+
+
+def read_samples(
+    tasks_dir: str | os.PathLike[str], out_dir: str | os.PathLike[str], settings: EvalConfig
+) -> list[dict[str, str]]:
+    """Returns up to `SAMPLES` answers that `evaluate_tasks` left in `out_dir`, evenly spaced over tasks and their rows.
+
+    Each is {"task", "prompt", "gold", "prediction"}.
+    """
+    tasks, found = load_tasks(tasks_dir), {}
+    for number in range(SAMPLES):
+        task = tasks[number * len(tasks) // SAMPLES]
+        part = build_prompts(task, settings.limit, settings.protocol)
+        texts = read_predictions(Path(out_dir) / "predictions" / f"{task.name}.jsonl", len(part.rows))
+        row = number * len(texts) // SAMPLES
+        found[task.name, row] = (task.name, part.prompts[row], part.golds[row], texts[row])
+    return [dict(zip(("task", "prompt", "gold", "prediction"), sample, strict=True)) for sample in found.values()]
+
+
+def _answer(
+    params: Any,
+    model: ModelConfig,
+    tokenizer: Tokenizer,
+    tasks_dir: str | os.PathLike[str],
+    settings: EvalConfig,
+    mesh: jax.sharding.Mesh | None,
+    only: Iterable[str] | None = None,
+    log: Path | None = None,
+    weights: str = "",
+) -> list[tuple[TaskPrompts, list[list[int]], list[bool]]]:
+    """Decodes tasks; returns each with the new tokens of its rows, and which of its prompts were cut."""
+    tasks = [build_prompts(task, settings.limit, settings.protocol) for task in load_tasks(tasks_dir, only)]
+    encoded = [prompt_tokens(tokenizer, part.prompts, settings.max_prompt_tokens) for part in tasks]
+    answers = iter(
+        decode_prompts(
+            params, model, [ids for rows, _ in encoded for ids in rows], max_new_tokens=settings.max_new_tokens,
+            eos_id=tokenizer.eos_id, vocab_limit=tokenizer.size, batch=settings.batch,
+            num_beams=settings.num_beams, mesh=mesh, log=log, weights=weights, title="evaluate",
+        )
+    )  # fmt: skip
+    return [(part, list(islice(answers, len(part.rows))), cut) for part, (_, cut) in zip(tasks, encoded, strict=True)]

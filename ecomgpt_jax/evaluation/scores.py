@@ -25,7 +25,7 @@ from ecomgpt_jax.evaluation.corrected_scores import (
 from ecomgpt_jax.evaluation.official_scores import official_scores
 from ecomgpt_jax.evaluation.protocol import TaskPrompts
 from ecomgpt_jax.files import read_json_lines, write_json_lines
-from ecomgpt_jax.instruct.task_folder import TaskFolder, task_fields
+from ecomgpt_jax.instruct.task_folder import TaskFolder
 
 # What is averaged over tasks: (title, set of scores, name), the last two as in a task's entry.
 MEASURES = (
@@ -77,7 +77,7 @@ def domain(task: TaskFolder, trained_on: Iterable[str]) -> str:
     names = set(trained_on)
     if task.name in names:
         return DOMAINS[0]
-    return DOMAINS[1 if task.dataset in {task_fields(name)["dataset"] for name in names} else 2]
+    return DOMAINS[1 if any(name.split("-")[1:2] == [task.dataset] for name in names) else 2]
 
 
 def groups(tasks: Mapping[str, Any]) -> dict[str, list[str]]:

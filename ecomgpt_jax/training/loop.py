@@ -56,6 +56,7 @@ def train(
     workdir: str | os.PathLike[str],
     initial_params: Callable[[], Params] | None = None,
     start: resume.Start | None = None,
+    evaluate: Callable[[Params], dict[str, float]] | None = None,
 ) -> Params:
     """Trains to the end and returns the parameters; `resume.py` says where weights come from.
 
@@ -69,6 +70,7 @@ def train(
       workdir: gets checkpoints, `metrics.jsonl` and TensorBoard files.
       initial_params: loads pretrained weights; called only when there is no checkpoint.
       start: the checkpoint to go on from; None: the workdir's newest valid one, if any.
+      evaluate: called every `eval.every` steps; what it returns joins the step's line of metrics.
 
     Raises:
       ConfigError: a checkpoint was made from other data or with other settings, or a device is out of memory.
@@ -106,6 +108,13 @@ def train(
         latest: dict[str, float] = {}
         stop = False
 
+        def due(at: int) -> bool:
+            return evaluate is not None and config.eval.every > 0 and at % config.eval.every == 0
+
+        def score() -> dict[str, float]:
+            latest.update(evaluate(whole_params(state, config.lora)))
+            return {name: value for name, value in latest.items() if name.startswith("eval/")}
+
         def settle(pending: int) -> None:
             """Reads the numbers of all steps but the newest `pending`, which may still be running."""
             nonlocal stop
@@ -116,9 +125,9 @@ def train(
                 since_log.append(numbers)
                 progress.step()
                 watch.check(at, origin + (at - 1) * per_step, numbers)
-                if at % config.train.log_every == 0 or at == total_steps:
+                if at % config.train.log_every == 0 or at == total_steps or due(at):
                     summary = _summary(since_log, float(schedule(at - 1)), watch)
-                    progress.log(at, summary)
+                    progress.log(at, summary, score if due(at) else None)
                     latest.update(summary)
                     since_log.clear()
 
@@ -133,7 +142,7 @@ def train(
                 state, metrics = train_step(state, global_batch(batch, config.train.accumulation, mesh))
                 step += 1
                 running.append((step, metrics, vote(sigterm.is_set())))
-                settle(pending=1)
+                settle(pending=0 if due(step) else 1)
                 if step % config.train.save_every == 0 or step == total_steps or stop:
                     settle(pending=0)
                     save()

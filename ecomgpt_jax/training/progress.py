@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import tensorboardX
@@ -49,12 +49,20 @@ class Progress:
         """Counts one optimizer step."""
         self._bar.update()
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Writes one line: `metrics` of the steps since the last one, and their throughput in useful tokens."""
+    def log(
+        self, step: int, metrics: Mapping[str, float], evaluate: Callable[[], Mapping[str, float]] | None = None
+    ) -> None:
+        """Writes one line: `metrics` of the steps since the last one, and their throughput in useful tokens.
+
+        What `evaluate` returns goes into the same line; the time it takes does not count.
+        """
         now = time.monotonic()
         elapsed, self._clock = max(now - self._clock, 1e-9), now
         rate = metrics["train/tokens"] / elapsed
         line = {"step": step, **metrics, "perf/tokens_per_second": rate, "perf/seconds": elapsed}
+        if evaluate is not None:
+            line |= evaluate()
+            self._clock = time.monotonic()
         self._bar.set_postfix_str(f"loss {metrics.get('train/loss', math.nan):.4f}, {rate:,.0f} tokens/s")
         if self._file is not None:
             self._file.write(json.dumps(line) + "\n")

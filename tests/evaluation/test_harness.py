@@ -163,6 +163,31 @@ def test_released_candidates_are_what_the_model_sees(world: World, monkeypatch: 
     assert all("shade" in prompt or "topic" in prompt for prompt in unlike), "only classification is drawn"
 
 
+def test_a_slice_is_scored_without_a_trace(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, parts, answers = world
+    monkeypatch.setattr(harness, "SLICE_ROWS", 3)
+    engine = Engine({**answers, parts[0].prompts[0]: "?"})
+    monkeypatch.setattr(resumable, "generate_tokens", engine.generate_tokens)
+    settings = EvalConfig(max_prompt_tokens=10_000)
+    found = harness.evaluate_slice(None, ModelConfig(), Characters(), root / "tasks", settings)
+    assert len(engine.asked) == sum(min(3, len(part.rows)) for part in parts)
+    names = {"score", "micro-f1", "rouge-l-f1"}
+    tasks = [part.task.name for part in parts]
+    assert set(found) == {f"eval/{task}/{name}" for task in [*tasks, "average"] for name in names}
+    assert found[f"eval/{tasks[0]}/score"] == pytest.approx(2 * 2 / (3 + 3))
+    assert found["eval/average/score"] == pytest.approx((5 + 2 / 3) / 6)
+    assert not (root / "out").exists()
+
+
+def test_samples_are_spread_over_tasks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, _, answers = world
+    evaluate(world, Engine(answers), monkeypatch)
+    found = harness.read_samples(root / "tasks", root / "out", EvalConfig())
+    assert 6 <= len(found) <= harness.SAMPLES
+    assert len({sample["task"] for sample in found}) == 6
+    assert all(answers[sample["prompt"]] == sample["gold"] == sample["prediction"] for sample in found)
+
+
 def test_only_some_tasks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = evaluate(world, Engine(world[2]), monkeypatch, only=["EN-Shop-CLS-topic"])
     assert list(scores["tasks"]) == ["EN-Shop-CLS-topic"]

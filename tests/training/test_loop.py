@@ -139,3 +139,12 @@ def test_a_run_of_another_shape_is_refused(tmp_path: Path) -> None:
     wider.model.embed = 64
     with pytest.raises(ConfigError, match="embed=32, this run has 64"):
         start(tmp_path, wider)
+
+
+def test_evaluation_comes_every_so_many_steps_and_changes_nothing(tmp_path: Path, whole: tuple[dict, list]) -> None:
+    config, seen = toy_config(max_steps=5), []
+    config.eval.every = 2
+    start(tmp_path / "w", config, evaluate=lambda params: seen.append(params) or {"eval/t/score": 1.0})
+    lines = read_metrics(tmp_path / "w" / "metrics.jsonl")
+    assert [line["step"] for line in lines if "eval/t/score" in line] == [2, 4]
+    assert len(seen) == 2

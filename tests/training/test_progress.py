@@ -21,6 +21,27 @@ def test_lines_hold_metrics_and_throughput(tmp_path: Path) -> None:
     assert list((tmp_path / "tensorboard").glob("events*"))
 
 
+def test_an_evaluation_joins_its_line_and_its_time_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+
+    def evaluate() -> dict[str, float]:
+        clock[0] += 1000.0
+        return {"eval/t/score": 0.5}
+
+    progress = Progress(tmp_path, first_step=0, total_steps=2)
+    for step, evaluation in ((1, evaluate), (2, None)):
+        clock[0] += 1.0
+        progress.log(step, METRICS, evaluation)
+    progress.close()
+    first, second = read_metrics(tmp_path / "metrics.jsonl")
+    assert first["eval/t/score"] == 0.5
+    assert first["perf/seconds"] == second["perf/seconds"] == 1.0
+    assert "eval/t/score" not in second
+
+
 def test_a_resumed_run_has_one_line_a_step(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "a": 1}\n{"step": 2, "a": 2}\n{"step": 3, "a": 3}\n{"st')
     progress = Progress(tmp_path, first_step=2, total_steps=4)
