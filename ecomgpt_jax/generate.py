@@ -6,8 +6,13 @@ instruction or messages form of `data.files` becomes the prompt that training ma
 {"id", "prompt", "completion", "token_ids"} a prompt in the same order, written whole at the end; `token_ids` are the
 new tokens without the end-of-sequence token. Until then OUT.jsonl.partial collects answers as they are finished: start
 the same command again and they are not decoded again.
+
+Without --prompts, at a terminal, it asks for a prompt, answers, and asks again; "\\n" in a line is a new line, and
+Ctrl-D ends.
 """
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +22,7 @@ from absl import flags
 from ecomgpt_jax import cli
 from ecomgpt_jax.config import EvalConfig, MeshConfig
 from ecomgpt_jax.data.tokenizer import check_vocabulary, load_tokenizer
+from ecomgpt_jax.decoding.engine import generate_tokens
 from ecomgpt_jax.decoding.resumable import decode_prompts
 from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.files import read_json_lines, write_json_lines
@@ -36,30 +42,31 @@ def main(arguments: list[str]) -> None:
     """Runs the command; see the module's docstring."""
     if arguments:
         raise ConfigError(f"unexpected argument {arguments[0]!r}; use --checkpoint, --prompts and --out")
-    for flag in (_CHECKPOINT, _PROMPTS, _OUT):
+    interactive = not (_PROMPTS.value or _OUT.value) and sys.stdin.isatty()
+    for flag in (_CHECKPOINT,) if interactive else (_CHECKPOINT, _PROMPTS, _OUT):
         if not flag.value:
             raise ConfigError(f"--{flag.name} is missing; generate --checkpoint C --prompts IN.jsonl --out OUT.jsonl")
-    rows = read_prompts(_PROMPTS.value)
+    rows = [] if interactive else read_prompts(_PROMPTS.value)
     tokenizer = load_tokenizer(tokenizer_directory(_CHECKPOINT.value))
-    prompts = tokenizer.encode_batch([row["prompt"] for row in rows])
     mesh = make_mesh(MeshConfig())
     params, model = load_checkpoint(_CHECKPOINT.value, mesh)
     check_vocabulary(tokenizer, model.vocab_size)
-    log = Path(f"{_OUT.value}.partial")
-    answers = decode_prompts(
-        params,
-        model,
-        prompts,
-        max_new_tokens=_MAX_NEW_TOKENS.value,
-        eos_id=tokenizer.eos_id,
-        vocab_limit=tokenizer.size,
-        batch=_BATCH.value,
-        num_beams=_NUM_BEAMS.value,
-        mesh=mesh,
-        log=log,
-        weights=weights_fingerprint(_CHECKPOINT.value),
-        title="generate",
-    )
+    settings: dict[str, Any] = {
+        "max_new_tokens": _MAX_NEW_TOKENS.value,
+        "eos_id": tokenizer.eos_id,
+        "vocab_limit": tokenizer.size,
+        "batch": _BATCH.value,
+        "num_beams": _NUM_BEAMS.value,
+        "mesh": mesh,
+    }
+    if interactive:
+        _converse(
+            lambda prompt: tokenizer.decode(generate_tokens(params, model, [tokenizer.encode(prompt)], **settings)[0])
+        )
+        return
+    log, weights = Path(f"{_OUT.value}.partial"), weights_fingerprint(_CHECKPOINT.value)
+    prompts = tokenizer.encode_batch([row["prompt"] for row in rows])
+    answers = decode_prompts(params, model, prompts, **settings, log=log, weights=weights, title="generate")
     if jax.process_index() == 0:
         results = (
             {**row, "completion": tokenizer.decode(tokens), "token_ids": tokens}
@@ -67,6 +74,18 @@ def main(arguments: list[str]) -> None:
         )
         write_json_lines(_OUT.value, results)
         log.unlink(missing_ok=True)
+
+
+def _converse(answer: Callable[[str], str]) -> None:
+    """Asks for prompts and prints answers until the input ends."""
+    while True:
+        try:
+            prompt = input("prompt> ").replace("\\n", "\n")
+        except EOFError:
+            print()
+            return
+        if prompt:
+            print(answer(prompt), flush=True)
 
 
 def read_prompts(path: str) -> list[dict[str, Any]]:

@@ -190,7 +190,8 @@ def main(arguments: list[str]) -> None:
     resume.prepare_workdir(workdir, _RESUME.value)
     start = resume.find_start(workdir, config, loop.run_facts(config, rows, mesh), _ALLOW_DRIFT.value)
     write_json(workdir / "config.json", mask_secrets(config_lib.to_dict(config)))
-    write_json(workdir / "trained_on.json", sorted(built.stats["tasks"]))
+    trained_on = sorted(name for name, counts in built.stats["tasks"].items() if counts["train"])
+    write_json(workdir / "trained_on.json", trained_on)
     copy_tokenizer(tokenizer, workdir / "tokenizer")
     print(_describe_data(built, rows, config), flush=True)
 

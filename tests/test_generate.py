@@ -25,7 +25,7 @@ MAX_NEW_TOKENS = 12
 def generate(*arguments: object) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "ecomgpt_jax.generate", *map(str, arguments)]
     environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}  # one device compiles sooner
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
+    return subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
 
 def write_lines(path: Path, values: list) -> Path:
@@ -95,6 +95,34 @@ def test_more_beams_give_the_engine_s_answers(checkpoint: Path, tmp_path: Path) 
     found = [json.loads(line)["token_ids"] for line in out.read_text(encoding="utf-8").split("\n") if line]
     assert found == expected(checkpoint, 3)[1]
     assert found != expected(checkpoint)[1]
+
+
+def test_at_a_terminal_it_asks_and_answers(checkpoint: Path) -> None:
+    command = [sys.executable, "-m", "ecomgpt_jax.generate", "--checkpoint", str(checkpoint), "--max_new_tokens", "12"]
+    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    ours, theirs = os.openpty()
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True
+    ) as process:
+        os.close(theirs)
+        asked = [TEXTS[0], "", TEXTS[9].replace("\n", "\\n").replace("\t", " ").replace("\u2028", " ")]
+        os.write(ours, "".join(f"{line}\n" for line in asked).encode() + b"\x04")
+        stdout, stderr = process.communicate(timeout=300)
+    os.close(ours)
+    assert process.returncode == 0, stderr
+    model, tokenizer = model_config_from_hf(checkpoint), load_tokenizer(checkpoint)
+    prompts = [tokenizer.encode(text) for text in (asked[0], asked[2].replace("\\n", "\n"))]
+    answers = generate_tokens(
+        load_hf(checkpoint, model), model, prompts, max_new_tokens=MAX_NEW_TOKENS, eos_id=tokenizer.eos_id,
+        vocab_limit=tokenizer.size, batch=8,
+    )  # fmt: skip
+    first, second = map(tokenizer.decode, answers)
+    assert stdout == f"prompt> {first}\nprompt> prompt> {second}\nprompt> \n"
+
+
+def test_without_a_terminal_prompts_must_be_given(checkpoint: Path) -> None:
+    done = generate("--checkpoint", checkpoint)
+    assert (done.returncode, "--prompts is missing" in done.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Decodes any number of prompts: a batch of slots that is kept full, and few compiled programs.
 
-Prompts go in longest first, a group at a time, into slots whose answers are finished; each group is padded to one of a
-few lengths, and the cache gets shorter as the prompts do. The order depends on the prompts alone, so shuffled input
-gives the same computations. Beam search takes whole groups instead: its slots are not refilled.
+Prompts are read longest first, a group at a time, and enter slots whose answers are finished; each group is padded to
+one of a few lengths, and the cache gets shorter as the prompts do. The order depends on the prompts alone, so shuffled
+input gives the same computations. Beam search takes whole groups instead: its slots are not refilled.
 """
 
 import contextlib
@@ -33,7 +33,8 @@ _BUCKETS = 6  # prompt lengths that prefill is compiled for
 _CACHE_LENGTHS = 3  # cache lengths that a step is compiled for
 _LITTLE_WASTE = 1.1  # prefill may read this many times the tokens it has to
 _GRANULE = 32  # lengths are multiples of this, so that other prompts meet the same programs
-_REFILL = 4  # prompts enter when this part of the slots is free
+_REFILL = 4  # this part of the slots is read as one group
+_INSERT = 16  # what is read enters when this part of the slots is free
 
 log = logging.getLogger(__name__)
 
@@ -142,32 +143,42 @@ def _run(
     refill: int,
     finished: OnFinished,
 ) -> None:
-    """Decodes all `prompts` with `batch` slots, `refill` at a time, and hands each result to `finished`."""
+    """Decodes all `prompts` with `batch` slots and hands each result to `finished`.
+
+    Prompts are read `refill` at a time and wait for a free slot: few programs read long groups, and slots stay full.
+    """
     programs, weights = _programs(dataclasses.astuple(model)), greedy.split_layers(params, model)
     buckets = bucket_lengths([len(prompt) for prompt in prompts.values()])
     width = _round_up(stop.max_new_tokens, _GRANULE)
     caches = cache_lengths(buckets, width)
     queue = _shortest_first(prompts)
     owners: list[int | None] = [None] * batch
+    waiting: list[tuple[int, int]] = []  # (row of `new`, prompt) of what is read and has no slot yet
+    few = max(1, batch // _INSERT)
     length = caches[-1]
     slots = programs.empty(batch=batch, length=length, width=width)
-    while queue or any(owner is not None for owner in owners):
+    new = None
+    while queue or waiting or any(owner is not None for owner in owners):
         free = [row for row, owner in enumerate(owners) if owner is None]
-        while queue and len(free) >= refill:
-            group = [queue.pop() for _ in range(min(refill, len(queue)))]
-            bucket = _smallest(buckets, len(prompts[group[0]]))
-            inputs, lengths = greedy.pad_prompts([prompts[index] for index in group], refill, bucket)
-            new = programs.start(params, inputs, lengths, stop, cache_length=bucket, width=width)
-            rows = [free.pop() for _ in group]
-            for row, index in zip(rows, group, strict=True):
-                owners[row] = index
-            slots = programs.insert(slots, new, np.array(rows + [batch] * (refill - len(rows)), np.int32))
+        while free and (queue or waiting) and len(free) >= min(few, len(queue) + len(waiting)):
+            if not waiting:
+                group = [queue.pop() for _ in range(min(refill, len(queue)))]
+                bucket = _smallest(buckets, len(prompts[group[0]]))
+                inputs, lengths = greedy.pad_prompts([prompts[index] for index in group], refill, bucket)
+                new = programs.start(params, inputs, lengths, stop, cache_length=bucket, width=width)
+                waiting = list(enumerate(group))[::-1]
+            rows = np.full(refill, batch, np.int32)
+            for _ in range(min(len(free), len(waiting))):
+                place, index = waiting.pop()
+                rows[place] = free.pop()
+                owners[rows[place]] = index
+            slots = programs.insert(slots, new, rows)
         held = [index for index in owners if index is not None]
         need = _smallest(buckets, max(len(prompts[index]) for index in held)) + width
         if _smallest(caches, need) < length:
             length = _smallest(caches, need)
             slots = programs.shorten(slots, length=length)
-        until_active = batch - refill if queue else max(0, len(held) - refill)
+        until_active = batch - few if queue or waiting else max(0, len(held) - few)
         slots = programs.decode(*weights, slots, stop, until_active)
         active, counts, output = jax.device_get((slots.active, slots.counts, slots.output))
         for row, index in enumerate(owners):

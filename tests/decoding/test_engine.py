@@ -2,6 +2,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import os
 import random
 from pathlib import Path
 
@@ -16,11 +17,14 @@ from ecomgpt_jax.config import MeshConfig, ModelConfig
 from ecomgpt_jax.decoding import engine
 from ecomgpt_jax.decoding.greedy import Slots
 from ecomgpt_jax.errors import ConfigError, DataError
+from ecomgpt_jax.evaluation.protocol import build_prompts
+from ecomgpt_jax.instruct.task_folder import load_tasks
 from ecomgpt_jax.model.hf_weights import load_hf, model_config_from_hf
 from ecomgpt_jax.model.parameters import Params, param_shardings
 from ecomgpt_jax.parallel.mesh import make_mesh
 
 Answers = list[list[int]]
+EVAL = os.environ.get("ECOMGPT_EVAL", "")
 
 PROMPTS = tiny_bloom.random_prompts()
 
@@ -206,3 +210,85 @@ def test_cache_lengths_are_worth_it_and_take_every_prompt() -> None:
     assert engine.cache_lengths([64, 128, 800], 192) == [320, 992]
     assert engine.cache_lengths([32, 64, 96], 192) == [288]
     assert engine.cache_lengths([32, 200, 400, 800], 32) == [232, 432, 832]
+
+
+class Counting:
+    """Programs without a model: a prompt's first id says how many tokens its answer has. Counts the steps."""
+
+    def __init__(self) -> None:
+        self.steps = self.reads = 0
+
+    def empty(self, batch: int, length: int, width: int) -> Slots:
+        zeros = np.zeros(batch, np.int32)
+        return Slots((), zeros, zeros, np.zeros((batch, width), np.int32), zeros, zeros > 0)
+
+    def start(self, params: Params, inputs: np.ndarray, lengths: np.ndarray, *_: object, **sizes: int) -> Slots:
+        self.reads += 1
+        first = np.minimum(inputs[:, 0], 1)
+        output = np.zeros((len(inputs), sizes["width"]), np.int32)
+        return Slots((), inputs[:, 0], lengths, output, first, (lengths > 0) & (first > 0))
+
+    def insert(self, slots: Slots, new: Slots, rows: np.ndarray) -> Slots:
+        kept = rows < len(slots.tokens)
+
+        def put(old: np.ndarray, fresh: np.ndarray) -> np.ndarray:
+            old = old.copy()
+            old[rows[kept]] = fresh[kept]
+            return old
+
+        return Slots((), *map(put, slots[1:], new[1:]))
+
+    def shorten(self, slots: Slots, length: int) -> Slots:
+        return slots
+
+    def decode(self, params: Params, layers: object, slots: Slots, stop: object, until_active: int) -> Slots:
+        active, counts = slots.active.copy(), slots.counts.copy()
+        while active.sum() > until_active:
+            self.steps += 1
+            active &= counts < slots.tokens  # a step says one more token, or ends the row
+            counts += active
+        return slots._replace(active=active, counts=counts)
+
+
+def steps_of(
+    lengths: list[tuple[int, int]], batch: int, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Counting, list[list[int]]]:
+    programs, model = Counting(), dataclasses.replace(MODEL, vocab_size=2000)
+    monkeypatch.setattr(engine, "_programs", lambda fields: programs)
+    monkeypatch.setattr(engine.greedy, "split_layers", lambda params, model: ({}, ()))
+    prompts = [[answer, *[0] * (size - 1)] for size, answer in lengths]
+    settings = {"max_new_tokens": max(answer for _, answer in lengths), "eos_id": 1, "vocab_limit": 2000}
+    return programs, engine.generate_tokens({}, model, prompts, batch=batch, **settings)
+
+
+@pytest.mark.parametrize("batch", [8, 16, 64])
+def test_slots_are_kept_full(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    random = np.random.default_rng(0)
+    lengths = [(int(random.integers(1, 200)), int(random.integers(0, 60))) for _ in range(50 * batch)]
+    programs, answers = steps_of(lengths, batch, monkeypatch)
+    assert [len(tokens) for tokens in answers] == [answer for _, answer in lengths]
+    floor = sum(answer for _, answer in lengths) / batch
+    assert floor <= programs.steps <= 1.08 * floor
+    assert programs.reads <= -(-len(lengths) // (batch // 4)) + 1, "prompts are read in whole groups"
+
+
+@pytest.mark.skipif(not EVAL, reason="ECOMGPT_EVAL is not set")
+def test_decode_steps_on_the_released_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """6,000 prompts, 64 slots, each answer as long as the gold one; tokens are estimated from characters."""
+
+    def size(text: str) -> int:
+        chinese = sum("\u3400" <= character <= "\u9fff" for character in text)
+        return max(1, round(chinese + (len(text) - chinese) / 4.1))
+
+    parts = [build_prompts(task) for task in load_tasks(EVAL) if "query_item_matching" not in task.name]
+    lengths = [[(size(p), size(g)) for p, g in zip(part.prompts, part.golds, strict=True)] for part in parts]
+    flat = list(itertools.chain(*lengths))
+    assert len(flat) == 6000
+    total = sum(answer for _, answer in flat)
+    assert 118_000 < total < 126_000
+    ordered = sum(
+        max(answer for _, answer in task[first : first + 64]) for task in lengths for first in range(0, len(task), 64)
+    )
+    programs, _ = steps_of(flat, 64, monkeypatch)
+    print(f"{programs.steps} steps, {total / 64:.0f} at least, {ordered} in task-ordered batches")
+    assert programs.steps <= 2000 < 4000 < ordered
