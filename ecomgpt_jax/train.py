@@ -217,7 +217,8 @@ def main(arguments: list[str]) -> None:
     samples = []
     if before is not None:
         after = evaluate(params, "after")
-        samples = harness.read_samples(tasks_dir, workdir / "evaluation" / "after", config.eval)
+        if jax.process_index() == 0:  # which wrote them
+            samples = harness.read_samples(tasks_dir, workdir / "evaluation" / "after", config.eval)
     card = model_card.model_card(
         config_lib.to_dict(config), loop.run_facts(config, rows, mesh), _licences(built), after
     )
