@@ -7,6 +7,7 @@ EcomInstruct's lengths rows of 1024 are filled above 98.5 %; packing one by one 
 import dataclasses
 
 import numpy as np
+import tqdm
 
 WINDOW = 4096  # instances packed together; larger fills better and shuffles less
 
@@ -75,7 +76,7 @@ def plan_epoch(lengths: np.ndarray, capacity: int, seed: int, packing: bool = Tr
     if not packing:
         return Plan(np.arange(len(order) + 1, dtype=np.int64), order)
     rows: list[np.ndarray] = []
-    for start in range(0, len(order), WINDOW):
+    for start in tqdm.trange(0, len(order), WINDOW, desc="pack", unit="window", disable=None, delay=2):
         window = order[start : start + WINDOW]
         rows.extend(window[row] for row in _pack_window(lengths[window], capacity))
     shuffled = [rows[index] for index in random.permutation(len(rows))]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import tqdm
 
 from ecomgpt_jax.data.tokenizer import Tokenizer
-from ecomgpt_jax.files import new_directory
+from ecomgpt_jax.files import new_directory, read_json, write_json
 
 FORMAT = 1
 _CHUNK = 4096  # instances handed to the tokenizer at a time
@@ -57,7 +56,7 @@ def tokenize(
     """Returns the token store of `instances`, made now or mapped from an earlier run.
 
     Args:
-      instances: random access to {"prompt", "response"}.
+      instances: {"prompt", "response"} each, read by slices.
       fingerprint: of the instances.
       tokenizer: prompt and response are encoded apart, so that a prompt has the same ids here and in evaluation.
       length: positions in a row; an instance may have length + 1 tokens.
@@ -67,7 +66,7 @@ def tokenize(
     directory = Path(cache_dir).expanduser() / f"tokens-{key[:16]}"
     if not (directory / "store.json").is_file():
         _write(instances, tokenizer, length + 1, directory)
-    counts = json.loads((directory / "store.json").read_text(encoding="utf-8"))
+    counts = read_json(directory / "store.json")
     return TokenStore(
         tokens=np.memmap(directory / "tokens.int32", np.int32, "r", shape=(counts["tokens"],)),
         offsets=np.load(directory / "offsets.npy"),
@@ -87,7 +86,7 @@ def _write(instances: Sequence[Mapping[str, str]], tokenizer: Tokenizer, limit: 
             tqdm.tqdm(total=len(instances), desc="tokenise", unit="instance", disable=None, delay=2) as bar,
         ):
             for start in range(0, len(instances), _CHUNK):
-                rows = [instances[index] for index in range(start, min(start + _CHUNK, len(instances)))]
+                rows = instances[start : start + _CHUNK]  # one by one, reading would cost as much as tokenising
                 prompts = tokenizer.encode_batch([row["prompt"] for row in rows])
                 answers = tokenizer.encode_batch([row["response"] for row in rows])
                 chunk: list[int] = []
@@ -103,5 +102,7 @@ def _write(instances: Sequence[Mapping[str, str]], tokenizer: Tokenizer, limit: 
                 bar.update(len(rows))
         np.save(scratch / "offsets.npy", np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)]))
         np.save(scratch / "prompt_lengths.npy", prompt_lengths)
-        counts = {"tokens": int(sizes.sum()), "cut_prompts": cut_prompts, "cut_answers": cut_answers}
-        (scratch / "store.json").write_text(json.dumps(counts), encoding="utf-8")
+        write_json(
+            scratch / "store.json",
+            {"tokens": int(sizes.sum()), "cut_prompts": cut_prompts, "cut_answers": cut_answers},
+        )

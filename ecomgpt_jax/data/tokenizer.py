@@ -7,6 +7,7 @@ review is four ordinary characters, and the end-of-sequence token is added by id
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -132,7 +133,7 @@ def find_tokenizer(
 
     Args:
       directory: of a `tokenizer.json`, or "".
-      instances: random access to {"prompt", "response"}.
+      instances: {"prompt", "response"} each, read by slices.
       fingerprint: of the instances.
       data: names size and cache of a tokenizer that is trained.
 
@@ -142,7 +143,8 @@ def find_tokenizer(
     if directory:
         return load_tokenizer(directory)
     stride = max(1, len(instances) // _SAMPLE)
-    rows = (instances[index] for index in range(0, len(instances), stride))
+    slices = (instances[i : i + 1024 * stride : stride] for i in range(0, len(instances), 1024 * stride))
+    rows = itertools.chain.from_iterable(slices)
     texts = (row[part] for row in rows for part in ("prompt", "response"))
     key = hashlib.sha256(f"1:{fingerprint}:{data.tokenizer_vocab}".encode()).hexdigest()[:16]
     return train_tokenizer(texts, data.tokenizer_vocab, Path(data.cache_dir).expanduser() / f"tokenizer-{key}")

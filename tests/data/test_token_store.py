@@ -54,10 +54,8 @@ def test_the_second_time_nothing_is_tokenised(
 
 def test_a_failure_leaves_nothing_and_the_next_run_clears_leftovers(tokenizer: Tokenizer, tmp_path: Path) -> None:
     class Broken(list):
-        def __getitem__(self, index: int) -> dict:
-            if index == 5:
-                raise RuntimeError("disk on fire")
-            return super().__getitem__(index)
+        def __getitem__(self, index: slice) -> list[dict]:
+            raise RuntimeError("disk on fire")
 
     with pytest.raises(RuntimeError, match="fire"):
         tokenize(Broken(INSTANCES), "f", tokenizer, 64, tmp_path)
