@@ -31,6 +31,7 @@ from ecomgpt_jax.instruct.sources import catalogue
 from ecomgpt_jax.model import hf_weights, hub, model_card
 from ecomgpt_jax.model.bloom import init_sharded_params
 from ecomgpt_jax.model.parameters import parameter_count
+from ecomgpt_jax.parallel import processes
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.redaction import mask_secrets
 from ecomgpt_jax.training import checkpoint, loop, resume
@@ -43,6 +44,10 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; default runs
 _RESUME = flags.DEFINE_string("resume", "auto", "auto: go on if there is a checkpoint; never: afresh; require: insist")
 _ALLOW_DRIFT = flags.DEFINE_list("allow_drift", [], "settings that may differ from the checkpoint's")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "print config, data table and plan; train nothing, write no workdir")
+_COORDINATOR = flags.DEFINE_string("coordinator", "", "several processes: host:port of process 0; auto on a TPU slice")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "several processes: how many")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "several processes: which one this is, from 0")
+_JOIN_TIMEOUT = flags.DEFINE_integer("join_timeout", 300, "seconds to wait for the other processes", lower_bound=1)
 _COT = flags.DEFINE_bool("cot", None, "train on Chain-of-Task tasks (data.chain_of_task)")
 _NUM_TASKS = flags.DEFINE_integer("num_tasks", None, "number of training tasks (data.num_tasks)")
 _INSTANCES = flags.DEFINE_integer("instances_per_task", None, "instances a task (data.instances_per_task)")
@@ -162,6 +167,9 @@ def main(arguments: list[str]) -> None:
     if arguments:
         raise ConfigError(f"unexpected argument {arguments[0]!r}; settings are --config.<field>=value")
     config = config_lib.resolve(_apply_short_flags(cli.load_config(_CONFIG)))
+    processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _JOIN_TIMEOUT.value)
+    cache, first = Path(config.data.cache_dir).expanduser(), jax.process_index() == 0
+    processes.keep_compiled(cache / "compiled")
     weights = _fit_model_to_weights(config) if config.model.init_from else None
     if "://" in (_WORKDIR.value or ""):
         raise ConfigError(f"--workdir {_WORKDIR.value}: is no folder; mount the bucket, as tpu_setup does with gcsfuse")
@@ -170,30 +178,29 @@ def main(arguments: list[str]) -> None:
     tasks_dir = _tasks_dir(config)
     built = ecom_instruct.build(config.data)
     tasks_dir = tasks_dir or built.held_out_dir
-    tokenizer = _find_tokenizer(config, weights, built)
-    if not config.model.vocab_size:
-        config.model.vocab_size = -(-tokenizer.size // 128) * 128
-    check_vocabulary(tokenizer, config.model.vocab_size)
-    store = tokenize(
-        ecom_instruct.open_split(built.directory, "train"),
-        built.fingerprint,
-        tokenizer,
-        config.data.length,
-        Path(config.data.cache_dir),
-    )
+    with processes.one_at_a_time(cache):
+        tokenizer = _find_tokenizer(config, weights, built)
+        if not config.model.vocab_size:
+            config.model.vocab_size = -(-tokenizer.size // 128) * 128
+        check_vocabulary(tokenizer, config.model.vocab_size)
+        instances = ecom_instruct.open_split(built.directory, "train")
+        store = tokenize(instances, built.fingerprint, tokenizer, config.data.length, cache)
     rows = make_rows(store, config.data, config.train.epochs, loop.rows_per_step(config, mesh))
     if _DRY_RUN.value:
         print(json.dumps(mask_secrets(config_lib.to_dict(config)), ensure_ascii=False, indent=1))
         print(_data_table(built), _describe_data(built, rows, config), _plan(config, rows, mesh), sep="\n")
         print("dry run: nothing was trained")
         return
-    resume.prepare_workdir(workdir, _RESUME.value)
+    if first:
+        resume.prepare_workdir(workdir, _RESUME.value)
+    processes.wait_for_all("workdir")
     start = resume.find_start(workdir, config, loop.run_facts(config, rows, mesh), _ALLOW_DRIFT.value)
-    write_json(workdir / "config.json", mask_secrets(config_lib.to_dict(config)))
-    trained_on = sorted(name for name, counts in built.stats["tasks"].items() if counts["train"])
-    write_json(workdir / "trained_on.json", trained_on)
-    copy_tokenizer(tokenizer, workdir / "tokenizer")
-    print(_describe_data(built, rows, config), flush=True)
+    if first:
+        write_json(workdir / "config.json", mask_secrets(config_lib.to_dict(config)))
+        trained_on = sorted(name for name, counts in built.stats["tasks"].items() if counts["train"])
+        write_json(workdir / "trained_on.json", trained_on)
+        copy_tokenizer(tokenizer, workdir / "tokenizer")
+        print(_describe_data(built, rows, config), flush=True)
 
     def initial_params() -> object:
         if weights:
@@ -223,6 +230,8 @@ def main(arguments: list[str]) -> None:
         config_lib.to_dict(config), loop.run_facts(config, rows, mesh), _licences(built), after
     )
     _export(params, config, workdir, card)
+    if not first:
+        return
     report.write_run_report(
         workdir / "report",
         config=mask_secrets(config_lib.to_dict(config)),

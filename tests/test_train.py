@@ -54,6 +54,10 @@ def test_a_run_leaves_what_is_promised(run: tuple[Path, Path, subprocess.Complet
     page = (workdir / "report" / "index.html").read_text()
     assert page.count("<details>") == 8
     assert "Held-out" in page
+    for line in lines:
+        assert 0 < line["perf/packing_fill"] <= 1
+        parts = [line[f"perf/{name}_seconds"] for name in ("data", "step", "host")]
+        assert sum(parts) == pytest.approx(line["perf/seconds"])
     assert (workdir / "checkpoints" / "3").is_dir()
     assert (workdir / "tokenizer" / "tokenizer.json").is_file()
     for name in ("before", "after"):

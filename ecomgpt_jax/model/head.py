@@ -33,13 +33,11 @@ def _chunk_loss(
         return x if axis is None else getattr(jax.lax, reduce)(x, axis)
 
     highest = over_words("pmax", logits.max(-1, keepdims=True))
-    exponentials = jnp.exp(logits - highest)
-    total = over_words("psum", exponentials.sum(-1, keepdims=True))
+    log_total = highest + jnp.log(over_words("psum", jnp.exp(logits - highest).sum(-1, keepdims=True)))
     is_target = first_word + jnp.arange(logits.shape[1]) == targets[:, None]
-    at_target = over_words("psum", jnp.where(is_target, logits - highest, 0).sum(-1))
-    loss = jnp.log(total[:, 0]) - at_target
+    loss = log_total[:, 0] - over_words("psum", jnp.where(is_target, logits, 0).sum(-1))
     loss = jnp.where((targets >= 0) & (targets < vocab), loss, jnp.nan)  # an id outside the vocabulary must not pass
-    return loss, exponentials / total - is_target
+    return loss, jnp.exp(logits - log_total) - is_target  # twice the exponentials, but never a second array of them
 
 
 def _targets_only(

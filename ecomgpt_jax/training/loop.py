@@ -22,6 +22,7 @@ from ecomgpt_jax.model.parameters import Params
 from ecomgpt_jax.parallel.sharding import RULES
 from ecomgpt_jax.redaction import mask_secrets
 from ecomgpt_jax.training import checkpoint, faults, guards, resume, signals
+from ecomgpt_jax.training.gauges import Tracer, make_gauges
 from ecomgpt_jax.training.optimizer import make_optimizer, make_schedule
 from ecomgpt_jax.training.progress import Progress
 from ecomgpt_jax.training.saving import Checkpoints
@@ -101,7 +102,10 @@ def train(
         step, first_row = int(state.step), start.meta["next_row"] if start else 0
         origin = first_row - step * per_step  # row that step 1 would have begun at
         watch = guards.Watch(rows, per_step, config.train.skip_nonfinite, workdir)
-        progress = Progress(workdir, first_step=step, total_steps=total_steps, writer=jax.process_index() == 0)
+        gauges = make_gauges(config.model, rows.length, per_step, mesh)
+        writer = jax.process_index() == 0
+        progress = Progress(workdir, first_step=step, total_steps=total_steps, writer=writer, gauges=gauges)
+        tracer = Tracer(workdir / "profile", step, config.train.profile_steps)
         source = batches(rows, per_step, first_row, jax.process_index(), jax.process_count())
         running: collections.deque[tuple[int, dict[str, jax.Array], Any]] = collections.deque()
         since_log: list[dict[str, float]] = []
@@ -120,7 +124,8 @@ def train(
             nonlocal stop
             while len(running) > pending:
                 at, metrics, stop_voted = running.popleft()
-                numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
+                with progress.waiting("step"):
+                    numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
                 stop = stop or bool(stop_voted)
                 since_log.append(numbers)
                 progress.step()
@@ -137,7 +142,9 @@ def train(
 
         try:
             while step < total_steps and not stop:
-                batch = next(source)
+                tracer.before(step, state)
+                with progress.waiting("data"):
+                    batch = next(source)
                 faults.strike("step", step + 1, batch)
                 state, metrics = train_step(state, global_batch(batch, config.train.accumulation, mesh))
                 step += 1
@@ -152,6 +159,7 @@ def train(
             checkpoints.wait()
             raise
         finally:
+            tracer.close()
             progress.close()
         if stop:
             raise PreemptedError(f"{workdir}: stopped by SIGTERM, saved at step {step}; start the same command again")

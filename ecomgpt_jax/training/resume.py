@@ -34,7 +34,7 @@ SOFT = (
     "data.cache_dir", "data.sources_dir", "data.tasks_dir",
     "model.tokenizer", "model.attention", "model.remat", "model.head", "model.head_chunk",
     "train.rows_per_device", "train.accumulation", "train.log_every", "train.save_every", "train.keep",
-    "train.best_metric", "train.skip_nonfinite", "train.final_evaluation",
+    "train.best_metric", "train.skip_nonfinite", "train.final_evaluation", "train.profile_steps",
 )  # fmt: skip
 FIXED = ("rows_per_step", "model.vocab_size", "model.embed", "model.layers", "model.heads")
 

@@ -57,3 +57,19 @@ def test_gradients_are_clipped_by_their_global_norm() -> None:
     clipped, whole = seen
     assert clipped == pytest.approx(-2e-5 * 0.8 / 1.8, rel=1e-4)
     assert whole == pytest.approx(-2e-5 * 4 / 5, rel=1e-4)
+
+
+def test_a_bfloat16_first_moment_halves_its_bytes_and_trains_alike() -> None:
+    params, state, ends = {"w": jnp.linspace(-2.0, 2.0, 64)}, {}, {}
+    for dtype in ("float32", "bfloat16"):
+        optimizer = make_optimizer(OptimizerConfig(learning_rate=0.05, warmup_fraction=0.0, moment_dtype=dtype), 100)
+        now, state[dtype] = params, optimizer.init(params)
+        for _ in range(20):
+            updates, state[dtype] = optimizer.update(now, state[dtype], now)  # of the loss w * w / 2
+            now = optax.apply_updates(now, updates)
+        ends[dtype] = now["w"]
+    dtypes = {name: optax.tree.get(part, "mu")["w"].dtype for name, part in state.items()}
+    assert dtypes == {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+    assert optax.tree.get(state["bfloat16"], "nu")["w"].dtype == jnp.float32
+    np.testing.assert_allclose(ends["bfloat16"], ends["float32"], atol=3e-2)  # of a way of 1
+    assert np.any(ends["bfloat16"] != ends["float32"])

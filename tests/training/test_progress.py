@@ -42,6 +42,29 @@ def test_an_evaluation_joins_its_line_and_its_time_does_not_count(
     assert "eval/t/score" not in second
 
 
+def test_a_steps_time_is_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, now = [], [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+
+    def gauges(*given: object) -> dict[str, float]:
+        seen.append(given)
+        return {"perf/mfu": 0.5}
+
+    progress = Progress(tmp_path, first_step=0, total_steps=2, gauges=gauges)
+    for what, seconds in (("data", 1), ("step", 3)):
+        with progress.waiting(what):
+            now[0] += seconds
+        progress.step()
+    now[0] += 4
+    progress.log(2, METRICS)
+    progress.close()
+    (line,) = read_metrics(tmp_path / "metrics.jsonl")
+    assert seen == [(METRICS, 2, 8.0)]
+    split = [line[f"perf/{name}_seconds"] for name in ("data", "step", "host")]
+    assert split == [0.5, 1.5, 2.0]
+    assert line["perf/mfu"] == 0.5
+
+
 def test_a_resumed_run_has_one_line_a_step(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "a": 1}\n{"step": 2, "a": 2}\n{"step": 3, "a": 3}\n{"st')
     progress = Progress(tmp_path, first_step=2, total_steps=4)

@@ -1,0 +1,112 @@
+"""What a process does before its first array: it joins the others of its run, and finds programs compiled earlier."""
+
+import contextlib
+import fcntl
+import re
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+from jax.experimental import multihost_utils
+
+from ecomgpt_jax.errors import ConfigError, StorageError
+
+AUTOMATIC = "auto"  # a coordinator that jax finds by itself, as on TPU slices
+
+
+def join(coordinator: str, num_processes: int | None, process_id: int | None, timeout: int) -> None:
+    """Makes this process one of a run's; with no coordinator it stays alone. Call it before any other use of jax.
+
+    Args:
+      coordinator: `host:port` that process 0 listens on, `auto` where the machines know each other (a TPU slice), or
+        empty.
+      num_processes: how many there are.
+      process_id: which one this is, from 0.
+      timeout: seconds to wait for the others.
+
+    Raises:
+      ConfigError: the three do not fit together.
+      StorageError: the others did not come in time, or the port is taken.
+    """
+    if not coordinator:
+        if num_processes is not None or process_id is not None:
+            raise ConfigError("--num_processes and --process_id need --coordinator=host:port")
+        return
+    if coordinator == AUTOMATIC:
+        address = num_processes = process_id = None
+    else:
+        address = coordinator
+        if not re.fullmatch(r"[^\s:]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}", address):
+            raise ConfigError(f"--coordinator={address!r} is no host:port; port 8476 is a usual choice")
+        if num_processes is None or process_id is None or not 0 <= process_id < num_processes:
+            raise ConfigError(
+                f"--coordinator needs --num_processes and --process_id below it, not {num_processes} and {process_id}"
+            )
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        if address is not None:
+            _meet(address, num_processes, process_id, timeout)
+        jax.distributed.initialize(address, num_processes, process_id, initialization_timeout=timeout)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise StorageError(
+            f"--coordinator={coordinator}: not all processes met within {timeout} s ({reason}); "
+            "start every process, with one address that all can reach"
+        ) from error
+
+
+def _meet(address: str, num_processes: int, process_id: int, timeout: int) -> None:
+    """Returns in every process once all are there; jax itself would abort the process of one that waits too long.
+
+    Raises:
+      OSError: the port is taken, or the time is over.
+    """
+    host, port = address.rsplit(":", 1)
+    end = time.monotonic() + timeout
+    if process_id > 0:
+        while (left := end - time.monotonic()) > 0:
+            with contextlib.suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), left) as link:
+                link.sendall(b"%d\n" % process_id)
+                if link.recv(2) == b"go":
+                    return
+            time.sleep(min(0.2, max(0.0, left)))
+        raise TimeoutError(f"process 0 does not answer at {address}")
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    links: dict[int, socket.socket] = {}
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("", int(port)), family=family, dualstack_ipv6=both))
+        while missing := [i for i in range(1, num_processes) if i not in links]:
+            server.settimeout(max(0.001, end - time.monotonic()))
+            try:
+                link = stack.enter_context(server.accept()[0])
+            except TimeoutError:
+                raise TimeoutError(f"missing: process {', '.join(map(str, missing))}") from None
+            link.settimeout(5)
+            with contextlib.suppress(OSError, ValueError):  # whoever else knocks at the port
+                links[int(link.recv(16))] = link
+        for link in links.values():
+            link.sendall(b"go")
+
+
+def wait_for_all(place: str) -> None:
+    """Returns when every process of the run has come to this `place`."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(place)
+
+
+def keep_compiled(folder: Path) -> None:
+    """Keeps every compiled program in `folder`, where the next run with the same shapes finds it."""
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+@contextlib.contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Lets the processes of one machine take turns, so that one makes what the next ones find in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "turn.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

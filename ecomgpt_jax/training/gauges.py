@@ -1,0 +1,81 @@
+"""How well the hardware is used: model FLOPs utilisation, packing fill, and a trace for a profiler."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from ecomgpt_jax.config import ModelConfig
+from ecomgpt_jax.model.parameters import flops_per_token
+
+# Nominal dense bfloat16 FLOP/s of one jax device, by what its `device_kind` holds; the first that fits counts.
+PEAK_FLOPS = {
+    "TPU v3": 61.5e12,  # a core, half a chip
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+    "TPU v6e": 918e12,
+    "A100": 312e12,
+    "H100": 989e12,
+    "H200": 989e12,
+}
+_WARM_UP = 2  # steps before a trace: the first compiles, the second fills what runs ahead
+
+Gauges = Callable[[Mapping[str, float], int, float], dict[str, float]]
+
+
+def peak_flops(device_kind: str) -> float | None:
+    """Returns a device's nominal FLOP/s in bfloat16; None where it is not known."""
+    return next((peak for name, peak in PEAK_FLOPS.items() if name in device_kind), None)
+
+
+def make_gauges(model: ModelConfig, length: int, rows_per_step: int, mesh: Mesh) -> Gauges:
+    """Returns `gauges(metrics, steps, seconds)` -> what to log about that many steps.
+
+    `perf/packing_fill` is the share of positions that hold a token. `perf/mfu` counts the FLOPs of the model that were
+    executed, the head where there is a target and attention once, against the device's peak; `perf/mfu_full_head`
+    counts the head at every position, as others do. Both are left out on a device whose peak is not known.
+    """
+    peak = peak_flops(mesh.devices.flat[0].device_kind)
+
+    def gauges(metrics: Mapping[str, float], steps: int, seconds: float) -> dict[str, float]:
+        positions = steps * rows_per_step * length
+        values = {"perf/packing_fill": metrics["train/tokens"] / positions}
+        if peak is not None:
+            share = 1.0 if model.head == "full" else metrics["train/targets"] / positions
+            for name, targets in (("perf/mfu", share), ("perf/mfu_full_head", 1.0)):
+                used = positions * flops_per_token(model, length, targets)
+                values[name] = used / (seconds * peak * mesh.size)
+        return values
+
+    return gauges
+
+
+class Tracer:
+    """Writes a trace of `steps` steps, from the third of this start on, for TensorBoard's or Perfetto's profiler."""
+
+    def __init__(self, folder: Path, first_step: int, steps: int) -> None:
+        """Starts nothing yet; `steps` 0 never will."""
+        self._folder, self._running = folder, False
+        self._first = first_step + _WARM_UP
+        self._last = self._first + steps
+
+    def before(self, step: int, state: Any) -> None:
+        """Call with the steps done so far and the newest state, before the next step is started."""
+        if step == self._first < self._last:
+            jax.block_until_ready(state)
+            jax.profiler.start_trace(str(self._folder))
+            self._running = True
+        elif step == self._last:
+            self.close(state)
+
+    def close(self, state: Any = None) -> None:
+        """Ends the trace if one is running, once `state` is computed."""
+        if self._running:
+            self._running = False
+            jax.block_until_ready(state)
+            jax.profiler.stop_trace()

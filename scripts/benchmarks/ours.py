@@ -1,0 +1,215 @@
+"""This project's side of a benchmark; `work.serve` drives it. Imports nothing that only the data pipeline needs."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import work
+
+from ecomgpt_jax.config import Config, MeshConfig, ModelConfig, OptimizerConfig, resolve
+from ecomgpt_jax.decoding import engine, greedy
+from ecomgpt_jax.model import bloom, head
+from ecomgpt_jax.model.attention import attend
+from ecomgpt_jax.model.hf_weights import load_hf, save_hf
+from ecomgpt_jax.model.parameters import Params
+from ecomgpt_jax.parallel.mesh import make_mesh
+from ecomgpt_jax.training.optimizer import make_optimizer
+from ecomgpt_jax.training.train_step import global_batch, init_state, make_train_step
+
+Case = dict[str, Any]
+Prepared = tuple[Callable[[], dict[str, Any]], dict[str, Any]]
+
+
+def model_of(case: Case) -> ModelConfig:
+    """Returns the model that a case describes, its shape filled in."""
+    return resolve(Config(model=ModelConfig(**case["model"]))).model
+
+
+def countdown(model: ModelConfig) -> Params:
+    """Returns weights that answer with a given number of tokens, at the cost of any others.
+
+    Token n > EOS + 1 is followed by n - 1, and EOS + 1 by EOS: the tokens lie on circles of several frequencies, and
+    the first block's mlp, which gelu(x) - gelu(-x) = x makes linear, turns them by one step. All other blocks add zero.
+    """
+    params = jax.tree.map(np.array, jax.device_get(bloom.init_params(model, jax.random.key(0))))
+    embed, ids = model.embed, np.arange(model.vocab_size)
+    turns = 2 * np.pi * np.random.default_rng(0).random(embed // 4)
+    angles = ids[:, None] * turns
+    circle = [np.cos(angles), np.sin(angles), -np.cos(angles), -np.sin(angles)]  # mean 0 and length constant
+    params["embedding"]["table"] = np.concatenate(circle, 1).astype(np.float32)
+    back = np.cos(turns) - 1, np.sin(turns)  # what a turn by one step adds to (cos, sin)
+    turn = np.zeros((embed, embed))
+    quarter = np.arange(embed // 4)
+    for half in (0, embed // 2):
+        cos, sin = half + quarter, half + embed // 4 + quarter
+        turn[cos, cos] = turn[sin, sin] = back[0]
+        turn[sin, cos], turn[cos, sin] = back[1], -back[1]
+    blocks = params["blocks"]
+    for name in ("attention_out", "mlp_down"):
+        blocks[name]["kernel"][:] = 0
+    # The embedding's norm makes the squares 1 on average, and so does the norm before the mlp: both scales are 1.
+    blocks["mlp_up"]["kernel"][0, :, : 2 * embed] = np.concatenate([np.eye(embed), -np.eye(embed)], 1)
+    blocks["mlp_down"]["kernel"][0, : 2 * embed] = np.concatenate([turn, -turn])
+    return jax.tree.map(jnp.asarray, params)
+
+
+def weights(case: Case) -> Prepared:
+    """Writes the weights that both sides load: random ones, or those that count down."""
+    model = model_of(case)
+    for kind, make in (("random", lambda model: bloom.init_params(model, jax.random.key(0))), ("countdown", countdown)):
+        save_hf(make(model), model, Path(case["to"]) / kind)
+    return dict, {}
+
+
+def _batches(case: Case) -> list[dict[str, np.ndarray]]:
+    if "instances" not in case:
+        return [work.full_batch(case["rows"], case["length"], model_of(case).vocab_size, case["share"])]
+    # First fit in the order given: what packing.py does better, without the data pipeline's packages.
+    rows: list[list[tuple[np.ndarray, int]]] = []
+    for tokens, prompt in sorted(
+        work.instances(case["instances"], model_of(case).vocab_size), key=lambda i: -len(i[0])
+    ):
+        fits = (row for row in rows if sum(len(t) - 1 for t, _ in row) + len(tokens) - 1 <= case["length"])
+        row = next(fits, None)
+        if row is None:
+            rows.append(row := [])
+        row.append((tokens, prompt))
+    rows += [[]] * (-len(rows) % case["rows"])
+    packed = {name: np.zeros((len(rows), case["length"]), np.int32) for name in ("inputs", "targets", "segment_ids")}
+    packed["loss_mask"] = np.zeros((len(rows), case["length"]), bool)
+    for index, row in enumerate(rows):
+        start = 0
+        for segment, (tokens, prompt) in enumerate(row, 1):
+            stop = start + len(tokens) - 1
+            packed["inputs"][index, start:stop], packed["targets"][index, start:stop] = tokens[:-1], tokens[1:]
+            packed["loss_mask"][index, start + prompt - 1 : stop] = True
+            packed["segment_ids"][index, start:stop] = segment
+            start = stop
+    return [
+        {name: array[first : first + case["rows"]] for name, array in packed.items()}
+        for first in range(0, len(rows), case["rows"])
+    ]
+
+
+def train(case: Case) -> Prepared:
+    """Optimizer steps over the case's batches, one a batch."""
+    model, mesh = model_of(case), make_mesh(MeshConfig())
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-4), 1000)
+    jax.set_mesh(mesh)
+    params = load_hf(case["weights"], model, mesh) if "weights" in case else None
+    state = init_state(model, optimizer, mesh, 0, params)
+    step = make_train_step(model, optimizer, mesh)
+    batches = _batches(case)
+    placed = [global_batch(batch, case.get("accumulation", 1), mesh) for batch in batches]
+    compiled = step.lower(state, placed[0]).compile()
+    facts = {
+        "useful": int(sum((batch["segment_ids"] > 0).sum() for batch in batches)),
+        "targets": int(sum(batch["loss_mask"].sum() for batch in batches)),
+        "positions": sum(batch["inputs"].size for batch in batches),
+        "temporary_mib": compiled.memory_analysis().temp_size_in_bytes / 2**20,
+    }
+
+    def run() -> dict[str, Any]:
+        nonlocal state
+        losses = []
+        for batch in placed:
+            state, metrics = compiled(state, batch)
+            losses.append(metrics["loss"])
+        jax.block_until_ready(state)
+        return {"loss": float(losses[0])}
+
+    return run, facts
+
+
+def loss_head(case: Case) -> Prepared:
+    """The loss and its gradients alone, from hidden states and the table."""
+    model = model_of(case)
+    batch = work.full_batch(case["rows"], case["length"], model.vocab_size, case["share"])
+    random = np.random.default_rng(5)
+    hidden = jnp.asarray(random.standard_normal((case["rows"], case["length"], model.embed)), model.compute_dtype)
+    table = jnp.asarray(0.02 * random.standard_normal((model.vocab_size, model.embed)), jnp.float32)
+
+    def mean(table: jax.Array, hidden: jax.Array, targets: jax.Array, mask: jax.Array) -> jax.Array:
+        total, count = head.loss_sum(table, hidden, targets, mask, model)
+        return total / count
+
+    arguments = (table, hidden, batch["targets"], batch["loss_mask"])
+    program = jax.jit(jax.value_and_grad(mean, argnums=(0, 1))).lower(*arguments).compile()
+
+    def once() -> Any:
+        return jax.block_until_ready(program(*arguments))
+
+    outputs = (table.nbytes + hidden.nbytes) / 2**20
+    compiled = program.memory_analysis().temp_size_in_bytes / 2**20
+    growth = work.peak_growth(once) if jax.default_backend() == "cpu" else outputs + compiled
+    facts = {"targets": int(batch["loss_mask"].sum()), "temporary_mib": growth - outputs, "compiled_mib": compiled}
+    return lambda: {"loss": float(once()[0])}, facts
+
+
+def attention(case: Case) -> Prepared:
+    """Attention forward and backward in bfloat16 over packed rows; `cudnn without ALiBi` shows what ALiBi costs."""
+    shape = (case["rows"], case["length"], case["heads"], case["head_dim"])
+    q, k, v = (jax.random.normal(jax.random.key(i), shape, jnp.bfloat16) for i in range(3))
+    segments = jnp.broadcast_to(1 + jnp.arange(case["length"]) // 208, shape[:2])
+
+    def context(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        if case["way"] != "cudnn without ALiBi":
+            return attend(q, k, v, segments, case["way"])
+        mask = segments[:, None, :, None] == segments[:, None, None, :]
+        return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=True, implementation="cudnn")
+
+    def total(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        return jnp.sum(context(q, k, v).astype(jnp.float32) ** 2)
+
+    gradient = jax.jit(jax.grad(total, argnums=(0, 1, 2)))
+
+    def run() -> dict[str, Any]:
+        jax.block_until_ready(gradient(q, k, v))
+        return {}
+
+    return run, {}
+
+
+def generate(case: Case) -> Prepared:
+    """Greedy decoding: one batch of equal prompts, or the tasks' prompts through the engine."""
+    model = model_of(case)
+    params = load_hf(case["weights"], model)
+    if "task_rows" not in case:
+        prompts = work.full_batch(case["rows"], case["length"], model.vocab_size, 0)["inputs"].tolist()
+        never = model.vocab_size
+        settings = {"max_new_tokens": case["new"], "eos_id": never, "vocab_limit": model.vocab_size}
+        return lambda: {"tokens": greedy.greedy_decode(params, model, prompts, **settings)}, {}
+    prompts, answers = work.counting_prompts(case["task_rows"], model.vocab_size, case.get("shrink", 1))
+    steps = [0]
+    one_step = greedy.decode_step
+
+    def counted(*arguments: Any) -> Any:
+        jax.debug.callback(lambda: steps.__setitem__(0, steps[0] + 1))
+        return one_step(*arguments)
+
+    if case.get("count_steps"):
+        greedy.decode_step = counted
+
+    def run() -> dict[str, Any]:
+        steps[0] = 0
+        tokens = engine.generate_tokens(
+            params, model, prompts, max_new_tokens=max(answers) + 1, eos_id=work.EOS, vocab_limit=model.vocab_size,
+            batch=case["slots"],
+        )  # fmt: skip
+        jax.effects_barrier()
+        wrong = sum(len(row) != answer for row, answer in zip(tokens, answers, strict=True))
+        assert not wrong, f"{wrong} answers have another length than asked for"
+        return {"tokens": tokens if len(tokens) < 1000 else [], "steps": steps[0], "prompts": len(prompts)}
+
+    return run, {}
+
+
+if __name__ == "__main__":
+    kinds = {"weights": weights, "train": train, "head": loss_head, "generate": generate, "attention": attention}
+    work.serve(lambda case: kinds[case["kind"]](case))

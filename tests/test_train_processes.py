@@ -1,0 +1,62 @@
+"""Two processes on one machine against one process with as many devices; training, evaluation and files."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TINY = (
+    "--config=configs/demo.py", "--config.data.synthetic_records=60", "--config.data.instances_per_task=3",
+    "--config.data.tokenizer_vocab=600", "--config.model.embed=32", "--config.model.layers=1",
+    "--config.model.heads=2", "--config.train.rows_per_device=1", "--config.train.max_steps=4",
+    "--config.train.log_every=1", "--config.train.save_every=2", "--config.eval.limit=1",
+    "--config.eval.max_new_tokens=4", "--config.mesh.data=2",
+)  # fmt: skip
+
+
+def start(workdir: Path, cache: Path, devices: int, *arguments: str) -> subprocess.Popen[str]:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("ECOMGPT_")}
+    env["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=1"
+    command = [
+        sys.executable, "-m", "ecomgpt_jax.train", *TINY, f"--workdir={workdir}",
+        f"--config.data.cache_dir={cache}", *arguments,
+    ]  # fmt: skip
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("localhost", 0))
+        return listening.getsockname()[1]
+
+
+def metrics(workdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_evaluate_as_one(tmp_path: Path) -> None:
+    together = [f"--coordinator=localhost:{free_port()}", "--num_processes=2"]
+    pair = [start(tmp_path / "two", tmp_path / "cache", 1, *together, f"--process_id={i}") for i in range(2)]
+    outputs = [process.communicate(timeout=900) for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], outputs
+    assert "report:" in outputs[0][0]
+    assert "report:" not in outputs[1][0]
+    alone = start(tmp_path / "one", tmp_path / "cache", 2)
+    _, errors = alone.communicate(timeout=900)
+    assert alone.returncode == 0, errors
+    two, one = metrics(tmp_path / "two"), metrics(tmp_path / "one")
+    assert [line["step"] for line in two] == [line["step"] for line in one] == [1, 2, 3, 4]
+    for ours, theirs in zip(two, one, strict=True):
+        assert (ours["train/tokens"], ours["train/targets"]) == (theirs["train/tokens"], theirs["train/targets"])
+    np.testing.assert_allclose(*([line["train/loss"] for line in run] for run in (two, one)), rtol=1e-5)
+    scores = [json.loads((tmp_path / run / "evaluation/after/scores.json").read_text()) for run in ("two", "one")]
+    assert scores[0]["protocol"] == scores[1]["protocol"]
+    assert len(scores[0]["tasks"]) == 12
+    assert (tmp_path / "two/checkpoints/4").is_dir()
