@@ -195,9 +195,9 @@ def main(arguments: list[str]) -> None:
         resume.prepare_workdir(workdir, _RESUME.value)
     processes.wait_for_all("workdir")
     start = resume.find_start(workdir, config, loop.run_facts(config, rows, mesh), _ALLOW_DRIFT.value)
+    trained_on = sorted(name for name, counts in built.stats["tasks"].items() if counts["train"])
     if first:
         write_json(workdir / "config.json", mask_secrets(config_lib.to_dict(config)))
-        trained_on = sorted(name for name, counts in built.stats["tasks"].items() if counts["train"])
         write_json(workdir / "trained_on.json", trained_on)
         copy_tokenizer(tokenizer, workdir / "tokenizer")
         print(_describe_data(built, rows, config), flush=True)
