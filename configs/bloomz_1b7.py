@@ -15,4 +15,5 @@ def get_config() -> Config:
     config.model.size = "1b7"
     config.model.remat = "dots"
     config.data.mixture = "real"
+    config.data.workers = 0
     return config

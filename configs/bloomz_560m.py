@@ -15,4 +15,5 @@ def get_config() -> Config:
     config.model.size = "560m"
     config.model.remat = "none"
     config.data.mixture = "real"
+    config.data.workers = 0
     return config

@@ -15,4 +15,5 @@ def get_config() -> Config:
     config.model.size = "7b1"
     config.model.remat = "full"
     config.data.mixture = "real"
+    config.data.workers = 0
     return config

@@ -19,4 +19,5 @@ def get_config() -> Config:
     # 5.0 million instances from 546 tasks, without a cap. This one leaves about the paper's 2.5 million and keeps the
     # large sources (reviews, offers, search results) from drowning the others.
     config.data.instances_per_task = 8000
+    config.data.workers = 0
     return config

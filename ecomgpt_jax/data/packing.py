@@ -32,28 +32,33 @@ class Plan:
         return self.members[self.starts[index] : self.starts[index + 1]]
 
 
-def _pack_window(lengths: np.ndarray, capacity: int) -> list[list[int]]:
-    """Returns rows of positions into `lengths`, best fit decreasing; ties keep their order."""
-    rows: list[list[int]] = []
+def _pack_window(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, list[int]]:
+    """Packs best fit decreasing; ties keep their order.
+
+    Returns:
+      The positions into `lengths` in the order in which they are placed, and the row, from 0, that each is placed in.
+    """
+    rows: list[int] = []
+    made = 0
     # waiting[room] lists the rows with that much room; bit `room` of `open_rooms` says that the list is not empty.
     waiting: list[list[int]] = [[] for _ in range(capacity + 1)]
     open_rooms = 0
     order = np.argsort(-lengths, kind="stable")
-    for position, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
+    for length in lengths[order].tolist():
         fitting = open_rooms >> length
         if fitting:
             room = length + (fitting & -fitting).bit_length() - 1
-            index = waiting[room].pop()
+            row = waiting[room].pop()
             if not waiting[room]:
                 open_rooms &= ~(1 << room)
-            rows[index].append(position)
         else:
-            room, index = capacity, len(rows)
-            rows.append([position])
+            room, row = capacity, made
+            made += 1
+        rows.append(row)
         if room > length:
-            waiting[room - length].append(index)
+            waiting[room - length].append(row)
             open_rooms |= 1 << (room - length)
-    return rows
+    return order, rows
 
 
 def plan_epoch(lengths: np.ndarray, capacity: int, seed: int, packing: bool = True) -> Plan:
@@ -75,14 +80,17 @@ def plan_epoch(lengths: np.ndarray, capacity: int, seed: int, packing: bool = Tr
     order = random.permutation(len(lengths))
     if not packing:
         return Plan(np.arange(len(order) + 1, dtype=np.int64), order)
-    rows: list[np.ndarray] = []
+    members, row_of = np.zeros(len(order), np.int64), np.zeros(len(order), np.int64)
+    rows = 0
     for start in tqdm.trange(0, len(order), WINDOW, desc="pack", unit="window", disable=None, delay=2):
-        window = order[start : start + WINDOW]
-        rows.extend(window[row] for row in _pack_window(lengths[window], capacity))
-    shuffled = [rows[index] for index in random.permutation(len(rows))]
-    sizes = np.fromiter((len(row) for row in shuffled), np.int64, len(shuffled))
-    members = np.concatenate(shuffled) if shuffled else np.zeros(0, np.int64)
-    return Plan(np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)]), members)
+        window = slice(start, start + WINDOW)
+        placed, placed_in = _pack_window(lengths[order[window]], capacity)
+        members[window] = order[window][placed]
+        row_of[window] = np.add(placed_in, rows)
+        rows += max(placed_in) + 1
+    row_of = np.argsort(random.permutation(rows))[row_of]
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.bincount(row_of, minlength=rows))])
+    return Plan(starts, members[np.argsort(row_of, kind="stable")])
 
 
 def plan_epochs(lengths: np.ndarray, capacity: int, epochs: int, seed: int, packing: bool = True) -> Plan:
