@@ -5,6 +5,7 @@ trained is the pytree of adapters alone, in float32; the base lies beside it in 
 into one params pytree that every function of `bloom.py` accepts: a linear layer that finds adapters adds their product.
 """
 
+import hashlib
 import math
 import os
 from pathlib import Path
@@ -85,6 +86,12 @@ def init_adapters(model: ModelConfig, lora: LoraConfig, mesh: Mesh, key: jax.Arr
 def freeze(params: Params, model: ModelConfig) -> Params:
     """Returns the base weights as LoRA keeps them: in the compute dtype."""
     return jax.tree.map(lambda leaf: leaf.astype(model.compute_dtype), params)
+
+
+def fingerprint(base: Params) -> str:
+    """Returns a hash by which base weights are known again: of their norms, which every device holds whole."""
+    norms = [base["embedding_norm"], base["final_norm"], base["blocks"]["input_norm"], base["blocks"]["post_norm"]]
+    return hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(norms))).hexdigest()
 
 
 def combine(base: Params, adapters: Params, lora: LoraConfig, key: jax.Array | None = None) -> Params:

@@ -147,8 +147,9 @@ def load_checkpoint(path: str | os.PathLike[str], mesh: Mesh | None = None) -> t
     directory = step_directory(path)
     config = config_lib.from_dict(read_meta(directory)["config"])
     if config.lora.rank:
-        adapters = load_adapters(directory, mesh)[0]
-        return lora.merge(lora.freeze(_base(config, mesh), model), adapters, config.lora), model
+        adapters, base = load_adapters(directory, mesh)[0], lora.freeze(_base(config, mesh), model)
+        check_base(directory, read_meta(directory), base)
+        return lora.merge(base, adapters, config.lora), model
     return _read_params(directory, param_shapes(model), param_shardings(model, mesh)), model
 
 
@@ -169,6 +170,19 @@ def load_adapters(path: str | os.PathLike[str], mesh: Mesh) -> tuple[Params, Con
         raise ConfigError(f"{directory}: all weights were trained (lora.rank=0), so there are no adapters")
     shapes = lora.adapter_shapes(config.model, config.lora)
     return _read_params(directory, shapes, lora.adapter_shardings(config.model, config.lora, mesh)), config
+
+
+def check_base(directory: epath.Path, meta: Meta, base: Params) -> None:
+    """Refuses weights that are not those under which a LoRA checkpoint was saved.
+
+    Raises:
+      DataError: they are others.
+    """
+    if meta.get("base") != lora.fingerprint(base):
+        raise DataError(
+            f"{directory}: its adapters were trained on other weights than model.init_from holds now; "
+            "name the checkpoint they were trained on, step directory and all"
+        )
 
 
 def _base(config: Config, mesh: Mesh) -> Params:

@@ -17,7 +17,7 @@ from ecomgpt_jax.config import Config
 from ecomgpt_jax.data.pipeline import PackedRows, batches
 from ecomgpt_jax.errors import PreemptedError
 from ecomgpt_jax.model.bloom import init_sharded_params
-from ecomgpt_jax.model.lora import freeze
+from ecomgpt_jax.model.lora import fingerprint, freeze
 from ecomgpt_jax.model.parameters import Params
 from ecomgpt_jax.parallel.sharding import RULES
 from ecomgpt_jax.redaction import mask_secrets
@@ -99,6 +99,8 @@ def train(
             state = checkpoint.restore(start.directory, abstract_state(config.model, optimizer, mesh, config.lora))
             if config.lora.rank:  # a checkpoint holds the adapters alone
                 state = state._replace(frozen=freeze(initial(), config.model))
+                checkpoint.check_base(start.directory, start.meta, state.frozen)
+        base = {"base": fingerprint(state.frozen)} if config.lora.rank else {}
         step, first_row = int(state.step), start.meta["next_row"] if start else 0
         origin = first_row - step * per_step  # row that step 1 would have begun at
         watch = guards.Watch(rows, per_step, config.train.skip_nonfinite, workdir)
@@ -138,7 +140,7 @@ def train(
 
         def save() -> None:
             next_row = origin + step * per_step
-            checkpoints.save(state, {"config": masked, "run": run, "next_row": next_row, "metrics": latest})
+            checkpoints.save(state, {"config": masked, "run": run, "next_row": next_row, "metrics": latest} | base)
 
         try:
             while step < total_steps and not stop:

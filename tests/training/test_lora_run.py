@@ -11,7 +11,7 @@ from toy import toy_config, toy_rows
 
 from ecomgpt_jax import convert
 from ecomgpt_jax.config import Config, LoraConfig, MeshConfig
-from ecomgpt_jax.errors import ConfigError, MissingInputError
+from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
 from ecomgpt_jax.model import bloom
 from ecomgpt_jax.model.hf_weights import load_hf, save_hf
 from ecomgpt_jax.model.parameters import Params
@@ -111,3 +111,21 @@ def test_a_base_that_has_gone_is_named(run: tuple[Path, Path, Params], tmp_path:
             checkpoint.load_checkpoint(workdir, MESH)
     finally:
         (tmp_path / "elsewhere").rename(base)
+
+
+def test_other_weights_under_the_adapters_are_refused(run: tuple[Path, Path, Params], tmp_path: Path) -> None:
+    base, workdir, _ = run
+    other = load_hf(base)
+    other["final_norm"]["scale"] = other["final_norm"]["scale"] + 0.01
+    save_hf(other, lora_config(base).model, tmp_path / "other")
+    base.rename(tmp_path / "right")
+    try:
+        (tmp_path / "other").rename(base)
+        with pytest.raises(DataError, match="trained on other weights"):
+            checkpoint.load_checkpoint(workdir, MESH)
+        shutil.copytree(workdir, tmp_path / "run")
+        with pytest.raises(DataError, match="trained on other weights"):
+            train(lora_config(base), tmp_path / "run")
+    finally:
+        shutil.rmtree(base)
+        (tmp_path / "right").rename(base)
