@@ -115,7 +115,7 @@ def _describe_data(built: ecom_instruct.Built, rows: PackedRows, config: Config)
     )
     if store.cut_prompts or store.cut_answers:
         text += f"; {store.cut_prompts:,} prompts lost their beginning, {store.cut_answers:,} answers their end"
-    return text
+    return "\n".join([text, *(f"{file}: {description}" for file, description in built.stats["files"].items())])
 
 
 def _data_table(built: ecom_instruct.Built) -> str:
