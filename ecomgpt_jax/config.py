@@ -52,7 +52,7 @@ class ModelConfig(_Strict):
     vocab_size: int = 250_880  # rows of the embedding table; 0 = the tokenizer's size rounded up to a multiple of 128
     layer_norm_epsilon: float = 1e-5  # as in BLOOM
     initializer_range: float = 0.02  # standard deviation of a fresh model's weights
-    init_from: str = ""  # HF directory, Hub id or checkpoint to start from; empty = fresh weights
+    init_from: str = ""  # HF directory, checkpoint, or owner/name@revision on the Hub; empty = fresh weights
     tokenizer: str = ""  # directory of a tokenizer.json; empty = that of init_from, else one trained on the data
     compute_dtype: str = "bfloat16"  # dtype of activations and matrix products; weights and Adam state are float32
     attention: str = "auto"  # auto | reference | xla

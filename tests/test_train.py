@@ -9,8 +9,10 @@ import pytest
 from ecomgpt_jax.training.checkpoint import load_model_config
 
 ROOT = Path(__file__).parent.parent
+TOKEN = "hf_" + "pLaNtEd0" * 4
 TINY = (
     "--config=configs/demo.py",
+    f"--config.name=demo-{TOKEN}",
     "--config.data.synthetic_records=60",
     "--config.data.instances_per_task=3",
     "--config.data.tokenizer_vocab=600",
@@ -35,9 +37,18 @@ def train(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.C
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, subprocess.CompletedProcess[str]]:
     workdir, cache = tmp_path_factory.mktemp("run") / "w", tmp_path_factory.mktemp("cache")
-    result = train(*TINY, f"--workdir={workdir}", f"--config.data.cache_dir={cache}")
+    result = train(*TINY, f"--workdir={workdir}", f"--config.data.cache_dir={cache}", HF_TOKEN=TOKEN)
     assert result.returncode == 0, result.stderr
     return workdir, cache, result
+
+
+def test_a_planted_token_is_found_nowhere(run: tuple[Path, Path, subprocess.CompletedProcess[str]]) -> None:
+    workdir, cache, result = run
+    files = [path for folder in (workdir, cache) for path in folder.rglob("*") if path.is_file()]
+    assert len(files) > 50
+    assert [path for path in files if TOKEN.encode() in path.read_bytes()] == []
+    assert TOKEN not in result.stdout + result.stderr
+    assert "demo-[masked]" in (workdir / "config.json").read_text()  # it was there to be found
 
 
 def test_a_run_leaves_what_is_promised(run: tuple[Path, Path, subprocess.CompletedProcess[str]]) -> None:
