@@ -237,11 +237,17 @@ def tokenizer_directory(path: str | os.PathLike[str]) -> Path:
 
 
 def weights_fingerprint(path: str | os.PathLike[str]) -> str:
-    """Returns a hash of the names, sizes and times of a checkpoint's files; empty where they are not on this disk."""
+    """Returns a hash of the names, sizes and times of a checkpoint's files; empty where they are not on this disk.
+
+    Other files beside them, such as the answers that a run writes there, do not count.
+    """
     root = Path(path).expanduser().absolute()
     if not root.is_dir():
         return ""
-    folder = root if _is_hugging_face(epath.Path(root)) else Path(step_directory(root))
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    if _is_hugging_face(epath.Path(root)):
+        found = [file for pattern in ("config.json", "*.safetensors", "*.bin") for file in root.glob(pattern)]
+    else:
+        found = [file for name in ("params", "meta") for file in (Path(step_directory(root)) / name).rglob("*")]
+    files = sorted(file for file in found if file.is_file())
     stats = [(str(file.relative_to(root)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return hashlib.sha256(repr((str(root), stats)).encode()).hexdigest()

@@ -107,3 +107,24 @@ def test_only_numbers_are_steps(tmp_path: Path) -> None:
     (tmp_path / "checkpoints" / "99").write_text("a file")
     assert checkpoint.list_steps(tmp_path) == [7, 12]
     assert checkpoint.list_steps(tmp_path / "nowhere") == []
+
+
+@pytest.mark.parametrize("kind", ["hf", "workdir"])
+def test_the_fingerprint_is_of_the_weights_and_of_nothing_beside_them(tmp_path: Path, kind: str) -> None:
+    if kind == "hf":
+        weights = tmp_path / "model.safetensors"
+        (tmp_path / "config.json").write_text('{"model_type": "bloom"}')
+    else:
+        weights = tmp_path / "checkpoints" / "5" / "params" / "d" / "0"
+        weights.parent.mkdir(parents=True)
+        (tmp_path / "checkpoints" / "5" / manifest.NAME).write_text("{}")
+    weights.write_bytes(b"1234")
+    before = checkpoint.weights_fingerprint(tmp_path)
+    assert len(before) == 64
+    for name in ("out.jsonl", "out.jsonl.partial", "evaluation/scores.json", "scores.json", "report.html"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    assert checkpoint.weights_fingerprint(tmp_path) == before
+    weights.write_bytes(b"12345")
+    assert checkpoint.weights_fingerprint(tmp_path) != before
+    assert checkpoint.weights_fingerprint(tmp_path / "nowhere") == ""
