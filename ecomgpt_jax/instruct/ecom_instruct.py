@@ -91,7 +91,7 @@ class EcomInstruct(tfds.core.dataset_builder.FileReaderBuilder):
         names = mixture.parts(self._data)
         bad = self.account.quarantine.path
         runner, options = download_config.beam_runner, download_config.beam_options
-        workers = max(1, min(self._data.workers or len(os.sched_getaffinity(0)), len(names)))
+        workers = max(1, min(self._data.workers or os.cpu_count() or 1, len(names)))
         with contextlib.ExitStack() as stack:
             if runner or options:
                 run = parts.beam_workers(runner, options)

@@ -22,6 +22,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -137,12 +138,16 @@ def _write(folder: Path, name: str, rows: Iterable[Row]) -> None:
     first = list(itertools.islice(rows, 1))
     if not first:
         return
-    writer = ArrayRecordWriter(str(folder / name), "group_size:1")  # what random access wants
-    with open(folder / f"{name}.digests", "wb") as digests:
-        for row in itertools.chain(first, rows):
-            writer.write(to_example(row))
-            digests.write(digest(row))
-    writer.close()
+    # Whole or not at all: Beam may make a part anew, even twice at a time.
+    with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder) as scratch:
+        writer = ArrayRecordWriter(str(Path(scratch, name)), "group_size:1")  # what random access wants
+        with open(Path(scratch, f"{name}.digests"), "wb") as digests:
+            for row in itertools.chain(first, rows):
+                writer.write(to_example(row))
+                digests.write(digest(row))
+        writer.close()
+        for made in (name, f"{name}.digests"):
+            os.replace(Path(scratch, made), folder / made)
 
 
 @contextlib.contextmanager
