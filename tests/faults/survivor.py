@@ -4,7 +4,6 @@ As a program: `survivor.py WORKDIR STEPS [PROCESS PROCESSES PORT]` runs it once 
 """
 
 import hashlib
-import json
 import sys
 from pathlib import Path
 
@@ -12,13 +11,17 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 
 import jax
 import numpy as np
+from etils import epath
+from jax.sharding import Mesh
 from toy import toy_config, toy_rows
 
 from ecomgpt_jax.config import Config, MeshConfig
 from ecomgpt_jax.errors import EcomError
 from ecomgpt_jax.parallel.mesh import make_mesh
-from ecomgpt_jax.training import loop
+from ecomgpt_jax.training import checkpoint, loop
+from ecomgpt_jax.training.optimizer import make_optimizer
 from ecomgpt_jax.training.progress import read_metrics
+from ecomgpt_jax.training.train_step import abstract_state
 
 
 def run(workdir: Path, config: Config | None = None, instances: int = 44, devices: int | None = None) -> object:
@@ -36,11 +39,12 @@ def losses(workdir: Path) -> dict[int, float]:
     }
 
 
-def files_hash(step: Path) -> str:
-    """Returns the hash of a saved state: its manifest, without the file that holds the time of the save."""
-    listed = json.loads((step / "manifest.json").read_text())["files"]
-    kept = {name: entry for name, entry in listed.items() if name.startswith(("params", "optimizer"))}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+def saved_state(workdir: Path, step: int, config: Config, mesh: Mesh) -> list[np.ndarray]:
+    """Returns every leaf of a saved state: step, parameters, Adam's moments."""
+    optimizer = make_optimizer(config.optimizer, step)
+    directory = epath.Path(workdir) / "checkpoints" / str(step)
+    state = checkpoint.restore(directory, abstract_state(config.model, optimizer, mesh))
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
 
 def params_hash(params: object) -> str:
@@ -61,7 +65,7 @@ def main() -> None:
         jax.distributed.initialize(f"127.0.0.1:{port}", processes, process)
         config.mesh = MeshConfig(1, 2, 1)
     try:
-        params = run(Path(workdir), config, instances=400, devices=None if rest else 1)
+        params = run(Path(workdir), config, instances=max(400, 7 * int(steps)), devices=None if rest else 1)
     except EcomError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
