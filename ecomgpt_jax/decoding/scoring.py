@@ -1,0 +1,74 @@
+"""How likely a model finds given answers: the mean log-probability of an answer's tokens after its prompt."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from ecomgpt_jax.config import ModelConfig
+from ecomgpt_jax.decoding.engine import bucket_lengths
+from ecomgpt_jax.model import bloom
+from ecomgpt_jax.model.parameters import Params
+
+
+@lru_cache(maxsize=8)
+def _score(fields: tuple) -> Callable[..., jax.Array]:
+    model = ModelConfig(*fields)
+
+    @jax.jit
+    def score(params: Params, inputs: jax.Array, targets: jax.Array, counted: jax.Array) -> jax.Array:
+        hidden = bloom.forward(params, inputs, None, model)
+
+        def of_row(row: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+            hidden, targets, counted = row
+            chances = jax.nn.log_softmax(bloom.logits(params, hidden, model))
+            at_target = jnp.take_along_axis(chances, targets[:, None], axis=1)[:, 0]
+            return jnp.sum(jnp.where(counted, at_target, 0)) / jnp.sum(counted)
+
+        # Row by row, since the logits of a row at a time fit where those of a batch do not.
+        return jax.lax.map(of_row, (hidden, targets, counted))
+
+    return score
+
+
+def mean_log_probabilities(
+    params: Params,
+    model: ModelConfig,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    *,
+    batch: int,
+    mesh: Mesh | None = None,
+) -> list[float]:
+    """Returns for each answer the mean natural logarithm of its tokens' probabilities.
+
+    Args:
+      params: the model's parameters.
+      model: shapes and numerics.
+      prompts: token ids of each prompt, at least one.
+      answers: token ids of each answer, at least one; the end-of-sequence token counts where it is given.
+      batch: rows scored together, each padded on the right to one of a few lengths.
+      mesh: where to compute; None: where the parameters are.
+    """
+    score = _score(dataclasses.astuple(model))
+    rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
+    buckets = bucket_lengths([len(row) - 1 for row in rows]) if rows else []
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    found = np.zeros(len(rows))
+    for start in range(0, len(order), batch):
+        group = order[start : start + batch]
+        length = next(bucket for bucket in buckets if bucket >= len(rows[group[-1]]) - 1)
+        inputs, targets = np.zeros((batch, length), np.int32), np.zeros((batch, length), np.int32)
+        counted = np.zeros((batch, length), np.bool_)
+        for place, index in enumerate(group):
+            row = rows[index]
+            inputs[place, : len(row) - 1], targets[place, : len(row) - 1] = row[:-1], row[1:]
+            counted[place, len(prompts[index]) - 1 : len(row) - 1] = True
+        with jax.set_mesh(mesh) if mesh is not None else contextlib.nullcontext():
+            found[group] = np.asarray(score(params, inputs, targets, counted))[: len(group)]
+    return found.tolist()

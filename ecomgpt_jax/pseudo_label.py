@@ -1,0 +1,167 @@
+"""Labels texts with a model: `python -m ecomgpt_jax.pseudo_label --checkpoint C --config F --task T --out DIR`.
+
+T is a task of the config's mixture, or a task folder (then --config is not needed). The pool is what T's source holds
+without annotation, or --pool: another source, or a UTF-8 file with a text a line. Each text is put into T's prompt and
+answered greedily. Kept is an answer that ends by itself, has the format of T's family, names only candidates, takes its
+terms from the text, and whose tokens have a mean log-probability of at least --min_log_probability. Texts of the
+evaluation ($ECOMGPT_EVAL) are left out. DIR receives a task folder with a `train.json`, ready for
+`--config.data.mixture=folder --config.data.tasks_dir=DIR`, and beside it `provenance.json`: weights, pool, prompt,
+filters, counts, acceptance rate, and the mean log-probability of each row. Start the same command again and answers
+that are finished are not decoded again.
+"""
+
+import collections
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from ecomgpt_jax import cli
+from ecomgpt_jax import config as config_lib
+from ecomgpt_jax.config import DataConfig, EvalConfig, MeshConfig, nearest
+from ecomgpt_jax.data.tokenizer import check_vocabulary, load_tokenizer
+from ecomgpt_jax.decoding.resumable import decode_prompts
+from ecomgpt_jax.decoding.scoring import mean_log_probabilities
+from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
+from ecomgpt_jax.files import read_text, write_json
+from ecomgpt_jax.instruct import contamination, mixture, pseudo_labels
+from ecomgpt_jax.instruct.instructions import render
+from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, load_task, write_task
+from ecomgpt_jax.parallel.mesh import make_mesh
+from ecomgpt_jax.training.checkpoint import load_checkpoint, tokenizer_directory, weights_fingerprint
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, with an optional :argument")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "training workdir, orbax step directory or Hugging Face directory")
+_TASK = flags.DEFINE_string("task", "", "name of a task of the mixture, or a task folder")
+_POOL = flags.DEFINE_string("pool", "", "a source, or a file with a text a line; default the task's own source")
+_OUT = flags.DEFINE_string("out", "", "folder of task folders to write to")
+_LIMIT = flags.DEFINE_integer("limit", 0, "only the first texts of the pool; 0 = all", lower_bound=0)
+_LEAST = flags.DEFINE_float("min_log_probability", -0.5, "mean a token, natural logarithm; lower answers are dropped")
+_BATCH = flags.DEFINE_integer("batch", EvalConfig.batch, "prompts decoded together", lower_bound=1)
+_MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", EvalConfig.max_new_tokens, "longest answer", lower_bound=1)
+
+
+def find_task(name: str, pool: str, data: DataConfig) -> tuple[TaskFolder, list[str]]:
+    """Returns the task to label for and the texts of the pool.
+
+    Raises:
+      ConfigError: there is no such task, or its answers cannot be checked.
+      MissingInputError: the pool is not there.
+      EcomError: a source or the task folder cannot be read.
+    """
+    if Path(name).is_dir():
+        task = load_task(name)
+        task = dataclasses.replace(task, name=pseudo_labels.pseudo_name(task.name))
+        pseudo_labels.check_family(task)
+    else:
+        known = {each.name: each for each in mixture.training_tasks(data)} if data.mixture != "folder" else {}
+        if name not in known:
+            raise ConfigError(f"--task: no task {name!r} in the {data.mixture} mixture{nearest(name, known)}")
+        records = mixture.read_source(known[name].source, data)
+        task = pseudo_labels.as_folder(known[name], records)
+        if not pool:
+            return task, pseudo_labels.pool_of(pseudo_labels.unlabelled(records, task.language))
+    if Path(pool).is_file():
+        return task, pseudo_labels.pool_of(read_text(pool).split("\n"))
+    if data.mixture == "real" and pool:
+        return task, pseudo_labels.pool_of(pseudo_labels.unlabelled(mixture.read_source(pool, data), task.language))
+    raise MissingInputError(
+        f"--pool: {pool or 'nothing'!r} is no file with a text a line, and no source of the mixture"
+    )
+
+
+def main(arguments: list[str]) -> None:
+    """Runs the command; see the module's docstring."""
+    if arguments:
+        raise ConfigError(f"unexpected argument {arguments[0]!r}; use --checkpoint, --task and --out")
+    for flag in (_CHECKPOINT, _TASK, _OUT):
+        if not flag.value:
+            raise ConfigError(f"--{flag.name} is missing; pseudo_label --checkpoint C --config F --task T --out DIR")
+    data = config_lib.resolve(cli.load_config(_CONFIG)).data if _CONFIG.value is not None else DataConfig()
+    task, pool = find_task(_TASK.value, _POOL.value, data)
+    dropped: collections.Counter[str] = collections.Counter()
+    directories = mixture.evaluation_dirs(DataConfig(mixture="folder"))  # of any mixture: the texts may be anybody's
+    exclusion = contamination.load_exclusion(directories) if directories else None
+    texts = [text for text in pool if not (exclusion and exclusion.reason_of_texts([text]))]
+    dropped["evaluation text"] = len(pool) - len(texts)
+    texts = texts[: _LIMIT.value or None]
+    if not texts:
+        raise DataError(f"--pool: no text without annotation in {_POOL.value or task.dataset!r}")
+    rows, chances = _label(task, texts, dropped)
+    if jax.process_index() == 0:
+        _write(task, rows, chances, len(texts), dropped)
+
+
+def _label(task: TaskFolder, texts: list[str], dropped: collections.Counter[str]) -> tuple[list[TaskRow], list[float]]:
+    """Returns the rows that pass every filter and their mean log-probabilities; counts the others."""
+    tokenizer = load_tokenizer(tokenizer_directory(_CHECKPOINT.value))
+    mesh = make_mesh(MeshConfig())
+    params, model = load_checkpoint(_CHECKPOINT.value, mesh)
+    check_vocabulary(tokenizer, model.vocab_size)
+    asked = pseudo_labels.instructions(task, texts)
+    prompts = tokenizer.encode_batch([render(instruction)[0] for instruction in asked])
+    answers = decode_prompts(
+        params, model, prompts, max_new_tokens=_MAX_NEW_TOKENS.value, eos_id=tokenizer.eos_id,
+        vocab_limit=tokenizer.size, batch=_BATCH.value, mesh=mesh, log=_log(), title="label",
+        weights=weights_fingerprint(_CHECKPOINT.value),
+    )  # fmt: skip
+    passed: list[tuple[int, TaskRow]] = []
+    for index, (instruction, answer) in enumerate(zip(asked, answers, strict=True)):
+        if len(answer) >= _MAX_NEW_TOKENS.value:
+            row: TaskRow | str = "no end"
+        else:
+            row = pseudo_labels.accept(task, texts[index], tokenizer.decode(answer), instruction.candidates)
+        if isinstance(row, TaskRow):
+            passed.append((index, row))
+        else:
+            dropped[row] += 1
+    chances = mean_log_probabilities(
+        params, model, [prompts[index] for index, _ in passed],
+        [[*answers[index], tokenizer.eos_id] for index, _ in passed], batch=_BATCH.value, mesh=mesh,
+    )  # fmt: skip
+    sure = [(row, chance) for (_, row), chance in zip(passed, chances, strict=True) if chance >= _LEAST.value]
+    dropped["log-probability"] = len(passed) - len(sure)
+    return [row for row, _ in sure], [chance for _, chance in sure]
+
+
+def _log() -> Path:
+    return Path(_OUT.value) / "answers.partial.jsonl"
+
+
+def _write(
+    task: TaskFolder, rows: list[TaskRow], chances: list[float], asked: int, dropped: collections.Counter[str]
+) -> None:
+    counts = {reason: count for reason, count in sorted(dropped.items()) if count}
+    summary = f"{len(rows):,} of {asked:,} texts labelled ({len(rows) / asked:.1%}); " + ", ".join(
+        f"{reason}: {count:,}" for reason, count in counts.items()
+    )
+    if not rows:
+        raise DataError(f"{task.name}: no answer passed the filters: {summary}")
+    provenance: dict[str, Any] = {
+        "operator": "pseudo_label",
+        "parent": _TASK.value,
+        "pool": _POOL.value or "texts without annotation in the source of the task",
+        "checkpoint": _CHECKPOINT.value,
+        "weights": weights_fingerprint(_CHECKPOINT.value),
+        "template": task.template,
+        "max_new_tokens": _MAX_NEW_TOKENS.value,
+        "min_log_probability": _LEAST.value,
+        "texts": asked,
+        "kept": len(rows),
+        "acceptance_rate": len(rows) / asked,
+        "dropped": counts,
+        "mean_log_probabilities": [round(chance, 4) for chance in chances if math.isfinite(chance)],
+    }
+    written = write_task(_OUT.value, task, test=(), train=rows)
+    write_json(written.path / "provenance.json", provenance)
+    _log().unlink(missing_ok=True)
+    print(summary)
+    print(f"task: {written.path}", flush=True)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,35 @@
+"""Mean log-probabilities of answers."""
+
+import jax
+import numpy as np
+
+from ecomgpt_jax.decoding.scoring import mean_log_probabilities
+from ecomgpt_jax.model import bloom
+from tests.decoding.tiny_bloom import MODEL, random_params, random_prompts
+
+PROMPTS = random_prompts(11, longest=40)
+ANSWERS = random_prompts(11, longest=9, seed=5)
+
+
+def alone(prompt: list[int], answer: list[int]) -> float:
+    """The same for one answer without padding, from all logits."""
+    row = np.array([[*prompt, *answer]])
+    params = random_params()
+    logits = bloom.logits(params, bloom.forward(params, row[:, :-1], None, MODEL), MODEL)
+    chances = np.asarray(jax.nn.log_softmax(logits))[0]
+    places = range(len(prompt) - 1, len(prompt) + len(answer) - 1)
+    return float(np.mean([chances[place, row[0, place + 1]] for place in places]))
+
+
+def test_each_answer_has_the_mean_that_it_has_alone() -> None:
+    found = mean_log_probabilities(random_params(), MODEL, PROMPTS, ANSWERS, batch=4)
+    np.testing.assert_allclose(
+        found[:3] + found[-1:], [alone(PROMPTS[i], ANSWERS[i]) for i in (0, 1, 2, 10)], atol=2e-5
+    )
+    assert len(set(np.round(found, 3))) > 5
+    other = mean_log_probabilities(random_params(), MODEL, PROMPTS, ANSWERS[::-1], batch=4)
+    assert abs(other[0] - found[0]) > 0.01, "the answers count"
+
+
+def test_nothing_to_score() -> None:
+    assert mean_log_probabilities(random_params(), MODEL, [], [], batch=4) == []

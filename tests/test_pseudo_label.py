@@ -1,0 +1,94 @@
+"""The command as a user runs it, with a model so small that its answers are noise: what it says becomes the labels."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+from ecomgpt_jax.config import DataConfig, ModelConfig
+from ecomgpt_jax.data.tokenizer import train_tokenizer
+from ecomgpt_jax.decoding.engine import generate_tokens
+from ecomgpt_jax.decoding.scoring import mean_log_probabilities
+from ecomgpt_jax.instruct import mixture, pseudo_labels
+from ecomgpt_jax.instruct.instructions import render
+from ecomgpt_jax.instruct.rows import Account
+from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, load_task, read_rows, write_task
+from ecomgpt_jax.model.bloom import init_params
+from ecomgpt_jax.model.hf_weights import save_hf
+
+TEXTS = [
+    f"a {colour} {thing}" for colour in ("red", "blue", "green") for thing in ("cup", "shirt", "phone case", "lamp")
+]
+LONGEST = 12
+
+
+def run(*arguments: object, rc: int = 0) -> str:
+    command = [sys.executable, "-m", "ecomgpt_jax.pseudo_label", *map(str, arguments)]
+    dropped = ("XLA_FLAGS", "ECOMGPT_EVAL", "ECOMGPT_SOURCES")
+    environment = {key: value for key, value in os.environ.items() if key not in dropped}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == rc, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout if rc == 0 else done.stderr
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A checkpoint, a pool, and a task whose labels are what the model answers to every second text."""
+    root = tmp_path_factory.mktemp("pseudo")
+    tokenizer = train_tokenizer(TEXTS * 5, 300, root / "tokenizer")
+    model = ModelConfig(
+        size="custom", embed=32, layers=2, heads=4, vocab_size=384, compute_dtype="float32", initializer_range=0.4
+    )
+    params = init_params(model, jax.random.key(3))
+    params["final_norm"]["bias"] += 2.0 * params["embedding"]["table"][tokenizer.eos_id]
+    save_hf(params, model, root / "hf", tokenizer_dir=tokenizer.directory)
+    template = "{sentences}\n### Response:"
+    task = TaskFolder("EN-Shop-CLS-mood", "mood", template, {"default": ("unheard of",)}, separator=" ;; ")
+    prompts = [tokenizer.encode(render(asked)[0]) for asked in pseudo_labels.instructions(task, TEXTS)]
+    answers = generate_tokens(
+        params, model, prompts, max_new_tokens=LONGEST, eos_id=tokenizer.eos_id, vocab_limit=tokenizer.size, batch=8
+    )
+    texts = [tokenizer.decode(answer).strip() if len(answer) < LONGEST else "" for answer in answers]
+    assert sum(map(bool, texts)) >= 4, "the model ends too rarely for this test"
+    labels = tuple(dict.fromkeys(filter(None, texts[::2])))
+    ended = [i for i, text in enumerate(texts) if text in labels]
+    full = [[*answers[i], tokenizer.eos_id] for i in ended]
+    chances = mean_log_probabilities(params, model, [prompts[i] for i in ended], full, batch=8)
+    task = TaskFolder(task.name, task.definition, template, {"default": ("unheard of", *labels)}, separator=" ;; ")
+    write_task(root / "tasks", task, [TaskRow("x", {"default": ("unheard of",)})])
+    (root / "pool.txt").write_text("\n".join([*TEXTS, "", TEXTS[0].upper()]), encoding="utf-8")
+    task_dir = root / "tasks/Shop/tasks/EN-Shop-CLS-mood"
+    return {"root": root, "checkpoint": root / "hf", "task": task_dir, "chances": sorted(chances)}
+
+
+def test_answers_that_pass_become_a_task_to_train_on(setting: dict[str, Any], tmp_path: Path) -> None:
+    least = sum(setting["chances"][:2]) / 2  # between the two least sure answers
+    output = run(
+        "--checkpoint", setting["checkpoint"], "--task", setting["task"], "--pool", setting["root"] / "pool.txt",
+        "--max_new_tokens", LONGEST, "--batch", 8, "--out", tmp_path, "--min_log_probability", least,
+    )  # fmt: skip
+    written = load_task(tmp_path / "Shop_Pseudo/tasks/EN-Shop_Pseudo-CLS-mood")
+    rows = read_rows(written, "train")
+    provenance = json.loads((written.path / "provenance.json").read_text())
+    assert provenance["texts"] == 12
+    assert provenance["kept"] == len(rows) == len(setting["chances"]) - 1
+    assert sorted(provenance["mean_log_probabilities"]) == pytest.approx(setting["chances"][1:], abs=1e-3)
+    assert provenance["dropped"]["log-probability"] == 1
+    assert provenance["kept"] + sum(provenance["dropped"].values()) == 12
+    assert f"{len(rows)} of 12 texts labelled ({provenance['acceptance_rate']:.1%})" in output
+    assert not (tmp_path / "answers.partial.jsonl").exists()
+    made = mixture.generate(DataConfig(mixture="folder", tasks_dir=str(tmp_path)), Account(), [], {})
+    assert {row["task"] for row in made} == {written.name}
+
+
+def test_errors_are_one_line(setting: dict[str, Any], tmp_path: Path) -> None:
+    flags = ("--checkpoint", setting["checkpoint"], "--out", tmp_path)
+    assert "no file with a text a line" in run(*flags, "--task", setting["task"], "--pool", tmp_path / "no", rc=66)
+    assert "did you mean" in run(*flags, "--task", "EN-Sentences-NER-recognitio", rc=2)
+    assert not list(tmp_path.iterdir())
