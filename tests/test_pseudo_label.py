@@ -19,7 +19,7 @@ from ecomgpt_jax.instruct.instructions import render
 from ecomgpt_jax.instruct.rows import Account
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, load_task, read_rows, write_task
 from ecomgpt_jax.model.bloom import init_params
-from ecomgpt_jax.model.hf_weights import save_hf
+from ecomgpt_jax.model.hf_weights import load_hf, model_config_from_hf, save_hf
 
 TEXTS = [
     f"a {colour} {thing}" for colour in ("red", "blue", "green") for thing in ("cup", "shirt", "phone case", "lamp")
@@ -48,6 +48,8 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     params = init_params(model, jax.random.key(3))
     params["final_norm"]["bias"] += 2.0 * params["embedding"]["table"][tokenizer.eos_id]
     save_hf(params, model, root / "hf", tokenizer_dir=tokenizer.directory)
+    model = model_config_from_hf(root / "hf")
+    params = load_hf(root / "hf", model)
     template = "{sentences}\n### Response:"
     task = TaskFolder("EN-Shop-CLS-mood", "mood", template, {"default": ("unheard of",)}, separator=" ;; ")
     prompts = [tokenizer.encode(render(asked)[0]) for asked in pseudo_labels.instructions(task, TEXTS)]
@@ -83,7 +85,8 @@ def test_answers_that_pass_become_a_task_to_train_on(setting: dict[str, Any], tm
     assert provenance["kept"] + sum(provenance["dropped"].values()) == 12
     assert f"{len(rows)} of 12 texts labelled ({provenance['acceptance_rate']:.1%})" in output
     assert not (tmp_path / "answers.partial.jsonl").exists()
-    made = mixture.generate(DataConfig(mixture="folder", tasks_dir=str(tmp_path)), Account(), [], {})
+    data = DataConfig(mixture="folder", tasks_dir=str(tmp_path))
+    made = [row for part in mixture.parts(data) for row in mixture.generate(data, part, Account(), [], {})]
     assert {row["task"] for row in made} == {written.name}
 
 
