@@ -55,8 +55,10 @@ class ModelConfig(_Strict):
     init_from: str = ""  # HF directory, checkpoint, or owner/name@revision on the Hub; empty = fresh weights
     tokenizer: str = ""  # directory of a tokenizer.json; empty = that of init_from, else one trained on the data
     compute_dtype: str = "bfloat16"  # dtype of activations and matrix products; weights and Adam state are float32
-    attention: str = "auto"  # auto | reference | xla
-    remat: str = "none"  # what the backward pass recomputes: none | dots | full
+    attention: str = (
+        "auto"  # auto (the platform's best) | reference | xla | cudnn (GPU, bfloat16) | splash (TPU, bfloat16)
+    )
+    remat: str = "none"  # what the backward pass recomputes: none | dots (all but products) | selective (MLP) | full
     head: str = "targets"  # targets (logits only where a target is) | full (logits at every position; the oracle)
     head_chunk: int = 2048  # target positions whose logits exist at one time
 
@@ -141,7 +143,7 @@ class MeshConfig(_Strict):
     """How devices are laid out; the product of the three axes is the number of devices."""
 
     data: int = -1  # devices along the batch with replicated weights; -1 = all that are left
-    fsdp: int = 1  # devices along the batch with sharded weights
+    fsdp: int = 1  # devices along the batch with sharded weights; -1 = all that are left, and data=-1 is then 1
     tensor: int = 1  # devices that share heads, mlp and vocab
 
 
@@ -178,8 +180,8 @@ class Config(_Strict):
 _CHOICES = {
     "model.size": (*MODEL_SHAPES, "custom"),
     "model.compute_dtype": ("float32", "bfloat16"),
-    "model.attention": ("auto", "reference", "xla"),
-    "model.remat": ("none", "dots", "full"),
+    "model.attention": ("auto", "reference", "xla", "cudnn", "splash"),
+    "model.remat": ("none", "dots", "selective", "full"),
     "model.head": ("targets", "full"),
     "optimizer.moment_dtype": ("float32", "bfloat16"),
     "data.mixture": ("synthetic", "real", "folder", "files"),
@@ -189,7 +191,7 @@ _POSITIVE = (
     "model.head_chunk", "data.synthetic_records", "data.length", "data.tokenizer_vocab",
     "optimizer.learning_rate", "optimizer.epsilon", "lora.alpha",
     "train.epochs", "train.rows_per_device", "train.accumulation",
-    "train.log_every", "train.save_every", "train.keep", "mesh.fsdp", "mesh.tensor", "eval.batch",
+    "train.log_every", "train.save_every", "train.keep", "mesh.tensor", "eval.batch",
     "eval.max_prompt_tokens", "eval.max_new_tokens", "eval.num_beams",
 )  # fmt: skip
 _NOT_NEGATIVE = (
@@ -298,8 +300,9 @@ def resolve(config: Config) -> Config:
         raise ConfigError(
             f"config: optimizer.warmup_fraction must be at most 1, not {config.optimizer.warmup_fraction}"
         )
-    if config.mesh.data == 0 or config.mesh.data < -1:
-        raise ConfigError(f"config: mesh.data must be -1 (all that are left) or above 0, not {config.mesh.data}")
+    for name in ("data", "fsdp"):
+        if (size := getattr(config.mesh, name)) == 0 or size < -1:
+            raise ConfigError(f"config: mesh.{name} must be -1 (all that are left) or above 0, not {size}")
     model = config.model
     if model.size != "custom":
         for name, value in MODEL_SHAPES[model.size].items():

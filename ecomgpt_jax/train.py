@@ -29,6 +29,7 @@ from ecomgpt_jax.files import write_json
 from ecomgpt_jax.instruct import ecom_instruct
 from ecomgpt_jax.instruct.sources import catalogue
 from ecomgpt_jax.model import hf_weights, hub, model_card
+from ecomgpt_jax.model.attention import resolve_implementation
 from ecomgpt_jax.model.bloom import init_sharded_params
 from ecomgpt_jax.model.parameters import parameter_count
 from ecomgpt_jax.parallel import processes
@@ -162,6 +163,14 @@ def _export(params: object, config: Config, workdir: Path, card: str) -> None:
     )
 
 
+def _describe_devices(config: Config, mesh: Mesh) -> str:
+    model, device = config.model, mesh.devices.flat[0]
+    chosen = resolve_implementation(model.attention, model.compute_dtype, model.embed // model.heads, device.platform)
+    axes = " ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
+    how = f" ({model.attention} on {device.platform})" if model.attention == "auto" else ""
+    return f"devices: {mesh.size} x {device.device_kind}, mesh {axes}; attention {chosen}{how}"
+
+
 def main(arguments: list[str]) -> None:
     """Runs the whole path; see the module's docstring."""
     if arguments:
@@ -200,7 +209,7 @@ def main(arguments: list[str]) -> None:
         write_json(workdir / "config.json", mask_secrets(config_lib.to_dict(config)))
         write_json(workdir / "trained_on.json", trained_on)
         copy_tokenizer(tokenizer, workdir / "tokenizer")
-        print(_describe_data(built, rows, config), flush=True)
+        print(_describe_data(built, rows, config), _describe_devices(config, mesh), sep="\n", flush=True)
 
     def initial_params() -> object:
         if weights:

@@ -13,7 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ecomgpt_jax.errors import ConfigError
+from ecomgpt_jax.model import fused_attention
+from ecomgpt_jax.parallel.sharding import ambient_mesh
 
+IMPLEMENTATIONS = ("auto", "reference", "xla", "cudnn", "splash")
+_HOME = {"cudnn": "gpu", "splash": "tpu"}  # the platform that has the kernel
 _QUERY_BLOCK = 256  # queries whose scores exist at one time in the `xla` implementation
 _MASKED = -1e30  # finite, so that no row of scores can turn into nan
 
@@ -30,15 +34,44 @@ def alibi_slopes(heads: int) -> np.ndarray:
     return np.concatenate([slopes, between])
 
 
-def resolve_implementation(name: str) -> str:
-    """Returns the implementation that runs for a configured name; `auto` is `xla` on every platform today.
+def resolve_implementation(name: str, dtype: jax.typing.DTypeLike, head_dim: int, platform: str | None = None) -> str:
+    """Returns the implementation that runs for a configured name.
+
+    `auto` is `splash` on a TPU and `cudnn` on a GPU that can, both in bfloat16 only, and `xla` everywhere else.
+
+    Args:
+      name: `model.attention`.
+      dtype: of queries, keys and values.
+      head_dim: their last size.
+      platform: `cpu`, `gpu` or `tpu`; None: that of the ambient mesh, or of the default device outside one.
 
     Raises:
-      ConfigError: an unknown name.
+      ConfigError: an unknown name, or a kernel that this platform or dtype does not have.
     """
-    if name not in ("auto", "reference", "xla"):
-        raise ConfigError(f"model.attention={name!r} is none of auto, reference, xla")
-    return "xla" if name == "auto" else name
+    if name not in IMPLEMENTATIONS:
+        raise ConfigError(f"model.attention={name!r} is none of {', '.join(IMPLEMENTATIONS)}")
+    if platform is None:
+        mesh = ambient_mesh()
+        platform = mesh.abstract_device.platform if mesh and mesh.abstract_device else jax.default_backend()
+    narrow = jnp.dtype(dtype) == jnp.bfloat16
+    if name == "auto":
+        if narrow and platform == "tpu":
+            return "splash"
+        if narrow and platform == "gpu" and _cudnn_takes(fused_attention.folded_width(head_dim)):
+            return "cudnn"
+        return "xla"
+    if name in _HOME:
+        if platform != _HOME[name]:
+            raise ConfigError(f"model.attention={name} runs on {_HOME[name]}, and this is {platform}; use auto")
+        if not narrow:
+            raise ConfigError(f"model.attention={name} needs model.compute_dtype=bfloat16, not {dtype}; use auto")
+    return name
+
+
+def _cudnn_takes(width: int) -> bool:
+    """Whether this machine's GPU has flash attention of this head dimension: up to 128 from Ampere, 256 from Hopper."""
+    capability = float(jax.local_devices(backend="gpu")[0].compute_capability)
+    return capability >= 9 or (capability >= 8 and width <= 128)
 
 
 def matmul_precision(dtype: jax.typing.DTypeLike) -> jax.lax.Precision | None:
@@ -81,17 +114,23 @@ def attend(
       k: keys, same shape.
       v: values, same shape.
       segment_ids: int [batch, length], 0 is padding; None: each row is one segment.
-      implementation: `reference` (all scores at once), `xla` (blocks of queries, less memory and half the work) or
-        `auto`.
+      implementation: `reference` (all scores at once), `xla` (blocks of queries, less memory and half the work),
+        `cudnn`, `splash` (fused kernels, `fused_attention.py`; segments must be runs) or `auto`.
 
     Returns:
       [batch, length, heads, head_dim] in the dtype of `v`.
 
     Raises:
-      ConfigError: an unknown implementation.
+      ConfigError: an unknown implementation, or one that this platform or dtype does not have.
     """
     if segment_ids is None:
         segment_ids = jnp.ones(q.shape[:2], jnp.int32)
-    if resolve_implementation(implementation) == "reference":
-        return _softmax_context(q, k, v, segment_ids, segment_ids, first=0)
-    return _xla(q, k, v, segment_ids)
+    implementation = resolve_implementation(implementation, q.dtype, q.shape[-1])
+    if implementation in _HOME:
+        kernel = fused_attention.cudnn if implementation == "cudnn" else fused_attention.splash
+        return kernel(q, k, v, segment_ids, alibi_slopes(q.shape[2]))
+    if implementation == "reference":
+        context = _softmax_context(q, k, v, segment_ids, segment_ids, first=0)
+    else:
+        context = _xla(q, k, v, segment_ids)
+    return jax.ad_checkpoint.checkpoint_name(context, fused_attention.CONTEXT)

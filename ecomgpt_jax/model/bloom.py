@@ -13,13 +13,25 @@ from functools import lru_cache, partial
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh
 
 from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.model import attention
 from ecomgpt_jax.model.attention import matmul_precision
+from ecomgpt_jax.model.fused_attention import CONTEXT
 from ecomgpt_jax.model.parameters import Params, param_shardings, parameter_table
 from ecomgpt_jax.parallel.sharding import constrain
+
+# What each remat policy keeps of a block besides its input; `selective` recomputes little more than the wide MLP.
+_policies = jax.checkpoint_policies
+_KEPT = {
+    "selective": _policies.save_only_these_names("qkv", CONTEXT, "attended"),
+    "dots": _policies.save_from_both_policies(
+        _policies.dots_with_no_batch_dims_saveable, _policies.save_only_these_names(CONTEXT)
+    ),
+    "full": None,
+}
 
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # (q, k, v) -> context
 
@@ -92,10 +104,14 @@ class Embedding(nnx.Module):
         self.dtype = jnp.dtype(model.compute_dtype)
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        """Looks up int [batch, length]; an id outside the vocabulary gives nan, never a neighbour's row."""
-        table = constrain(self.table[...], "vocab", None)
-        ids = inputs.astype(jnp.uint32)  # a negative id would count from the end
-        return jnp.take(table, ids, axis=0, mode="fill", fill_value=jnp.nan).astype(self.dtype)
+        """Looks up int [batch, length]; an id outside the vocabulary gives nan, never a neighbour's row.
+
+        The table stays where it is: each device reads its share of `embed` for the rows of its whole FSDP group, and
+        the activations, a hundredth of the table, are exchanged for whole rows.
+        """
+        ids = constrain(inputs.astype(jnp.uint32), "group_batch", "length")  # a negative id would count from the end
+        rows = jnp.take(self.table[...], ids, axis=0, mode="fill", fill_value=jnp.nan).astype(self.dtype)
+        return constrain(constrain(rows, "group_batch", "length", "embed"), "batch", "length", None)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Maps hidden [..., embed] to float32 [..., vocab]."""
@@ -119,7 +135,8 @@ class Block(nnx.Module):
     def __call__(self, x: jax.Array, attend: Attend) -> jax.Array:
         """Maps x [batch, length, embed] to the same shape; `attend` sees q, k, v [batch, length, heads, head_dim]."""
         qkv = constrain(self.qkv(self.input_norm(x)), "batch", "length", "heads", "qkv", "head_dim")
-        x = constrain(x + self.attention_out(attend(*jnp.unstack(qkv, axis=3))), "batch", "length", None)
+        context = attend(*jnp.unstack(checkpoint_name(qkv, "qkv"), axis=3))
+        x = checkpoint_name(constrain(x + self.attention_out(context), "batch", "length", None), "attended")
         up = constrain(self.mlp_up(self.post_norm(x)), "batch", "length", "mlp")
         return constrain(x + self.mlp_down(gelu(up)), "batch", "length", None)
 
@@ -147,8 +164,7 @@ class Bloom(nnx.Module):
             return nnx.merge(graph, layer)(x, attend), None
 
         if self.remat != "none":
-            policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if self.remat == "dots" else None
-            step = jax.checkpoint(step, policy=policy, prevent_cse=False)
+            step = jax.checkpoint(step, policy=_KEPT[self.remat], prevent_cse=False)
         return self.final_norm(jax.lax.scan(step, self.embed(inputs), weights)[0])
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.errors import ConfigError
-from ecomgpt_jax.parallel.sharding import array_sharding
+from ecomgpt_jax.parallel.sharding import array_sharding, check_split
 
 Params = dict[str, Any]  # nested dictionaries of arrays, shaped as the table's paths say
 
@@ -145,13 +145,16 @@ def leaf_of(params: Params, path: tuple[str, ...]) -> Any:
     return params
 
 
-def param_shardings(model: ModelConfig, mesh: Mesh) -> Params:
+def param_shardings(model: ModelConfig, mesh: Mesh | AbstractMesh) -> Params:
     """Returns the params pytree with a `NamedSharding` at every leaf.
 
     Raises:
-      ConfigError: a parameter that the mesh does not divide, or an axis without a rule.
+      ConfigError: a parameter that the mesh does not divide, an axis without a rule, or too much left whole.
     """
-    return to_tree({p.path: array_sharding(p.name, p.shape, p.axes, mesh) for p in parameter_table(model)})
+    table = parameter_table(model)
+    shardings = [array_sharding(p.name, p.shape, p.axes, mesh) for p in table]
+    check_split([(p.shape, sharding) for p, sharding in zip(table, shardings, strict=True)], mesh)
+    return to_tree({p.path: sharding for p, sharding in zip(table, shardings, strict=True)})
 
 
 def param_shapes(model: ModelConfig, dtype: Any = np.float32) -> Params:

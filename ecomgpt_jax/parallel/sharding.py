@@ -4,8 +4,11 @@
 parameter that its mesh axis does not divide, are errors: nothing is left replicated by accident.
 """
 
+import math
+from collections.abc import Sequence
+
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from ecomgpt_jax.errors import ConfigError
 
@@ -13,6 +16,7 @@ from ecomgpt_jax.errors import ConfigError
 # than gathering them in every block.
 RULES: dict[str, str | tuple[str, ...] | None] = {
     "batch": ("data", "fsdp"),
+    "group_batch": "data",  # the rows of all devices that share one copy of the weights
     "length": None,
     "vocab": "tensor",
     "embed": "fsdp",
@@ -24,6 +28,9 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
     "layers": None,
     "rank": None,
 }
+_WEIGHT_AXES = ("fsdp", "tensor")
+_WHOLE_SHARE = 0.02  # of the weights may be whole on every device: vectors are
+_WHOLE_WEIGHTS = 4096  # the same for toys, of which vectors are a larger share
 _FIELD_OF_AXIS = {"vocab": "model.vocab_size", "embed": "model.embed", "heads": "model.heads", "mlp": "model.embed"}
 
 
@@ -39,7 +46,9 @@ def spec(*axes: str | None, name: str = "array") -> PartitionSpec:
     return PartitionSpec(*(None if axis is None else RULES[axis] for axis in axes))
 
 
-def array_sharding(name: str, shape: tuple[int, ...], axes: tuple[str, ...], mesh: Mesh) -> NamedSharding:
+def array_sharding(
+    name: str, shape: tuple[int, ...], axes: tuple[str, ...], mesh: Mesh | AbstractMesh
+) -> NamedSharding:
     """Returns the sharding of one array on `mesh`.
 
     Args:
@@ -66,7 +75,28 @@ def array_sharding(name: str, shape: tuple[int, ...], axes: tuple[str, ...], mes
     return NamedSharding(mesh, partition)
 
 
-def ambient_mesh() -> jax.sharding.AbstractMesh | None:
+def check_split(arrays: Sequence[tuple[tuple[int, ...], NamedSharding]], mesh: Mesh | AbstractMesh) -> None:
+    """Refuses weights of which a device of the mesh holds much more than its part.
+
+    Args:
+      arrays: shape and sharding of each.
+      mesh: whose `fsdp` and `tensor` axes split them.
+
+    Raises:
+      ConfigError: each device holds over 2 % of all weights beyond an equal share.
+    """
+    ways = math.prod(size for axis, size in mesh.shape.items() if axis in _WEIGHT_AXES)
+    total = sum(math.prod(shape) for shape, _ in arrays)
+    held = sum(math.prod(sharding.shard_shape(shape)) for shape, sharding in arrays)
+    whole = held - total / ways
+    if whole > max(_WHOLE_SHARE * total, _WHOLE_WEIGHTS):
+        raise ConfigError(
+            f"sharding: each device would hold {whole / total:.1%} of the weights beyond its 1/{ways} (at most "
+            f"{_WHOLE_SHARE:.0%}); RULES of parallel/sharding.py must split them over fsdp and tensor"
+        )
+
+
+def ambient_mesh() -> AbstractMesh | None:
     """Returns the mesh of the enclosing `jax.set_mesh`, or None outside one."""
     mesh = jax.sharding.get_abstract_mesh()
     return None if mesh.empty else mesh

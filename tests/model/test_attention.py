@@ -1,5 +1,6 @@
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -113,8 +114,43 @@ def test_without_segments_a_row_is_one() -> None:
     assert np.abs(whole - attend(q, k, v, segment_ids)).max() > 0.1
 
 
-def test_resolve_implementation() -> None:
-    assert attention.resolve_implementation("auto") == "xla"
-    assert attention.resolve_implementation("reference") == "reference"
-    with pytest.raises(ConfigError, match="flash"):
-        attention.resolve_implementation("flash")
+@pytest.mark.parametrize(
+    ("name", "dtype", "platform", "expected"),
+    [
+        ("auto", "float32", "cpu", "xla"),
+        ("auto", "bfloat16", "cpu", "xla"),
+        ("auto", "bfloat16", "tpu", "splash"),
+        ("auto", "float32", "tpu", "xla"),
+        ("auto", "float32", "gpu", "xla"),
+        ("reference", "bfloat16", "tpu", "reference"),
+        ("splash", "bfloat16", "tpu", "splash"),
+        ("cudnn", "bfloat16", "gpu", "cudnn"),
+    ],
+)
+def test_resolve_implementation(name: str, dtype: str, platform: str, expected: str) -> None:
+    assert attention.resolve_implementation(name, dtype, 64, platform) == expected
+
+
+@pytest.mark.parametrize(
+    ("capability", "head_dim", "expected"),
+    [("9.0", 128, "cudnn"), ("8.0", 64, "cudnn"), ("8.0", 128, "xla"), ("7.5", 64, "xla")],
+)
+def test_auto_on_a_gpu_asks_what_it_can(
+    capability: str, head_dim: int, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jax, "local_devices", lambda backend: [SimpleNamespace(compute_capability=capability)])
+    assert attention.resolve_implementation("auto", "bfloat16", head_dim, "gpu") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "platform", "message"),
+    [
+        ("flash", "bfloat16", "cpu", "none of auto, reference"),
+        ("cudnn", "bfloat16", "tpu", "runs on gpu, and this is tpu"),
+        ("splash", "bfloat16", None, "runs on tpu, and this is cpu"),
+        ("splash", "float32", "tpu", "needs model.compute_dtype=bfloat16"),
+    ],
+)
+def test_what_a_platform_lacks_is_refused(name: str, dtype: str, platform: str | None, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        attention.resolve_implementation(name, dtype, 64, platform)

@@ -1,0 +1,167 @@
+"""Fused kernels (cuDNN on GPU, splash on TPU) that take no bias: ALiBi goes into extra columns of queries and keys.
+
+The bias `slope * position` of a key is a product, so four columns carry it: the slope as the sum of two bfloat16
+numbers, times the position as `256 * (p // 256)` and `p % 256`, each exact in bfloat16 up to 65,535. Products are
+accumulated in float32, so it is as exact as a float32 bias. A position in one bfloat16 column would be wrong by whole
+numbers, a bfloat16 bias by 1e-2.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash_kernel
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
+
+from ecomgpt_jax.parallel.sharding import ambient_mesh, spec
+
+CONTEXT = "context"  # name under which remat policies find the result of attention
+_COLUMNS = 8  # four of the fold and zeros: cuDNN wants head dimensions in multiples of 8
+_CUDNN_LENGTH = 64  # lengths are padded to a multiple of this
+_SPLASH_BLOCK = 512  # queries and keys of one tile at most
+_SPLASH_LENGTH = 128  # a TPU vector's lanes; lengths are padded to a multiple of this
+
+Kernel = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+def folded_width(head_dim: int) -> int:
+    """Returns the head dimension that a kernel sees."""
+    return head_dim + _COLUMNS
+
+
+def segment_positions(segment_ids: jax.Array) -> jax.Array:
+    """Returns how far each token is from the beginning of its run of equal ids, int32 [batch, length]."""
+    places = jnp.arange(segment_ids.shape[1], dtype=jnp.int32)[None, :]
+    begins = jnp.pad(segment_ids[:, 1:] != segment_ids[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+    return places - jax.lax.cummax(jnp.where(begins, places, 0), axis=1)
+
+
+def fold_alibi(
+    q: jax.Array, k: jax.Array, segment_ids: jax.Array, slopes: np.ndarray, scale: float
+) -> tuple[jax.Array, jax.Array]:
+    """Appends columns so that `scale * (q . k)` holds ALiBi's `slope * position of the key`.
+
+    The position counts from the beginning of the key's segment; softmax ignores the constant per query by which that
+    differs from the distance.
+
+    Args:
+      q: queries [batch, length, heads, head_dim].
+      k: keys, same shape.
+      segment_ids: int [batch, length]; every segment is one run.
+      slopes: float [heads].
+      scale: what the kernel multiplies scores by.
+
+    Returns:
+      (q, k) [batch, length, heads, folded_width(head_dim)] in the dtypes given.
+    """
+    wanted = np.asarray(slopes, np.float64) / scale
+    high = wanted.astype(ml_dtypes.bfloat16).astype(np.float64)
+    low = (wanted - high).astype(ml_dtypes.bfloat16).astype(np.float64)
+    of_heads = np.zeros((len(wanted), _COLUMNS))
+    of_heads[:, :4] = np.stack([high, high, low, low], axis=-1)
+    positions = segment_positions(segment_ids)
+    coarse, fine = positions // 256 * 256, positions % 256
+    zero = jnp.zeros_like(positions)
+    of_keys = jnp.stack([coarse, fine, coarse, fine, *[zero] * (_COLUMNS - 4)], axis=-1)[:, :, None]
+    widen = (*q.shape[:-1], _COLUMNS)
+    return (
+        jnp.concatenate([q, jnp.broadcast_to(jnp.asarray(of_heads, q.dtype), widen)], axis=-1),
+        jnp.concatenate([k, jnp.broadcast_to(of_keys.astype(k.dtype), widen)], axis=-1),
+    )
+
+
+def _pad_length(multiple: int, *arrays: jax.Array) -> list[jax.Array]:
+    """Pads axis 1 with zeros, which are padding in `segment_ids` and unseen in the others."""
+    extra = -arrays[0].shape[1] % multiple
+    return [jnp.pad(x, [(0, 0), (0, extra)] + [(0, 0)] * (x.ndim - 2)) if extra else x for x in arrays]
+
+
+def _on_each_device(kernel: Kernel, q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array) -> jax.Array:
+    """Runs a kernel on the rows and heads that each device of the ambient mesh holds."""
+    mesh = ambient_mesh()
+    if mesh is None:
+        return kernel(q, k, v, segment_ids)
+    ways = math.prod(mesh.shape[axis] for axis in spec("batch")[0])
+    rows = None if q.shape[0] % ways else "batch"  # a few prompts on many devices: each device reads all of them
+    of_heads = spec(rows, "length", "heads", "head_dim")
+    return jax.shard_map(
+        kernel,
+        in_specs=(of_heads, of_heads, of_heads, spec(rows, "length")),
+        out_specs=of_heads,
+        check_vma=False,  # a kernel says nothing about how its result varies over the mesh
+    )(q, k, v, segment_ids)
+
+
+def cudnn(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    segment_ids: jax.Array,
+    slopes: np.ndarray,
+    implementation: str = "cudnn",
+) -> jax.Array:
+    """Attends with cuDNN's flash attention: causal, with the segments as a boolean mask that all heads share.
+
+    Args:
+      q: queries [batch, length, heads, head_dim], bfloat16.
+      k: keys, same shape.
+      v: values, same shape.
+      segment_ids: int [batch, length], 0 is padding.
+      slopes: ALiBi's, float [heads].
+      implementation: of `jax.nn.dot_product_attention`; "xla" checks the call on any platform.
+
+    Returns:
+      [batch, length, heads, head_dim] in the dtype of `v`.
+    """
+    length, head_dim = q.shape[1], q.shape[-1]
+    scale = 1 / math.sqrt(head_dim)
+
+    def kernel(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array) -> jax.Array:
+        mask = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
+        return jax.nn.dot_product_attention(
+            q, k, v, mask=mask, is_causal=True, scale=scale, implementation=implementation
+        )
+
+    q, k = fold_alibi(q, k, segment_ids, slopes, scale)
+    v = jnp.pad(v, [(0, 0)] * 3 + [(0, _COLUMNS)])  # q, k and v must be equally wide
+    context = _on_each_device(kernel, *_pad_length(_CUDNN_LENGTH, q, k, v, segment_ids))
+    return jax.ad_checkpoint.checkpoint_name(context[:, :length, :, :head_dim], CONTEXT)
+
+
+def splash(
+    q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array, slopes: np.ndarray, interpret: bool = False
+) -> jax.Array:
+    """Attends with the TPU's splash attention, which skips the tiles above the diagonal.
+
+    Args:
+      q: queries [batch, length, heads, head_dim], bfloat16. The kernel knows no scale, so they are scaled before it;
+        where that is no power of two it costs one more rounding of `q`.
+      k: keys, same shape.
+      v: values, same shape.
+      segment_ids: int [batch, length], 0 is padding.
+      slopes: ALiBi's, float [heads].
+      interpret: run the kernel step by step on any platform (slow; for tests).
+
+    Returns:
+      [batch, length, heads, head_dim] in the dtype of `v`.
+    """
+    length, head_dim = q.shape[1], q.shape[-1]
+
+    def kernel(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array) -> jax.Array:
+        heads, rows = q.shape[2], q.shape[1]
+        block = math.gcd(rows, _SPLASH_BLOCK)
+        attend = splash_kernel.make_splash_mha_single_device(
+            splash_mask.MultiHeadMask([splash_mask.CausalMask((rows, rows))] * heads),
+            block_sizes=splash_kernel.BlockSizes(*[block] * 8),
+            residual_checkpoint_name=CONTEXT,
+            interpret=interpret,
+        )
+        one_row = jax.vmap(lambda q, k, v, ids: attend(q, k, v, splash_kernel.SegmentIds(q=ids, kv=ids)))
+        heads_first = (x.swapaxes(1, 2) for x in (q, k, v))
+        return one_row(*heads_first, segment_ids).swapaxes(1, 2)
+
+    q, k = fold_alibi((q * (1 / math.sqrt(head_dim))).astype(q.dtype), k, segment_ids, slopes, scale=1.0)
+    return _on_each_device(kernel, *_pad_length(_SPLASH_LENGTH, q, k, v, segment_ids))[:, :length]

@@ -1,0 +1,167 @@
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+
+from ecomgpt_jax.config import MeshConfig
+from ecomgpt_jax.model import attention, fused_attention
+from ecomgpt_jax.model.attention import alibi_slopes
+from ecomgpt_jax.parallel.mesh import make_mesh
+from ecomgpt_jax.parallel.sharding import spec
+
+BF16 = ml_dtypes.bfloat16
+
+
+def arrays(length: int, heads: int, head_dim: int, batch: int = 1, dtype: type = np.float32) -> tuple[np.ndarray, ...]:
+    """Random q, k, v of this dtype and segments: some examples a row, then padding."""
+    random = np.random.RandomState(length)
+    q, k, v = random.standard_normal((3, batch, length, heads, head_dim)).astype(dtype)
+    segment_ids = np.sort(random.randint(1, 4, (batch, length)), axis=1).astype(np.int32)
+    segment_ids[0, length - length // 8 :] = 0
+    return q, k, v, segment_ids
+
+
+def softmax_context(scores: np.ndarray, v: np.ndarray, segment_ids: np.ndarray) -> np.ndarray:
+    """[batch, length, heads, head_dim] in float64 for scores [batch, heads, length, length] with the bias in them."""
+    visible = np.tri(scores.shape[-1], dtype=bool) & (segment_ids[:, :, None] == segment_ids[:, None, :])
+    scores = np.where(visible[:, None], scores, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    return np.einsum("bhqk,bkhd->bqhd", weights / weights.sum(-1, keepdims=True), v.astype(np.float64))
+
+
+def exact(q: np.ndarray, k: np.ndarray, v: np.ndarray, segment_ids: np.ndarray) -> np.ndarray:
+    """ALiBi attention in float64."""
+    scores = np.einsum("bqhd,bkhd->bhqk", q.astype(np.float64), k.astype(np.float64)) / math.sqrt(q.shape[-1])
+    distance = np.arange(q.shape[1])[None, :] - np.arange(q.shape[1])[:, None]
+    return softmax_context(scores + alibi_slopes(q.shape[2])[:, None, None] * distance, v, segment_ids)
+
+
+def fold_error(fold: Callable[..., tuple[jax.Array, jax.Array]], head_dim: int, heads: int) -> float:
+    """Largest error of attention on folded bfloat16 q and k; products are summed in float32, as kernels sum them."""
+    q, k, v, segment_ids = arrays(1024, heads, head_dim, dtype=BF16)
+    scale = 1 / math.sqrt(head_dim)
+    folded = fold(jnp.asarray(q), jnp.asarray(k), jnp.asarray(segment_ids), alibi_slopes(heads), scale)
+    wide = [np.asarray(x).astype(np.float32) for x in folded]
+    scores = scale * np.einsum("bqhd,bkhd->bhqk", *wide)
+    return float(np.abs(softmax_context(scores.astype(np.float64), v, segment_ids) - exact(q, k, v, segment_ids)).max())
+
+
+@pytest.mark.parametrize(("head_dim", "heads"), [(64, 3), (80, 3), (128, 3)])
+def test_the_fold_is_as_exact_as_a_float32_bias(head_dim: int, heads: int) -> None:
+    assert fold_error(fused_attention.fold_alibi, head_dim, heads) < 2e-4
+
+
+def with_columns(q_columns: np.ndarray, k_columns: np.ndarray, q: jax.Array, k: jax.Array) -> tuple:
+    shape = (*q.shape[:-1], q_columns.shape[-1])
+    return (
+        jnp.concatenate([q, jnp.broadcast_to(q_columns.astype(BF16), shape)], -1),
+        jnp.concatenate([k, jnp.broadcast_to(k_columns[None, :, None].astype(BF16), shape)], -1),
+    )
+
+
+def one_column(q: jax.Array, k: jax.Array, segment_ids: jax.Array, slopes: np.ndarray, scale: float) -> tuple:
+    """Naive: slope in one bfloat16, position in another."""
+    return with_columns((slopes / scale)[:, None], np.arange(q.shape[1], dtype=np.float64)[:, None], q, k)
+
+
+def one_slope(q: jax.Array, k: jax.Array, segment_ids: jax.Array, slopes: np.ndarray, scale: float) -> tuple:
+    """Less naive: the position is exact, the slope is not."""
+    places = np.arange(q.shape[1])
+    positions = np.stack([places // 256 * 256, places % 256], -1)
+    return with_columns((slopes / scale)[:, None].repeat(2, 1), positions, q, k)
+
+
+def test_naive_folds_are_seen() -> None:
+    assert fold_error(one_column, 80, 3) > 0.5
+    assert fold_error(one_slope, 80, 3) > 5e-4
+
+
+def test_positions() -> None:
+    ids = jnp.array([[1, 1, 1, 2, 2, 5, 0, 0], [0, 0, 1, 1, 1, 1, 2, 0]])
+    expected = [[0, 1, 2, 0, 1, 0, 0, 1], [0, 1, 0, 1, 2, 3, 0, 0]]
+    np.testing.assert_array_equal(fused_attention.segment_positions(ids), expected)
+
+
+def cudnn_call(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array) -> jax.Array:
+    """The very call of the cuDNN path, computed by XLA: cuDNN itself needs a GPU."""
+    return fused_attention.cudnn(q, k, v, segment_ids, alibi_slopes(q.shape[2]), implementation="xla")
+
+
+def interpreted_splash(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array) -> jax.Array:
+    return fused_attention.splash(q, k, v, segment_ids, alibi_slopes(q.shape[2]), interpret=True)
+
+
+def reference(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array) -> jax.Array:
+    return attention.attend(q, k, v, segment_ids, "reference")
+
+
+def outputs(attend: Callable[..., jax.Array], inputs: tuple[np.ndarray, ...]) -> tuple[jax.Array, ...]:
+    """(context, gradients of q, k and v) for a random cotangent."""
+    *qkv, segment_ids = inputs
+    cotangent = np.random.RandomState(0).standard_normal(qkv[0].shape).astype(np.float32)
+
+    def total(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+        context = attend(q, k, v, segment_ids)
+        return (context * cotangent).sum(), context
+
+    gradients, context = jax.jit(jax.grad(total, argnums=(0, 1, 2), has_aux=True))(*qkv)
+    return (context, *gradients)
+
+
+@pytest.mark.parametrize(
+    ("attend", "length"), [(cudnn_call, 75), (cudnn_call, 64), (interpreted_splash, 100)], ids=lambda x: str(x)[:16]
+)
+def test_each_path_equals_the_reference(attend: Callable[..., jax.Array], length: int) -> None:
+    """In float32, at lengths that are padded and one that is not."""
+    inputs = arrays(length, heads=2, head_dim=8)
+    for ours, expected in zip(outputs(attend, inputs), outputs(reference, inputs), strict=True):
+        np.testing.assert_allclose(ours, expected, atol=5e-5, equal_nan=False)
+
+
+def test_a_lost_segment_mask_or_bias_would_be_seen() -> None:
+    q, k, v, segment_ids = arrays(64, heads=2, head_dim=8)
+    expected = reference(q, k, v, segment_ids)
+    real = segment_ids > 0
+    assert np.abs(cudnn_call(q, k, v, np.minimum(segment_ids, 1)) - expected)[real].max() > 0.1
+    flat = fused_attention.cudnn(q, k, v, segment_ids, np.zeros(2), implementation="xla")
+    assert np.abs(flat - expected)[real].max() > 0.1
+
+
+@pytest.mark.parametrize("batch", [4, 1])
+def test_on_a_mesh(batch: int) -> None:
+    """Each device attends for its own rows and heads; one row is read by all."""
+    inputs = arrays(32, heads=4, head_dim=8, batch=batch)
+    alone = cudnn_call(*inputs)
+    with jax.set_mesh(make_mesh(MeshConfig(2, 2, 2))):
+        np.testing.assert_allclose(jax.jit(cudnn_call)(*inputs), alone, atol=1e-6)
+
+
+def test_bfloat16_stays_near_float32() -> None:
+    inputs = arrays(256, heads=4, head_dim=64, dtype=BF16)
+    for attend in (cudnn_call, reference):
+        error = np.abs(np.asarray(jax.jit(attend)(*inputs)).astype(np.float64) - exact(*inputs)).max()
+        assert 1e-4 < error < 3e-2
+
+
+@pytest.mark.parametrize(("heads", "head_dim"), [(16, 64), (16, 96), (16, 128), (32, 80)])
+def test_splash_lowers_for_a_tpu(heads: int, head_dim: int) -> None:
+    """At the heads of every released size, forward and backward, on a mesh; no TPU compiler is needed for this much."""
+    mesh = make_mesh(MeshConfig(2, 2, 2))
+
+    def gradients(q: jax.Array, k: jax.Array, v: jax.Array, ids: jax.Array) -> tuple[jax.Array, ...]:
+        def total(*qkv: jax.Array) -> jax.Array:
+            return fused_attention.splash(*qkv, ids, alibi_slopes(heads)).astype(jnp.float32).sum()
+
+        return jax.grad(total, argnums=(0, 1, 2))(q, k, v)
+
+    with jax.set_mesh(mesh):
+        of_heads = NamedSharding(mesh, spec("batch", None, "heads", None))
+        x = jax.ShapeDtypeStruct((4, 1024, heads, head_dim), jnp.bfloat16, sharding=of_heads)
+        ids = jax.ShapeDtypeStruct((4, 1024), jnp.int32, sharding=NamedSharding(mesh, spec("batch")))
+        text = jax.jit(gradients).trace(x, x, x, ids).lower(lowering_platforms=("tpu",)).as_text()
+    assert {name for name in ("fwd", "dq", "dkv") if f"splash_mha_{name}" in text} == {"fwd", "dq", "dkv"}
