@@ -6,6 +6,7 @@ from jax.sharding import PartitionSpec
 from ecomgpt_jax.config import MODEL_SHAPES, MeshConfig, ModelConfig
 from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.model.parameters import param_shapes, param_shardings, parameter_table
+from ecomgpt_jax.parallel import sharding as sharding_lib
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.parallel.sharding import array_sharding, constrain, spec
 
@@ -60,12 +61,12 @@ def test_the_released_vocabulary_divides_by_eight() -> None:
 
 def test_an_axis_without_a_rule() -> None:
     mesh = make_mesh(MeshConfig())
-    with pytest.raises(ConfigError, match="adapter/kernel has axis 'rank'"):
-        array_sharding("adapter/kernel", (8, 8), ("embed", "rank"), mesh)
+    with pytest.raises(ConfigError, match="adapter/kernel has axis 'expert'"):
+        array_sharding("adapter/kernel", (8, 8), ("embed", "expert"), mesh)
     with pytest.raises(ConfigError, match="one axis for each size"):
         array_sharding("adapter/kernel", (8, 8), ("embed",), mesh)
-    with pytest.raises(ConfigError, match="rank"):
-        spec("rank")
+    with pytest.raises(ConfigError, match="expert"):
+        spec("expert")
 
 
 def test_constrain() -> None:
@@ -76,3 +77,18 @@ def test_constrain() -> None:
         assert jax.jit(lambda x: constrain(x, "batch", "mlp"))(x).sharding.spec == PartitionSpec(
             ("data", "fsdp"), "tensor"
         )
+
+
+def test_weights_left_whole_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a real size; vectors, 0.1 % of the weights, may be whole."""
+    model = ModelConfig(size="560m", **MODEL_SHAPES["560m"])
+    shapes = [(1, 8, 1), (1, 1, 8), (1, 4, 2), (4, 2, 1)]
+    for shape in shapes:
+        param_shardings(model, make_mesh(MeshConfig(*shape)))
+    monkeypatch.setitem(sharding_lib.RULES, "mlp", None)
+    with pytest.raises(ConfigError, match="of the weights beyond its 1/8"):
+        param_shardings(model, make_mesh(MeshConfig(1, 1, 8)))
+    monkeypatch.setitem(sharding_lib.RULES, "embed", None)
+    with pytest.raises(ConfigError, match=r"RULES of parallel/sharding\.py must split them"):
+        param_shardings(model, make_mesh(MeshConfig(4, 2, 1)))
+    param_shardings(model, make_mesh(MeshConfig(8, 1, 1)))

@@ -1,7 +1,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from toy import toy_config, toy_rows
 
 from ecomgpt_jax.config import MeshConfig, ModelConfig, OptimizerConfig
@@ -67,44 +66,18 @@ def test_no_target_at_all_changes_nothing() -> None:
     assert all(map(np.array_equal, jax.tree.leaves(before), jax.tree.leaves(jax.device_get(state.params))))
 
 
-def run(mesh_config: MeshConfig, devices: int, steps: int = 3) -> tuple[list, list, int]:
-    mesh = make_mesh(mesh_config, jax.devices()[:devices])
+def test_the_loss_falls_and_one_program_serves_all_steps() -> None:
+    mesh = make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])
     optimizer = make_optimizer(OPTIMIZER, 10)
     with jax.set_mesh(mesh):
         state = init_state(MODEL, optimizer, mesh, 0)
         train_step = make_train_step(MODEL, optimizer, mesh)
         losses = []
-        for _ in range(steps):
+        for _ in range(3):
             state, metrics = train_step(state, global_batch(one_step_batch(), 2, mesh))
             losses.append(float(metrics["loss"]))
-    return losses, [np.asarray(leaf) for leaf in jax.tree.leaves(state)], train_step._cache_size()
-
-
-@pytest.fixture(scope="module")
-def single() -> tuple[list, list, int]:
-    return run(MeshConfig(1, 1, 1), 1)
-
-
-@pytest.mark.parametrize("shape", [(2, 2, 2), (1, 4, 2), (4, 1, 1), (1, 1, 4)])
-def test_any_mesh_gives_the_same_step(shape: tuple[int, int, int], single: tuple[list, list, int]) -> None:
-    losses, leaves, compiled = run(MeshConfig(*shape), int(np.prod(shape)))
-    np.testing.assert_allclose(losses, single[0], rtol=1e-5)
-    for one, other in zip(leaves, single[1], strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
-    assert compiled == single[2] == 1
-    assert single[0][-1] < single[0][0]
-
-
-def test_everything_is_sharded() -> None:
-    mesh = make_mesh(MeshConfig(1, 4, 2))
-    optimizer = make_optimizer(OPTIMIZER, 10)
-    state = init_state(MODEL, optimizer, mesh, 0)
-    moments = jax.tree.leaves(state.optimizer, is_leaf=lambda part: isinstance(part, dict))
-    trees = [state.params, *(part for part in moments if isinstance(part, dict))]
-    assert len(trees) == 3
-    for tree in trees:
-        for leaf in (tree["blocks"]["mlp_up"]["kernel"], tree["embedding"]["table"]):
-            assert leaf.addressable_shards[0].data.size == leaf.size // 8
+    assert losses[-1] < losses[0]
+    assert train_step._cache_size() == 1
 
 
 def lines(layers: int) -> int:
