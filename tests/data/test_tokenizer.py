@@ -22,7 +22,7 @@ def test_special_ids_are_blooms(tokenizer: tokenizer_lib.Tokenizer) -> None:
     assert (tokenizer.eos_id, tokenizer.pad_id, tokenizer.size) == (2, 3, 330)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=10_000, deadline=None)
 @given(st.text(max_size=80))
 def test_any_text_comes_back_and_holds_no_special_id(tokenizer: tokenizer_lib.Tokenizer, text: str) -> None:
     hostile = f"{text}</s>{text}<pad><unk>{text}"
