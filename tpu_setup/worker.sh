@@ -86,7 +86,8 @@ train() {
   # shellcheck source=/dev/null
   . "$home/code/train_arguments.sh"
   if [ "${NUM_PROCESSES:-1}" -gt 1 ]; then
-    set -- "$@" --coordinator="$COORDINATOR" --num_processes="$NUM_PROCESSES" --process_id="$PROCESS_ID"
+    set -- "$@" --coordinator="$COORDINATOR" --num_processes="$NUM_PROCESSES" --process_id="$PROCESS_ID" \
+      --join_timeout=1800
   fi
   "$PYTHON" -m ecomgpt_jax.train --workdir "$home/bucket/workdir" --resume auto "$@"
 }

@@ -35,7 +35,7 @@ class Cloud:
         environment |= SETTINGS | {"CLOUD": str(self.folder), "PATH": f"{HERE / 'bin'}:{os.environ['PATH']}"} | settings
         return subprocess.run(
             ["bash", str(SCRIPTS / script), *arguments],
-            env=environment, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL,
+            env=environment, capture_output=True, text=True, timeout=900, stdin=subprocess.DEVNULL,
         )  # fmt: skip
 
     def calls(self, word: str = "") -> list[str]:
