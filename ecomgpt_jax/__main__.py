@@ -27,7 +27,7 @@ def main() -> None:
         sys.exit(2)
     print(f"ecomgpt_jax {ecomgpt_jax.__version__}\n")
     for name, does in known.items():
-        print(f"  python -m ecomgpt_jax.{name:<11} {does}")
+        print(f"  python -m ecomgpt_jax.{name:<12} {does}")
     print("\nEach shows an example and its flags with --help; README.md says what they are for.")
 
 
