@@ -40,6 +40,7 @@ setuptools.setup(
     ],
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2,<0.13"],
+        "plan": ["libtpu>=0.0.42"],  # the TPU compiler, for hosts without a TPU; the version that jax[tpu] pins
         "cuda": ["jax[cuda12]>=0.10.2,<0.13"],
         "beam": ["apache-beam>=2.77"],  # builds the data on many machines
         "torch": ["torch>=2.6", "peft>=0.21"],  # the peers that tests and benchmarks compare with

@@ -14,6 +14,7 @@ def get_config() -> Config:
     config = Config(name="bloomz_3b")
     config.model.size = "3b"
     config.model.remat = "full"
+    config.mesh.fsdp = -1  # weights and Adam state over all devices
     config.data.mixture = "real"
     config.data.workers = 0
     return config

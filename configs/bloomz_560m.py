@@ -14,6 +14,7 @@ def get_config() -> Config:
     config = Config(name="bloomz_560m")
     config.model.size = "560m"
     config.model.remat = "none"
+    config.mesh.fsdp = -1  # weights and Adam state over all devices
     config.data.mixture = "real"
     config.data.workers = 0
     return config

@@ -52,6 +52,9 @@ def test_every_config_file_resolves(path: Path) -> None:
 def test_the_recipes_differ_from_the_paper_in_no_hyperparameter(size: str) -> None:
     config, paper = resolve(load(Path(__file__).parent.parent / f"configs/bloomz_{size}.py")), resolve(Config())
     assert config.model.size == size
+    rows = [train.rows_per_device * train.accumulation for train in (config.train, paper.train)]
+    assert rows[0] == rows[1], "a step's rows; memory decides how many go at a time"
+    config.train.rows_per_device, config.train.accumulation = paper.train.rows_per_device, paper.train.accumulation
     assert (config.optimizer, config.train, config.eval) == (paper.optimizer, paper.train, paper.eval)
     assert config.data.length == 1024
 

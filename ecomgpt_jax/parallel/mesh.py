@@ -25,6 +25,27 @@ def _valid_shapes(devices: int, mesh: MeshConfig) -> str:
     return ", ".join(map(str, shapes[:12])) + (", …" if len(shapes) > 12 else "")
 
 
+def mesh_shape(mesh: MeshConfig, devices: int) -> tuple[int, int, int]:
+    """Returns how many devices lie along `data`, `fsdp` and `tensor`.
+
+    Raises:
+      ConfigError: the axes do not multiply to the number of devices; lists shapes that do, nearest first.
+    """
+    data, fsdp = mesh.data, mesh.fsdp
+    if fsdp < 0:
+        data = max(1, data)
+        fsdp = max(1, devices // (data * mesh.tensor))
+    elif data < 0:
+        data = max(1, devices // (fsdp * mesh.tensor))
+    shape = (data, fsdp, mesh.tensor)
+    if math.prod(shape) != devices:
+        raise ConfigError(
+            f"config: mesh.data={mesh.data} mesh.fsdp={mesh.fsdp} mesh.tensor={mesh.tensor} does not use exactly "
+            f"{devices} devices; valid (data, fsdp, tensor): {_valid_shapes(devices, mesh)}"
+        )
+    return shape
+
+
 def make_mesh(mesh: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Returns a mesh over all `devices` (default: every device of every process) with axes `data`, `fsdp`, `tensor`.
 
@@ -32,30 +53,10 @@ def make_mesh(mesh: MeshConfig, devices: Sequence[jax.Device] | None = None) -> 
       ConfigError: the axes do not multiply to the number of devices; lists shapes that do, nearest first.
     """
     devices = jax.devices() if devices is None else list(devices)
-    data = mesh.data if mesh.data > 0 else max(1, len(devices) // (mesh.fsdp * mesh.tensor))
-    shape = (data, mesh.fsdp, mesh.tensor)
-    if math.prod(shape) != len(devices):
-        raise ConfigError(
-            f"config: mesh.data={mesh.data} mesh.fsdp={mesh.fsdp} mesh.tensor={mesh.tensor} does not use exactly "
-            f"{len(devices)} devices; valid (data, fsdp, tensor): {_valid_shapes(len(devices), mesh)}"
-        )
+    shape = mesh_shape(mesh, len(devices))
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of every batch array [batch, length]: rows over `data` and `fsdp`."""
     return NamedSharding(mesh, spec("batch"))
-
-
-def check_batch(rows: int, mesh: Mesh) -> None:
-    """Refuses a batch whose rows cannot be dealt out evenly over the `data` and `fsdp` axes.
-
-    Raises:
-      ConfigError: naming the rows, the axes and the nearest batch that works.
-    """
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
-    if rows % ways:
-        raise ConfigError(
-            f"a batch of {rows} rows does not divide over mesh data={mesh.shape['data']} x fsdp={mesh.shape['fsdp']}; "
-            f"use a multiple of {ways}, for example {max(ways, rows // ways * ways)}"
-        )

@@ -4,7 +4,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 from ecomgpt_jax.config import MeshConfig
 from ecomgpt_jax.errors import ConfigError
-from ecomgpt_jax.parallel.mesh import AXES, batch_sharding, check_batch, make_mesh
+from ecomgpt_jax.parallel.mesh import AXES, batch_sharding, make_mesh, mesh_shape
 
 
 @pytest.mark.parametrize(
@@ -32,10 +32,17 @@ def test_devices_that_do_not_divide(config: tuple[int, int, int]) -> None:
 
 
 def test_batches() -> None:
-    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
-    assert batch_sharding(mesh).spec == PartitionSpec(("data", "fsdp"))
-    check_batch(12, mesh)
-    with pytest.raises(ConfigError, match="multiple of 4, for example 8"):
-        check_batch(10, mesh)
-    with pytest.raises(ConfigError, match="for example 4"):
-        check_batch(3, mesh)
+    assert batch_sharding(make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))).spec == PartitionSpec(("data", "fsdp"))
+
+
+@pytest.mark.parametrize(
+    ("config", "devices", "shape"),
+    [
+        ((-1, -1, 1), 8, (1, 8, 1)),
+        ((2, -1, 2), 8, (2, 2, 2)),
+        ((-1, -1, 4), 16, (1, 4, 4)),
+        ((-1, 2, 1), 1024, (512, 2, 1)),
+    ],
+)
+def test_mesh_shape(config: tuple[int, int, int], devices: int, shape: tuple[int, int, int]) -> None:
+    assert mesh_shape(MeshConfig(*config), devices) == shape
