@@ -199,7 +199,8 @@ def decode(
         cache, logits = decode_step(params, layers, slots.cache, slots.tokens, slots.positions, model)
         return _advance(slots, cache, choose(logits, stop.vocab_limit), stop)
 
-    return jax.lax.while_loop(lambda slots: slots.active.sum() > until_active, step, slots)
+    # Pinned once more: the compiler is free to split what leaves a loop.
+    return place(jax.lax.while_loop(lambda slots: slots.active.sum() > until_active, step, slots))
 
 
 def check_prompts(prompts: Sequence[Sequence[int]], max_new_tokens: int, vocab_size: int) -> None:
