@@ -132,10 +132,12 @@ class Checkpoints:
         if self._writer:
             self._remove_partial()
         self._failures += 1
-        self._reason = f"checkpoint not saved ({one_line(error)}); older steps are intact; mend it and start again"
+        full = "No space left" in str(error)  # deep in a long text of tensorstore's
+        why = "no space left on the disk" if full else one_line(error)
+        self._reason = f"checkpoint not saved ({why}); older steps are intact; mend it and start again"
         if last or self._failures >= MAX_FAILURES:
             raise StorageError(f"{self._folder}: {self._reason}") from error
-        logging.warning("%s: checkpoint not saved (%s); the run goes on", self._folder, one_line(error))
+        logging.warning("%s: checkpoint not saved (%s); the run goes on", self._folder, why)
 
     def _check_room(self, state: TrainState) -> None:
         """Raises OSError where the state has no room on the disk; all processes agree on it."""

@@ -56,7 +56,7 @@ def test_a_failed_save_is_one_warning_and_the_third_in_a_row_ends(
     with saving.Checkpoints(tmp_path, 9) as checkpoints:
         for step in range(1, 7):
             checkpoints.save(state(step), {})
-        with pytest.raises(StorageError, match=r"No space left on device.*older steps are intact"):
+        with pytest.raises(StorageError, match=r"no space left on the disk.*older steps are intact"):
             checkpoints.save(state(7), {})
     assert [record.message.count("the run goes on") for record in caplog.records] == [1, 1, 1]
     assert names(tmp_path) == ["1", "3"]
@@ -65,7 +65,7 @@ def test_a_failed_save_is_one_warning_and_the_third_in_a_row_ends(
 def test_the_last_save_must_succeed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ECOMGPT_TESTING", "1")
     monkeypatch.setenv("ECOMGPT_FAULT", "full@save1")
-    with pytest.raises(StorageError, match="No space left"):
+    with pytest.raises(StorageError, match="no space left"):
         save(tmp_path, {1: {}})
     assert names(tmp_path) == []
 
