@@ -110,8 +110,8 @@ def compiled_bytes(config: Config, mesh: Mesh) -> tuple[int, bool]:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             return _refused_bytes(str(error)), False
-    peak = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    return peak + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes, True
+    # Not the sum of its parts: temporaries that never live at the same time count once.
+    return memory.peak_memory_in_bytes + memory.generated_code_size_in_bytes, True
 
 
 def _with_rows(config: Config, rows: int) -> Config:
