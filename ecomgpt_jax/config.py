@@ -67,11 +67,11 @@ class ModelConfig(_Strict):
 class DataConfig(_Strict):
     """What is trained on, and how it becomes rows of tokens."""
 
-    mixture: str = "synthetic"  # synthetic (embedded catalogue) | real (sources_dir) | folder (tasks_dir) | files
+    mixture: str = "synthetic"  # synthetic (embedded) | real (sources_dir) | all (both) | folder (tasks_dir) | files
     files: tuple[str, ...] = ()  # your own .jsonl .csv .parquet or hub:owner/name@commit; joins any mixture
     tasks: tuple[str, ...] = ()  # patterns of the names of tasks to train on, "*" stands for anything; empty = all
     sources: tuple[str, ...] = ()  # names of the sources to read; empty = all of the mixture
-    licences: tuple[str, ...] = ()  # mixture=real: "redistributable", or how a licence begins; empty = all
+    licences: tuple[str, ...] = ()  # real sources: "redistributable", or how a licence begins; empty = all
     operators: tuple[str, ...] = ()  # base simplification reversal recombination pseudo_label; empty = all
     leave_out_abilities: tuple[str, ...] = ()  # abilities whose tasks are left out; `build_data --stats` lists them
     strict_held_out: bool = False  # also leave out sources whose label set is near that of a held-out task
@@ -184,7 +184,7 @@ _CHOICES = {
     "model.remat": ("none", "dots", "selective", "full"),
     "model.head": ("targets", "full"),
     "optimizer.moment_dtype": ("float32", "bfloat16"),
-    "data.mixture": ("synthetic", "real", "folder", "files"),
+    "data.mixture": ("synthetic", "real", "all", "folder", "files"),
     "data.prompt_language": ("en", "zh", "native", "mixed"),
 }
 _POSITIVE = (
@@ -281,8 +281,8 @@ def resolve(config: Config) -> Config:
         if operator not in OPERATORS:
             hint = nearest(operator, OPERATORS)
             raise ConfigError(f"config: data.operators holds {operator!r}, none of {', '.join(OPERATORS)}{hint}")
-    if config.data.licences and config.data.mixture != "real":
-        raise ConfigError("config: data.licences chooses among the real sources; set data.mixture=real or leave it out")
+    if config.data.licences and config.data.mixture not in ("real", "all"):
+        raise ConfigError("config: data.licences chooses among the real sources; set data.mixture=real or all")
     if config.data.temperature != 1 and not config.data.total_instances:
         raise ConfigError("config: data.temperature shares out data.total_instances; set that too")
     if config.data.mixture == "files" and not config.data.files:

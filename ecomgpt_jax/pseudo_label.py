@@ -67,7 +67,7 @@ def find_task(name: str, pool: str, data: DataConfig) -> tuple[TaskFolder, list[
             return task, pseudo_labels.pool_of(pseudo_labels.unlabelled(records, task.language))
     if Path(pool).is_file():
         return task, pseudo_labels.pool_of(read_text(pool).split("\n"))
-    if data.mixture == "real" and pool:
+    if data.mixture in ("real", "all") and pool:
         return task, pseudo_labels.pool_of(pseudo_labels.unlabelled(mixture.read_source(pool, data), task.language))
     raise MissingInputError(
         f"--pool: {pool or 'nothing'!r} is no file with a text a line, and no source of the mixture"

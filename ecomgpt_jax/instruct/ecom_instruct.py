@@ -140,14 +140,13 @@ def cache_key(data: DataConfig) -> str:
     content["code"] = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(package.rglob("*.py"), key=str)]
     content["files"] = [(Path(spec).name, own_data.checksum(spec)) for spec in data.files]
     content["evaluation"] = [contamination.checksum(directory) for directory in mixture.evaluation_dirs(data)]
-    if data.mixture == "real":
-        names = mixture.source_names(data)
-        content["sources"] = {name: dict(real_sources.source(name).files) for name in names}
-    elif data.mixture == "folder":
+    names = mixture.source_names(data)
+    content["sources"] = {
+        name: dict(real_sources.SOURCES[name].files) for name in names if name in real_sources.SOURCES
+    }
+    if data.mixture == "folder":
         mixture.folder_tasks(data)
         content["tasks"] = contamination.checksum(Path(data.tasks_dir).expanduser(), "train")
-    else:
-        mixture.source_names(data)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
 
 

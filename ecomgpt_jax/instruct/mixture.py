@@ -27,7 +27,7 @@ from ecomgpt_jax.instruct.quarantine import Quarantine
 from ecomgpt_jax.instruct.records import Record
 from ecomgpt_jax.instruct.rows import Account, Row, Rows, as_folder, as_row
 from ecomgpt_jax.instruct.sources import catalogue as real_sources
-from ecomgpt_jax.instruct.sources.reading import Intake, Source
+from ecomgpt_jax.instruct.sources.reading import Intake
 from ecomgpt_jax.instruct.synthetic import catalogue as synthetic_sources
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow
 from ecomgpt_jax.instruct.tasks import plain_text, real, synthetic
@@ -53,7 +53,7 @@ def source_names(data: DataConfig) -> list[str]:
         if name not in known:
             hint = "" if data.mixture == "synthetic" else "; the sources with tasks are " + ", ".join(known)
             raise ConfigError(f"data.sources: {name!r} is no source of the {data.mixture} mixture{hint}")
-    licences = {name: real_sources.source(name).licence for name in known} if data.licences else {}
+    licences = {name: each.licence for name, each in real_sources.SOURCES.items() if name in known}
     for wanted in data.licences:
         if wanted != REDISTRIBUTABLE and not any(map(functools.partial(_is_licence, wanted), licences.values())):
             names = sorted({licence.split(" (")[0] for licence in licences.values()})
@@ -62,7 +62,7 @@ def source_names(data: DataConfig) -> list[str]:
         name
         for name in known
         if (not data.sources or name in data.sources)
-        and (not data.licences or any(_allows(wanted, real_sources.source(name)) for wanted in data.licences))
+        and (not data.licences or any(_allows(wanted, name) for wanted in data.licences))
     ]
 
 
@@ -70,18 +70,23 @@ def _is_licence(wanted: str, licence: str) -> bool:
     return licence.lower().startswith(wanted.lower())
 
 
-def _allows(wanted: str, source: Source) -> bool:
+def _allows(wanted: str, name: str) -> bool:
+    if name.startswith(synthetic_sources.PREFIX):
+        return True  # made here, nobody else's
+    source = real_sources.source(name)
     return source.redistributable if wanted == REDISTRIBUTABLE else _is_licence(wanted, source.licence)
 
 
 def _declared(data: DataConfig) -> list[Task]:
-    declared = {"synthetic": synthetic.tasks, "real": real.tasks}.get(data.mixture, list)()
+    declared, languages = [], {}
+    if data.mixture in ("real", "all"):
+        declared += real.tasks()
+        languages |= {name: tuple(each.language.split("+")) for name, each in real_sources.SOURCES.items()}
+    if data.mixture in ("synthetic", "all"):
+        declared += synthetic.tasks()
+        languages |= {name: (name.rsplit("_", 1)[1],) for name in synthetic_sources.SOURCES}
     if not data.plain_text:
         return declared
-    if data.mixture == "synthetic":
-        languages = {name: (name.rsplit("_", 1)[1],) for name in synthetic_sources.SOURCES}
-    else:
-        languages = {name: tuple(each.language.split("+")) for name, each in real_sources.SOURCES.items()}
     return [task for task in declared if task.held_out] + plain_text.tasks(languages)
 
 
@@ -204,7 +209,9 @@ def sources_dir(data: DataConfig) -> Path:
     """
     named = data.sources_dir or os.environ.get("ECOMGPT_SOURCES", "")
     if not named:
-        raise MissingInputError("data.mixture=real needs the sources: set data.sources_dir or ECOMGPT_SOURCES")
+        raise MissingInputError(
+            f"data.mixture={data.mixture} needs the sources: set data.sources_dir or ECOMGPT_SOURCES"
+        )
     if not (directory := Path(named).expanduser()).is_dir():
         raise MissingInputError(f"{directory}: no such folder of sources (data.sources_dir or ECOMGPT_SOURCES)")
     return directory
@@ -230,7 +237,7 @@ def read_source(name: str, data: DataConfig, account: Account | None = None) -> 
     Raises:
       EcomError: the source is missing or broken, or too many of its records are bad.
     """
-    if data.mixture == "synthetic":
+    if name.startswith(synthetic_sources.PREFIX):
         return synthetic_sources.read(name, data.synthetic_records, data.seed)
     intake = Intake()
     source = real_sources.source(name)
@@ -301,7 +308,7 @@ def parts(data: DataConfig) -> list[str]:
 
 def surveyed(data: DataConfig) -> list[str]:
     """Returns the parts whose records must not nearly repeat others; the catalogue's are alike by design."""
-    return [part for part in parts(data) if part != FILES] if data.mixture == "real" else []
+    return [part for part in parts(data) if part in real_sources.SOURCES]
 
 
 def survey(data: DataConfig, part: str, quarantine: Quarantine | None = None) -> tuple[list[str], Sketch]:

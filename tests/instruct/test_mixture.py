@@ -17,6 +17,7 @@ from ecomgpt_jax.instruct.records import LabelledText
 from ecomgpt_jax.instruct.rows import FIELDS, Account, Row
 from ecomgpt_jax.instruct.sources import catalogue as real_sources
 from ecomgpt_jax.instruct.sources.reading import Intake
+from ecomgpt_jax.instruct.synthetic import catalogue as synthetic_sources
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, write_task
 
 Made = tuple[list[Row], list[Row], dict[str, tuple[TaskFolder, list[TaskRow]]], Account]
@@ -382,3 +383,17 @@ def test_an_ability_can_be_left_out_with_all_tasks_that_use_it() -> None:
     assert left
     with pytest.raises(ConfigError, match="did you mean 'find spans'"):
         mixture.training_tasks(DataConfig(leave_out_abilities=("find span",)))
+
+
+def test_all_is_the_real_sources_and_the_catalogue() -> None:
+    data = DataConfig(mixture="all", licences=("redistributable",))
+    names = mixture.source_names(data)
+    assert set(synthetic_sources.SOURCES) <= set(names)
+    real = set(names) - set(synthetic_sources.SOURCES)
+    assert real == set(mixture.source_names(DataConfig(mixture="real", licences=("redistributable",))))
+    assert set(mixture.surveyed(data)) == real
+    tasks = [task.name for task in (*mixture.training_tasks(data), *mixture.held_out_tasks(data))]
+    assert len(set(tasks)) == len(tasks)
+    assert len(mixture.held_out_tasks(data)) == 12
+    texts = {task.source for task in mixture.training_tasks(DataConfig(mixture="all", plain_text=True))}
+    assert texts == {*real_sources.SOURCES, *synthetic_sources.SOURCES}
