@@ -20,6 +20,7 @@ from ml_collections import config_flags
 from ecomgpt_jax import cli
 from ecomgpt_jax import config as config_lib
 from ecomgpt_jax.config import Config, DataConfig, nearest
+from ecomgpt_jax.data.preview import preview, visible
 from ecomgpt_jax.data.tokenizer import Tokenizer, find_tokenizer
 from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.evaluation.data_report import data_sections
@@ -93,43 +94,12 @@ def print_preview(built: Built, task: str, config: Config) -> None:
             print(line)
 
 
-def preview(prompt: str, response: str, tokenizer: Tokenizer, data: DataConfig, colour: bool) -> list[str]:
-    """Returns an instance as lines: its text, a count, and its tokens, those that carry loss between [ and ]."""
-    before, after = ("\x1b[32m", "\x1b[0m") if colour else ("", "")
-    given, answer = tokenizer.encode(prompt), [*tokenizer.encode(response), tokenizer.eos_id]
-    # The first token is predicted from nothing, so it never carries loss.
-    unread = 1 if data.loss_on_prompt else len(given)
-    ids = given + answer
-    texts = [_token(tokenizer, token) for token in ids]
-    tokens = "|".join(texts[:unread]) + f"|{before}" + "".join(f"[{text}]" for text in texts[unread:]) + after
-    count = f"{len(ids)} tokens, {len(ids) - unread} with loss"
-    over = len(ids) - data.length - 1
-    if over > 0:
-        count += f"; {over} more than a row of {data.length} takes, so training cuts the beginning of the prompt"
-    if data.loss_on_prompt:
-        return [f"{before}{_visible(prompt + response)}{after}", count, tokens]
-    return [f"{_visible(prompt)}{before}{_visible(response)}{after}", count, tokens]
-
-
-def _token(tokenizer: Tokenizer, token: int) -> str:
-    """Returns a token as text: its number where it is a part of a character only."""
-    if token == tokenizer.eos_id:
-        return tokenizer.backend.id_to_token(token)
-    text = tokenizer.decode([token])
-    return f"<{token}>" if "\ufffd" in text else _visible(text).replace("\n", "\\n").replace("\t", "\\t")
-
-
 def write_stats(built: Built, path: str) -> None:
     """Writes the counts as JSON and as a page beside it, and prints the page's tables."""
     sections = data_sections(built.stats)
     write_json(path, {**built.stats, "fingerprint": built.fingerprint})
     write_text(Path(path).with_suffix(".html"), render_html("Data set", sections))
     print(render_markdown("Data set", sections))
-
-
-def _visible(text: str) -> str:
-    """Returns a text that cannot command the terminal: control characters but line ends and tabs are escaped."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 def audit_files(data: DataConfig) -> bool:
@@ -156,7 +126,7 @@ def audit_files(data: DataConfig) -> bool:
                 yield found.text
             else:
                 notes += 1
-                print(_visible(f"note: {found.text}"))
+                print(visible(f"note: {found.text}"))
 
     count = _print_findings(faults())
     if count:
@@ -204,7 +174,7 @@ def _print_findings(findings: Iterator[str]) -> int:
     count = 0
     for count, finding in enumerate(findings, 1):
         if count <= _LISTED_FINDINGS:
-            print(_visible(finding))
+            print(visible(finding))
     if count > _LISTED_FINDINGS:
         print(f"... and {count - _LISTED_FINDINGS:,} more")
     return count
@@ -220,7 +190,7 @@ def main(arguments: list[str]) -> None:
         return  # evaluation files alone: there is nothing to build
     built = ecom_instruct.build(config.data)
     for file, description in built.stats["files"].items():
-        print(_visible(f"{file}: {description}"))
+        print(visible(f"{file}: {description}"))
     if bad := built.stats["quarantine"]["records"]:
         print(f"{bad:,} bad records are left out; {built.stats['quarantine']['file']} says where and why")
     if _LIST.value:

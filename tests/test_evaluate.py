@@ -13,7 +13,7 @@ from ecomgpt_jax.data.tokenizer import load_tokenizer, train_tokenizer
 from ecomgpt_jax.evaluation.protocol import build_prompts
 from ecomgpt_jax.model.bloom import init_sharded_params
 from ecomgpt_jax.parallel.mesh import make_mesh
-from ecomgpt_jax.training.checkpoint import save_orbax_params
+from ecomgpt_jax.training.saving import save_orbax_params
 
 
 def evaluate(*arguments: object, **environment: str) -> subprocess.CompletedProcess:

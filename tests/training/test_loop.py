@@ -68,10 +68,10 @@ def test_killed_at_every_step_the_losses_stay_the_same(
     for step in range(1, len(whole[0]) + 1):
         workdir = tmp_path / f"killed-{step}"
 
-        def log(self: Progress, at: int, metrics: dict, step: int = step) -> None:
+        def log(self: Progress, at: int, *rest: object, step: int = step) -> None:
             if at == step:
                 raise Killed
-            write(self, at, metrics)
+            write(self, at, *rest)
 
         monkeypatch.setattr(Progress, "log", log)
         with pytest.raises(Killed):
@@ -88,7 +88,7 @@ def test_another_order_would_be_seen(whole: tuple[dict, list], tmp_path: Path, m
     config = toy_config()
     config.train.save_every = 2
 
-    def log(self: Progress, at: int, metrics: dict) -> None:
+    def log(self: Progress, at: int, *rest: object) -> None:
         if at == 3:
             raise Killed
 

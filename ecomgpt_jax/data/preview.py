@@ -1,0 +1,35 @@
+"""An instance as a person can look at it: its text, its tokens, and which of them carry loss."""
+
+from ecomgpt_jax.config import DataConfig
+from ecomgpt_jax.data.tokenizer import Tokenizer
+
+
+def preview(prompt: str, response: str, tokenizer: Tokenizer, data: DataConfig, colour: bool) -> list[str]:
+    """Returns an instance as lines: its text, a count, and its tokens, those that carry loss between [ and ]."""
+    before, after = ("\x1b[32m", "\x1b[0m") if colour else ("", "")
+    given, answer = tokenizer.encode(prompt), [*tokenizer.encode(response), tokenizer.eos_id]
+    # The first token is predicted from nothing, so it never carries loss.
+    unread = 1 if data.loss_on_prompt else len(given)
+    ids = given + answer
+    texts = [_token(tokenizer, token) for token in ids]
+    tokens = "|".join(texts[:unread]) + f"|{before}" + "".join(f"[{text}]" for text in texts[unread:]) + after
+    count = f"{len(ids)} tokens, {len(ids) - unread} with loss"
+    over = len(ids) - data.length - 1
+    if over > 0:
+        count += f"; {over} more than a row of {data.length} takes, so training cuts the beginning of the prompt"
+    if data.loss_on_prompt:
+        return [f"{before}{visible(prompt + response)}{after}", count, tokens]
+    return [f"{visible(prompt)}{before}{visible(response)}{after}", count, tokens]
+
+
+def _token(tokenizer: Tokenizer, token: int) -> str:
+    """Returns a token as text: its number where it is a part of a character only."""
+    if token == tokenizer.eos_id:
+        return tokenizer.backend.id_to_token(token)
+    text = tokenizer.decode([token])
+    return f"<{token}>" if "\ufffd" in text else visible(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def visible(text: str) -> str:
+    """Returns a text that cannot command the terminal: control characters but line ends and tabs are escaped."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)

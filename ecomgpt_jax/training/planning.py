@@ -1,0 +1,225 @@
+"""What a run needs of its machine: the training step compiled for a TPU that is not here, arithmetic for a GPU.
+
+Memory of a TPU is what its own compiler reports. Time and cost are estimates from FLOPs and an assumed share of the
+chip's peak, stated with the result.
+"""
+
+import math
+import re
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AbstractMesh, AxisType, Mesh
+
+from ecomgpt_jax import config as config_lib
+from ecomgpt_jax.config import Config
+from ecomgpt_jax.model.attention import resolve_implementation
+from ecomgpt_jax.model.parameters import flops_per_token, parameter_count
+from ecomgpt_jax.parallel.mesh import AXES, make_mesh, mesh_shape
+from ecomgpt_jax.parallel.topology import Topology, compile_only_devices
+from ecomgpt_jax.training.loop import rows_per_step
+from ecomgpt_jax.training.optimizer import make_optimizer
+from ecomgpt_jax.training.train_step import TrainState, abstract_state, make_train_step
+
+# An epoch of EcomInstruct, as its paper and the lengths of its evaluation tasks give it.
+_INSTANCES, _TOKENS_OF_INSTANCE, _FILL, _TARGET_SHARE = 2_500_000, 208, 0.987, 0.15
+_STEPS = 1000  # of the schedule; no size depends on it
+# Values times `embed` that a token keeps in each block for the backward pass, its input included.
+_KEPT = {"none": 16, "dots": 11, "selective": 6, "full": 1}
+
+AnyMesh = Mesh | AbstractMesh
+
+
+def _shard_bytes(tree: Any) -> int:
+    """Returns what one device holds of abstract arrays with shardings."""
+    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _state(config: Config, mesh: AnyMesh) -> TrainState:
+    return abstract_state(config.model, make_optimizer(config.optimizer, _STEPS), mesh, config.lora)
+
+
+def state_bytes(config: Config, mesh: AnyMesh) -> int:
+    """Returns the bytes of weights and optimizer state on one device."""
+    return _shard_bytes(_state(config, mesh))
+
+
+def row_bytes(config: Config) -> int:
+    """Returns the bytes of activations that one more row a device needs (an upper bound where `tensor` splits them)."""
+    model = config.model
+    live = 0 if model.remat == "none" else _KEPT["none"]  # the block that is being recomputed
+    width = jnp.dtype(model.compute_dtype).itemsize * model.embed
+    return config.data.length * width * (model.layers * _KEPT[model.remat] + live)
+
+
+def estimated_bytes(config: Config, mesh: AnyMesh) -> int:
+    """Returns the bytes a device needs by arithmetic: state, gradients, gathered weights, logits, activations."""
+    model = config.model
+    words = model.vocab_size // mesh.shape["tensor"]
+    narrow = jnp.dtype(model.compute_dtype).itemsize
+    trained = _shard_bytes(_state(config, mesh).params)
+    gradients = trained * (1 if config.train.accumulation == 1 else 2)  # a micro-batch's, and the sum of them
+    copies = 0 if config.lora.rank else trained * narrow // 4  # weights in the compute dtype
+    gathered = 2 * 12 * model.embed**2 // mesh.shape["tensor"] * narrow  # one block's and the next one's
+    head = words * model.embed * (narrow + 4)  # the table and its float32 gradient, whole rows
+    positions = min(model.head_chunk, config.train.rows_per_device * config.data.length)
+    logits = positions * words * (2 * 4 + narrow)
+    activations = config.train.rows_per_device * row_bytes(config)
+    return state_bytes(config, mesh) + gradients + copies + gathered + head + logits + activations
+
+
+def _refused_bytes(message: str) -> int:
+    """Reads how much memory the compiler wanted from its refusal; 0 where it does not say."""
+    found = re.search(r"Used ([\d.]+)([KMGT]) of [\d.]+\w hbm", message) or re.search(
+        r"\(([\d.]+)([KMGT])\) exceeds", message
+    )
+    return int(float(found[1]) * 1024 ** (1 + "KMGT".index(found[2]))) if found else 0
+
+
+def compiled_bytes(config: Config, mesh: Mesh) -> tuple[int, bool]:
+    """Compiles the training step for the devices of `mesh`.
+
+    Returns:
+      (bytes a device needs, whether the compiler found room for them).
+    """
+    optimizer = make_optimizer(config.optimizer, _STEPS)
+    accumulation = config.train.accumulation
+    shape = (accumulation, rows_per_step(config, mesh) // accumulation, config.data.length)
+    batch = {name: jax.ShapeDtypeStruct(shape, jnp.int32) for name in ("inputs", "targets", "segment_ids")}
+    batch["loss_mask"] = jax.ShapeDtypeStruct(shape, jnp.bool_)
+    state, train_step = _state(config, mesh), make_train_step(config.model, optimizer, mesh, config.lora)
+    with jax.set_mesh(mesh):  # only here: outside a trace, nothing can run on devices that are not there
+        lowered = train_step.lower(state, batch)
+        try:
+            memory = lowered.compile().memory_analysis()
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            return _refused_bytes(str(error)), False
+    # Not the sum of its parts: temporaries that never live at the same time count once.
+    return memory.peak_memory_in_bytes + memory.generated_code_size_in_bytes, True
+
+
+def _with_rows(config: Config, rows: int) -> Config:
+    copy = config_lib.from_dict(config_lib.to_dict(config))
+    copy.train.rows_per_device = rows
+    return copy
+
+
+def _largest_rows(config: Config, mesh: Mesh, guess: int) -> int:
+    """Returns the most rows a device that compile, from a guess: doubling apart, then halving the gap."""
+    fits: dict[int, bool] = {0: True}
+
+    def tried(rows: int) -> bool:
+        if rows not in fits:
+            fits[rows] = compiled_bytes(_with_rows(config, rows), mesh)[1]
+        return fits[rows]
+
+    low, high, stride = 0, max(1, guess), 1
+    while tried(high):
+        low, high, stride = high, high + stride, 2 * stride
+    stride = 1
+    while low == 0 and high > 1 and not tried(max(1, high - stride)):
+        high, stride = max(1, high - stride), 2 * stride
+    low = max(rows for rows, fit in fits.items() if fit and rows < high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if tried(middle) else (low, middle)
+    return low
+
+
+def make_plan(config: Config, topology: Topology, largest: bool = False, price: float | None = None) -> dict[str, Any]:
+    """Returns what `--json` prints.
+
+    Args:
+      config: resolved, with the vocabulary's size.
+      topology: the machine.
+      largest: find the largest rows_per_device by compiling; otherwise it is estimated from one compilation.
+      price: dollars an hour of a chip; None: the chip's assumed price.
+
+    Raises:
+      ConfigError: a mesh that does not fit the machine or the model.
+      MissingInputError: the TPU compiler is not installed.
+    """
+    model, train, chip = config.model, config.train, topology.chip
+    compiled = bool(topology.layout)
+    seconds = 0.0
+    if compiled:
+        mesh: AnyMesh = make_mesh(config.mesh, compile_only_devices(topology))
+        started = time.monotonic()
+        used, fits = compiled_bytes(config, mesh)
+        seconds = time.monotonic() - started
+    else:
+        mesh = AbstractMesh(mesh_shape(config.mesh, topology.chips), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+        used = estimated_bytes(config, mesh)
+        fits = used <= chip.hbm_bytes
+    # One compilation fixes what does not depend on the rows, and arithmetic says what each row adds.
+    rows = max(0, train.rows_per_device + math.floor((chip.hbm_bytes - used) / row_bytes(config)))
+    rows = max(rows, train.rows_per_device) if fits else min(rows, train.rows_per_device - 1)
+    by_compiling = compiled and largest
+    if by_compiling:
+        rows = _largest_rows(config, mesh, rows)
+    target_share = 1.0 if config.data.loss_on_prompt or model.head == "full" else _TARGET_SHARE
+    step_rows = rows_per_step(config, mesh)
+    flops = flops_per_token(model, config.data.length, target_share) * step_rows * config.data.length
+    step_seconds = flops / (topology.chips * chip.peak_flops * chip.utilisation)
+    steps = math.ceil(_INSTANCES * _TOKENS_OF_INSTANCE / (step_rows * config.data.length * _FILL))
+    hours = steps * step_seconds / 3600
+    price = chip.dollars_per_hour if price is None else price
+    result = {
+        "topology": topology.name,
+        "chips": topology.chips,
+        "method": "compiled" if compiled else "arithmetic",
+        "hbm_bytes_per_chip": used,
+        "hbm_limit_bytes": chip.hbm_bytes,
+        "fits": fits,
+        "state_bytes_per_chip": state_bytes(config, mesh),
+        "flops_per_step": flops,
+        "parameters": parameter_count(model),
+        "compile_seconds": round(seconds, 1),
+        "mesh": dict(mesh.shape),
+        "rows_per_device": train.rows_per_device,
+        "largest_rows_per_device": rows,
+        "largest_rows_method": "compiled" if by_compiling else "estimated",
+        "estimate": {
+            "step_seconds": step_seconds,
+            "epoch_hours": hours,
+            "epoch_dollars": hours * topology.chips * price,
+            "assumes": {
+                "share_of_peak_flops": chip.utilisation,
+                "dollars_per_chip_hour": price,
+                "instances": _INSTANCES,
+                "tokens_per_instance": _TOKENS_OF_INSTANCE,
+                "packing_fill": _FILL,
+                "target_share": target_share,
+            },
+        },
+    }
+    if compiled:
+        with jax.set_mesh(mesh):
+            result["attention"] = resolve_implementation(
+                model.attention, model.compute_dtype, model.embed // model.heads
+            )
+    return result
+
+
+def describe(plan: dict[str, Any]) -> str:
+    """Returns a plan as a few lines for people."""
+    used, limit = (plan[name] / 2**30 for name in ("hbm_bytes_per_chip", "hbm_limit_bytes"))
+    mesh = " ".join(f"{axis}={size}" for axis, size in plan["mesh"].items())
+    estimate, assumes = plan["estimate"], plan["estimate"]["assumes"]
+    how = f"compiled in {plan['compile_seconds']:.0f} s" if plan["method"] == "compiled" else "by arithmetic"
+    return "\n".join(
+        [
+            f"{plan['topology']}, {plan['chips']} chips, mesh {mesh}, {plan['parameters']:,} parameters",
+            f"{'fits' if plan['fits'] else 'DOES NOT FIT'}: {used:.2f} of {limit:.2f} GiB a chip with "
+            f"{plan['rows_per_device']} rows a device ({how})",
+            f"largest rows_per_device that fits: {plan['largest_rows_per_device']} ({plan['largest_rows_method']})",
+            f"{plan['flops_per_step']:.3g} FLOPs a step",
+            f"estimate, not measured: {estimate['step_seconds']:.2f} s a step; {estimate['epoch_hours']:.1f} h and "
+            f"${estimate['epoch_dollars']:,.0f} for {assumes['instances']:,} instances, at "
+            f"{assumes['share_of_peak_flops']:.0%} of peak and ${assumes['dollars_per_chip_hour']:.2f} a chip and hour",
+        ]
+    )
