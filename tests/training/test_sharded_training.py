@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from functools import lru_cache
 from typing import Any
 
@@ -38,6 +39,7 @@ FAST = [(1, 8, 1), (2, 2, 2)]
 SHAPES = [
     pytest.param(shape, marks=[] if shape in FAST else pytest.mark.slow) for shape in [*ALL_EIGHT, (1, 2, 2), (2, 2, 1)]
 ]
+ALONE = r"replica_groups=(\{\{\d+\}|\[\d+,1\])"  # each device gathers from itself: nothing moves
 INVOLUNTARY = "Involuntary full rematerialization"
 
 
@@ -107,7 +109,7 @@ def test_equals_one_device(shape: tuple[int, int, int], capfd: pytest.CaptureFix
     gathers = [
         line for line in step.as_text().splitlines() if f"[{rows},{MODEL.embed}]" in line.split("all-gather(")[0]
     ]
-    gathers = [line for line in gathers if "all-gather(" in line]
+    gathers = [line for line in gathers if "all-gather(" in line and not re.search(ALONE, line)]
     assert bool(gathers) == (shape[1] > 1)
     assert all("shard_map" in line for line in gathers)
 
