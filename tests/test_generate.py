@@ -87,6 +87,7 @@ def test_prompts_are_continued_in_order_and_an_interrupted_run_goes_on(checkpoin
     assert again == found
 
 
+@pytest.mark.slow
 def test_more_beams_give_the_engine_s_answers(checkpoint: Path, tmp_path: Path) -> None:
     prompts, out = write_lines(tmp_path / "in.jsonl", [{"prompt": text} for text in TEXTS]), tmp_path / "out.jsonl"
     files = ("--checkpoint", checkpoint, "--prompts", prompts, "--out", out)

@@ -69,6 +69,7 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {"root": root, "checkpoint": root / "hf", "task": task_dir, "chances": sorted(chances)}
 
 
+@pytest.mark.slow
 def test_answers_that_pass_become_a_task_to_train_on(setting: dict[str, Any], tmp_path: Path) -> None:
     least = sum(setting["chances"][:2]) / 2  # between the two least sure answers
     output = run(

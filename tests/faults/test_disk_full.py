@@ -28,6 +28,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seen", ["before writing", "while writing"])
 def test_the_run_ends_with_its_steps_intact_and_goes_on(
     seen: str, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

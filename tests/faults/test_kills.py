@@ -15,7 +15,9 @@ from ecomgpt_jax.config import MeshConfig
 from ecomgpt_jax.parallel.mesh import make_mesh
 
 
-@pytest.mark.parametrize(("kills", "steps"), [(20, 48), pytest.param(100, 240, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    ("kills", "steps"), [pytest.param(20, 48, marks=pytest.mark.slow), pytest.param(100, 240, marks=pytest.mark.soak)]
+)
 def test_killed_at_random(kills: int, steps: int, tmp_path: Path, cache_folder: Path) -> None:
     folder = Path(__file__).parent
     environment = {

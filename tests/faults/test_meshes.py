@@ -12,8 +12,7 @@ from toy import toy_config
 from ecomgpt_jax.config import Config, MeshConfig
 from ecomgpt_jax.parallel.mesh import make_mesh
 
-MESHES = [(1, 1, 1), (1, 4, 2)]
-SLOWER = [(4, 1, 1), (2, 2, 2), (1, 1, 4)]
+MESHES = [(4, 1, 1), (1, 1, 1), (1, 4, 2), (2, 2, 2), (1, 1, 4)]
 
 
 def config(mesh: tuple[int, int, int]) -> Config:
@@ -32,7 +31,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return workdir
 
 
-@pytest.mark.parametrize("mesh", [*MESHES, *(pytest.param(mesh, marks=pytest.mark.slow) for mesh in SLOWER)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", MESHES)
 def test_the_run_goes_on_elsewhere(mesh: tuple[int, int, int], whole: Path, tmp_path: Path) -> None:
     workdir = shutil.copytree(whole, tmp_path / "run")
     devices = int(np.prod(mesh))

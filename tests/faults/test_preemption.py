@@ -73,6 +73,7 @@ def two_processes(workdir: Path, cache: Path, fault: str = "") -> list[subproces
     ]
 
 
+@pytest.mark.slow
 def test_two_processes_stop_at_the_same_step(tmp_path: Path, cache_folder: Path) -> None:
     stopped = two_processes(tmp_path / "stopped", cache_folder, "term@step5")
     assert [process.returncode for process in stopped] == [75, 75], [process.stderr[-2000:] for process in stopped]

@@ -82,6 +82,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_both_sides_do_the_same(weights: Path) -> None:
     pytest.importorskip("torch")
     case = {"kind": "train", "model": TINY, "weights": str(weights / "random"), "rows": 2, "length": 32, "share": 0.3}
