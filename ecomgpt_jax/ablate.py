@@ -84,10 +84,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _experiment() -> Experiment:
-    try:
-        experiment = _CONFIG.value
-    except Exception as error:
-        raise ConfigError(f"--config: {str(error).strip().splitlines()[-1]}") from error
+    experiment = cli.config_value(_CONFIG)
     if not isinstance(experiment, Experiment):
         raise ConfigError("--config is missing or no experiment; try --config configs/ablations.py:cot")
     if _LIMIT.value is not None:

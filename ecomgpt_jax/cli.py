@@ -64,17 +64,27 @@ def _fit_to_be_seen(record: logging.LogRecord) -> bool:
     return "orbax" not in record.pathname
 
 
+def config_value(flag: flags.FlagHolder) -> object:
+    """Returns what the file of a `config_flags.DEFINE_config_file` flag made, overrides applied; None without a flag.
+
+    Raises:
+      ConfigError: the file cannot be read or fails.
+    """
+    try:
+        value = flag.value
+        getattr(value, "name", None)  # a file that could not be read says so at the first access
+    except Exception as error:
+        raise ConfigError(f"--config: {_reason(error)}") from error
+    return value
+
+
 def load_config(flag: flags.FlagHolder) -> Config:
     """Returns the config of a `config_flags.DEFINE_config_file` flag, overrides applied.
 
     Raises:
       ConfigError: the flag is missing, its file cannot be read or fails, or is no config.
     """
-    try:
-        config = flag.value
-        config is None or config.model  # noqa: B018 - a file that could not be read says so at the first access
-    except Exception as error:
-        raise ConfigError(f"--config: {_reason(error)}") from error
+    config = config_value(flag)
     if config is None:
         raise ConfigError("--config is missing; try --config configs/demo.py")
     if not isinstance(config, Config):

@@ -104,7 +104,8 @@ def training_tasks(data: DataConfig) -> list[Task]:
       ConfigError: the filters leave no task, or fewer than `num_tasks`, or an ability is none of any task.
       EcomError: with `strict_held_out`, a source cannot be read.
     """
-    abilities = {ability for task in _declared(data) for ability in task.abilities}
+    declared = _declared(data)
+    abilities = {ability for task in declared for ability in task.abilities}
     for ability in data.leave_out_abilities:
         if ability not in abilities:
             raise ConfigError(f"data.leave_out_abilities: no task uses {ability!r}{nearest(ability, abilities)}")
@@ -113,7 +114,7 @@ def training_tasks(data: DataConfig) -> list[Task]:
         sources -= set(near_sources(data))
     tasks = [
         task
-        for task in _declared(data)
+        for task in declared
         if not task.held_out
         and task.language in data.languages
         and task.source in sources
@@ -121,7 +122,7 @@ def training_tasks(data: DataConfig) -> list[Task]:
         and (not data.operators or (task.operator or "base") in data.operators)
         and not set(task.abilities) & set(data.leave_out_abilities)
     ]
-    known = [task.name for task in _declared(data) if not task.held_out]
+    known = [task.name for task in declared if not task.held_out]
     chosen = set(choose([task.name for task in tasks], data, known))
     return [task for task in tasks if task.name in chosen]
 

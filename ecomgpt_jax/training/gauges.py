@@ -9,19 +9,20 @@ from jax.sharding import Mesh
 
 from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.model.parameters import flops_per_token
+from ecomgpt_jax.parallel.topology import CHIPS
 
 # Nominal dense bfloat16 FLOP/s of one jax device, by what its `device_kind` holds; the first that fits counts.
 PEAK_FLOPS = {
     "TPU v3": 61.5e12,  # a core, half a chip
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5": 459e12,
-    "TPU v6 lite": 918e12,
-    "TPU v6e": 918e12,
+    "TPU v4": CHIPS["v4"].peak_flops,
+    "TPU v5 lite": CHIPS["v5e"].peak_flops,
+    "TPU v5e": CHIPS["v5e"].peak_flops,
+    "TPU v5": CHIPS["v5p"].peak_flops,
+    "TPU v6 lite": CHIPS["v6e"].peak_flops,
+    "TPU v6e": CHIPS["v6e"].peak_flops,
     "A100": 312e12,
     "H100": 989e12,
-    "H200": 989e12,
+    "H200": CHIPS["h200"].peak_flops,
 }
 _WARM_UP = 2  # steps before a trace: the first compiles, the second fills what runs ahead
 
