@@ -14,6 +14,8 @@ from ecomgpt_jax.instruct.tasks.task import (
     Form,
     Make,
     distinct,
+    either,
+    numbered,
     others,
     show,
     whole,
@@ -125,11 +127,8 @@ def _paired(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, r
             if not pool:
                 continue
             opinion = rng.choice(pool)
-        shown = [yes, no]
-        rng.shuffle(shown)
-        answer = yes if truth else no
         given = f"Review: {record.text}\nAspect: {item.aspect}\nOpinion: {opinion}"
-        yield Example(record.id, given, answer, tuple(shown), (answer,))
+        yield either(record.id, given, (yes, no), truth, rng)
 
 
 def _which_review(
@@ -149,7 +148,7 @@ def _which_review(
             continue
         texts = [record.text, *rest]
         rng.shuffle(texts)
-        listed = "\n".join(f"{number}. {text}" for number, text in enumerate(texts, 1))
+        listed = numbered(texts)
         given = f"{listed}\nAspect: {item.aspect}, {data.shown(item.polarity)}"
         yield Example(record.id, given, record.text, spans=whole(record.text))
 

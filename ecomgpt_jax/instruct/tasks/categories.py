@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from ecomgpt_jax.instruct.records import AttributedItem, Record
 from ecomgpt_jax.instruct.tasks.items import given, joined, listing
-from ecomgpt_jax.instruct.tasks.task import MATCH, Dataset, Example, Form, Make, others, show, whole
+from ecomgpt_jax.instruct.tasks.task import MATCH, Dataset, Example, Form, Make, either, others, show, whole
 
 
 def coarse_of(records: Sequence[Record], dataset: Dataset) -> tuple[str, ...]:
@@ -52,10 +52,7 @@ def _in_category(
             if not foreign:
                 continue
             category = rng.choice(foreign)
-        shown = [match, differ]
-        rng.shuffle(shown)
-        answer = match if truth else differ
-        yield Example(record.id, f"Title: {record.title}\nCategory: {category}", answer, tuple(shown), (answer,))
+        yield either(record.id, f"Title: {record.title}\nCategory: {category}", (match, differ), truth, rng)
 
 
 def _title_in_category(

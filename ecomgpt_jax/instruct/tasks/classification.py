@@ -4,7 +4,18 @@ import random
 from collections.abc import Iterator, Sequence
 
 from ecomgpt_jax.instruct.records import LabelledText, Record
-from ecomgpt_jax.instruct.tasks.task import YES_NO, Dataset, Example, Form, distinct, others, show, whole
+from ecomgpt_jax.instruct.tasks.task import (
+    YES_NO,
+    Dataset,
+    Example,
+    Form,
+    distinct,
+    either,
+    numbered,
+    others,
+    show,
+    whole,
+)
 
 
 def gold_of(record: LabelledText, kind: str, data: Dataset) -> tuple[str, ...]:
@@ -45,10 +56,7 @@ def _two_options(
         gold = gold_of(record, data.kind, data)
         wrong = [label for label in labels if label not in gold]
         if gold and wrong:
-            answer = rng.choice(gold)
-            shown = [answer, rng.choice(wrong)]
-            rng.shuffle(shown)
-            yield Example(record.id, record.text, answer, tuple(shown), (answer,))
+            yield either(record.id, record.text, (rng.choice(gold), rng.choice(wrong)), True, rng)
 
 
 def _check(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
@@ -61,10 +69,7 @@ def _check(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rn
             continue
         truth = rng.random() < 0.5
         label = rng.choice(gold) if truth else rng.choice(wrong)
-        shown = [yes, no]
-        rng.shuffle(shown)
-        answer = yes if truth else no
-        yield Example(record.id, f"Text: {record.text}\nLabel: {label}", answer, tuple(shown), (answer,))
+        yield either(record.id, f"Text: {record.text}\nLabel: {label}", (yes, no), truth, rng)
 
 
 def _write(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
@@ -89,11 +94,8 @@ def _same(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng
         other = rng.choice(by_label[theirs])
         if other.group == record.group:
             continue
-        shown = [yes, no]
-        rng.shuffle(shown)
-        answer = yes if gold == theirs else no
         given = f"Text 1: {record.text}\nText 2: {other.text}"
-        yield Example(record.id, given, answer, tuple(shown), (answer,))
+        yield either(record.id, given, (yes, no), gold == theirs, rng)
 
 
 def _which(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
@@ -107,7 +109,7 @@ def _which(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rn
             continue
         texts = [record.text, *rest]
         rng.shuffle(texts)
-        listed = "\n".join(f"{number}. {text}" for number, text in enumerate(texts, 1))
+        listed = numbered(texts)
         yield Example(record.id, f"{listed}\nLabel: {label}", record.text, spans=whole(record.text))
 
 

@@ -4,7 +4,18 @@ import random
 from collections.abc import Iterator, Sequence
 
 from ecomgpt_jax.instruct.records import Dialogue, Record
-from ecomgpt_jax.instruct.tasks.task import YES_NO, Dataset, Example, Form, distinct, others, show, whole
+from ecomgpt_jax.instruct.tasks.task import (
+    YES_NO,
+    Dataset,
+    Example,
+    Form,
+    distinct,
+    either,
+    numbered,
+    others,
+    show,
+    whole,
+)
 
 LATEST = 6  # turns of history shown
 
@@ -65,7 +76,7 @@ def _which_reply(
             continue
         texts = [text, *rng.sample(rest, min(2, len(rest)))]
         rng.shuffle(texts)
-        listed = "\n".join(f"{number}. {each}" for number, each in enumerate(texts, 1))
+        listed = numbered(texts)
         given = f"{transcript(record.turns[:at])}\n{speaker}:\n{listed}"
         yield Example(record.id, given, text, spans=whole(text))
 
@@ -104,11 +115,8 @@ def _follows(
             if not foreign:
                 continue
             text = rng.choice(foreign)
-        shown = [yes, no]
-        rng.shuffle(shown)
-        answer = yes if truth else no
         given = f"{transcript(record.turns[:at])}\nReply: {text}"
-        yield Example(record.id, given, answer, tuple(shown), (answer,))
+        yield either(record.id, given, (yes, no), truth, rng)
 
 
 REPLY = Form(

@@ -11,6 +11,8 @@ from ecomgpt_jax.instruct.tasks.task import (
     Example,
     Form,
     distinct,
+    either,
+    numbered,
     others,
     show,
     whole,
@@ -120,10 +122,7 @@ def _check(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rn
             if not foreign:
                 continue
             term, kind = (lambda s: (s.term, s.type))(rng.choice(foreign))
-        shown = [yes, no]
-        rng.shuffle(shown)
-        answer = yes if truth else no
-        yield Example(record.id, f"Text: {record.text}\nClaim: {kind}: {term}", answer, tuple(shown), (answer,))
+        yield either(record.id, f"Text: {record.text}\nClaim: {kind}: {term}", (yes, no), truth, rng)
 
 
 def _which_text(
@@ -139,7 +138,7 @@ def _which_text(
             continue
         texts = [record.text, *rest]
         rng.shuffle(texts)
-        listed = "\n".join(f"{number}. {text}" for number, text in enumerate(texts, 1))
+        listed = numbered(texts)
         yield Example(record.id, f"{listed}\n{span.type}: {span.term}", record.text, spans=whole(record.text))
 
 

@@ -14,6 +14,7 @@ from ecomgpt_jax.instruct.tasks.task import (
     Example,
     Form,
     distinct,
+    either,
     others,
     show,
     whole,
@@ -146,11 +147,8 @@ def _fits(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng
             if not drawn:
                 continue
             attributes = drawn[0]
-        shown = [match, differ]
-        rng.shuffle(shown)
-        answer = match if truth else differ
         pair = f"Title: {record.title}, Attribute: {joined(attributes)}"
-        yield Example(record.id, pair, answer, tuple(shown), (answer,))
+        yield either(record.id, pair, (match, differ), truth, rng)
 
 
 def _select(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:

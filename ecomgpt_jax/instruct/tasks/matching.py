@@ -5,7 +5,18 @@ import random
 from collections.abc import Iterator, Sequence
 
 from ecomgpt_jax.instruct.records import Record, TextPair
-from ecomgpt_jax.instruct.tasks.task import YES_NO, Dataset, Example, Form, distinct, others, show, whole
+from ecomgpt_jax.instruct.tasks.task import (
+    YES_NO,
+    Dataset,
+    Example,
+    Form,
+    distinct,
+    either,
+    numbered,
+    others,
+    show,
+    whole,
+)
 
 
 def labels_of(records: Sequence[Record], dataset: Dataset) -> tuple[str, ...]:
@@ -48,11 +59,8 @@ def _check(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rn
             if not drawn:
                 continue
             text = drawn[0]
-        shown = [yes, no]
-        rng.shuffle(shown)
-        answer = yes if truth else no
         given = f"{left}: {record.left}\n{right}: {text}"
-        yield Example(record.id, given, answer, tuple(shown), (answer,))
+        yield either(record.id, given, (yes, no), truth, rng)
 
 
 def _rewrite(
@@ -102,7 +110,7 @@ def _best(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng
             continue
         texts = [record.right, *rng.sample(wrong, min(3, len(wrong)))]
         rng.shuffle(texts)
-        listed = "\n".join(f"{number}. {text}" for number, text in enumerate(texts, 1))
+        listed = numbered(texts)
         given = f"{left}: {record.left}\nCandidate {right}:\n{listed}"
         yield Example(record.id, given, record.right, spans=whole(record.right))
 

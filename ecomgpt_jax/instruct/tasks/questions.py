@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from ecomgpt_jax.instruct.records import Question, Record, Span
-from ecomgpt_jax.instruct.tasks.task import YES_NO, Dataset, Example, Form, distinct, others, whole
+from ecomgpt_jax.instruct.tasks.task import YES_NO, Dataset, Example, Form, distinct, either, numbered, others, whole
 
 _SENTENCE = re.compile(r"[^.!?。！？]*[.!?。！？]+\s*|[^.!?。！？]+$")
 
@@ -58,10 +58,7 @@ def _answerable(
             ]
             if foreign:
                 context, truth = foreign[0], False
-        shown = [yes, no]
-        rng.shuffle(shown)
-        answer = yes if truth else no
-        yield Example(record.id, posed(record.question, context), answer, tuple(shown), (answer,))
+        yield either(record.id, posed(record.question, context), (yes, no), truth, rng)
 
 
 def _evidence(
@@ -104,7 +101,7 @@ def _which_context(
             continue
         texts = [holding[0], *rest]
         rng.shuffle(texts)
-        listed = "\n".join(f"{number}. {text}" for number, text in enumerate(texts, 1))
+        listed = numbered(texts)
         yield Example(record.id, f"{listed}\nQuestion: {record.question}", holding[0], spans=whole(holding[0]))
 
 

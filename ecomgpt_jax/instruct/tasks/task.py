@@ -266,6 +266,18 @@ def show(labels: Sequence[str], gold: Sequence[str], rng: random.Random, few: in
     return tuple(shown)
 
 
+def either(record_id: str, sentences: str, labels: tuple[str, str], truth: bool, rng: random.Random) -> Example:
+    """Returns an example with two labels, shown in random order: the first is right where `truth`, else the second."""
+    shown, answer = list(labels), labels[0] if truth else labels[1]
+    rng.shuffle(shown)
+    return Example(record_id, sentences, answer, tuple(shown), (answer,))
+
+
+def numbered(texts: Iterable[str]) -> str:
+    """Returns texts as a list with a number before each, a line each."""
+    return "\n".join(f"{number}. {text}" for number, text in enumerate(texts, 1))
+
+
 def whole(text: str) -> tuple[Span, ...]:
     """Returns an answer that is no stretch of the input as the release stores it: one span at 0."""
     return (Span(0, 0, "", text),)

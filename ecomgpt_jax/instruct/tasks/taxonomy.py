@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator, Sequence
 
 from ecomgpt_jax.instruct.records import AttributedItem, Record
-from ecomgpt_jax.instruct.tasks.task import YES_NO, Dataset, Example, Form, distinct, others, show, whole
+from ecomgpt_jax.instruct.tasks.task import YES_NO, Dataset, Example, Form, distinct, either, others, show, whole
 
 STEP = " > "
 
@@ -71,11 +71,8 @@ def _is_a(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng
             if not foreign:
                 continue
             wide = rng.choice(foreign)
-        shown = [yes, no]
-        rng.shuffle(shown)
-        answer = yes if truth else no
         given = f"Narrow: {record.category[-1]}\nBroad: {wide}"
-        yield Example(record.id, given, answer, tuple(shown), (answer,))
+        yield either(record.id, given, (yes, no), truth, rng)
 
 
 def _order(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:

@@ -7,7 +7,19 @@ import pytest
 
 from ecomgpt_jax.instruct.records import LabelledText
 from ecomgpt_jax.instruct.tasks import classification, entities
-from ecomgpt_jax.instruct.tasks.task import MATCH, Dataset, as_base, bind, distinct, hold_out, others, show, words
+from ecomgpt_jax.instruct.tasks.task import (
+    MATCH,
+    Dataset,
+    as_base,
+    bind,
+    distinct,
+    either,
+    hold_out,
+    numbered,
+    others,
+    show,
+    words,
+)
 
 
 def test_many_candidates_are_sampled_with_the_gold_ones() -> None:
@@ -92,3 +104,15 @@ def test_the_article_fits_the_noun() -> None:
 def test_as_base_takes_the_operator_off() -> None:
     task = as_base(entities.COMPOSITION, Dataset(name="X", source="x", language="en"))
     assert (task.operator, task.parent, task.form.make) == ("", "", entities.COMPOSITION.make)
+
+
+def test_one_of_two_labels_is_right_and_both_orders_are_shown() -> None:
+    rng = random.Random(0)
+    made = [either("r", "text", ("yes", "no"), truth, rng) for truth in (True, False) * 20]
+    assert [example.answer for example in made] == ["yes", "no"] * 20
+    assert all(example.labels == (example.answer,) for example in made)
+    assert {example.candidates for example in made} == {("yes", "no"), ("no", "yes")}
+
+
+def test_a_list_has_a_number_a_line() -> None:
+    assert numbered(["a", "b"]) == "1. a\n2. b"
