@@ -70,6 +70,7 @@ def main(arguments: list[str]) -> None:
                 _run(out / "starts" / _folder(start), _train(start), tasks_dir, experiment.limit)
                 bar.update()
             finished: list[Cell] = []
+            scored: dict[Path, dict[str, np.ndarray]] = {}
             for cell in runs:
                 bar.set_postfix_str(cell.folder)
                 start = out / "starts" / _folder(cell.start) / "run" if cell.start else None
@@ -78,7 +79,7 @@ def main(arguments: list[str]) -> None:
                 )
                 finished.append(cell)
                 bar.update()
-                _write(out, experiment, finished, starts, parts)
+                _write(out, experiment, finished, starts, parts, scored)
     print((out / "table.md").read_text(encoding="utf-8"))
     print(f"figure: {out / 'figure.png'}", flush=True)
 
@@ -158,12 +159,21 @@ def _call(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -
 
 
 def _write(
-    out: Path, experiment: Experiment, finished: Sequence[Cell], starts: Sequence[str], parts: Sequence[TaskPrompts]
+    out: Path,
+    experiment: Experiment,
+    finished: Sequence[Cell],
+    starts: Sequence[str],
+    parts: Sequence[TaskPrompts],
+    scored: dict[Path, dict[str, np.ndarray]],
 ) -> None:
+    """Writes the results of the finished cells; `scored` keeps each run's rows from one call to the next."""
     runs = [(cell.variant, out / "cells" / cell.folder) for cell in finished]
     runs += [(f"{START} {_folder(start)}", out / "starts" / _folder(start)) for start in starts]
     seen = list(dict.fromkeys(name for name, _ in runs))
-    ratios = {part.task.name: [_score(part, folder) for _, folder in runs] for part in parts}
+    for _, folder in runs:
+        if folder not in scored:
+            scored[folder] = {part.task.name: _score(part, folder) for part in parts}
+    ratios = {part.task.name: [scored[folder][part.task.name] for _, folder in runs] for part in parts}
     owners = [seen.index(name) for name, _ in runs]
     languages = sorted({part.task.language for part in parts})
     groups = {name: [part.task.name for part in parts if part.task.language == name] for name in languages}
