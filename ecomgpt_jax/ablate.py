@@ -14,7 +14,6 @@ import platform
 import re
 import resource
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -28,7 +27,7 @@ from ml_collections import config_flags
 
 from ecomgpt_jax import cli
 from ecomgpt_jax.config import EvalConfig
-from ecomgpt_jax.errors import ConfigError, EcomError, PreemptedError
+from ecomgpt_jax.errors import ConfigError, EcomError
 from ecomgpt_jax.evaluation import ablation, figure
 from ecomgpt_jax.evaluation.corrected_scores import score_rows
 from ecomgpt_jax.evaluation.protocol import TaskPrompts, build_prompts, find_tasks_dir
@@ -58,7 +57,6 @@ def main(arguments: list[str]) -> None:
     runs = cells(experiment)
     starts = sorted({cell.start for cell in runs} - {""})
     out.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, _preempted)
     with open(out / ".lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -95,10 +93,6 @@ def _experiment() -> Experiment:
             raise ConfigError(f"--seeds={','.join(_SEEDS.value)}: seeds are whole numbers, 0,1,2")
         experiment = dataclasses.replace(experiment, seeds=tuple(int(seed) for seed in _SEEDS.value))
     return experiment
-
-
-def _preempted(number: int, frame: object) -> None:
-    raise PreemptedError("ablate was told to stop; start the same command again and it goes on")
 
 
 def _folder(config: str) -> str:

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -11,7 +12,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from ecomgpt_jax.config import Config, field_paths, nearest
-from ecomgpt_jax.errors import ConfigError, EcomError, StorageError
+from ecomgpt_jax.errors import ConfigError, EcomError, PreemptedError, StorageError
 from ecomgpt_jax.redaction import mask_text
 
 # Before any library is imported that prints about what this project does not use.
@@ -94,11 +95,17 @@ def load_config(flag: flags.FlagHolder) -> Config:
     return config
 
 
+def _preempted(number: int, frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the second one ends it at once
+    raise PreemptedError("stopped by SIGTERM; start the same command again and it goes on")
+
+
 def run(main: Callable[[list[str]], None]) -> None:
     """Parses the flags, runs `main(positional_arguments)` and ends the process.
 
     An `EcomError` becomes one line on stderr and its exit code, an `OSError` likewise with code 74; anything else is a
-    bug and keeps its traceback (exit code 1).
+    bug and keeps its traceback (exit code 1). SIGTERM ends it as a `PreemptedError` does, once what is half written is
+    removed; the training loop takes the signal over and saves.
     """
 
     def guarded(argv: list[str]) -> None:
@@ -114,6 +121,7 @@ def run(main: Callable[[list[str]], None]) -> None:
         except KeyboardInterrupt:
             sys.exit(130)
 
+    signal.signal(signal.SIGTERM, _preempted)
     absl_logging.set_verbosity(absl_logging.WARNING)
     absl_logging.get_absl_handler().addFilter(_fit_to_be_seen)
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)

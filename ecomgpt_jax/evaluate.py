@@ -7,6 +7,7 @@ C is a training workdir, an orbax step directory or a Hugging Face directory. O 
 from pathlib import Path
 
 from absl import flags
+from etils import epath
 
 from ecomgpt_jax import cli
 from ecomgpt_jax.config import FROZEN, Config, EvalConfig, resolve
@@ -17,10 +18,11 @@ from ecomgpt_jax.evaluation.protocol import find_tasks_dir
 from ecomgpt_jax.evaluation.scores import MEASURES, average
 from ecomgpt_jax.files import read_json
 from ecomgpt_jax.instruct.task_folder import load_tasks
+from ecomgpt_jax.model.hub import find_weights
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training.checkpoint import load_checkpoint, tokenizer_directory, weights_fingerprint
 
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "training workdir, orbax step directory or Hugging Face directory")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "workdir, step or Hugging Face directory, or owner/name@revision")
 _TASKS = flags.DEFINE_string("tasks", "", "folder of tasks; default $ECOMGPT_EVAL")
 _OUT = flags.DEFINE_string("out", "", "folder for predictions, scores.json and the report")
 _ONLY = flags.DEFINE_list("only", [], "names of the tasks to evaluate; default all")
@@ -47,11 +49,11 @@ def main(arguments: list[str]) -> None:
     only = _ONLY.value or None
     load_tasks(tasks_dir, only)  # a wrong folder is told before minutes of loading
     mesh = make_mesh(config.mesh)
-    tokenizer = load_tokenizer(tokenizer_directory(_CHECKPOINT.value))
-    params, model = load_checkpoint(_CHECKPOINT.value, mesh)
+    place = find_weights(_CHECKPOINT.value)[1]
+    tokenizer = load_tokenizer(tokenizer_directory(place))
+    params, model = load_checkpoint(place, mesh)
     check_vocabulary(tokenizer, model.vocab_size)
-    weights = weights_fingerprint(_CHECKPOINT.value)
-    trained_on = _trained_on(Path(_CHECKPOINT.value))
+    weights, trained_on = weights_fingerprint(place), _trained_on(place)
     scores = evaluate_tasks(params, model, tokenizer, tasks_dir, _OUT.value, settings, mesh, only, weights, trained_on)
     entries = list(scores["tasks"].values())
     for title, kind, name in MEASURES:
@@ -59,7 +61,7 @@ def main(arguments: list[str]) -> None:
     print(f"report: {Path(_OUT.value) / 'report.html'}", flush=True)
 
 
-def _trained_on(checkpoint: Path) -> list[str]:
+def _trained_on(checkpoint: epath.Path) -> list[str]:
     """Returns the names of the tasks that a workdir's run was trained on; none where a checkpoint does not say."""
     for folder in (checkpoint, checkpoint.absolute().parent.parent):
         if (folder / "trained_on.json").is_file():

@@ -27,10 +27,11 @@ from ecomgpt_jax.decoding.resumable import decode_prompts
 from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.files import read_json_lines, write_json_lines
 from ecomgpt_jax.instruct import own_data
+from ecomgpt_jax.model.hub import find_weights
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training.checkpoint import load_checkpoint, tokenizer_directory, weights_fingerprint
 
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "training workdir, orbax step directory or Hugging Face directory")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "workdir, step or Hugging Face directory, or owner/name@revision")
 _PROMPTS = flags.DEFINE_string("prompts", "", 'JSON lines, {"prompt": "..."} each')
 _OUT = flags.DEFINE_string("out", "", "file to write")
 _MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", EvalConfig.max_new_tokens, "longest answer", lower_bound=1)
@@ -47,9 +48,9 @@ def main(arguments: list[str]) -> None:
         if not flag.value:
             raise ConfigError(f"--{flag.name} is missing; generate --checkpoint C --prompts IN.jsonl --out OUT.jsonl")
     rows = [] if interactive else read_prompts(_PROMPTS.value)
-    tokenizer = load_tokenizer(tokenizer_directory(_CHECKPOINT.value))
-    mesh = make_mesh(MeshConfig())
-    params, model = load_checkpoint(_CHECKPOINT.value, mesh)
+    place, mesh = find_weights(_CHECKPOINT.value)[1], make_mesh(MeshConfig())
+    tokenizer = load_tokenizer(tokenizer_directory(place))
+    params, model = load_checkpoint(place, mesh)
     check_vocabulary(tokenizer, model.vocab_size)
     settings: dict[str, Any] = {
         "max_new_tokens": _MAX_NEW_TOKENS.value,
@@ -64,7 +65,7 @@ def main(arguments: list[str]) -> None:
             lambda prompt: tokenizer.decode(generate_tokens(params, model, [tokenizer.encode(prompt)], **settings)[0])
         )
         return
-    log, weights = Path(f"{_OUT.value}.partial"), weights_fingerprint(_CHECKPOINT.value)
+    log, weights = Path(f"{_OUT.value}.partial"), weights_fingerprint(place)
     prompts = tokenizer.encode_batch([row["prompt"] for row in rows])
     answers = decode_prompts(params, model, prompts, **settings, log=log, weights=weights, title="generate")
     if jax.process_index() == 0:

@@ -31,11 +31,12 @@ from ecomgpt_jax.files import read_text, write_json
 from ecomgpt_jax.instruct import contamination, mixture, pseudo_labels
 from ecomgpt_jax.instruct.instructions import render
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, load_task, write_task
+from ecomgpt_jax.model.hub import find_weights
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training.checkpoint import load_checkpoint, tokenizer_directory, weights_fingerprint
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, with an optional :argument")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "training workdir, orbax step directory or Hugging Face directory")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "workdir, step or Hugging Face directory, or owner/name@revision")
 _TASK = flags.DEFINE_string("task", "", "name of a task of the mixture, or a task folder")
 _POOL = flags.DEFINE_string("pool", "", "a source, or a file with a text a line; default the task's own source")
 _OUT = flags.DEFINE_string("out", "", "folder of task folders to write to")
@@ -98,16 +99,16 @@ def main(arguments: list[str]) -> None:
 
 def _label(task: TaskFolder, texts: list[str], dropped: collections.Counter[str]) -> tuple[list[TaskRow], list[float]]:
     """Returns the rows that pass every filter and their mean log-probabilities; counts the others."""
-    tokenizer = load_tokenizer(tokenizer_directory(_CHECKPOINT.value))
-    mesh = make_mesh(MeshConfig())
-    params, model = load_checkpoint(_CHECKPOINT.value, mesh)
+    place, mesh = find_weights(_CHECKPOINT.value)[1], make_mesh(MeshConfig())
+    tokenizer = load_tokenizer(tokenizer_directory(place))
+    params, model = load_checkpoint(place, mesh)
     check_vocabulary(tokenizer, model.vocab_size)
     asked = pseudo_labels.instructions(task, texts)
     prompts = tokenizer.encode_batch([render(instruction)[0] for instruction in asked])
     answers = decode_prompts(
         params, model, prompts, max_new_tokens=_MAX_NEW_TOKENS.value, eos_id=tokenizer.eos_id,
         vocab_limit=tokenizer.size, batch=_BATCH.value, mesh=mesh, log=_log(), title="label",
-        weights=weights_fingerprint(_CHECKPOINT.value),
+        weights=weights_fingerprint(place),
     )  # fmt: skip
     passed: list[tuple[int, TaskRow]] = []
     for index, (instruction, answer) in enumerate(zip(asked, answers, strict=True)):
@@ -146,7 +147,7 @@ def _write(
         "parent": _TASK.value,
         "pool": _POOL.value or "texts without annotation in the source of the task",
         "checkpoint": _CHECKPOINT.value,
-        "weights": weights_fingerprint(_CHECKPOINT.value),
+        "weights": weights_fingerprint(find_weights(_CHECKPOINT.value)[1]),
         "template": task.template,
         "max_new_tokens": _MAX_NEW_TOKENS.value,
         "min_log_probability": _LEAST.value,

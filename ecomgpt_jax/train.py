@@ -35,10 +35,8 @@ from ecomgpt_jax.model.parameters import parameter_count
 from ecomgpt_jax.parallel import processes
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.redaction import mask_secrets
-from ecomgpt_jax.training import checkpoint, loop, resume
-from ecomgpt_jax.training.optimizer import make_optimizer
+from ecomgpt_jax.training import checkpoint, loop, memory, resume
 from ecomgpt_jax.training.progress import read_metrics
-from ecomgpt_jax.training.train_step import abstract_state
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, with an optional :argument")
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; default runs/<config name>")
@@ -134,17 +132,14 @@ def _data_table(built: ecom_instruct.Built) -> str:
 
 def _plan(config: Config, rows: PackedRows, mesh: Mesh) -> str:
     """Returns what the run holds and does, by arithmetic alone: no device is touched."""
-    steps, model = loop.count_steps(config, rows, mesh), config.model
-    state = abstract_state(model, make_optimizer(config.optimizer, max(steps, 1)), mesh, config.lora)
-    held = sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)
-    )
-    trained = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
+    steps, model, held = loop.count_steps(config, rows, mesh), config.model, memory.state_bytes(config, mesh)
+    trained = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(memory.state(config, mesh).params))
     tokens = loop.rows_per_step(config, mesh) * config.data.length
     return (
         f"plan: {steps:,} steps of {loop.rows_per_step(config, mesh):,} rows ({tokens:,} tokens) on {mesh.size} "
         f"devices, mesh {dict(mesh.shape)}; {parameter_count(model):,} parameters, {trained:,} trained; weights and "
-        f"optimizer state take {held / 2**30:.2f} GiB a device, activations and gradients come on top"
+        f"optimizer state take {held / 2**30:.2f} GiB a device, with gradients and activations about "
+        f"{memory.estimated_bytes(config, mesh) / 2**30:.2f} GiB"
     )
 
 

@@ -1,3 +1,4 @@
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,28 @@ def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_expected_failures_are_one_line_and_a_code(statement: str, code: int, line: str) -> None:
     result = python(COMMAND.format(statement))
     assert (result.returncode, result.stderr.strip()) == (code, line)
+
+
+def test_sigterm_ends_a_command_with_its_own_code_and_cleans_up(tmp_path: Path) -> None:
+    work = f"""
+import tempfile, time
+from ecomgpt_jax import cli
+def main(arguments):
+    with tempfile.TemporaryDirectory(dir={str(tmp_path)!r}):
+        print("at work", flush=True)
+        time.sleep(60)
+cli.run(main)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", work], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "at work\n"
+    assert len(list(tmp_path.iterdir())) == 1
+    process.send_signal(signal.SIGTERM)
+    errors = process.communicate(timeout=30)[1]
+    assert (process.returncode, errors.count("\n")) == (75, 1)
+    assert errors.startswith("error: stopped by SIGTERM; start the same command again")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_bug_keeps_its_traceback() -> None:

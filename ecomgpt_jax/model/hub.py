@@ -7,7 +7,8 @@ Access to private models is `hf auth login`'s business; no setting here takes a 
 import logging
 import os
 import re
-from pathlib import Path
+
+from etils import epath
 
 from ecomgpt_jax.errors import MissingInputError
 
@@ -20,7 +21,7 @@ def is_hub_id(name: str) -> bool:
     return bool(_HUB.fullmatch(name)) and not os.path.exists(name)
 
 
-def find_weights(name: str) -> tuple[str, Path]:
+def find_weights(name: str) -> tuple[str, epath.Path]:
     """Returns (the name with its revision pinned, the directory), downloading what is missing.
 
     Args:
@@ -33,7 +34,7 @@ def find_weights(name: str) -> tuple[str, Path]:
     if not is_hub_id(name) or match is None:
         if re.fullmatch(r"[\w-]+/[\w.-]+", name) and not os.path.exists(os.path.expanduser(name)):
             raise MissingInputError(f"{name}: no such directory; a model of the Hub is named {name}@REVISION")
-        return name, Path(name).expanduser()
+        return name, epath.Path(name).expanduser()
     import huggingface_hub
 
     repo, revision = match.groups()
@@ -56,7 +57,7 @@ def find_weights(name: str) -> tuple[str, Path]:
             f"{name}: neither on this disk nor to be had from the Hub ({text}); download it where there is a network "
             "and give its directory"
         ) from None
-    commit = Path(folder).name
+    commit = os.path.basename(folder)
     if commit != revision:
-        logging.warning("%s: %s is commit %s now; the run is pinned to it", repo, revision, commit)
-    return f"{repo}@{commit}", Path(folder)
+        logging.warning("%s: %s is commit %s now, which is pinned", repo, revision, commit)
+    return f"{repo}@{commit}", epath.Path(folder)

@@ -13,10 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from jax.sharding import Mesh
 
 from ecomgpt_jax.config import Config
 from ecomgpt_jax.data.pipeline import PackedRows
 from ecomgpt_jax.errors import ConfigError, DataError
+from ecomgpt_jax.training import memory
 
 SPIKE = 3.0  # a loss of this many times the median of the last ones is a spike
 _WINDOW, _WARM = 64, 8  # losses that the median is taken of, and the fewest that make one
@@ -91,24 +93,29 @@ class Watch:
         return path
 
 
-def explain_out_of_memory(error: Exception, config: Config) -> ConfigError | None:
+def explain_out_of_memory(error: Exception, config: Config, mesh: Mesh) -> ConfigError | None:
     """Returns the error that says which settings make a run smaller, or None where `error` is about something else."""
     text = str(error)
     if "RESOURCE_EXHAUSTED" not in text and "Out of memory" not in text and "out of memory" not in text:
         return None
     asked = re.search(r"allocat\w*\D{0,20}([\d.]+ ?(?:[KMGT]i?B|bytes))", text)
-    train, model = config.train, config.model
-    tips = []
+    train, model, tips = config.train, config.model, []
+
+    def need(config: Config) -> str:
+        return f"about {memory.estimated_bytes(config, mesh) / 2**30:.3g} GiB"
+
     if train.rows_per_device > 1:
-        tips.append(
-            f"train.rows_per_device={train.rows_per_device // 2} with train.accumulation="
-            f"{train.accumulation * train.rows_per_device // (train.rows_per_device // 2)} (the same rows a step)"
-        )
+        half = train.rows_per_device // 2
+        steps = train.accumulation * train.rows_per_device // half
+        less = need(memory.with_fields(config, rows_per_device=half, accumulation=steps))
+        tips.append(f"train.rows_per_device={half} with train.accumulation={steps} (the same rows a step; {less})")
     if model.remat != "full":
-        tips.append(f"model.remat=full (now {model.remat})")
-    tips.append(f"mesh.fsdp above {config.mesh.fsdp}")
-    need = f" (asked for {asked[1]})" if asked else ""
+        tips.append(f"model.remat=full (now {model.remat}; {need(memory.with_fields(config, remat='full'))})")
+    tips.append(f"mesh.fsdp above {mesh.shape['fsdp']}")
+    if not config.lora.rank:
+        tips.append("lora.rank=16")
+    allocation = f"; it asked for {asked[1]} more" if asked else ""
     return ConfigError(
-        f"a device is out of memory{need}; try " + ", then ".join(tips)
-        + "; `python -m ecomgpt_jax.plan --config ...` tells the need of each without running it"
+        f"a device is out of memory (this run takes {need(config)} a device by arithmetic{allocation}); try "
+        + ", then ".join(tips) + "; `python -m ecomgpt_jax.plan --config ...` tells more without running it"
     )  # fmt: skip

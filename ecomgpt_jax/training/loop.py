@@ -89,7 +89,7 @@ def train(
     with (
         jax.set_mesh(mesh),
         signals.on_sigterm() as sigterm,
-        _memory_explained(config),
+        _memory_explained(config, mesh),
         Checkpoints(workdir, config.train.keep, config.train.best_metric) as checkpoints,
     ):
         train_step, vote = make_train_step(config.model, optimizer, mesh, config.lora), signals.make_vote(mesh)
@@ -169,11 +169,11 @@ def train(
 
 
 @contextlib.contextmanager
-def _memory_explained(config: Config) -> Iterator[None]:
+def _memory_explained(config: Config, mesh: Mesh) -> Iterator[None]:
     try:
         yield
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
-        explained = guards.explain_out_of_memory(error, config)
+        explained = guards.explain_out_of_memory(error, config, mesh)
         if explained is None:
             raise
         raise explained from error

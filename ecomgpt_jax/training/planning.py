@@ -13,61 +13,19 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, AxisType, Mesh
 
-from ecomgpt_jax import config as config_lib
 from ecomgpt_jax.config import Config
 from ecomgpt_jax.model.attention import resolve_implementation
 from ecomgpt_jax.model.parameters import flops_per_token, parameter_count
 from ecomgpt_jax.parallel.mesh import AXES, make_mesh, mesh_shape
 from ecomgpt_jax.parallel.topology import Topology, compile_only_devices
+from ecomgpt_jax.training import memory
 from ecomgpt_jax.training.loop import rows_per_step
 from ecomgpt_jax.training.optimizer import make_optimizer
-from ecomgpt_jax.training.train_step import TrainState, abstract_state, make_train_step
+from ecomgpt_jax.training.train_step import make_train_step
 
 # An epoch of EcomInstruct, as its paper and the lengths of its evaluation tasks give it.
 _INSTANCES, _TOKENS_OF_INSTANCE, _FILL, _TARGET_SHARE = 2_500_000, 208, 0.987, 0.15
 _STEPS = 1000  # of the schedule; no size depends on it
-# Values times `embed` that a token keeps in each block for the backward pass, its input included.
-_KEPT = {"none": 16, "dots": 11, "selective": 6, "full": 1}
-
-AnyMesh = Mesh | AbstractMesh
-
-
-def _shard_bytes(tree: Any) -> int:
-    """Returns what one device holds of abstract arrays with shardings."""
-    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def _state(config: Config, mesh: AnyMesh) -> TrainState:
-    return abstract_state(config.model, make_optimizer(config.optimizer, _STEPS), mesh, config.lora)
-
-
-def state_bytes(config: Config, mesh: AnyMesh) -> int:
-    """Returns the bytes of weights and optimizer state on one device."""
-    return _shard_bytes(_state(config, mesh))
-
-
-def row_bytes(config: Config) -> int:
-    """Returns the bytes of activations that one more row a device needs (an upper bound where `tensor` splits them)."""
-    model = config.model
-    live = 0 if model.remat == "none" else _KEPT["none"]  # the block that is being recomputed
-    width = jnp.dtype(model.compute_dtype).itemsize * model.embed
-    return config.data.length * width * (model.layers * _KEPT[model.remat] + live)
-
-
-def estimated_bytes(config: Config, mesh: AnyMesh) -> int:
-    """Returns the bytes a device needs by arithmetic: state, gradients, gathered weights, logits, activations."""
-    model = config.model
-    words = model.vocab_size // mesh.shape["tensor"]
-    narrow = jnp.dtype(model.compute_dtype).itemsize
-    trained = _shard_bytes(_state(config, mesh).params)
-    gradients = trained * (1 if config.train.accumulation == 1 else 2)  # a micro-batch's, and the sum of them
-    copies = 0 if config.lora.rank else trained * narrow // 4  # weights in the compute dtype
-    gathered = 2 * 12 * model.embed**2 // mesh.shape["tensor"] * narrow  # one block's and the next one's
-    head = words * model.embed * (narrow + 4)  # the table and its float32 gradient, whole rows
-    positions = min(model.head_chunk, config.train.rows_per_device * config.data.length)
-    logits = positions * words * (2 * 4 + narrow)
-    activations = config.train.rows_per_device * row_bytes(config)
-    return state_bytes(config, mesh) + gradients + copies + gathered + head + logits + activations
 
 
 def _refused_bytes(message: str) -> int:
@@ -89,23 +47,17 @@ def compiled_bytes(config: Config, mesh: Mesh) -> tuple[int, bool]:
     shape = (accumulation, rows_per_step(config, mesh) // accumulation, config.data.length)
     batch = {name: jax.ShapeDtypeStruct(shape, jnp.int32) for name in ("inputs", "targets", "segment_ids")}
     batch["loss_mask"] = jax.ShapeDtypeStruct(shape, jnp.bool_)
-    state, train_step = _state(config, mesh), make_train_step(config.model, optimizer, mesh, config.lora)
+    state, train_step = memory.state(config, mesh), make_train_step(config.model, optimizer, mesh, config.lora)
     with jax.set_mesh(mesh):  # only here: outside a trace, nothing can run on devices that are not there
         lowered = train_step.lower(state, batch)
         try:
-            memory = lowered.compile().memory_analysis()
+            analysis = lowered.compile().memory_analysis()
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             return _refused_bytes(str(error)), False
     # Not the sum of its parts: temporaries that never live at the same time count once.
-    return memory.peak_memory_in_bytes + memory.generated_code_size_in_bytes, True
-
-
-def _with_rows(config: Config, rows: int) -> Config:
-    copy = config_lib.from_dict(config_lib.to_dict(config))
-    copy.train.rows_per_device = rows
-    return copy
+    return analysis.peak_memory_in_bytes + analysis.generated_code_size_in_bytes, True
 
 
 def _largest_rows(config: Config, mesh: Mesh, guess: int) -> int:
@@ -114,7 +66,7 @@ def _largest_rows(config: Config, mesh: Mesh, guess: int) -> int:
 
     def tried(rows: int) -> bool:
         if rows not in fits:
-            fits[rows] = compiled_bytes(_with_rows(config, rows), mesh)[1]
+            fits[rows] = compiled_bytes(memory.with_fields(config, rows_per_device=rows), mesh)[1]
         return fits[rows]
 
     low, high, stride = 0, max(1, guess), 1
@@ -147,16 +99,16 @@ def make_plan(config: Config, topology: Topology, largest: bool = False, price: 
     compiled = bool(topology.layout)
     seconds = 0.0
     if compiled:
-        mesh: AnyMesh = make_mesh(config.mesh, compile_only_devices(topology))
+        mesh: memory.AnyMesh = make_mesh(config.mesh, compile_only_devices(topology))
         started = time.monotonic()
         used, fits = compiled_bytes(config, mesh)
         seconds = time.monotonic() - started
     else:
         mesh = AbstractMesh(mesh_shape(config.mesh, topology.chips), AXES, axis_types=(AxisType.Auto,) * len(AXES))
-        used = estimated_bytes(config, mesh)
+        used = memory.estimated_bytes(config, mesh)
         fits = used <= chip.hbm_bytes
     # One compilation fixes what does not depend on the rows, and arithmetic says what each row adds.
-    rows = max(0, train.rows_per_device + math.floor((chip.hbm_bytes - used) / row_bytes(config)))
+    rows = max(0, train.rows_per_device + math.floor((chip.hbm_bytes - used) / memory.row_bytes(config)))
     rows = max(rows, train.rows_per_device) if fits else min(rows, train.rows_per_device - 1)
     by_compiling = compiled and largest
     if by_compiling:
@@ -175,7 +127,7 @@ def make_plan(config: Config, topology: Topology, largest: bool = False, price: 
         "hbm_bytes_per_chip": used,
         "hbm_limit_bytes": chip.hbm_bytes,
         "fits": fits,
-        "state_bytes_per_chip": state_bytes(config, mesh),
+        "state_bytes_per_chip": memory.state_bytes(config, mesh),
         "flops_per_step": flops,
         "parameters": parameter_count(model),
         "compile_seconds": round(seconds, 1),

@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
+from etils import epath
 
 from ecomgpt_jax.errors import MissingInputError
 from ecomgpt_jax.model import hub
@@ -48,7 +49,7 @@ def test_a_revision_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "one@main").mkdir(parents=True)
     for name in ("runs/one@main", "/nowhere/at/all", str(tmp_path), "runs"):
-        assert hub.find_weights(name) == (name, Path(name))
+        assert hub.find_weights(name) == (name, epath.Path(name))
 
 
 def test_offline_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,14 @@
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from toy import toy_config, toy_rows
 
+from ecomgpt_jax.config import MeshConfig
 from ecomgpt_jax.errors import ConfigError
+from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training import guards
 
 ROWS = toy_rows(4)
@@ -55,14 +58,16 @@ def test_a_spike_is_seen_at_once_and_a_falling_loss_is_none(tmp_path: Path) -> N
     "text", ["RESOURCE_EXHAUSTED: Out of memory allocating 12884901888 bytes.", "CUDA out of memory: allocate 12.0GiB"]
 )
 def test_out_of_memory_names_settings(text: str) -> None:
-    config = toy_config(rows_per_device=4, accumulation=2)
-    error = guards.explain_out_of_memory(RuntimeError(text), config)
+    config, mesh = toy_config(rows_per_device=4, accumulation=2), make_mesh(MeshConfig())
+    error = guards.explain_out_of_memory(RuntimeError(text), config, mesh)
     assert isinstance(error, ConfigError)
     for words in (
         "12",
         "train.rows_per_device=2 with train.accumulation=4",
-        "model.remat=full (now none)",
+        "model.remat=full (now none; about 0.0",
         "ecomgpt_jax.plan",
     ):
         assert words in str(error)
-    assert guards.explain_out_of_memory(RuntimeError("INVALID_ARGUMENT"), config) is None
+    here, fewer, recomputed = map(float, re.findall(r"about ([\d.]+) GiB", str(error)))
+    assert here > max(fewer, recomputed) > 0
+    assert guards.explain_out_of_memory(RuntimeError("INVALID_ARGUMENT"), config, mesh) is None

@@ -1,0 +1,39 @@
+import pytest
+from jax.sharding import AbstractMesh, AxisType
+
+from ecomgpt_jax.config import MODEL_SHAPES, Config, resolve
+from ecomgpt_jax.model.parameters import parameter_count
+from ecomgpt_jax.parallel.mesh import AXES, mesh_shape
+from ecomgpt_jax.training import memory
+
+
+def sharded(size: str) -> Config:
+    config = Config()
+    config.model.size, config.mesh.fsdp = size, -1
+    return resolve(config)
+
+
+def abstract_mesh(config: Config, chips: int) -> AbstractMesh:
+    return AbstractMesh(mesh_shape(config.mesh, chips), AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+@pytest.mark.parametrize("size", MODEL_SHAPES)
+@pytest.mark.parametrize("chips", [1, 8, 16])
+def test_state_is_twelve_bytes_a_weight(size: str, chips: int) -> None:
+    """Float32 weights and two moments, in equal shares."""
+    config = sharded(size)
+    expected = 12 * parameter_count(config.model) / chips
+    assert memory.state_bytes(config, abstract_mesh(config, chips)) == pytest.approx(expected, rel=0.05)
+
+
+def test_what_makes_a_run_smaller_does_so_in_the_estimate() -> None:
+    config = sharded("7b1")
+    whole = memory.estimated_bytes(config, abstract_mesh(config, 8))
+    assert whole > memory.state_bytes(config, abstract_mesh(config, 8))
+    assert memory.estimated_bytes(config, abstract_mesh(config, 16)) < whole
+    for smaller in ({"rows_per_device": 1}, {"remat": "full"}, {"remat": "selective"}, {"accumulation": 1}):
+        assert memory.estimated_bytes(memory.with_fields(config, **smaller), abstract_mesh(config, 8)) < whole
+    assert (config.train.rows_per_device, config.model.remat) == (4, "none")  # copies, all of them
+    assert memory.estimated_bytes(memory.with_fields(config, rows_per_device=8), abstract_mesh(config, 8)) == (
+        whole + 4 * memory.row_bytes(config)
+    )
