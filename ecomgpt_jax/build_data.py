@@ -26,7 +26,7 @@ from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.evaluation.data_report import data_sections
 from ecomgpt_jax.evaluation.page import render_html, render_markdown
 from ecomgpt_jax.files import write_json, write_text
-from ecomgpt_jax.instruct import audit, contamination, ecom_instruct, mixture
+from ecomgpt_jax.instruct import audit, contamination, ecom_instruct, inputs
 from ecomgpt_jax.instruct.ecom_instruct import Built
 from ecomgpt_jax.instruct.instructions import render
 from ecomgpt_jax.instruct.task_folder import load_tasks, read_rows, to_instruction
@@ -165,7 +165,7 @@ def _tokenizer(built: Built, config: Config) -> Tokenizer:
 
 
 def _exclusion(data: DataConfig) -> contamination.Exclusion | None:
-    directories = mixture.evaluation_dirs(data)
+    directories = inputs.evaluation_dirs(data)
     return contamination.load_exclusion(directories) if directories else None
 
 

@@ -28,7 +28,7 @@ import tensorflow_datasets as tfds
 from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.files import read_json, write_json
-from ecomgpt_jax.instruct import contamination, mixture, own_data, parts
+from ecomgpt_jax.instruct import choice, contamination, inputs, mixture, own_data, parts
 from ecomgpt_jax.instruct.parts import DIGEST_BYTES, SPLITS, from_example
 from ecomgpt_jax.instruct.quarantine import Quarantine
 from ecomgpt_jax.instruct.rows import FIELDS, Account, Row
@@ -139,8 +139,8 @@ def cache_key(data: DataConfig) -> str:
     package = Path(__file__).parent
     content["code"] = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(package.rglob("*.py"), key=str)]
     content["files"] = [(Path(spec).name, own_data.checksum(spec)) for spec in data.files]
-    content["evaluation"] = [contamination.checksum(directory) for directory in mixture.evaluation_dirs(data)]
-    names = mixture.source_names(data)
+    content["evaluation"] = [contamination.checksum(directory) for directory in inputs.evaluation_dirs(data)]
+    names = choice.source_names(data)
     content["sources"] = {
         name: dict(real_sources.SOURCES[name].files) for name in names if name in real_sources.SOURCES
     }
@@ -230,13 +230,13 @@ def _stats(data: DataConfig, builder: EcomInstruct) -> dict[str, Any]:
             described = {"language": folder.language, "family": folder.family, "operator": "", "parent": ""}
             tasks[folder.name] = {**described, "source": folder.dataset}
     elif data.mixture != "files":
-        for task in mixture.training_tasks(data):
+        for task in choice.training_tasks(data):
             tasks[task.name] = describe(task)
     tasks |= account.own
     for name, entry in tasks.items():
         entry |= {"train": train[name], "test": test[name], "held_out": False}
     if data.mixture != "folder":
-        for task in mixture.held_out_tasks(data):
+        for task in choice.held_out_tasks(data):
             rows = builder.held_out.get(task.name, 0)
             tasks[task.name] = {**describe(task), "train": 0, "test": rows, "held_out": True}
     training = [entry for entry in tasks.values() if not entry["held_out"]]
@@ -253,7 +253,7 @@ def _stats(data: DataConfig, builder: EcomInstruct) -> dict[str, Any]:
         "tasks": tasks,
         "sources": account.sources,
         "files": account.files,
-        "near_held_out": mixture.near_sources(data) if data.strict_held_out else {},
+        "near_held_out": choice.near_sources(data) if data.strict_held_out else {},
         "quarantine": {"records": len(account.quarantine.records), "file": str(account.quarantine.path)},
         "dropped": dict(sorted(account.dropped.items())),
         "totals": totals,

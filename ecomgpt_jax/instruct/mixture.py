@@ -2,35 +2,29 @@
 
 A record and all that is derived from it falls into one split, by the hash of its source and group. Sources are read one
 at a time; a task's rows come in a seeded order, so that a lower limit keeps a part of what a higher one keeps.
-
-The file is longer than 350 lines because all settings that decide the rows are read here, in the order of the work.
 """
 
 import collections
 import dataclasses
-import fnmatch
 import functools
 import hashlib
 import math
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ecomgpt_jax.config import DataConfig, nearest
+from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.errors import ConfigError, MissingInputError
 from ecomgpt_jax.files import BadRecord
-from ecomgpt_jax.instruct import contamination, label_space, own_data, task_folder
+from ecomgpt_jax.instruct import choice, contamination, inputs, own_data, task_folder
 from ecomgpt_jax.instruct.contamination import Exclusion, normalise, texts_of
 from ecomgpt_jax.instruct.duplicates import Sketch, sketch
 from ecomgpt_jax.instruct.quarantine import Quarantine
 from ecomgpt_jax.instruct.records import Record
 from ecomgpt_jax.instruct.rows import Account, Row, Rows, as_folder, as_row
 from ecomgpt_jax.instruct.sources import catalogue as real_sources
-from ecomgpt_jax.instruct.sources.reading import Intake
 from ecomgpt_jax.instruct.synthetic import catalogue as synthetic_sources
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow
-from ecomgpt_jax.instruct.tasks import plain_text, real, synthetic
 from ecomgpt_jax.instruct.tasks.task import Task
 
 TEST_SHARE = 0.02  # of the groups of a source
@@ -38,158 +32,7 @@ TEST_ROWS = 50  # a task at most
 HELD_OUT_ROWS = 100  # a task at most
 FOLDERS, FILES = "folder", "files"  # parts that are no source
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-REDISTRIBUTABLE = "redistributable"
 _DESCRIBED = ("language", "family", "operator", "parent", "source")
-
-
-def source_names(data: DataConfig) -> list[str]:
-    """Returns the sources that the mixture reads, in order of name.
-
-    Raises:
-      ConfigError: `data.sources` names one that does not exist or has no task, `data.licences` a licence that none has.
-    """
-    known = sorted({task.source for task in _declared(data)})
-    for name in data.sources:
-        if name not in known:
-            hint = "" if data.mixture == "synthetic" else "; the sources with tasks are " + ", ".join(known)
-            raise ConfigError(f"data.sources: {name!r} is no source of the {data.mixture} mixture{hint}")
-    licences = {name: each.licence for name, each in real_sources.SOURCES.items() if name in known}
-    for wanted in data.licences:
-        if wanted != REDISTRIBUTABLE and not any(map(functools.partial(_is_licence, wanted), licences.values())):
-            names = sorted({licence.split(" (")[0] for licence in licences.values()})
-            raise ConfigError(f"data.licences: {wanted!r} is none of {REDISTRIBUTABLE}, {', '.join(names)}")
-    return [
-        name
-        for name in known
-        if (not data.sources or name in data.sources)
-        and (not data.licences or any(_allows(wanted, name) for wanted in data.licences))
-    ]
-
-
-def _is_licence(wanted: str, licence: str) -> bool:
-    return licence.lower().startswith(wanted.lower())
-
-
-def _allows(wanted: str, name: str) -> bool:
-    if name.startswith(synthetic_sources.PREFIX):
-        return True  # made here, nobody else's
-    source = real_sources.source(name)
-    return source.redistributable if wanted == REDISTRIBUTABLE else _is_licence(wanted, source.licence)
-
-
-def _declared(data: DataConfig) -> list[Task]:
-    declared, languages = [], {}
-    if data.mixture in ("real", "all"):
-        declared += real.tasks()
-        languages |= {name: tuple(each.language.split("+")) for name, each in real_sources.SOURCES.items()}
-    if data.mixture in ("synthetic", "all"):
-        declared += synthetic.tasks()
-        languages |= {name: (name.rsplit("_", 1)[1],) for name in synthetic_sources.SOURCES}
-    if not data.plain_text:
-        return declared
-    return [task for task in declared if task.held_out] + plain_text.tasks(languages)
-
-
-def held_out_tasks(data: DataConfig) -> list[Task]:
-    """Returns the tasks that are kept out of training, whatever the filters say."""
-    return [task for task in _declared(data) if task.held_out]
-
-
-def training_tasks(data: DataConfig) -> list[Task]:
-    """Returns the tasks to train on, in the order of their declaration.
-
-    `num_tasks` takes the first of a seeded order, so a smaller choice is a part of a larger one.
-
-    Raises:
-      ConfigError: the filters leave no task, or fewer than `num_tasks`, or an ability is none of any task.
-      EcomError: with `strict_held_out`, a source cannot be read.
-    """
-    declared = _declared(data)
-    abilities = {ability for task in declared for ability in task.abilities}
-    for ability in data.leave_out_abilities:
-        if ability not in abilities:
-            raise ConfigError(f"data.leave_out_abilities: no task uses {ability!r}{nearest(ability, abilities)}")
-    sources = set(source_names(data))
-    if data.strict_held_out:
-        sources -= set(near_sources(data))
-    tasks = [
-        task
-        for task in declared
-        if not task.held_out
-        and task.language in data.languages
-        and task.source in sources
-        and (data.chain_of_task or not task.operator)
-        and (not data.operators or (task.operator or "base") in data.operators)
-        and not set(task.abilities) & set(data.leave_out_abilities)
-    ]
-    known = [task.name for task in declared if not task.held_out]
-    chosen = set(choose([task.name for task in tasks], data, known))
-    return [task for task in tasks if task.name in chosen]
-
-
-def near_sources(data: DataConfig) -> dict[str, str]:
-    """Returns the sources that `strict_held_out` leaves out, each with the nearest pair of tasks and their nearness.
-
-    Reads every source of the mixture once a process, since label sets come from the records.
-
-    Raises:
-      ConfigError: nothing is held out: ECOMGPT_EVAL is not set.
-      EcomError: a source cannot be read.
-    """
-    asked = (data.mixture, data.sources_dir, data.synthetic_records, data.seed, os.environ.get("ECOMGPT_SOURCES", ""))
-    return _near_sources(*asked, tuple(evaluation_dirs(data)))
-
-
-@functools.lru_cache(maxsize=4)
-def _near_sources(
-    mixture: str, directory: str, records: int, seed: int, _: str, evaluation: tuple[Path, ...]
-) -> dict[str, str]:
-    data = DataConfig(mixture=mixture, sources_dir=directory, synthetic_records=records, seed=seed)
-    held_out = {
-        (task.name, labels)
-        for folder in evaluation
-        for task in task_folder.load_tasks(folder)
-        for labels in label_space.spaces_of(task)
-    }
-    own: list[tuple[str, str, tuple[str, ...]]] = []
-    for name in source_names(data):
-        found = read_source(name, data)
-        for task in _declared(data):
-            if task.source == name and (labels := task.label_set(task.select(found))):
-                held_out |= {(task.name, labels)} if task.held_out else set()
-                own += [] if task.held_out else [(name, task.name, labels)]
-    if not held_out:
-        raise ConfigError("data.strict_held_out needs the held-out tasks: set ECOMGPT_EVAL to their folder")
-    nearness = functools.cache(label_space.nearness)
-    pairs = ((nearness(labels, other), name, task, kept) for name, task, labels in own for kept, other in held_out)
-    return {
-        name: f"{task} ~ {kept}: {near:.2f}"
-        for near, name, task, kept in sorted(pair for pair in pairs if pair[0] >= label_space.NEAR)
-    }
-
-
-def choose(names: Sequence[str], data: DataConfig, known: Sequence[str] = ()) -> list[str]:
-    """Returns the task names that `tasks` allows; of these, the `num_tasks` that come first in a seeded order, or all.
-
-    Args:
-      names: tasks that the other settings allow.
-      data: the settings.
-      known: names that a pattern may fit, whatever the other settings allow; none: `names`.
-
-    Raises:
-      ConfigError: a pattern fits no name, there are no tasks, or fewer than `num_tasks`.
-    """
-    for pattern in data.tasks:
-        if not fnmatch.filter(known or names, pattern):
-            raise ConfigError(f"data.tasks: {pattern!r} fits no task to train on{nearest(pattern, known or names)}")
-    if data.tasks:
-        names = [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in data.tasks)]
-    if not names:
-        raise ConfigError("data: languages, sources, licences, operators and the like leave no task to train on")
-    if data.num_tasks > len(names):
-        raise ConfigError(f"data.num_tasks={data.num_tasks}, and the other settings leave {len(names)} tasks")
-    ranked = sorted(names, key=lambda name: hashlib.sha256(f"{data.seed} {name}".encode()).digest())
-    return ranked[: data.num_tasks or None]
 
 
 def split_of(source: str, group: str) -> str:
@@ -200,60 +43,6 @@ def split_of(source: str, group: str) -> str:
         source = source.removeprefix(synthetic_sources.PREFIX).rsplit("_", 1)[1]  # parts of a product stay together
     digest = hashlib.blake2b(f"{source}\n{group}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return "test" if int.from_bytes(digest, "big") < TEST_SHARE * 2**64 else "train"
-
-
-def sources_dir(data: DataConfig) -> Path:
-    """Returns the folder of real sources.
-
-    Raises:
-      MissingInputError: neither the setting nor the environment names one, or it is not there.
-    """
-    named = data.sources_dir or os.environ.get("ECOMGPT_SOURCES", "")
-    if not named:
-        raise MissingInputError(
-            f"data.mixture={data.mixture} needs the sources: set data.sources_dir or ECOMGPT_SOURCES"
-        )
-    if not (directory := Path(named).expanduser()).is_dir():
-        raise MissingInputError(f"{directory}: no such folder of sources (data.sources_dir or ECOMGPT_SOURCES)")
-    return directory
-
-
-def evaluation_dirs(data: DataConfig) -> list[Path]:
-    """Returns the evaluation tasks whose text must stay out; the embedded catalogue alone needs none.
-
-    Raises:
-      MissingInputError: ECOMGPT_EVAL names no folder.
-    """
-    named = os.environ.get("ECOMGPT_EVAL", "")
-    if not named or (data.mixture == "synthetic" and not data.files):
-        return []
-    if not Path(named).expanduser().is_dir():
-        raise MissingInputError(f"ECOMGPT_EVAL={named}: no such folder of evaluation tasks")
-    return [Path(named).expanduser()]
-
-
-def read_source(name: str, data: DataConfig, account: Account | None = None) -> Sequence[Record]:
-    """Returns all records of a source; the account gets upstream's number of them, what was left out and what is bad.
-
-    Raises:
-      EcomError: the source is missing or broken, or too many of its records are bad.
-    """
-    if name.startswith(synthetic_sources.PREFIX):
-        return synthetic_sources.read(name, data.synthetic_records, data.seed)
-    intake = Intake()
-    source = real_sources.source(name)
-    records = list(real_sources.read(source, sources_dir(data), intake))
-    bad = [BadRecord(f"{name}/{b.file}", b.line, 1, f"{b.column}: {b.reason}".lstrip(": "), b.text) for b in intake.bad]
-    account = account or Account()
-    account.quarantine.add(name, intake.rows, bad)
-    account.sources[name] = {
-        "upstream": source.records,
-        "read": intake.rows,
-        "skipped": dict(sorted(intake.skipped.items())),
-        "malformed": len(intake.bad),
-        "note": source.note,
-    }
-    return records
 
 
 def split_records(
@@ -303,7 +92,7 @@ def parts(data: DataConfig) -> list[str]:
     elif data.mixture == "files":
         names = []
     else:
-        names = sorted({task.source for task in (*training_tasks(data), *held_out_tasks(data))})
+        names = sorted({task.source for task in (*choice.training_tasks(data), *choice.held_out_tasks(data))})
     return [*names, FILES] if data.files else names
 
 
@@ -320,9 +109,10 @@ def survey(data: DataConfig, part: str, quarantine: Quarantine | None = None) ->
     Raises:
       EcomError: the source is missing or broken.
     """
-    records, exclusion = read_source(part, data, Account(quarantine=quarantine or Quarantine())), _exclusion(data)
+    records = inputs.read_source(part, data, Account(quarantine=quarantine or Quarantine()))
+    exclusion = _exclusion(data)
     select = _selector(records)
-    used = {record.id for task in training_tasks(data) if task.source == part for record in select(task)}
+    used = {record.id for task in choice.training_tasks(data) if task.source == part for record in select(task)}
     compared = [record for record in records if record.id in used and not _unfit(record, exclusion)]
     return [record.id for record in compared], sketch(part, compared)
 
@@ -402,7 +192,7 @@ def allocate(sizes: Mapping[str, int], total: int, temperature: float) -> dict[s
 
 
 def _exclusion(data: DataConfig) -> Exclusion | None:
-    directories = tuple(evaluation_dirs(data))
+    directories = tuple(inputs.evaluation_dirs(data))
     return _load_exclusion(directories, tuple(map(contamination.checksum, directories))) if directories else None
 
 
@@ -436,11 +226,11 @@ def _from_source(
     held_out: dict[str, tuple[TaskFolder, list[TaskRow]]],
     repeats: Mapping[str, str] | None,
 ) -> Iterator[Row]:
-    records = read_source(name, data, account)
+    records = inputs.read_source(name, data, account)
     split = split_records(name, records, exclusion, account, repeats)
     select = _selector(records)
-    own = [(task, task.label_set(select(task))) for task in training_tasks(data) if task.source == name]
-    for task in held_out_tasks(data):
+    own = [(task, task.label_set(select(task))) for task in choice.training_tasks(data) if task.source == name]
+    for task in choice.held_out_tasks(data):
         if task.source == name:
             labels = task.label_set(select(task))
             made = rows.examples(task, task.select(split["held_out"]), labels, "held_out", HELD_OUT_ROWS)
@@ -468,7 +258,7 @@ def folder_tasks(data: DataConfig) -> list[TaskFolder]:
     if not tasks:
         raise MissingInputError(f"{directory}: no task folder has a train.json")
     tasks = [task for task in tasks if task.language in data.languages]
-    chosen = set(choose([task.name for task in tasks], data))
+    chosen = set(choice.choose([task.name for task in tasks], data))
     return [task for task in tasks if task.name in chosen]
 
 

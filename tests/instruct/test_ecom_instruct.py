@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 
 from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.errors import ConfigError, DataError
-from ecomgpt_jax.instruct import ecom_instruct, mixture, parts
+from ecomgpt_jax.instruct import ecom_instruct, inputs, mixture, parts
 from ecomgpt_jax.instruct import rows as rows_module
 from ecomgpt_jax.instruct.ecom_instruct import Built, build, open_split
 from ecomgpt_jax.instruct.instructions import render
@@ -189,7 +189,7 @@ def test_hostile_text_comes_back_byte_for_byte(tmp_path: Path, monkeypatch: pyte
 
 
 def test_lone_surrogates_are_dropped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = mixture.read_source
+    real = inputs.read_source
 
     def broken(name: str, data: DataConfig, quarantine: object) -> list[Record]:
         bad = LabelledText(
@@ -201,7 +201,7 @@ def test_lone_surrogates_are_dropped_and_counted(tmp_path: Path, monkeypatch: py
         )
         return [*real(name, data), bad]
 
-    monkeypatch.setattr(mixture, "read_source", broken)
+    monkeypatch.setattr(inputs, "read_source", broken)
     sources = ("synthetic_messages_en",)
     found = build(settings(tmp_path, sources=sources, num_tasks=0, languages=("en",), instances_per_task=0))
     assert found.stats["dropped"]["lone surrogate"] > 0

@@ -1,6 +1,5 @@
 """Which tasks, which split, which rows: every setting does what it says."""
 
-import itertools
 import json
 from collections import Counter
 from pathlib import Path
@@ -12,12 +11,9 @@ from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
 from ecomgpt_jax.instruct import mixture
 from ecomgpt_jax.instruct.contamination import Exclusion
-from ecomgpt_jax.instruct.mixture import generate, split_of, training_tasks
+from ecomgpt_jax.instruct.mixture import generate, split_of
 from ecomgpt_jax.instruct.records import LabelledText
 from ecomgpt_jax.instruct.rows import FIELDS, Account, Row
-from ecomgpt_jax.instruct.sources import catalogue as real_sources
-from ecomgpt_jax.instruct.sources.reading import Intake
-from ecomgpt_jax.instruct.synthetic import catalogue as synthetic_sources
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, write_task
 
 Made = tuple[list[Row], list[Row], dict[str, tuple[TaskFolder, list[TaskRow]]], Account]
@@ -88,41 +84,12 @@ def test_split_share_and_stability() -> None:
     assert split_of("source", "\ud800") in ("train", "test")
 
 
-def test_fewer_tasks_are_a_part_of_more() -> None:
-    names = [[task.name for task in training_tasks(settings(num_tasks=n))] for n in (5, 20, 60, 0)]
-    assert [len(part) for part in names[:3]] == [5, 20, 60]
-    for few, many in itertools.pairwise(names):
-        assert set(few) < set(many)
-    assert set(names[0]) != {task.name for task in training_tasks(settings(num_tasks=5, seed=1))}
-
-
 def test_fewer_instances_are_the_first_of_more() -> None:
     data = {"num_tasks": 6, "prompt_language": "mixed"}
     few, many = (made(settings(instances_per_task=n, **data))[0] for n in (3, 9))
     for name in {row["task"] for row in few}:
         short = [row for row in few if row["task"] == name]
         assert short == [row for row in many if row["task"] == name][: len(short)]
-
-
-def test_operators() -> None:
-    assert {t.operator for t in training_tasks(settings(operators=("reversal", "base")))} == {"reversal", ""}
-    assert training_tasks(settings(operators=("base",))) == training_tasks(settings(chain_of_task=False))
-    with pytest.raises(ConfigError, match="leave no task"):
-        training_tasks(settings(operators=("pseudo_label",)))
-
-
-def test_licences_choose_real_sources() -> None:
-    def chosen(*licences: str) -> set[str]:
-        return set(mixture.source_names(settings(mixture="real", licences=licences)))
-
-    free = chosen("redistributable")
-    assert free
-    assert all(real_sources.source(name).redistributable for name in free)
-    assert free < chosen()
-    assert chosen("MIT") | chosen("apache-2.0") == chosen("MIT", "Apache-2.0")
-    assert all(real_sources.source(name).licence.startswith("MIT") for name in chosen("MIT"))
-    with pytest.raises(ConfigError, match=r"'GPL' is none of redistributable, Apache-2\.0, "):
-        chosen("GPL")
 
 
 @pytest.mark.parametrize(
@@ -159,55 +126,6 @@ def test_the_total_is_held_when_tasks_vary() -> None:
         assert taken[1] == taken[0][:5]
 
 
-def test_strict_held_out_leaves_out_near_label_spaces() -> None:
-    near = mixture.near_sources(settings())
-    assert "synthetic_sentences_en" in near  # its own NER task is held out
-    assert "ZH-Fashion_Titles-NER-attribute_value_extraction" in near["synthetic_fashion_titles_zh"]
-    strict = training_tasks(settings(strict_held_out=True))
-    assert strict
-    assert {task.source for task in training_tasks(settings())} - {task.source for task in strict} == set(near)
-    few, many = (training_tasks(settings(strict_held_out=True, num_tasks=n)) for n in (5, 20))
-    assert {task.name for task in few} < {task.name for task in many}
-
-
-def test_strict_held_out_needs_held_out_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("ECOMGPT_EVAL", raising=False)
-    monkeypatch.setattr(mixture, "source_names", lambda data: [])
-    with pytest.raises(ConfigError, match="ECOMGPT_EVAL"):
-        training_tasks(settings(mixture="real", strict_held_out=True, sources_dir="nowhere"))
-
-
-def test_chain_of_task_off_leaves_base_tasks() -> None:
-    tasks = training_tasks(settings(chain_of_task=False))
-    assert tasks
-    assert {task.operator for task in tasks} == {""}
-
-
-@pytest.mark.parametrize("language", ["en", "zh"])
-def test_languages(language: str) -> None:
-    assert {task.language for task in training_tasks(settings(languages=(language,)))} == {language}
-
-
-def test_sources() -> None:
-    data = settings(sources=("synthetic_reviews_en",))
-    assert {task.source for task in training_tasks(data)} == {"synthetic_reviews_en"}
-    with pytest.raises(ConfigError, match="no source"):
-        training_tasks(settings(sources=("nowhere",)))
-
-
-def test_task_patterns() -> None:
-    tasks = training_tasks(settings(tasks=("EN-Reviews-*", "ZH-Items-CLS-category_check")))
-    assert {task.name.split("-")[1] for task in tasks} == {"Reviews", "Items"}
-    assert "ZH-Items-CLS-category_check" in {task.name for task in tasks}
-    assert len(tasks) > 5
-    with pytest.raises(ConfigError, match=r"'EN-Nothing-\*' fits no task"):
-        training_tasks(settings(tasks=("EN-Nothing-*",)))
-    both = ("EN-Reviews-*", "ZH-Reviews-*")
-    english = training_tasks(settings(tasks=both, languages=("en",)))  # a pattern may be emptied by another setting
-    assert {task.language for task in english} == {"en"}
-    assert all(not task.operator for task in training_tasks(settings(tasks=both, chain_of_task=False)))
-
-
 @pytest.mark.parametrize(("setting", "chinese"), [("en", {False}), ("zh", {True}), ("mixed", {False, True})])
 def test_prompt_language_changes_the_wording_only(setting: str, chinese: set[bool]) -> None:
     def is_chinese(text: str) -> bool:
@@ -222,13 +140,6 @@ def test_native_prompts_follow_the_task() -> None:
     rows = made(settings())[0]
     chinese = {row["language"]: "请" in row["prompt"] or "。\n### Response" in row["prompt"] for row in rows}
     assert chinese["en"] is False
-
-
-def test_too_many_tasks_and_none_at_all() -> None:
-    with pytest.raises(ConfigError, match=r"num_tasks=9999, and the other settings leave \d+ tasks"):
-        training_tasks(settings(num_tasks=9999))
-    with pytest.raises(ConfigError, match="leave no task"):
-        training_tasks(settings(languages=()))
 
 
 def test_real_needs_its_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -362,38 +273,3 @@ def test_bad_records_are_quarantined_and_many_are_an_error(tmp_path: Path, monke
         file.write("{\n")
     with pytest.raises(DataError, match=r"train\.json:1000:30: labels\.default is missing"):
         made(data)
-
-
-def test_bad_records_of_real_sources_are_quarantined(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def read(source: object, directory: Path, intake: Intake) -> list[LabelledText]:
-        intake.rows = 100
-        intake.reject("f.txt", 7, "label", "unknown", "text")
-        return []
-
-    monkeypatch.setattr(real_sources, "read", read)
-    with pytest.raises(DataError, match=r"^en_mams/f\.txt:7:1: label: unknown \(1 of 100"):
-        mixture.read_source("en_mams", settings(mixture="real", sources_dir=str(tmp_path)), Account())
-
-
-def test_an_ability_can_be_left_out_with_all_tasks_that_use_it() -> None:
-    every = mixture.training_tasks(DataConfig())
-    kept = mixture.training_tasks(DataConfig(leave_out_abilities=("find spans", "compare texts")))
-    left = {task.name for task in every} - {task.name for task in kept}
-    assert left == {task.name for task in every if {"find spans", "compare texts"} & set(task.abilities)}
-    assert left
-    with pytest.raises(ConfigError, match="did you mean 'find spans'"):
-        mixture.training_tasks(DataConfig(leave_out_abilities=("find span",)))
-
-
-def test_all_is_the_real_sources_and_the_catalogue() -> None:
-    data = DataConfig(mixture="all", licences=("redistributable",))
-    names = mixture.source_names(data)
-    assert set(synthetic_sources.SOURCES) <= set(names)
-    real = set(names) - set(synthetic_sources.SOURCES)
-    assert real == set(mixture.source_names(DataConfig(mixture="real", licences=("redistributable",))))
-    assert set(mixture.surveyed(data)) == real
-    tasks = [task.name for task in (*mixture.training_tasks(data), *mixture.held_out_tasks(data))]
-    assert len(set(tasks)) == len(tasks)
-    assert len(mixture.held_out_tasks(data)) == 12
-    texts = {task.source for task in mixture.training_tasks(DataConfig(mixture="all", plain_text=True))}
-    assert texts == {*real_sources.SOURCES, *synthetic_sources.SOURCES}

@@ -1,0 +1,68 @@
+"""Where records and evaluation rows are found, by settings and environment, and how a source is read."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ecomgpt_jax.config import DataConfig
+from ecomgpt_jax.errors import MissingInputError
+from ecomgpt_jax.files import BadRecord
+from ecomgpt_jax.instruct.records import Record
+from ecomgpt_jax.instruct.rows import Account
+from ecomgpt_jax.instruct.sources import catalogue as real_sources
+from ecomgpt_jax.instruct.sources.reading import Intake
+from ecomgpt_jax.instruct.synthetic import catalogue as synthetic_sources
+
+
+def sources_dir(data: DataConfig) -> Path:
+    """Returns the folder of real sources.
+
+    Raises:
+      MissingInputError: neither the setting nor the environment names one, or it is not there.
+    """
+    named = data.sources_dir or os.environ.get("ECOMGPT_SOURCES", "")
+    if not named:
+        raise MissingInputError(
+            f"data.mixture={data.mixture} needs the sources: set data.sources_dir or ECOMGPT_SOURCES"
+        )
+    if not (directory := Path(named).expanduser()).is_dir():
+        raise MissingInputError(f"{directory}: no such folder of sources (data.sources_dir or ECOMGPT_SOURCES)")
+    return directory
+
+
+def evaluation_dirs(data: DataConfig) -> list[Path]:
+    """Returns the evaluation tasks whose text must stay out; the embedded catalogue alone needs none.
+
+    Raises:
+      MissingInputError: ECOMGPT_EVAL names no folder.
+    """
+    named = os.environ.get("ECOMGPT_EVAL", "")
+    if not named or (data.mixture == "synthetic" and not data.files):
+        return []
+    if not Path(named).expanduser().is_dir():
+        raise MissingInputError(f"ECOMGPT_EVAL={named}: no such folder of evaluation tasks")
+    return [Path(named).expanduser()]
+
+
+def read_source(name: str, data: DataConfig, account: Account | None = None) -> Sequence[Record]:
+    """Returns all records of a source; the account gets upstream's number of them, what was left out and what is bad.
+
+    Raises:
+      EcomError: the source is missing or broken, or too many of its records are bad.
+    """
+    if name.startswith(synthetic_sources.PREFIX):
+        return synthetic_sources.read(name, data.synthetic_records, data.seed)
+    intake = Intake()
+    source = real_sources.source(name)
+    records = list(real_sources.read(source, sources_dir(data), intake))
+    bad = [BadRecord(f"{name}/{b.file}", b.line, 1, f"{b.column}: {b.reason}".lstrip(": "), b.text) for b in intake.bad]
+    account = account or Account()
+    account.quarantine.add(name, intake.rows, bad)
+    account.sources[name] = {
+        "upstream": source.records,
+        "read": intake.rows,
+        "skipped": dict(sorted(intake.skipped.items())),
+        "malformed": len(intake.bad),
+        "note": source.note,
+    }
+    return records

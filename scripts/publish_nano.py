@@ -1,0 +1,125 @@
+"""Makes `configs/nano` again: pretraining, tuning, evaluation, weights, model card and logs.
+
+    ECOMGPT_SOURCES=DIR ECOMGPT_EVAL=DIR python scripts/publish_nano.py --folder configs/nano --work runs
+
+Half an hour on two CPU cores. It reads only sources whose licence allows redistribution, and the embedded catalogue.
+Beside the weights in bfloat16 it leaves `training.json` (both loss curves and what they cost), `evaluation.json`
+(scores of the official tasks before and after tuning, and of the baselines) and `losses.json` (the loss of right
+answers, by family, on rows of trained tasks and on held-out tasks). A run that was interrupted goes on.
+"""
+
+import argparse
+import collections
+import json
+import os
+import platform
+import random
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from ecomgpt_jax import config as config_lib
+from ecomgpt_jax.config import DataConfig, MeshConfig
+from ecomgpt_jax.data.tokenizer import Tokenizer, load_tokenizer
+from ecomgpt_jax.decoding.scoring import mean_log_probabilities
+from ecomgpt_jax.evaluation.protocol import build_prompts
+from ecomgpt_jax.files import read_json, write_json
+from ecomgpt_jax.instruct import ecom_instruct
+from ecomgpt_jax.instruct.task_folder import load_tasks
+from ecomgpt_jax.parallel.mesh import make_mesh
+from ecomgpt_jax.training.checkpoint import load_checkpoint, tokenizer_directory
+from ecomgpt_jax.training.progress import read_metrics
+
+CONFIG = "configs/ecom_base.py:nano"
+OPEN = ("--config.data.mixture=all", "--config.data.licences=redistributable")
+ROWS_A_FAMILY = 60  # of each language, whose loss is taken
+
+
+def command(module: str, *arguments: str) -> dict[str, float]:
+    """Runs a command of the package; returns what it cost."""
+    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-m", f"ecomgpt_jax.{module}", *arguments], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"wall_seconds": round(time.monotonic() - began, 1), "cpu_seconds": round(cpu, 1)}
+
+
+def training_log(workdir: Path, points: int = 60) -> dict[str, object]:
+    """Returns the run's size and about `points` lines of its curve."""
+    lines = [line for line in read_metrics(workdir / "metrics.jsonl") if "train/loss" in line]
+    kept = lines[:: max(1, len(lines) // points)]
+    names = {"step": "step", "loss": "train/loss", "learning_rate": "train/learning_rate"}
+    return {
+        "config": read_json(workdir / "config.json")["name"],
+        "steps": lines[-1]["step"],
+        "tokens": round(sum(line["train/tokens"] for line in lines)),
+        "targets": round(sum(line["train/targets"] for line in lines)),
+        "curve": [{name: line[key] for name, key in names.items()} for line in kept],
+    }
+
+
+def evaluation_log(workdir: Path) -> dict[str, object]:
+    """Returns protocol, averages and the corrected scores of each task, before and after tuning."""
+    before, after = (read_json(workdir / "evaluation" / name / "scores.json") for name in ("before", "after"))
+    tasks = {
+        name: {
+            "rows": entry["rows"],
+            "before": before["tasks"][name]["corrected"],
+            "after": entry["corrected"],
+            "baselines": {each: scores["corrected"]["score"] for each, scores in entry["baselines"].items()},
+        }
+        for name, entry in after["tasks"].items()
+    }
+    averages = {"before": before["averages"], "after": after["averages"]}
+    return {"protocol": after["protocol"], "averages": averages, "tasks": tasks}
+
+
+def loss_log(checkpoints: dict[str, Path], data: DataConfig, tasks_dir: str) -> dict[str, object]:
+    """Returns the mean loss of right answers, a token, for each checkpoint, family and kind of row."""
+    groups: dict[str, list[tuple[str, str]]] = collections.defaultdict(list)
+    for row in ecom_instruct.open_split(ecom_instruct.build(data).directory, "test"):
+        groups[f"{row['family']} {row['language']}, trained tasks"].append((row["prompt"], row["response"]))
+    for task in load_tasks(tasks_dir):
+        built = build_prompts(task, ROWS_A_FAMILY)
+        groups[f"{task.family} {task.language}, held-out tasks"] += zip(built.prompts, built.golds, strict=True)
+    chosen = {name: random.Random(0).sample(rows, min(ROWS_A_FAMILY, len(rows))) for name, rows in groups.items()}
+    losses: dict[str, dict[str, float]] = {name: {"rows": len(rows)} for name, rows in sorted(chosen.items())}
+    for label, checkpoint in checkpoints.items():
+        tokenizer: Tokenizer = load_tokenizer(tokenizer_directory(checkpoint))
+        params, model = load_checkpoint(checkpoint, make_mesh(MeshConfig()))
+        for name, rows in losses.items():
+            prompts = tokenizer.encode_batch([prompt for prompt, _ in chosen[name]])
+            answers = [
+                [*ids, tokenizer.eos_id] for ids in tokenizer.encode_batch([answer for _, answer in chosen[name]])
+            ]
+            chances = mean_log_probabilities(params, model, [p[-800:] for p in prompts], answers, batch=16)
+            rows[label] = round(-sum(chances) / len(chances), 3)
+    return losses
+
+
+def main() -> None:
+    """Runs everything."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True, help="where weights, card and logs go; must not exist")
+    parser.add_argument("--work", type=Path, default=Path("runs"), help="folder of the two runs")
+    options, further = parser.parse_known_args()
+    os.environ.update(MALLOC_MMAP_THRESHOLD_="1073741824", MALLOC_TRIM_THRESHOLD_="4294967296")
+    base, tuned = options.work / "nano_base", options.work / "nano"
+    costs = {"pretraining": command("train", "--config", CONFIG, *OPEN, f"--workdir={base}", *further)}
+    start = f"--config.model.init_from={base}"
+    costs["tuning"] = command("train", "--config", f"{CONFIG},tune", *OPEN, start, f"--workdir={tuned}", *further)
+    command("convert", "--from", str(tuned), "--to", str(options.folder), "--format", "hf", "--dtype", "bfloat16")
+    logs = {name: {**training_log(run), **costs[name]} for name, run in (("pretraining", base), ("tuning", tuned))}
+    hardware = f"{os.cpu_count()} cores of {platform.processor() or platform.machine()}"
+    write_json(options.folder / "training.json", {"date": time.strftime("%Y-%m-%d"), "hardware": hardware, **logs})
+    write_json(options.folder / "evaluation.json", evaluation_log(tuned))
+    data = config_lib.from_dict(read_json(tuned / "config.json")).data
+    losses = loss_log({"before": base, "after": tuned}, data, os.environ["ECOMGPT_EVAL"])
+    write_json(options.folder / "losses.json", losses)
+    print(json.dumps(losses, ensure_ascii=False, indent=1))
+
+
+if __name__ == "__main__":
+    main()
