@@ -133,7 +133,7 @@ def run_cpu(repeats: int, folder: Path) -> list[Row]:
         at_most("  difference of its loss", difference(sides), 1e-6, "relative"),
         at_least("  its temporary memory", *memory, memory[1] / memory[0], 8, "MiB"),
     ]
-    sides = take_turns({**case, "instances": 30, "peer_rows": 8, "rows": 2, "length": 768}, repeats, "cpu")
+    sides = take_turns({**case, "instances": 240, "peer_rows": 8, "rows": 4, "length": 768}, repeats, "cpu")
     speeds = [side["useful"] / side["seconds"] for side in sides]
     name = "EcomInstruct lengths, packed against padded"
     return [*rows, at_least(name, *speeds, speeds[0] / speeds[1], 3, "useful tokens / CPU s")]

@@ -18,7 +18,7 @@ from ecomgpt_jax.parallel.sharding import ambient_mesh
 
 IMPLEMENTATIONS = ("auto", "reference", "xla", "cudnn", "splash")
 _HOME = {"cudnn": "gpu", "splash": "tpu"}  # the platform that has the kernel
-_QUERY_BLOCK = 256  # queries whose scores exist at one time in the `xla` implementation
+_QUERY_BLOCK = 128  # queries whose scores exist at one time in the `xla` implementation
 _MASKED = -1e30  # finite, so that no row of scores can turn into nan
 
 

@@ -113,6 +113,10 @@ def letters(text: str) -> str:
     return "".join(c for c in unicodedata.normalize("NFKC", text).casefold() if unicodedata.category(c)[0] in "LN")
 
 
+def holds_chinese(text: str) -> bool:
+    return any("\u3400" <= c <= "\u9fff" for c in text)
+
+
 def hashes(text: str, length: int) -> np.ndarray:
     """Returns a hash of every window of `length` characters."""
     codes = np.frombuffer(text.encode("utf-32-le"), np.uint32).astype(np.uint64)
@@ -130,7 +134,16 @@ class SecondOpinion:
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         inputs = {letters(row.sentences) for task in load_tasks(directory) for row in read_rows(task)}
         self.inputs = {zlib.crc32(text.encode()) for text in inputs if len(text) >= 15}
-        self.runs = {n: np.unique(np.concatenate([hashes(text, n) for text in inputs])) for n in (18, 60)}
+        chinese = [text for text in inputs if holds_chinese(text)]  # 18 characters count where both texts hold Chinese
+        self.runs = {
+            n: np.unique(np.concatenate([hashes(text, n) for text in texts] or [np.zeros(0, np.uint64)]))
+            for n, texts in ((18, chinese), (60, inputs))
+        }
+
+    def _shares_run(self, text: str, length: int) -> bool:
+        known, wanted = self.runs[length], hashes(text, length)
+        places = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+        return bool((known[places] == wanted).any()) if len(known) else False
 
     def leaks(self, rows: Iterable[Row]) -> list[str]:
         found = []
@@ -138,9 +151,8 @@ class SecondOpinion:
             # What the instruction says around the input belongs to no record.
             for part in (row["prompt"].split("### Instruction:\n", 1)[-1], row["response"]):
                 text = letters(part)
-                chinese = any("\u3400" <= c <= "\u9fff" for c in text)
                 same = any(zlib.crc32(letters(p).encode()) in self.inputs for p in (part, *part.split("\n")))
-                if same or any(np.isin(hashes(text, n), self.runs[n]).any() for n in ((18, 60) if chinese else (60,))):
+                if same or any(self._shares_run(text, n) for n in ((18, 60) if holds_chinese(text) else (60,))):
                     found.append(f"{row['task']}: {part[:200]}")
         return found
 
