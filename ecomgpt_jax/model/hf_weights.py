@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tqdm
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
@@ -146,7 +147,7 @@ def load_hf(
     checkpoint = Tensors(directory)
     _check(checkpoint, table)
     leaves = {}
-    for parameter in table:
+    for parameter in tqdm.tqdm(table, desc="load weights", unit="parameter", disable=None, delay=2):
         sharding = one_device if shardings is None else leaf_of(shardings, parameter.path)
         leaves[parameter.path] = _load_parameter(checkpoint, parameter, sharding, dtype)
     return to_tree(leaves)
@@ -281,7 +282,8 @@ def save_hf(
         return
     with files.new_directory(directory) as scratch:
         weight_map = {}
-        for i, tensors in enumerate(shards, start=1):
+        bar = tqdm.tqdm(shards, desc="write weights", unit="file", disable=None, delay=2)
+        for i, tensors in enumerate(bar, start=1):
             name = SINGLE if len(shards) == 1 else f"model-{i:05}-of-{len(shards):05}.safetensors"
             _write_shard(scratch / name, tensors, params, stored)
             weight_map.update({tensor: name for tensor, _, _ in tensors})

@@ -10,6 +10,7 @@ import json
 import os
 from typing import Any
 
+import tqdm
 from etils import epath
 
 NAME = "manifest.json"
@@ -25,9 +26,11 @@ def _describe(path: epath.Path) -> dict[str, Any]:
     return {"bytes": size, "sha256": digest.hexdigest()}
 
 
-def _describe_all(directory: epath.Path, names: list[str]) -> dict[str, dict[str, Any]]:
+def _describe_all(directory: epath.Path, names: list[str], quiet: bool) -> dict[str, dict[str, Any]]:
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(names, pool.map(lambda name: _describe(directory / name), names), strict=True))
+        described = pool.map(lambda name: _describe(directory / name), names)
+        bar = tqdm.tqdm(described, "check", len(names), unit="file", disable=quiet or None, delay=2)
+        return dict(zip(names, bar, strict=True))
 
 
 def _render(files: dict[str, dict[str, Any]]) -> str:
@@ -44,7 +47,7 @@ def _list(directory: epath.Path, below: str = "") -> list[str]:
 
 def seal(directory: epath.Path) -> None:
     """Writes the manifest of a directory that nobody writes to any more."""
-    (directory / NAME).write_text(_render(_describe_all(directory, _list(directory))))
+    (directory / NAME).write_text(_render(_describe_all(directory, _list(directory), quiet=True)))
 
 
 def find_damage(directory: epath.Path, items: tuple[str, ...] = ()) -> str:
@@ -70,7 +73,7 @@ def find_damage(directory: epath.Path, items: tuple[str, ...] = ()) -> str:
     names = [name for name in sorted(files) if not items or name.split("/")[0] in items]
     if lost := [name for name in names if not (directory / name).is_file()]:
         return f"{lost[0]} is missing" + (f" and {len(lost) - 1} more" if len(lost) > 1 else "")
-    found = _describe_all(directory, names)
+    found = _describe_all(directory, names, quiet=False)
     if changed := [name for name in names if found[name] != files[name]]:
         return f"{changed[0]} is not what was written" + (f" and {len(changed) - 1} more" if len(changed) > 1 else "")
     return ""
