@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import random
+import re
 import resource
 import subprocess
 import sys
@@ -112,7 +113,10 @@ def main() -> None:
     costs["tuning"] = command("train", "--config", f"{CONFIG},tune", *OPEN, start, f"--workdir={tuned}", *further)
     command("convert", "--from", str(tuned), "--to", str(options.folder), "--format", "hf", "--dtype", "bfloat16")
     logs = {name: {**training_log(run), **costs[name]} for name, run in (("pretraining", base), ("tuning", tuned))}
-    hardware = f"{os.cpu_count()} cores of {platform.processor() or platform.machine()}"
+    model = (
+        re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text()) if Path("/proc/cpuinfo").exists() else None
+    )
+    hardware = f"{os.cpu_count()} cores of {model[1] if model else platform.machine()}"
     write_json(options.folder / "training.json", {"date": time.strftime("%Y-%m-%d"), "hardware": hardware, **logs})
     write_json(options.folder / "evaluation.json", evaluation_log(tuned))
     data = config_lib.from_dict(read_json(tuned / "config.json")).data
