@@ -113,9 +113,8 @@ def main() -> None:
     costs["tuning"] = command("train", "--config", f"{CONFIG},tune", *OPEN, start, f"--workdir={tuned}", *further)
     command("convert", "--from", str(tuned), "--to", str(options.folder), "--format", "hf", "--dtype", "bfloat16")
     logs = {name: {**training_log(run), **costs[name]} for name, run in (("pretraining", base), ("tuning", tuned))}
-    model = (
-        re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text()) if Path("/proc/cpuinfo").exists() else None
-    )
+    info = Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*: (.+)", info.read_text()) if info.exists() else None
     hardware = f"{os.cpu_count()} cores of {model[1] if model else platform.machine()}"
     write_json(options.folder / "training.json", {"date": time.strftime("%Y-%m-%d"), "hardware": hardware, **logs})
     write_json(options.folder / "evaluation.json", evaluation_log(tuned))
