@@ -14,8 +14,8 @@ from toy import toy_config, toy_rows
 
 from ecomgpt_jax.config import MeshConfig, OptimizerConfig
 from ecomgpt_jax.parallel.mesh import make_mesh
+from ecomgpt_jax.training.memory import state_bytes
 from ecomgpt_jax.training.optimizer import make_optimizer
-from ecomgpt_jax.training.planning import state_bytes
 from ecomgpt_jax.training.train_step import TrainState, abstract_state, global_batch, init_state, make_train_step
 
 CONFIG = toy_config()
