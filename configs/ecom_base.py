@@ -17,11 +17,11 @@ SHAPES = {
     "micro": {"embed": 384, "layers": 8, "heads": 6, "vocab": 32_768},
     "mini": {"embed": 768, "layers": 8, "heads": 12, "vocab": 32_768},
 }
-# Optimizer steps, rows a step and peak rate of pretraining and of tuning.
+# Optimizer steps, rows a step, peak rate and instances a task of pretraining and of tuning; evaluation rows a task.
 SCHEDULES = {
-    "nano": {"steps": (600, 900), "rows": (8, 4), "rates": (3e-3, 2e-3)},
-    "micro": {"steps": (6_000, 3_000), "rows": (16, 16), "rates": (2e-3, 5e-4)},
-    "mini": {"steps": (12_000, 4_000), "rows": (64, 64), "rates": (1e-3, 2e-4)},
+    "nano": {"steps": (600, 900), "rows": (8, 4), "rates": (3e-3, 2e-3), "instances": (8_000, 40), "limit": 100},
+    "micro": {"steps": (6_000, 3_000), "rows": (16, 16), "rates": (2e-3, 5e-4), "instances": (8_000, 400), "limit": 0},
+    "mini": {"steps": (12_000, 4_000), "rows": (64, 64), "rates": (1e-3, 2e-4), "instances": (8_000, 400), "limit": 0},
 }
 
 
@@ -41,7 +41,7 @@ def get_config(arg: str = "nano") -> Config:
     config.data.plain_text = not tune
     config.data.tokenizer_vocab = shape["vocab"]
     config.data.length = 512 if tune else 256
-    config.data.instances_per_task = 40 if tune and size == "nano" else 400 if tune else 8_000
+    config.data.instances_per_task = schedule["instances"][tune]
     config.data.workers = 0
     config.optimizer.learning_rate = schedule["rates"][tune]
     config.optimizer.b2 = 0.98
@@ -51,5 +51,5 @@ def get_config(arg: str = "nano") -> Config:
     config.train.rows_per_device = schedule["rows"][tune]
     config.train.accumulation = 1
     config.train.final_evaluation = tune
-    config.eval.limit = 100 if size == "nano" else 0
+    config.eval.limit = schedule["limit"]
     return config

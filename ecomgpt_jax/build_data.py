@@ -26,7 +26,7 @@ from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.evaluation.data_report import data_sections
 from ecomgpt_jax.evaluation.page import render_html, render_markdown
 from ecomgpt_jax.files import write_json, write_text
-from ecomgpt_jax.instruct import audit, contamination, ecom_instruct, inputs
+from ecomgpt_jax.instruct import audit, ecom_instruct, inputs
 from ecomgpt_jax.instruct.ecom_instruct import Built
 from ecomgpt_jax.instruct.instructions import render
 from ecomgpt_jax.instruct.task_folder import load_tasks, read_rows, to_instruction
@@ -109,7 +109,7 @@ def audit_files(data: DataConfig) -> bool:
       DataError: there are some.
       EcomError: there is no task or file.
     """
-    exclusion = _exclusion(data)
+    exclusion = inputs.exclusion(data)
     parts = [audit.audit_own_file(spec, exclusion) for spec in data.files]
     if data.mixture == "folder":
         if not data.tasks_dir:
@@ -147,7 +147,7 @@ def run_audit(built: Built, config: Config) -> None:
     def answer_tokens(response: str) -> int:
         return len(tokenizer().encode(response)) + 1
 
-    count = _print_findings(audit.audit(splits, _exclusion(config.data), config.data.length, answer_tokens))
+    count = _print_findings(audit.audit(splits, inputs.exclusion(config.data), config.data.length, answer_tokens))
     rows = sum(map(len, splits.values()))
     if count:
         raise DataError(f"audit: {count:,} findings in {rows:,} built rows")
@@ -162,11 +162,6 @@ def _tokenizer(built: Built, config: Config) -> Tokenizer:
 
         directory = tokenizer_directory(hub.find_weights(config.model.init_from)[1])
     return find_tokenizer(directory, ecom_instruct.open_split(built.directory, "train"), built.fingerprint, config.data)
-
-
-def _exclusion(data: DataConfig) -> contamination.Exclusion | None:
-    directories = inputs.evaluation_dirs(data)
-    return contamination.load_exclusion(directories) if directories else None
 
 
 def _print_findings(findings: Iterator[str]) -> int:

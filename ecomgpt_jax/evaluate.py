@@ -1,7 +1,7 @@
 """Decodes and scores tasks: `python -m ecomgpt_jax.evaluate --checkpoint C --tasks DIR --out O`.
 
-C is a training workdir, an orbax step directory or a Hugging Face directory. O receives `predictions/`, `scores.json`,
-`report.md` and `report.html`. Start the same command again and finished tasks are not decoded again.
+C is a training workdir, a step directory, a Hugging Face directory or `owner/name@revision`. O receives `predictions/`,
+`scores.json`, `report.md` and `report.html`. Start the same command again and finished tasks are not decoded again.
 """
 
 from pathlib import Path
@@ -11,16 +11,14 @@ from etils import epath
 
 from ecomgpt_jax import cli
 from ecomgpt_jax.config import FROZEN, Config, EvalConfig, resolve
-from ecomgpt_jax.data.tokenizer import check_vocabulary, load_tokenizer
 from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.evaluation.harness import evaluate_tasks
 from ecomgpt_jax.evaluation.protocol import find_tasks_dir
 from ecomgpt_jax.evaluation.scores import MEASURES, average
 from ecomgpt_jax.files import read_json
 from ecomgpt_jax.instruct.task_folder import load_tasks
-from ecomgpt_jax.model.hub import find_weights
 from ecomgpt_jax.parallel.mesh import make_mesh
-from ecomgpt_jax.training.checkpoint import load_checkpoint, tokenizer_directory, weights_fingerprint
+from ecomgpt_jax.training.loading import load
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "workdir, step or Hugging Face directory, or owner/name@revision")
 _TASKS = flags.DEFINE_string("tasks", "", "folder of tasks; default $ECOMGPT_EVAL")
@@ -49,12 +47,9 @@ def main(arguments: list[str]) -> None:
     only = _ONLY.value or None
     load_tasks(tasks_dir, only)  # a wrong folder is told before minutes of loading
     mesh = make_mesh(config.mesh)
-    place = find_weights(_CHECKPOINT.value)[1]
-    tokenizer = load_tokenizer(tokenizer_directory(place))
-    params, model = load_checkpoint(place, mesh)
-    check_vocabulary(tokenizer, model.vocab_size)
-    weights, trained_on = weights_fingerprint(place), _trained_on(place)
-    scores = evaluate_tasks(params, model, tokenizer, tasks_dir, _OUT.value, settings, mesh, only, weights, trained_on)
+    place, params, model, tokenizer, weights = load(_CHECKPOINT.value, mesh)
+    out, trained_on = _OUT.value, _trained_on(place)
+    scores = evaluate_tasks(params, model, tokenizer, tasks_dir, out, settings, mesh, only, weights, trained_on)
     entries = list(scores["tasks"].values())
     for title, kind, name in MEASURES:
         print(f"{title}, average of {len(entries)} tasks: {average(entries, kind, name):.4f}")

@@ -21,15 +21,13 @@ from absl import flags
 
 from ecomgpt_jax import cli
 from ecomgpt_jax.config import EvalConfig, MeshConfig
-from ecomgpt_jax.data.tokenizer import check_vocabulary, load_tokenizer
 from ecomgpt_jax.decoding.engine import generate_tokens
 from ecomgpt_jax.decoding.resumable import decode_prompts
 from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.files import read_json_lines, write_json_lines
 from ecomgpt_jax.instruct import own_data
-from ecomgpt_jax.model.hub import find_weights
 from ecomgpt_jax.parallel.mesh import make_mesh
-from ecomgpt_jax.training.checkpoint import load_checkpoint, tokenizer_directory, weights_fingerprint
+from ecomgpt_jax.training.loading import load
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "workdir, step or Hugging Face directory, or owner/name@revision")
 _PROMPTS = flags.DEFINE_string("prompts", "", 'JSON lines, {"prompt": "..."} each')
@@ -48,10 +46,8 @@ def main(arguments: list[str]) -> None:
         if not flag.value:
             raise ConfigError(f"--{flag.name} is missing; generate --checkpoint C --prompts IN.jsonl --out OUT.jsonl")
     rows = [] if interactive else read_prompts(_PROMPTS.value)
-    place, mesh = find_weights(_CHECKPOINT.value)[1], make_mesh(MeshConfig())
-    tokenizer = load_tokenizer(tokenizer_directory(place))
-    params, model = load_checkpoint(place, mesh)
-    check_vocabulary(tokenizer, model.vocab_size)
+    mesh = make_mesh(MeshConfig())
+    _, params, model, tokenizer, weights = load(_CHECKPOINT.value, mesh)
     settings: dict[str, Any] = {
         "max_new_tokens": _MAX_NEW_TOKENS.value,
         "eos_id": tokenizer.eos_id,
@@ -65,7 +61,7 @@ def main(arguments: list[str]) -> None:
             lambda prompt: tokenizer.decode(generate_tokens(params, model, [tokenizer.encode(prompt)], **settings)[0])
         )
         return
-    log, weights = Path(f"{_OUT.value}.partial"), weights_fingerprint(place)
+    log = Path(f"{_OUT.value}.partial")
     prompts = tokenizer.encode_batch([row["prompt"] for row in rows])
     answers = decode_prompts(params, model, prompts, **settings, log=log, weights=weights, title="generate")
     if jax.process_index() == 0:

@@ -18,22 +18,21 @@ from typing import Any
 
 import jax
 from absl import flags
+from jax.sharding import Mesh
 from ml_collections import config_flags
 
 from ecomgpt_jax import cli
 from ecomgpt_jax import config as config_lib
 from ecomgpt_jax.config import DataConfig, EvalConfig, MeshConfig, nearest
-from ecomgpt_jax.data.tokenizer import check_vocabulary, load_tokenizer
 from ecomgpt_jax.decoding.resumable import decode_prompts
 from ecomgpt_jax.decoding.scoring import mean_log_probabilities
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
 from ecomgpt_jax.files import read_text, write_json
-from ecomgpt_jax.instruct import choice, contamination, inputs, pseudo_labels
+from ecomgpt_jax.instruct import choice, inputs, pseudo_labels
 from ecomgpt_jax.instruct.instructions import render
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, load_task, write_task
-from ecomgpt_jax.model.hub import find_weights
 from ecomgpt_jax.parallel.mesh import make_mesh
-from ecomgpt_jax.training.checkpoint import load_checkpoint, tokenizer_directory, weights_fingerprint
+from ecomgpt_jax.training.loading import Loaded, load
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, with an optional :argument")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "workdir, step or Hugging Face directory, or owner/name@revision")
@@ -85,30 +84,30 @@ def main(arguments: list[str]) -> None:
     data = config_lib.resolve(cli.load_config(_CONFIG)).data if _CONFIG.value is not None else DataConfig()
     task, pool = find_task(_TASK.value, _POOL.value, data)
     dropped: collections.Counter[str] = collections.Counter()
-    directories = inputs.evaluation_dirs(DataConfig(mixture="folder"))  # of any mixture: the texts may be anybody's
-    exclusion = contamination.load_exclusion(directories) if directories else None
+    exclusion = inputs.exclusion(DataConfig(mixture="folder"))  # of any mixture: the texts may be anybody's
     texts = [text for text in pool if not (exclusion and exclusion.reason_of_texts([text]))]
     dropped["evaluation text"] = len(pool) - len(texts)
     texts = texts[: _LIMIT.value or None]
     if not texts:
         raise DataError(f"--pool: no text without annotation in {_POOL.value or task.dataset!r}")
-    rows, chances = _label(task, texts, dropped)
+    mesh = make_mesh(MeshConfig())
+    loaded = load(_CHECKPOINT.value, mesh)
+    rows, chances = _label(task, texts, dropped, loaded, mesh)
     if jax.process_index() == 0:
-        _write(task, rows, chances, len(texts), dropped)
+        _write(task, rows, chances, len(texts), dropped, loaded.fingerprint)
 
 
-def _label(task: TaskFolder, texts: list[str], dropped: collections.Counter[str]) -> tuple[list[TaskRow], list[float]]:
+def _label(
+    task: TaskFolder, texts: list[str], dropped: collections.Counter[str], loaded: Loaded, mesh: Mesh
+) -> tuple[list[TaskRow], list[float]]:
     """Returns the rows that pass every filter and their mean log-probabilities; counts the others."""
-    place, mesh = find_weights(_CHECKPOINT.value)[1], make_mesh(MeshConfig())
-    tokenizer = load_tokenizer(tokenizer_directory(place))
-    params, model = load_checkpoint(place, mesh)
-    check_vocabulary(tokenizer, model.vocab_size)
+    _, params, model, tokenizer, weights = loaded
     asked = pseudo_labels.instructions(task, texts)
     prompts = tokenizer.encode_batch([render(instruction)[0] for instruction in asked])
     answers = decode_prompts(
         params, model, prompts, max_new_tokens=_MAX_NEW_TOKENS.value, eos_id=tokenizer.eos_id,
         vocab_limit=tokenizer.size, batch=_BATCH.value, mesh=mesh, log=_log(), title="label",
-        weights=weights_fingerprint(place),
+        weights=weights,
     )  # fmt: skip
     passed: list[tuple[int, TaskRow]] = []
     for index, (instruction, answer) in enumerate(zip(asked, answers, strict=True)):
@@ -134,7 +133,12 @@ def _log() -> Path:
 
 
 def _write(
-    task: TaskFolder, rows: list[TaskRow], chances: list[float], asked: int, dropped: collections.Counter[str]
+    task: TaskFolder,
+    rows: list[TaskRow],
+    chances: list[float],
+    asked: int,
+    dropped: collections.Counter[str],
+    weights: str,
 ) -> None:
     counts = {reason: count for reason, count in sorted(dropped.items()) if count}
     summary = f"{len(rows):,} of {asked:,} texts labelled ({len(rows) / asked:.1%}); " + ", ".join(
@@ -147,7 +151,7 @@ def _write(
         "parent": _TASK.value,
         "pool": _POOL.value or "texts without annotation in the source of the task",
         "checkpoint": _CHECKPOINT.value,
-        "weights": weights_fingerprint(find_weights(_CHECKPOINT.value)[1]),
+        "weights": weights,
         "template": task.template,
         "max_new_tokens": _MAX_NEW_TOKENS.value,
         "min_log_probability": _LEAST.value,

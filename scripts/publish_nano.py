@@ -12,14 +12,14 @@ import argparse
 import collections
 import json
 import os
-import platform
 import random
-import re
 import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import benchmark
 
 from ecomgpt_jax import config as config_lib
 from ecomgpt_jax.config import DataConfig, MeshConfig
@@ -113,10 +113,9 @@ def main() -> None:
     costs["tuning"] = command("train", "--config", f"{CONFIG},tune", *OPEN, start, f"--workdir={tuned}", *further)
     command("convert", "--from", str(tuned), "--to", str(options.folder), "--format", "hf", "--dtype", "bfloat16")
     logs = {name: {**training_log(run), **costs[name]} for name, run in (("pretraining", base), ("tuning", tuned))}
-    info = Path("/proc/cpuinfo")
-    model = re.search(r"model name\s*: (.+)", info.read_text()) if info.exists() else None
-    hardware = f"{os.cpu_count()} cores of {model[1] if model else platform.machine()}"
-    write_json(options.folder / "training.json", {"date": time.strftime("%Y-%m-%d"), "hardware": hardware, **logs})
+    write_json(
+        options.folder / "training.json", {"date": time.strftime("%Y-%m-%d"), "hardware": benchmark.machine(), **logs}
+    )
     write_json(options.folder / "evaluation.json", evaluation_log(tuned))
     data = config_lib.from_dict(read_json(tuned / "config.json")).data
     losses = loss_log({"before": base, "after": tuned}, data, os.environ["ECOMGPT_EVAL"])

@@ -1,5 +1,6 @@
 """Where records and evaluation rows are found, by settings and environment, and how a source is read."""
 
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.errors import MissingInputError
 from ecomgpt_jax.files import BadRecord
+from ecomgpt_jax.instruct import contamination
+from ecomgpt_jax.instruct.contamination import Exclusion
 from ecomgpt_jax.instruct.records import Record
 from ecomgpt_jax.instruct.rows import Account
 from ecomgpt_jax.instruct.sources import catalogue as real_sources
@@ -42,6 +45,18 @@ def evaluation_dirs(data: DataConfig) -> list[Path]:
     if not Path(named).expanduser().is_dir():
         raise MissingInputError(f"ECOMGPT_EVAL={named}: no such folder of evaluation tasks")
     return [Path(named).expanduser()]
+
+
+def exclusion(data: DataConfig) -> Exclusion | None:
+    """Returns what keeps the texts of `evaluation_dirs` out of training; None where there are none."""
+    directories = tuple(evaluation_dirs(data))
+    return _load_exclusion(directories, tuple(map(contamination.checksum, directories))) if directories else None
+
+
+@functools.lru_cache(maxsize=1)
+def _load_exclusion(directories: tuple[Path, ...], checksums: tuple[str, ...]) -> Exclusion:
+    """Returns the exclusion, loaded once for all parts that a process makes; the checksums tell when it is outdated."""
+    return contamination.load_exclusion(directories)
 
 
 def read_source(name: str, data: DataConfig, account: Account | None = None) -> Sequence[Record]:

@@ -6,7 +6,6 @@ at a time; a task's rows come in a seeded order, so that a lower limit keeps a p
 
 import collections
 import dataclasses
-import functools
 import hashlib
 import math
 import re
@@ -16,7 +15,7 @@ from pathlib import Path
 from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.errors import ConfigError, MissingInputError
 from ecomgpt_jax.files import BadRecord
-from ecomgpt_jax.instruct import choice, contamination, inputs, own_data, task_folder
+from ecomgpt_jax.instruct import choice, inputs, own_data, task_folder
 from ecomgpt_jax.instruct.contamination import Exclusion, normalise, texts_of
 from ecomgpt_jax.instruct.duplicates import Sketch, sketch
 from ecomgpt_jax.instruct.quarantine import Quarantine
@@ -110,7 +109,7 @@ def survey(data: DataConfig, part: str, quarantine: Quarantine | None = None) ->
       EcomError: the source is missing or broken.
     """
     records = inputs.read_source(part, data, Account(quarantine=quarantine or Quarantine()))
-    exclusion = _exclusion(data)
+    exclusion = inputs.exclusion(data)
     select = _selector(records)
     used = {record.id for task in choice.training_tasks(data) if task.source == part for record in select(task)}
     compared = [record for record in records if record.id in used and not _unfit(record, exclusion)]
@@ -147,7 +146,7 @@ def generate(
     Raises:
       EcomError: a source or task folder is missing or broken.
     """
-    exclusion = _exclusion(data)
+    exclusion = inputs.exclusion(data)
     if limits:
         data = dataclasses.replace(data, instances_per_task=max(limits.values()))
     rows = Rows(data, account, exclusion)
@@ -189,17 +188,6 @@ def allocate(sizes: Mapping[str, int], total: int, temperature: float) -> dict[s
         (name for name in shares if limits[name] < sizes[name]), key=lambda name: (limits[name] - shares[name], name)
     )
     return limits | {name: limits[name] + 1 for name in rest[: total - sum(limits.values())]}
-
-
-def _exclusion(data: DataConfig) -> Exclusion | None:
-    directories = tuple(inputs.evaluation_dirs(data))
-    return _load_exclusion(directories, tuple(map(contamination.checksum, directories))) if directories else None
-
-
-@functools.lru_cache(maxsize=1)
-def _load_exclusion(directories: tuple[Path, ...], checksums: tuple[str, ...]) -> Exclusion:
-    """Returns the exclusion, loaded once for all parts that a process makes; the checksums tell when it is outdated."""
-    return contamination.load_exclusion(directories)
 
 
 def _selector(records: Sequence[Record]) -> Callable[[Task], list[Record]]:

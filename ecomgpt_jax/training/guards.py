@@ -5,6 +5,7 @@ here has to undo anything: it counts, says which rows were to blame, and stops a
 """
 
 import collections
+import dataclasses
 import logging
 import math
 import re
@@ -107,10 +108,12 @@ def explain_out_of_memory(error: Exception, config: Config, mesh: Mesh) -> Confi
     if train.rows_per_device > 1:
         half = train.rows_per_device // 2
         steps = train.accumulation * train.rows_per_device // half
-        less = need(memory.with_fields(config, rows_per_device=half, accumulation=steps))
+        fewer = dataclasses.replace(train, rows_per_device=half, accumulation=steps)
+        less = need(dataclasses.replace(config, train=fewer))
         tips.append(f"train.rows_per_device={half} with train.accumulation={steps} (the same rows a step; {less})")
     if model.remat != "full":
-        tips.append(f"model.remat=full (now {model.remat}; {need(memory.with_fields(config, remat='full'))})")
+        recomputed = dataclasses.replace(config, model=dataclasses.replace(model, remat="full"))
+        tips.append(f"model.remat=full (now {model.remat}; {need(recomputed)})")
     tips.append(f"mesh.fsdp above {mesh.shape['fsdp']}")
     if not config.lora.rank:
         tips.append("lora.rank=16")

@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh
 
-from ecomgpt_jax import config as config_lib
 from ecomgpt_jax.config import Config
 from ecomgpt_jax.training.optimizer import make_optimizer
 from ecomgpt_jax.training.train_step import TrainState, abstract_state
 
-_STEPS = 1000  # of the schedule; no size depends on it
+STEPS = 1000  # of the schedule; no size depends on it
 # Values times `embed` that a token keeps in each block for the backward pass, its input included.
 _KEPT = {"none": 16, "dots": 11, "selective": 6, "full": 1}
 
@@ -26,7 +25,7 @@ def shard_bytes(tree: Any) -> int:
 
 def state(config: Config, mesh: AnyMesh) -> TrainState:
     """Returns the training state as shapes with shardings."""
-    return abstract_state(config.model, make_optimizer(config.optimizer, _STEPS), mesh, config.lora)
+    return abstract_state(config.model, make_optimizer(config.optimizer, STEPS), mesh, config.lora)
 
 
 def state_bytes(config: Config, mesh: AnyMesh) -> int:
@@ -47,7 +46,8 @@ def estimated_bytes(config: Config, mesh: AnyMesh) -> int:
     model = config.model
     words = model.vocab_size // mesh.shape["tensor"]
     narrow = jnp.dtype(model.compute_dtype).itemsize
-    trained = shard_bytes(state(config, mesh).params)
+    held = state(config, mesh)
+    trained = shard_bytes(held.params)
     gradients = trained * (1 if config.train.accumulation == 1 else 2)  # a micro-batch's, and the sum of them
     copies = 0 if config.lora.rank else trained * narrow // 4  # weights in the compute dtype
     gathered = 2 * 12 * model.embed**2 // mesh.shape["tensor"] * narrow  # one block's and the next one's
@@ -55,12 +55,4 @@ def estimated_bytes(config: Config, mesh: AnyMesh) -> int:
     positions = min(model.head_chunk, config.train.rows_per_device * config.data.length)
     logits = positions * words * (2 * 4 + narrow)
     activations = config.train.rows_per_device * row_bytes(config)
-    return state_bytes(config, mesh) + gradients + copies + gathered + head + logits + activations
-
-
-def with_fields(config: Config, **fields: object) -> Config:
-    """Returns a copy with some fields of `train`, or `remat` of `model`, set."""
-    copy = config_lib.from_dict(config_lib.to_dict(config))
-    for name, value in fields.items():
-        setattr(copy.model if name == "remat" else copy.train, name, value)
-    return copy
+    return shard_bytes(held) + gradients + copies + gathered + head + logits + activations

@@ -4,6 +4,7 @@ Memory of a TPU is what its own compiler reports. Time and cost are estimates fr
 chip's peak, stated with the result.
 """
 
+import dataclasses
 import math
 import re
 import time
@@ -25,7 +26,6 @@ from ecomgpt_jax.training.train_step import make_train_step
 
 # An epoch of EcomInstruct, as its paper and the lengths of its evaluation tasks give it.
 _INSTANCES, _TOKENS_OF_INSTANCE, _FILL, _TARGET_SHARE = 2_500_000, 208, 0.987, 0.15
-_STEPS = 1000  # of the schedule; no size depends on it
 
 
 def _refused_bytes(message: str) -> int:
@@ -42,7 +42,7 @@ def compiled_bytes(config: Config, mesh: Mesh) -> tuple[int, bool]:
     Returns:
       (bytes a device needs, whether the compiler found room for them).
     """
-    optimizer = make_optimizer(config.optimizer, _STEPS)
+    optimizer = make_optimizer(config.optimizer, memory.STEPS)
     accumulation = config.train.accumulation
     shape = (accumulation, rows_per_step(config, mesh) // accumulation, config.data.length)
     batch = {name: jax.ShapeDtypeStruct(shape, jnp.int32) for name in ("inputs", "targets", "segment_ids")}
@@ -66,7 +66,8 @@ def _largest_rows(config: Config, mesh: Mesh, guess: int) -> int:
 
     def tried(rows: int) -> bool:
         if rows not in fits:
-            fits[rows] = compiled_bytes(memory.with_fields(config, rows_per_device=rows), mesh)[1]
+            train = dataclasses.replace(config.train, rows_per_device=rows)
+            fits[rows] = compiled_bytes(dataclasses.replace(config, train=train), mesh)[1]
         return fits[rows]
 
     low, high, stride = 0, max(1, guess), 1

@@ -35,7 +35,9 @@ def test_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_full_device_says_what_to_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ECOMGPT_FAULT", "oom@step2")
     with pytest.raises(
-        ConfigError, match=r"a device is out of memory .* asked for 12884901888 bytes more\); try model\.remat"
+        ConfigError,
+        match=r"a device is out of memory \(this run takes about [\d.e-]+ GiB a device by arithmetic; "
+        r"it asked for 12884901888 bytes more\); try model\.remat",
     ):
         run(tmp_path, devices=2)
 

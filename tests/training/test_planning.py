@@ -4,10 +4,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
-from jax.sharding import AbstractMesh, AxisType
 
 from ecomgpt_jax.config import Config, resolve
-from ecomgpt_jax.parallel.mesh import AXES, make_mesh, mesh_shape
+from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.parallel.topology import parse_topology
 from ecomgpt_jax.training import planning
 from ecomgpt_jax.training.loop import rows_per_step
@@ -39,10 +38,6 @@ def sized(size: str, **fields: object) -> Config:
         section, field = name.split("__")
         setattr(getattr(config, section), field, value)
     return config
-
-
-def abstract_mesh(config: Config, chips: int) -> AbstractMesh:
-    return AbstractMesh(mesh_shape(config.mesh, chips), AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def tiny() -> Config:
