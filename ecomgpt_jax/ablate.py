@@ -1,7 +1,8 @@
 """Runs an experiment: `python -m ecomgpt_jax.ablate --config configs/ablations.py:cot --out DIR`.
 
 Every cell is one run of `train` and one of `evaluate` from the same start, in a folder of its own with its command, log
-and cost. Start the same command again and finished cells are kept, a cut one goes on from its checkpoint. DIR receives
+and cost. Experiments from the same start train it once where `--starts` names one folder for all, also side by side.
+Start the same command again and finished cells are kept, a cut one goes on from its checkpoint. DIR receives
 `results.json`, `table.md` and `figure.png`, written anew after each cell, so that a look in between is possible.
 """
 
@@ -31,7 +32,7 @@ from ecomgpt_jax.errors import ConfigError, EcomError
 from ecomgpt_jax.evaluation import ablation, figure
 from ecomgpt_jax.evaluation.corrected_scores import score_rows
 from ecomgpt_jax.evaluation.protocol import TaskPrompts, build_prompts, find_tasks_dir
-from ecomgpt_jax.evaluation.scores import read_predictions
+from ecomgpt_jax.evaluation.scores import read_answer_losses, read_predictions
 from ecomgpt_jax.experiment import Cell, Experiment, cells
 from ecomgpt_jax.files import read_json, write_json, write_text
 from ecomgpt_jax.instruct.task_folder import load_tasks
@@ -40,6 +41,9 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "an experiment: config
 _OUT = flags.DEFINE_string("out", "", "folder for the cells, results.json, table.md and figure.png")
 _TASKS = flags.DEFINE_string("tasks", "", "folder of evaluation tasks; default $ECOMGPT_EVAL")
 _LIMIT = flags.DEFINE_integer("limit", None, "evaluation rows a task; default that of the experiment", lower_bound=1)
+_STARTS = flags.DEFINE_string(
+    "starts", "", "folder of trained starts, to share between experiments; default OUT/starts"
+)
 _SEEDS = flags.DEFINE_list("seeds", None, "seeds to run; default those of the experiment")
 
 START = "start"  # the variant that is the untuned start, in the results
@@ -55,7 +59,8 @@ def main(arguments: list[str]) -> None:
     out, tasks_dir = Path(_OUT.value).absolute(), Path(find_tasks_dir(EvalConfig(tasks_dir=_TASKS.value))).absolute()
     parts = [build_prompts(task, experiment.limit) for task in load_tasks(tasks_dir)]
     runs = cells(experiment)
-    starts = sorted({cell.start for cell in runs} - {""})
+    started = Path(_STARTS.value).absolute() if _STARTS.value else out / "starts"
+    starts = {start: started / _folder(start) for start in sorted({cell.start for cell in runs} - {""})}
     out.mkdir(parents=True, exist_ok=True)
     with open(out / ".lock", "w") as lock:
         try:
@@ -63,15 +68,15 @@ def main(arguments: list[str]) -> None:
         except BlockingIOError:
             raise ConfigError(f"{out}: another process runs an experiment there; use another --out") from None
         with tqdm.tqdm(total=len(starts) + len(runs), desc=experiment.name, unit="run", disable=None) as bar:
-            for start in starts:
+            for start, folder in starts.items():
                 bar.set_postfix_str(start)
-                _run(out / "starts" / _folder(start), _train(start), tasks_dir, experiment.limit)
+                _run(folder, _train(start), tasks_dir, experiment.limit)
                 bar.update()
             finished: list[Cell] = []
-            scored: dict[Path, dict[str, np.ndarray]] = {}
+            scored: dict[Path, tuple[dict[str, np.ndarray], ...]] = {}
             for cell in runs:
                 bar.set_postfix_str(cell.folder)
-                start = out / "starts" / _folder(cell.start) / "run" if cell.start else None
+                start = starts[cell.start] / "run" if cell.start else None
                 _run(
                     out / "cells" / cell.folder, _train(cell.config, cell.overrides, start), tasks_dir, experiment.limit
                 )
@@ -110,22 +115,26 @@ def _train(config: str, overrides: Sequence[str] = (), start: Path | None = None
 def _run(folder: Path, train: Sequence[str], tasks_dir: Path, limit: int) -> None:
     """Trains and evaluates one cell unless an earlier call has; the folder then holds `cost.json`."""
     folder.mkdir(parents=True, exist_ok=True)
-    evaluate = ["-m", "ecomgpt_jax.evaluate", "--tasks", str(tasks_dir)] + (["--limit", str(limit)] if limit else [])
+    evaluate = ["-m", "ecomgpt_jax.evaluate", "--answer_loss", "--tasks", str(tasks_dir)]
+    evaluate += ["--limit", str(limit)] if limit else []
     commands = {"train": list(train), "evaluate": evaluate}
     known = folder / "command.json"
-    if known.is_file() and read_json(known) != commands:
-        raise ConfigError(f"{folder}: was run with other settings ({known.name} has them); use another --out")
-    write_json(known, commands)
-    if (folder / "cost.json").is_file():
-        return
-    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    environment = {**os.environ, "ECOMGPT_EVAL": str(tasks_dir)}
-    _call([*train, "--workdir", str(folder / "run")], folder / "log.txt", environment)
-    where = ["--checkpoint", str(folder / "run"), "--out", str(folder / "evaluation")]
-    _call([*evaluate, *where], folder / "log.txt", environment)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    write_json(folder / "cost.json", {"wall_seconds": round(time.monotonic() - began, 1), "cpu_seconds": round(cpu, 1)})
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another experiment may be training the same start
+        if known.is_file() and read_json(known) != commands:
+            raise ConfigError(f"{folder}: was run with other settings ({known.name} has them); use another folder")
+        write_json(known, commands)
+        if (folder / "cost.json").is_file():
+            return
+        began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        environment = {**os.environ, "ECOMGPT_EVAL": str(tasks_dir)}
+        _call([*train, "--workdir", str(folder / "run")], folder / "log.txt", environment)
+        where = ["--checkpoint", str(folder / "run"), "--out", str(folder / "evaluation")]
+        _call([*evaluate, *where], folder / "log.txt", environment)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        cost = {"wall_seconds": round(time.monotonic() - began, 1), "cpu_seconds": round(cpu, 1)}
+        write_json(folder / "cost.json", cost)
 
 
 def _call(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
@@ -156,28 +165,32 @@ def _write(
     out: Path,
     experiment: Experiment,
     finished: Sequence[Cell],
-    starts: Sequence[str],
+    starts: Mapping[str, Path],
     parts: Sequence[TaskPrompts],
-    scored: dict[Path, dict[str, np.ndarray]],
+    scored: dict[Path, tuple[dict[str, np.ndarray], ...]],
 ) -> None:
     """Writes the results of the finished cells; `scored` keeps each run's rows from one call to the next."""
     runs = [(cell.variant, out / "cells" / cell.folder) for cell in finished]
-    runs += [(f"{START} {_folder(start)}", out / "starts" / _folder(start)) for start in starts]
+    runs += [(f"{START} {folder.name}", folder) for folder in starts.values()]
     seen = list(dict.fromkeys(name for name, _ in runs))
     for _, folder in runs:
         if folder not in scored:
-            scored[folder] = {part.task.name: _score(part, folder) for part in parts}
-    ratios = {part.task.name: [scored[folder][part.task.name] for _, folder in runs] for part in parts}
+            scored[folder] = _scores(folder, parts)
+    ratios, losses = (
+        {part.task.name: [scored[folder][kind][part.task.name] for _, folder in runs] for part in parts}
+        for kind in (0, 1)
+    )
     owners = [seen.index(name) for name, _ in runs]
     languages = sorted({part.task.language for part in parts})
     groups = {name: [part.task.name for part in parts if part.task.language == name] for name in languages}
     factors = {variant.name: dict(variant.factors) for variant in experiment.variants if variant.factors}
     left_out = {variant.name: variant.left_out for variant in experiment.variants if variant.left_out}
     left_out = {name: ability for name, ability in left_out.items() if name in seen}
-    summary = ablation.summarise(seen, ratios, owners, factors, groups, left_out, ablation.abilities_of(ratios))
+    uses = ablation.abilities_of(ratios)
+    summary = ablation.summarise(seen, ratios, owners, factors, groups, left_out, uses, losses)
     baselines = _baselines(runs[0][1])
     costs = [
-        {"variant": name, "folder": str(folder.relative_to(out)), **read_json(folder / "cost.json")}
+        {"variant": name, "folder": os.path.relpath(folder, out), **read_json(folder / "cost.json")}
         for name, folder in runs
     ]
     date = datetime.date.today().isoformat()
@@ -202,9 +215,14 @@ def _write(
         figure.draw_variants(out / "figure.png", experiment.name, summary)
 
 
-def _score(part: TaskPrompts, folder: Path) -> np.ndarray:
-    path = folder / "evaluation" / "predictions" / f"{part.task.name}.jsonl"
-    return score_rows(part.task, part.rows, read_predictions(path, len(part.rows)))
+def _scores(folder: Path, parts: Sequence[TaskPrompts]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Returns by task what a run's rows scored ([rows, 2], `score_rows`) and the losses of their answers ([rows])."""
+    ratios, losses = {}, {}
+    for part in parts:
+        path, name = folder / "evaluation" / "predictions" / f"{part.task.name}.jsonl", part.task.name
+        ratios[name] = score_rows(part.task, part.rows, read_predictions(path, len(part.rows)))
+        losses[name] = np.asarray(read_answer_losses(path))
+    return ratios, losses
 
 
 def _baselines(folder: Path) -> dict[str, float]:

@@ -159,6 +159,7 @@ class EvalConfig(_Strict):
     max_prompt_tokens: int = 800  # longer prompts lose their beginning (the released protocol); each one is counted
     max_new_tokens: int = 164  # longest answer
     num_beams: int = 1  # beams of a prompt; 1 = greedy
+    answer_loss: bool = False  # also the loss of the right answers, which tells models apart that score nothing yet
     protocol: str = FROZEN  # greedy (candidates are fixed) | released:SEED (drawn as the authors' code draws them)
     every: int = 0  # steps between evaluations of a small slice during training; 0 = none
 

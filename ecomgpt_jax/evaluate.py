@@ -27,6 +27,7 @@ _ONLY = flags.DEFINE_list("only", [], "names of the tasks to evaluate; default a
 _LIMIT = flags.DEFINE_integer("limit", 0, "only the first rows of each task; 0 = all", lower_bound=0)
 _BATCH = flags.DEFINE_integer("batch", EvalConfig.batch, "prompts decoded together", lower_bound=1)
 _MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", EvalConfig.max_new_tokens, "longest answer", lower_bound=1)
+_ANSWER_LOSS = flags.DEFINE_bool("answer_loss", False, "also the loss of the right answers, row by row")
 _PROTOCOL = flags.DEFINE_string("protocol", FROZEN, "greedy: fixed candidates; released:SEED: drawn as the authors do")
 _NUM_BEAMS = flags.DEFINE_integer("num_beams", EvalConfig.num_beams, "beams; 1 = greedy", lower_bound=1)
 
@@ -40,7 +41,7 @@ def main(arguments: list[str]) -> None:
             raise ConfigError(f"--{flag.name} is missing; evaluate --checkpoint C --tasks DIR --out O")
     settings = EvalConfig(
         tasks_dir=_TASKS.value, limit=_LIMIT.value, batch=_BATCH.value, max_new_tokens=_MAX_NEW_TOKENS.value,
-        num_beams=_NUM_BEAMS.value, protocol=_PROTOCOL.value,
+        num_beams=_NUM_BEAMS.value, protocol=_PROTOCOL.value, answer_loss=_ANSWER_LOSS.value,
     )  # fmt: skip
     config = resolve(Config(eval=settings))
     tasks_dir = find_tasks_dir(settings)
@@ -53,6 +54,9 @@ def main(arguments: list[str]) -> None:
     entries = list(scores["tasks"].values())
     for title, kind, name in MEASURES:
         print(f"{title}, average of {len(entries)} tasks: {average(entries, kind, name):.4f}")
+    if _ANSWER_LOSS.value:
+        loss = sum(entry["answer_loss"] for entry in entries) / len(entries)
+        print(f"Loss of right answers, average of {len(entries)} tasks: {loss:.4f} nats a token")
     print(f"report: {Path(_OUT.value) / 'report.html'}", flush=True)
 
 

@@ -97,10 +97,15 @@ def test_an_experiment_runs_to_its_table_and_is_not_run_again(world: Path) -> No
     config = json.loads((world / "out/cells/half-seed0/run/config.json").read_text())
     assert config["data"]["num_tasks"] == 4
     assert config["model"]["init_from"] == str(world / "out/starts/cell-start/run")
+    assert 0 < results["loss"]["variants"]["half"]["average"]["value"] < 20
     logs = [path.read_text() for path in (world / "out").rglob("log.txt")]
     again = ablate(*arguments)
     assert again.returncode == 0, again.stderr
     assert [path.read_text() for path in (world / "out").rglob("log.txt")] == logs
+    shared = ablate(arguments[0], f"--out={world / 'beside'}", arguments[2], f"--starts={world / 'out/starts'}")
+    assert shared.returncode == 0, shared.stderr
+    assert not (world / "beside/starts").exists()
+    assert json.loads((world / "beside/results.json").read_text())["variants"] == results["variants"]
     other = ablate(*arguments, "--limit=1")
     assert other.returncode == 2
     assert "other settings" in other.stderr

@@ -85,7 +85,8 @@ def _programs(fields: tuple) -> _Programs:
     )
 
 
-def _round_up(size: int, unit: int) -> int:
+def round_up(size: int, unit: int) -> int:
+    """Returns the smallest multiple of `unit` that is at least `size`."""
     return -(-size // unit) * unit
 
 
@@ -95,7 +96,7 @@ def bucket_lengths(lengths: Sequence[int], count: int = _BUCKETS) -> list[int]:
     The fewest that stay within a tenth of the least possible padding, and never more than `count`, for which the best
     ones are found by dynamic programming over the distinct lengths.
     """
-    sizes, weights = np.unique([_round_up(length, _GRANULE) for length in lengths], return_counts=True)
+    sizes, weights = np.unique([round_up(length, _GRANULE) for length in lengths], return_counts=True)
     before = np.concatenate([[0], np.cumsum(weights)])
     # cost[j]: fewest padded tokens with the first j sizes covered; picks[j]: the buckets that reach it.
     cost, picks = np.where(before == 0, 0.0, np.inf), [[] for _ in before]
@@ -130,7 +131,8 @@ def _shortest_first(prompts: dict[int, Sequence[int]]) -> list[int]:
     return sorted(prompts, key=lambda index: (len(prompts[index]), *prompts[index]))
 
 
-def _batch_shards(mesh: Mesh | None) -> int:
+def batch_shards(mesh: Mesh | None) -> int:
+    """Returns how many parts of a batch the mesh's devices hold."""
     return 1 if mesh is None else int(np.prod([mesh.shape[axis] for axis in RULES["batch"]]))
 
 
@@ -149,7 +151,7 @@ def _run(
     """
     programs, weights = _programs(dataclasses.astuple(model)), greedy.split_layers(params, model)
     buckets = bucket_lengths([len(prompt) for prompt in prompts.values()])
-    width = _round_up(stop.max_new_tokens, _GRANULE)
+    width = round_up(stop.max_new_tokens, _GRANULE)
     caches = cache_lengths(buckets, width)
     queue = _shortest_first(prompts)
     owners: list[int | None] = [None] * batch
@@ -199,7 +201,7 @@ def _run_beams(
     """Decodes all `prompts` by beam search, `batch` at a time, and hands each result to `finished`."""
     programs, weights = _programs(dataclasses.astuple(model)), greedy.split_layers(params, model)
     buckets = bucket_lengths([len(prompt) for prompt in prompts.values()])
-    width = _round_up(stop.max_new_tokens, _GRANULE)
+    width = round_up(stop.max_new_tokens, _GRANULE)
     caches = cache_lengths(buckets, width)
     queue = _shortest_first(prompts)[::-1]
     for first in range(0, len(queue), batch):
@@ -264,8 +266,8 @@ def generate_tokens(
         if on_finished is not None:
             on_finished(index, tokens)
 
-    shards = _batch_shards(mesh)
-    batch = _round_up(max(MIN_ROWS, min(batch, len(prompts))), shards)
+    shards = batch_shards(mesh)
+    batch = round_up(max(MIN_ROWS, min(batch, len(prompts))), shards)
     stop = Stop(eos_id, vocab_limit, max_new_tokens)
     with contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh):
         while len(results) < len(prompts):
@@ -274,7 +276,7 @@ def generate_tokens(
                 if num_beams > 1:
                     _run_beams(params, model, todo, stop, batch, num_beams, finished)
                 else:
-                    _run(params, model, todo, stop, batch, _round_up(max(1, batch // _REFILL), shards), finished)
+                    _run(params, model, todo, stop, batch, round_up(max(1, batch // _REFILL), shards), finished)
             except jax.errors.JaxRuntimeError as error:
                 if "RESOURCE_EXHAUSTED" not in str(error):
                     raise
@@ -283,6 +285,6 @@ def generate_tokens(
                         f"out of device memory with {batch} prompts of up to {max(map(len, todo.values()))} tokens at "
                         "a time; use more devices, a smaller model, or fewer tokens or beams"
                     ) from error
-                batch = _round_up(max(1, batch // 2), shards)
+                batch = round_up(max(1, batch // 2), shards)
                 log.warning("out of device memory: going on with a batch of %d", batch)
     return [results[index] for index in range(len(prompts))]

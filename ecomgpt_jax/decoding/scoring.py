@@ -11,9 +11,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ecomgpt_jax.config import ModelConfig
-from ecomgpt_jax.decoding.engine import bucket_lengths
+from ecomgpt_jax.decoding.engine import batch_shards, bucket_lengths, round_up
 from ecomgpt_jax.model import bloom
 from ecomgpt_jax.model.parameters import Params
+from ecomgpt_jax.parallel.sharding import constrain
 
 
 @lru_cache(maxsize=8)
@@ -31,7 +32,7 @@ def _score(fields: tuple) -> Callable[..., jax.Array]:
             return jnp.sum(jnp.where(counted, at_target, 0)) / jnp.sum(counted)
 
         # Row by row, since the logits of a row at a time fit where those of a batch do not.
-        return jax.lax.map(of_row, (hidden, targets, counted))
+        return constrain(jax.lax.map(of_row, (hidden, targets, counted)))
 
     return score
 
@@ -52,10 +53,10 @@ def mean_log_probabilities(
       model: shapes and numerics.
       prompts: token ids of each prompt, at least one.
       answers: token ids of each answer, at least one; the end-of-sequence token counts where it is given.
-      batch: rows scored together, each padded on the right to one of a few lengths.
+      batch: rows scored together, each padded on the right to one of a few lengths; rounded up to what `mesh` divides.
       mesh: where to compute; None: where the parameters are.
     """
-    score = _score(dataclasses.astuple(model))
+    score, batch = _score(dataclasses.astuple(model)), round_up(batch, batch_shards(mesh))
     rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
     buckets = bucket_lengths([len(row) - 1 for row in rows]) if rows else []
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]))

@@ -6,7 +6,7 @@ each variant by itself. A variant's score on a task is the mean over its seeds; 
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -113,6 +113,7 @@ def summarise(
     groups: Mapping[str, Sequence[str]] | None = None,
     left_out: Mapping[str, str] | None = None,
     uses: Mapping[str, Sequence[str]] | None = None,
+    losses: Mapping[str, Sequence[np.ndarray]] | None = None,
 ) -> dict[str, Any]:
     """Returns the figures of an experiment.
 
@@ -124,11 +125,12 @@ def summarise(
       groups: names of task groups (a language, a family) with their tasks.
       left_out: of the variants that lack an ability, its name; see `dependency`.
       uses: the abilities of each task; needed with `left_out`.
+      losses: by task, for each run the loss of the right answer of each row, [rows] float64; see "loss" below.
 
     Returns:
       "variants": {name: {"average": interval, "difference": interval (to the first; absent there), "tasks": {task:
-      interval}, "groups": {group: interval}}}, "trend": see `trend`; with `left_out` also
-      "dependency". Scores are in [0, 1].
+      interval}, "groups": {group: interval}}}, "trend": see `trend`; with `left_out` also "dependency", with `losses`
+      also "loss": {"variants", "trend"} once more of the losses. Scores are in [0, 1], losses in nats a token.
     """
     draws = resample(ratios, owners)
     tasks, averages = sorted(ratios), draws.mean(2)
@@ -149,6 +151,9 @@ def summarise(
     if left_out:
         lacking = {index: left_out[name] for index, name in enumerate(variants) if name in left_out}
         summary["dependency"] = dependency(draws, tasks, lacking, uses)
+    if losses:
+        means = {task: [np.stack([run, np.ones_like(run)], 1) for run in runs] for task, runs in losses.items()}
+        summary["loss"] = summarise(variants, means, owners, factors, groups)
     return summary
 
 
@@ -160,46 +165,68 @@ def abilities_of(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     return {name: known.get(name.split("-", 2)[2], ()) for name in names}
 
 
+class _Measure(NamedTuple):
+    """How a figure is printed: what it is multiplied by, how many digits, and the unit's name."""
+
+    factor: float
+    digits: int
+    unit: str
+
+    def span(self, entry: Mapping[str, float] | None, sign: str = "") -> str:
+        """Returns the value with its interval; nothing for None."""
+        if entry is None:
+            return ""
+        parts = [f"{self.factor * entry[name]:{sign}.{self.digits}f}" for name in ("value", "low", "high")]
+        return f"{parts[0]} [{parts[1]}, {parts[2]}]"
+
+
+_SCORE, _LOSS = _Measure(100, 1, "points"), _Measure(1, 3, "nats")
+
+
 def markdown(title: str, question: str, summary: Mapping[str, Any], notes: Sequence[str]) -> str:
-    """Returns the experiment as a Markdown page: one row a variant, then one table over tasks."""
-    variants = summary["variants"]
-    reference = next(iter(variants))
-    groups = list(variants[reference]["groups"])
-    lines = [f"# {title}", "", question, ""]
-    head = ["variant", "average", f"minus {reference}", *groups]
-    lines += _table(
-        head,
-        [
-            [name, _span(entry["average"]), _span(entry.get("difference"), sign=True)]
-            + [_span(entry["groups"][group]) for group in groups]
-            for name, entry in variants.items()
-        ],
-    )
-    if summary["trend"]:
-        lines += ["", "Slopes, points a unit:", ""]
-        lines += _table(["factor", "slope"], [[name, _span(fit, sign=True)] for name, fit in summary["trend"].items()])
+    """Returns the experiment as a Markdown page: one row a variant, then one table over tasks; losses likewise."""
+    lines = [f"# {title}", "", question, "", *_variants_table(summary, _SCORE)]
+    if loss := summary.get("loss"):
+        lines += ["", "Loss of the right answers, nats a token (lower is better):", ""]
+        lines += _variants_table(loss, _LOSS)
     if correlation := summary.get("dependency", {}).get("rank_correlation"):
         value, low, high = (correlation[name] for name in ("value", "low", "high"))
         lines += ["", f"Rank correlation of loss and declared use: {value:+.2f} [{low:+.2f}, {high:+.2f}]."]
-    lines += ["", "By task:", ""]
-    lines += _table(
-        ["task", *variants],
-        [
-            [task, *(_span(entry["tasks"][task]) for entry in variants.values())]
-            for task in variants[reference]["tasks"]
-        ],
-    )
+    lines += ["", "By task:", "", *_tasks_table(summary, _SCORE)]
+    if loss:
+        lines += ["", "Loss by task:", "", *_tasks_table(loss, _LOSS)]
     lines += ["", "Corrected scores in points of 100; 95 % intervals over rows and seeds.", ""]
     lines += [f"- {note}" for note in notes]
     return "\n".join(lines).rstrip() + "\n"
 
 
+def _variants_table(summary: Mapping[str, Any], measure: _Measure) -> list[str]:
+    variants = summary["variants"]
+    reference = next(iter(variants))
+    groups = list(variants[reference]["groups"])
+    lines = _table(
+        ["variant", "average", f"minus {reference}", *groups],
+        [
+            [name, measure.span(entry["average"]), measure.span(entry.get("difference"), sign="+")]
+            + [measure.span(entry["groups"][group]) for group in groups]
+            for name, entry in variants.items()
+        ],
+    )
+    if summary["trend"]:
+        lines += ["", f"Slopes, {measure.unit} a unit:", ""]
+        rows = [[name, measure.span(fit, sign="+")] for name, fit in summary["trend"].items()]
+        lines += _table(["factor", "slope"], rows)
+    return lines
+
+
+def _tasks_table(summary: Mapping[str, Any], measure: _Measure) -> list[str]:
+    entries = summary["variants"].values()
+    tasks = next(iter(entries))["tasks"]
+    return _table(
+        ["task", *summary["variants"]],
+        [[task, *(measure.span(entry["tasks"][task]) for entry in entries)] for task in tasks],
+    )
+
+
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(row) + " |" for row in (head, ["---"] + ["---:"] * (len(head) - 1), *rows)]
-
-
-def _span(entry: Mapping[str, float] | None, sign: bool = False) -> str:
-    if entry is None:
-        return ""
-    value, low, high = (100 * entry[name] for name in ("value", "low", "high"))
-    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]" if sign else f"{value:.1f} [{low:.1f}, {high:.1f}]"

@@ -11,31 +11,36 @@ _DOTS_PER_INCH = 120
 
 
 def draw_variants(path: str | os.PathLike[str], title: str, summary: Mapping[str, Any]) -> None:
-    """Draws the average of each variant with its interval, and below each other the differences to the first.
+    """Draws the average of each variant with its interval, and beside it the difference to the first; losses below.
 
     Args:
       path: of the PNG file, written whole.
       title: above the picture.
       summary: what `ablation.summarise` returns.
     """
-    variants = summary["variants"]
-    names = list(variants)
-    figure = Figure(figsize=(10, 1.4 + 0.4 * len(names)), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    for axis, key, label in (
-        (axes[0], "average", "corrected score, average of the tasks"),
-        (axes[1], "difference", f"minus {names[0]}"),
+    names = list(summary["variants"])
+    measures = [(summary["variants"], "corrected score", 100, "points", "tab:blue")]
+    if "loss" in summary:
+        measures.append((summary["loss"]["variants"], "loss of right answers", 1, "nats a token", "tab:orange"))
+    height = 1.4 + 0.4 * len(names)
+    figure = Figure(figsize=(10, height * len(measures)), layout="constrained")
+    for axes, (variants, measure, factor, unit, color) in zip(
+        figure.subplots(len(measures), 2, sharey=True, squeeze=False), measures, strict=True
     ):
-        for row, name in enumerate(names):
-            if (entry := variants[name].get(key)) is not None:
-                value, low, high = (100 * entry[part] for part in ("value", "low", "high"))
-                axis.plot([low, high], [row, row], color="tab:blue", linewidth=2)
-                axis.plot([value], [row], "o", color="tab:blue")
-        axis.set_xlabel(f"{label} (points, 95 %)")
-        axis.grid(axis="x", alpha=0.3)
-    axes[1].axvline(0, color="black", linewidth=0.8)
-    axes[0].set_yticks(range(len(names)), names)
-    axes[0].set_ylim(len(names) - 0.5, -0.5)
+        for axis, key, label in (
+            (axes[0], "average", f"{measure}, average of the tasks"),
+            (axes[1], "difference", f"minus {names[0]}"),
+        ):
+            for row, name in enumerate(names):
+                if (entry := variants[name].get(key)) is not None:
+                    value, low, high = (factor * entry[part] for part in ("value", "low", "high"))
+                    axis.plot([low, high], [row, row], color=color, linewidth=2)
+                    axis.plot([value], [row], "o", color=color)
+            axis.set_xlabel(f"{label} ({unit}, 95 %)")
+            axis.grid(axis="x", alpha=0.3)
+        axes[1].axvline(0, color="black", linewidth=0.8)
+        axes[0].set_yticks(range(len(names)), names)
+        axes[0].set_ylim(len(names) - 0.5, -0.5)
     figure.suptitle(title)
     _save(figure, path)
 

@@ -14,6 +14,7 @@ import jax
 from ecomgpt_jax.config import EvalConfig, ModelConfig
 from ecomgpt_jax.data.tokenizer import Tokenizer
 from ecomgpt_jax.decoding.resumable import decode_prompts
+from ecomgpt_jax.decoding.scoring import mean_log_probabilities
 from ecomgpt_jax.evaluation.corrected_scores import corrected_scores
 from ecomgpt_jax.evaluation.official_scores import official_scores
 from ecomgpt_jax.evaluation.protocol import TaskPrompts, build_prompts, describe, find_tasks_dir, prompt_tokens
@@ -33,6 +34,7 @@ __all__ = ["evaluate_tasks", "find_tasks_dir"]
 
 ANSWERS = "answers.jsonl"  # the log of `decode_prompts`
 SLICE_ROWS = 16  # rows of each task that are scored during training
+LOSS_ROWS = 16  # right answers whose loss is taken together, at most
 SAMPLES = 8  # answers in the report of a training run
 
 
@@ -51,7 +53,8 @@ def evaluate_tasks(
     """Decodes and scores every task of a folder.
 
     Leaves `predictions/<task>.jsonl`, `scores.json`, `report.md` and `report.html` in `out_dir`, each written whole. In
-    a run of several processes only process 0 writes.
+    a run of several processes only process 0 writes. With `settings.answer_loss` each line of the predictions has the
+    "answer_loss" of its row, and each task's entry the mean of its rows: nats a token of the right answer.
 
     Args:
       params: the model's parameters.
@@ -74,13 +77,17 @@ def evaluate_tasks(
     answered = _answer(
         params, model, tokenizer, tasks_dir, settings, mesh, only, log=out_dir / ANSWERS, weights=weights
     )
+    losses = iter(())
+    if settings.answer_loss:
+        losses = iter(answer_losses(params, model, tokenizer, [part for part, _, _ in answered], settings, mesh))
     entries, said = {}, []
     for part, tokens, cut in answered:
-        texts = [tokenizer.decode(ids) for ids in tokens]
+        texts, lost = [tokenizer.decode(ids) for ids in tokens], list(islice(losses, len(tokens)))
         if writes:
-            write_predictions(out_dir / "predictions" / f"{part.task.name}.jsonl", texts)
+            write_predictions(out_dir / "predictions" / f"{part.task.name}.jsonl", texts, lost)
         full = sum(len(ids) >= settings.max_new_tokens for ids in tokens)
         known = {"domain": domain(part.task, trained_on)} if trained_on else {}
+        known |= {"answer_loss": sum(lost) / len(lost)} if lost else {}
         entries[part.task.name] = {**score_task(part, texts), **known, "cut_prompts": sum(cut), "cut_answers": full}
         said.append((part, texts))
     protocol = describe([part for part, _ in said], settings)
@@ -89,6 +96,27 @@ def evaluate_tasks(
         write_json(out_dir / "scores.json", scores)
         write_report(out_dir, scores, answers=said)
     return scores
+
+
+def answer_losses(
+    params: Any,
+    model: ModelConfig,
+    tokenizer: Tokenizer,
+    parts: Iterable[TaskPrompts],
+    settings: EvalConfig,
+    mesh: jax.sharding.Mesh | None = None,
+) -> list[float]:
+    """Returns the mean loss of each row's right answer and its end-of-sequence token, nats a token, task by task.
+
+    Prompts are cut as for decoding, and answers to `settings.max_new_tokens`.
+    """
+    prompts, answers = [], []
+    for part in parts:
+        prompts += prompt_tokens(tokenizer, part.prompts, settings.max_prompt_tokens)[0]
+        golds = tokenizer.encode_batch(part.golds)
+        answers += [[*ids, tokenizer.eos_id][: settings.max_new_tokens] for ids in golds]
+    batch = min(settings.batch, LOSS_ROWS)
+    return [-chance for chance in mean_log_probabilities(params, model, prompts, answers, batch=batch, mesh=mesh)]
 
 
 def evaluate_slice(

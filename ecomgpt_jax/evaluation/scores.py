@@ -5,7 +5,7 @@
 
 "intervals" holds [low, high] of each corrected score, "classes" the F1 of each class (CLS, NER), "baselines" the same
 two sets of scores for each of `baselines.BASELINES`. A task has "domain" too where it is known what the model was
-trained on.
+trained on, and "answer_loss" (nats a token of the right answers) where that was asked for.
 """
 
 import os
@@ -126,9 +126,28 @@ def read_predictions(path: str | os.PathLike[str], rows: int) -> list[str]:
     return [found[index] for index in range(rows)]
 
 
-def write_predictions(path: str | os.PathLike[str], predictions: Sequence[str]) -> None:
-    """Writes a prediction file in order of rows."""
-    write_json_lines(path, ({"index": index, "prediction": text} for index, text in enumerate(predictions)))
+def write_predictions(
+    path: str | os.PathLike[str], predictions: Sequence[str], answer_losses: Sequence[float] = ()
+) -> None:
+    """Writes a prediction file in order of rows, with the loss of each row's right answer where it is known."""
+    lines = [{"index": index, "prediction": text} for index, text in enumerate(predictions)]
+    for line, loss in zip(lines, answer_losses, strict=bool(answer_losses)):
+        line["answer_loss"] = round(loss, 6)
+    write_json_lines(path, lines)
+
+
+def read_answer_losses(path: str | os.PathLike[str]) -> list[float]:
+    """Returns the losses that `write_predictions` left, by row.
+
+    Raises:
+      DataError: a row has none.
+    """
+    found = {}
+    for line, value in read_json_lines(Path(path)):
+        if not isinstance(value.get("answer_loss"), float):
+            raise DataError(f'{path}:{line}:1: has no "answer_loss"; evaluate again with --answer_loss')
+        found[value["index"]] = value["answer_loss"]
+    return [found[index] for index in sorted(found)]
 
 
 def average(entries: Sequence[Mapping[str, Any]], kind: str, name: str) -> float | None:

@@ -3,8 +3,11 @@
 import jax
 import numpy as np
 
+from ecomgpt_jax.config import MeshConfig
 from ecomgpt_jax.decoding.scoring import mean_log_probabilities
 from ecomgpt_jax.model import bloom
+from ecomgpt_jax.model.parameters import param_shardings
+from ecomgpt_jax.parallel.mesh import make_mesh
 from tests.decoding.tiny_bloom import MODEL, random_params, random_prompts
 
 PROMPTS = random_prompts(11, longest=40)
@@ -33,3 +36,12 @@ def test_each_answer_has_the_mean_that_it_has_alone() -> None:
 
 def test_nothing_to_score() -> None:
     assert mean_log_probabilities(random_params(), MODEL, [], [], batch=4) == []
+
+
+def test_eight_devices_and_a_batch_that_they_do_not_divide_give_the_same() -> None:
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    params = jax.device_put(random_params(), param_shardings(MODEL, mesh))
+    found = mean_log_probabilities(params, MODEL, PROMPTS, ANSWERS, batch=3, mesh=mesh)
+    np.testing.assert_allclose(
+        found, mean_log_probabilities(random_params(), MODEL, PROMPTS, ANSWERS, batch=4), atol=2e-5
+    )

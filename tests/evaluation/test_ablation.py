@@ -70,6 +70,21 @@ def test_the_page_has_a_row_a_variant_and_one_a_task() -> None:
     assert page.endswith("- a caveat\n")
 
 
+def test_losses_are_summed_up_beside_the_scores() -> None:
+    losses = {"t": [np.full(400, 2.0), np.full(400, 1.5)], "u": [np.full(10, 4.0), np.full(10, 4.5)]}
+    scores = {"t": binary([0.5, 0.25]), "u": binary([0.5, 0.25], 10)}
+    factors = {"all": {"x": 0.0}, "less": {"x": 1.0}}
+    summary = ablation.summarise(["all", "less"], scores, [0, 1], factors, {"en": ["t"]}, losses=losses)
+    found = summary["loss"]["variants"]["less"]
+    assert found["average"] == {"value": 3.0, "low": 3.0, "high": 3.0}
+    assert found["tasks"]["t"]["value"] == found["groups"]["en"]["value"] == 1.5
+    assert summary["loss"]["variants"]["all"]["tasks"]["u"]["value"] == 4.0
+    page = ablation.markdown("cot", "Does it help?", summary, [])
+    assert "| less | 3.000 [3.000, 3.000] | +0.000 [+0.000, +0.000] | 1.500 [1.500, 1.500] |" in page
+    assert "| u | 4.000 [4.000, 4.000] | 4.500 [4.500, 4.500] |" in page
+    assert "Loss" not in ablation.markdown("cot", "?", ablation.summarise(["a"], {"t": binary([0.5])}, [0]), [])
+
+
 def test_what_falls_without_an_ability_stands_beside_what_is_declared() -> None:
     # "a" needs finding and falls without it; "b" needs comparing and falls without that; each ignores the other.
     ratios = {"a": binary([0.8, 0.3, 0.8]), "b": binary([0.6, 0.6, 0.2])}

@@ -20,6 +20,16 @@ def test_the_figure_is_written_whole_and_the_same_each_time(tmp_path: Path) -> N
     assert (tmp_path / "a.png").read_bytes() != (tmp_path / "c.png").read_bytes()
 
 
+def test_losses_are_drawn_below_the_scores(tmp_path: Path) -> None:
+    names, losses = ["all", "less", "least"], {"t": [np.full(20, n / 2) for n in range(3)]}
+    figure.draw_variants(tmp_path / "a.png", "t", ablation.summarise(names, RATIOS, [0, 1, 2]))
+    figure.draw_variants(tmp_path / "b.png", "t", ablation.summarise(names, RATIOS, [0, 1, 2], losses=losses))
+    without, beside = (matplotlib.image.imread(tmp_path / name) for name in ("a.png", "b.png"))
+    assert beside.shape[0] == 2 * without.shape[0]
+    orange = (beside[..., 0] - beside[..., 2]) > 0.5
+    assert np.argwhere(orange)[:, 0].min() > without.shape[0]
+
+
 def test_a_heat_map_is_blue_where_it_gains_and_red_where_it_loses(tmp_path: Path) -> None:
     figure.draw_heat_map(tmp_path / "map.png", "t", [[-0.2, 0.2]], ["task"], ["worse", "better"])
     pixels = matplotlib.image.imread(tmp_path / "map.png")[..., :3]

@@ -10,6 +10,7 @@ from ecomgpt_jax.decoding import resumable
 from ecomgpt_jax.errors import MissingInputError
 from ecomgpt_jax.evaluation import harness
 from ecomgpt_jax.evaluation.protocol import TaskPrompts
+from ecomgpt_jax.evaluation.scores import read_answer_losses
 
 World = tuple[Path, list[TaskPrompts], dict[str, str]]
 
@@ -72,6 +73,7 @@ def test_gold_answers_give_full_scores_and_every_file(world: World, monkeypatch:
     assert list(scores["tasks"]) == [part.task.name for part in parts]
     for part in parts:
         entry = scores["tasks"][part.task.name]
+        assert "answer_loss" not in entry
         assert (entry["corrected"]["score"], entry["rows"]) == (1, len(part.rows))
         lines = (root / "out" / "predictions" / f"{part.task.name}.jsonl").read_text(encoding="utf-8").splitlines()
         assert [json.loads(line) for line in lines] == [
@@ -82,6 +84,27 @@ def test_gold_answers_give_full_scores_and_every_file(world: World, monkeypatch:
         "predictions", "scores.json", "report.md", "report.html",
     }  # fmt: skip
     assert len(scores["protocol"]["sha256"]) == 64
+
+
+def test_losses_of_right_answers_are_those_of_each_row(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def chances(params: object, model: object, prompts: list, answers: list, **settings: object) -> list[float]:
+        asked.extend(zip(prompts, answers, strict=True))
+        return [-float(len(asked) - place) for place in range(len(prompts))]
+
+    monkeypatch.setattr(harness, "mean_log_probabilities", chances)
+    root, parts, answers = world
+    settings = EvalConfig(max_prompt_tokens=50, max_new_tokens=8, answer_loss=True)
+    scores = evaluate(world, Engine({key[-50:]: gold for key, gold in answers.items()}), monkeypatch, settings)
+    golds = [(prompt[-50:], gold) for part in parts for prompt, gold in zip(part.prompts, part.golds, strict=True)]
+    assert [("".join(map(chr, prompt)), answer) for prompt, answer in asked] == [
+        (prompt, [*map(ord, gold), Characters.eos_id][:8]) for prompt, gold in golds
+    ]
+    left = [read_answer_losses(root / "out" / "predictions" / f"{part.task.name}.jsonl") for part in parts]
+    assert [loss for losses in left for loss in losses] == [float(n) for n in range(len(golds), 0, -1)]
+    for part, losses in zip(parts, left, strict=True):
+        assert scores["tasks"][part.task.name]["answer_loss"] == pytest.approx(sum(losses) / len(losses))
 
 
 def test_settings_reach_the_engine_and_cuts_are_counted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,13 +7,31 @@ import tiny_tasks
 from ecomgpt_jax.errors import DataError, MissingInputError
 from ecomgpt_jax.evaluation.baselines import BASELINES
 from ecomgpt_jax.evaluation.protocol import build_prompts
-from ecomgpt_jax.evaluation.scores import average, averages, read_predictions, score_task, write_predictions
+from ecomgpt_jax.evaluation.scores import (
+    average,
+    averages,
+    read_answer_losses,
+    read_predictions,
+    score_task,
+    write_predictions,
+)
 
 
 def test_predictions_read_back_the_same(tmp_path: Path) -> None:
     texts = ["", "a\nb", "\u2028", '"{}"', "红"]
     write_predictions(tmp_path / "p.jsonl", texts)
     assert read_predictions(tmp_path / "p.jsonl", 5) == texts
+
+
+def test_losses_of_right_answers_stand_beside_the_predictions(tmp_path: Path) -> None:
+    write_predictions(tmp_path / "p.jsonl", ["a", "b"], [0.5, 1.25])
+    assert read_answer_losses(tmp_path / "p.jsonl") == [0.5, 1.25]
+    assert read_predictions(tmp_path / "p.jsonl", 2) == ["a", "b"]
+    with pytest.raises(ValueError, match="shorter"):
+        write_predictions(tmp_path / "q.jsonl", ["a", "b"], [0.5])
+    write_predictions(tmp_path / "q.jsonl", ["a"])
+    with pytest.raises(DataError, match='no "answer_loss"; evaluate again with --answer_loss'):
+        read_answer_losses(tmp_path / "q.jsonl")
 
 
 def test_any_order_and_more_keys_are_fine(tmp_path: Path) -> None:
