@@ -16,7 +16,7 @@ from ecomgpt_jax.experiment import Experiment, Variant
 
 _FAMILY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "ecom_base.py")
 # Training instances of a cell and evaluation rows a task.
-_BUDGET = {"nano": (6_000, 40), "micro": (40_000, 200), "mini": (200_000, 500)}
+_BUDGET = {"nano": (1_200, 24), "micro": (40_000, 200), "mini": (200_000, 500)}
 _EPOCHS = "train.epochs=1"
 _ATOMIC = ("simplification", "reversal", "recombination", "pseudo_label")
 # What the twelve official tasks are declared to use.
@@ -41,9 +41,12 @@ def get_config(arg: str = "cot") -> Experiment:
         )
     question, make = _EXPERIMENTS[name]
     instances, limit = _BUDGET[size]
-    fixed = () if name == "instances" else (f"data.total_instances={instances}",)
+    # Tasks give equal shares; the limit leaves enough for the fewest tasks and keeps what cells are taken from small.
+    shared = f"data.total_instances={instances}", "data.temperature=0", f"data.instances_per_task={instances // 5}"
+    fixed = () if name == "instances" else shared
+    held = "" if name == "instances" else f"; {instances:,} instances a cell, the same number of each task"
     caveats = (
-        f"Base: {size} of configs/ecom_base.py, pretrained on the sources' own text; {instances:,} instances a cell.",
+        f"Base: {size} of configs/ecom_base.py, pretrained on the sources' own text{held}.",
         "Intervals resample rows and seeds; with three seeds the second is a rough guess.",
     )
     return Experiment(
@@ -117,7 +120,10 @@ def _domain(size: str) -> tuple[Variant, ...]:
         raise ConfigError(
             "ablations.py:domain: ECOMGPT_GENERAL must name a file of general instructions to compare with"
         )
-    return (Variant("ecommerce"), Variant("general", ("data.mixture=files", f"data.files={general}")))
+    return (
+        Variant("ecommerce"),
+        Variant("general", ("data.mixture=files", f"data.files={general}", "data.instances_per_task=0")),
+    )
 
 
 def _each(field: str, *values: object) -> tuple[Variant, ...]:

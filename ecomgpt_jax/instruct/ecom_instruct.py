@@ -4,6 +4,10 @@
                               /held_out/              task folders of the held-out tasks
                               /built.json             fingerprint and statistics, written last
 
+Where `data.total_instances` says how many rows there are, the whole data set is built first, with all tasks, and rows
+of the chosen ones are taken from it (`sample`): settings that differ in their choice alone share all the reading. Which
+records repeat others is kept in `<key>.repeats.json` for builds that differ in seed, wording and limits.
+
 A build happens in a folder of its own beside the final one and is moved there when it is whole; a lock keeps a second
 process from doing the same work, and whoever holds it removes what killed builds have left.
 """
@@ -14,7 +18,6 @@ import fcntl
 import functools
 import hashlib
 import io
-import json
 import os
 import shutil
 import tempfile
@@ -28,19 +31,11 @@ import tensorflow_datasets as tfds
 from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.files import read_json, write_json
-from ecomgpt_jax.instruct import choice, contamination, inputs, mixture, own_data, parts
+from ecomgpt_jax.instruct import choice, keys, mixture, parts, sample
 from ecomgpt_jax.instruct.parts import DIGEST_BYTES, SPLITS, from_example
 from ecomgpt_jax.instruct.quarantine import Quarantine
 from ecomgpt_jax.instruct.rows import FIELDS, Account, Row
-from ecomgpt_jax.instruct.sources import catalogue as real_sources
 from ecomgpt_jax.instruct.tasks.task import Task
-
-# What in the settings decides the rows; the rest (row length, packing, tokenizer) only uses them.
-_FIELDS = (
-    "mixture", "tasks", "sources", "licences", "operators", "leave_out_abilities", "strict_held_out",
-    "synthetic_records", "languages", "prompt_language", "chain_of_task", "num_tasks", "instances_per_task",
-    "total_instances", "temperature", "plain_text", "seed",
-)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +69,14 @@ class EcomInstruct(tfds.core.dataset_builder.FileReaderBuilder):
     VERSION = tfds.core.Version("1.0.0")
     url_infos: typing.ClassVar[dict[str, Any]] = {}  # nothing to download; tfds would look for a list beside this file
 
-    def __init__(self, data: DataConfig, folder: Path, quarantine: Path, **kwargs: Any) -> None:
-        """Takes the settings, the folder to make parts in and the file for bad records; all workers must see both."""
-        self._data, self._folder = data, folder
+    def __init__(
+        self, data: DataConfig, folder: Path, quarantine: Path, whole: Built | None = None, **kwargs: Any
+    ) -> None:
+        """Takes the settings, the folder to make parts in and the file for bad records; all workers must see both.
+
+        Rows are taken from the `whole` data set if there is one, and made otherwise.
+        """
+        self._data, self._folder, self._whole = data, folder, whole
         self.account, self.held_out = Account(quarantine=Quarantine(quarantine)), {}
         self.digest = hashlib.sha256()
         super().__init__(**kwargs)
@@ -88,6 +88,19 @@ class EcomInstruct(tfds.core.dataset_builder.FileReaderBuilder):
     def _download_and_prepare(
         self, dl_manager: tfds.download.DownloadManager, download_config: tfds.download.DownloadConfig
     ) -> None:
+        if self._whole is None:
+            names = self._make(download_config)
+        else:
+            read, stats = functools.partial(open_split, self._whole.directory), self._whole.stats
+            names = [sample.take(self._data, stats, read, self._folder, self.account)]
+            self.held_out = {name: entry["test"] for name, entry in stats["tasks"].items() if entry["held_out"]}
+        if not self.account.rows["train"]:
+            raise DataError("data: no training row was made; see data.sources, data.languages, data.synthetic_records")
+        splits = [self._collect(split, names) for split in SPLITS]
+        self.info.set_splits(tfds.core.SplitDict([split for split in splits if split.num_examples]))
+
+    def _make(self, download_config: tfds.download.DownloadConfig) -> list[str]:
+        """Makes all parts from their sources; returns their names."""
         names = mixture.parts(self._data)
         bad = self.account.quarantine.path
         runner, options = download_config.beam_runner, download_config.beam_options
@@ -98,21 +111,19 @@ class EcomInstruct(tfds.core.dataset_builder.FileReaderBuilder):
             else:
                 run = stack.enter_context(parts.processes(workers))
             if surveyed := mixture.surveyed(self._data):
-                run(functools.partial(parts.survey_part, self._data, self._folder, bad), surveyed, "survey")
-                parts.settle(surveyed, self._folder)
-            if self._data.total_instances:
-                run(functools.partial(parts.count_part, self._data, self._folder), names, "count")
-                parts.share_out(self._data, names, self._folder)
+                known = _root(self._data) / f"{keys.survey_key(self._data, surveyed)}.repeats.json"
+                if not known.is_file():
+                    run(functools.partial(parts.survey_part, self._data, self._folder, bad), surveyed, "survey")
+                    write_json(known, parts.settle(surveyed, self._folder))
+                for part, repeats in read_json(known).items():
+                    write_json(self._folder / f"{part}.repeats.json", repeats)
             run(functools.partial(parts.make_part, self._data, self._folder, bad), names, "build")
         for name in names:
             made = read_json(self._folder / f"{name}.json")
             self.account.add(made["account"])
             self.held_out |= made["held_out"]
-        if not self.account.rows["train"]:
-            raise DataError("data: no training row was made; see data.sources, data.languages, data.synthetic_records")
         self.account.quarantine.write()
-        splits = [self._collect(split, names) for split in SPLITS]
-        self.info.set_splits(tfds.core.SplitDict([split for split in splits if split.num_examples]))
+        return names
 
     def _collect(self, split: str, names: Sequence[str]) -> tfds.core.SplitInfo:
         """Moves the files of a split's parts to where tfds looks for its shards, and takes up their digests."""
@@ -129,25 +140,8 @@ class EcomInstruct(tfds.core.dataset_builder.FileReaderBuilder):
         return tfds.core.SplitInfo(split, lengths, size, template)
 
 
-def cache_key(data: DataConfig) -> str:
-    """Returns a hash of all that decides the rows: settings, code and texts of `instruct`, checksums of what is read.
-
-    Raises:
-      EcomError: a source, a task folder or the evaluation is missing.
-    """
-    content: dict[str, Any] = {name: getattr(data, name) for name in _FIELDS}
-    package = Path(__file__).parent
-    content["code"] = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(package.rglob("*.py"), key=str)]
-    content["files"] = [(Path(spec).name, own_data.checksum(spec)) for spec in data.files]
-    content["evaluation"] = [contamination.checksum(directory) for directory in inputs.evaluation_dirs(data)]
-    names = choice.source_names(data)
-    content["sources"] = {
-        name: dict(real_sources.SOURCES[name].files) for name in names if name in real_sources.SOURCES
-    }
-    if data.mixture == "folder":
-        mixture.folder_tasks(data)
-        content["tasks"] = contamination.checksum(Path(data.tasks_dir).expanduser(), "train")
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
+def _root(data: DataConfig) -> Path:
+    return Path(data.cache_dir).expanduser() / "datasets"
 
 
 def build(data: DataConfig) -> Built:
@@ -156,9 +150,9 @@ def build(data: DataConfig) -> Built:
     Raises:
       EcomError: a setting, source or task folder is wrong or missing; nothing is left behind.
     """
-    root = Path(data.cache_dir).expanduser() / "datasets"
+    root = _root(data)
     root.mkdir(parents=True, exist_ok=True)
-    key = cache_key(data)
+    key = keys.cache_key(data)
     final = root / key
     with open(root / f"{key}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -167,7 +161,7 @@ def build(data: DataConfig) -> Built:
             shutil.rmtree(final, ignore_errors=True)
             working = Path(tempfile.mkdtemp(prefix=f"{key}.tmp", dir=root))
             try:
-                _write(data, working)
+                _write(data, working, build(sample.whole(data)) if data.total_instances else None)
                 os.replace(working, final)
             finally:
                 shutil.rmtree(working, ignore_errors=True)
@@ -199,24 +193,29 @@ def load_built(directory: Path) -> Built:
     )
 
 
-def _write(data: DataConfig, working: Path) -> None:
+def _write(data: DataConfig, working: Path, whole: Built | None) -> None:
     made = working / "parts"
     made.mkdir()
     config = tfds.download.DownloadConfig(beam_options=parts.beam_options(data) if data.beam_options else None)
     quarantine = working.parent / f"{working.name.split('.')[0]}.quarantine.jsonl"
-    builder = EcomInstruct(data, made, quarantine, data_dir=str(working), file_format="array_record")
+    builder = EcomInstruct(data, made, quarantine, whole, data_dir=str(working), file_format="array_record")
     with contextlib.redirect_stdout(io.StringIO()):  # tfds announces a download, and there is none
         builder.download_and_prepare(download_dir=str(working / "downloads"), download_config=config)
     shutil.rmtree(working / "downloads", ignore_errors=True)
-    if (made / "held_out").is_dir():
+    if whole is not None and whole.held_out_dir:
+        shutil.copytree(whole.held_out_dir, working / "held_out")
+    elif (made / "held_out").is_dir():
         os.replace(made / "held_out", working / "held_out")
+    stats = _stats(data, builder)
+    if whole is not None:
+        stats["quarantine"] = whole.stats["quarantine"]
     shutil.rmtree(made)
     write_json(
         working / "built.json",
         {
             "directory": str(Path(builder.data_path).relative_to(working)),
             "fingerprint": builder.digest.hexdigest(),
-            "stats": _stats(data, builder),
+            "stats": stats,
         },
     )
 

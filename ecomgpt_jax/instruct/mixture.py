@@ -4,10 +4,7 @@ A record and all that is derived from it falls into one split, by the hash of it
 at a time; a task's rows come in a seeded order, so that a lower limit keeps a part of what a higher one keeps.
 """
 
-import collections
-import dataclasses
 import hashlib
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -103,7 +100,8 @@ def surveyed(data: DataConfig) -> list[str]:
 def survey(data: DataConfig, part: str, quarantine: Quarantine | None = None) -> tuple[list[str], Sketch]:
     """Returns the ids of a part's records that may repeat others, and what they are compared by.
 
-    Records that no task reads are not compared, since nothing can repeat them.
+    Records that no task reads are not compared, since nothing can repeat them. It counts which tasks there are, not
+    which are chosen: the same records stay whatever is trained on.
 
     Raises:
       EcomError: the source is missing or broken.
@@ -111,14 +109,21 @@ def survey(data: DataConfig, part: str, quarantine: Quarantine | None = None) ->
     records = inputs.read_source(part, data, Account(quarantine=quarantine or Quarantine()))
     exclusion = inputs.exclusion(data)
     select = _selector(records)
-    used = {record.id for task in choice.training_tasks(data) if task.source == part for record in select(task)}
+    declared = (task for task in choice.declared_tasks(data) if task.source == part and not task.held_out)
+    used = {record.id for task in declared for record in select(task)}
     compared = [record for record in records if record.id in used and not _unfit(record, exclusion)]
     return [record.id for record in compared], sketch(part, compared)
 
 
-def count(data: DataConfig, part: str, repeats: Mapping[str, str] | None = None) -> collections.Counter[str]:
-    """Returns the training rows of each task that `generate` gives without `limits`."""
-    return collections.Counter(row["task"] for row in generate(data, part, Account(), [], {}, repeats))
+def task_names(data: DataConfig) -> list[str]:
+    """Returns the names of the tasks that the settings choose; those of one's own files are no choice.
+
+    Raises:
+      EcomError: the filters leave none, or a folder of tasks is missing.
+    """
+    if data.mixture == "folder":
+        return [task.name for task in folder_tasks(data)]
+    return [] if data.mixture == "files" else [task.name for task in choice.training_tasks(data)]
 
 
 def generate(
@@ -128,11 +133,10 @@ def generate(
     test: list[Row],
     held_out: dict[str, tuple[TaskFolder, list[TaskRow]]],
     repeats: Mapping[str, str] | None = None,
-    limits: Mapping[str, int] | None = None,
 ) -> Iterator[Row]:
     """Yields the training rows of a part; its test rows and held-out tasks are left in the two containers on the way.
 
-    Parts are made apart, in any order and in several processes: what one knows of others is in `repeats` and `limits`.
+    Parts are made apart, in any order and in several processes: what one knows of others is in `repeats`.
 
     Args:
       data: the settings.
@@ -141,14 +145,11 @@ def generate(
       test: gets the rows of the test split.
       held_out: gets task folder and rows by the name of the held-out task.
       repeats: why records stay out that say what others say, by id.
-      limits: at most how many training rows of each task; None: what `data.instances_per_task` says.
 
     Raises:
       EcomError: a source or task folder is missing or broken.
     """
     exclusion = inputs.exclusion(data)
-    if limits:
-        data = dataclasses.replace(data, instances_per_task=max(limits.values()))
     rows = Rows(data, account, exclusion)
     if part == FOLDERS:
         made = _from_folders(data, account, rows, exclusion, test)
@@ -156,38 +157,11 @@ def generate(
         made = _from_files(data, account, rows, exclusion, test)
     else:
         made = _from_source(data, part, account, rows, exclusion, test, held_out, repeats)
-    kept = account.rows["train"]
     for row in made:
-        if limits is None or kept[row["task"]] < limits.get(row["task"], 0):
-            kept[row["task"]] += 1
-            yield row
+        account.rows["train"][row["task"]] += 1
+        yield row
     for row in test:
         account.rows["test"][row["task"]] += 1
-
-
-def allocate(sizes: Mapping[str, int], total: int, temperature: float) -> dict[str, int]:
-    """Returns how many instances each task gives so that they are `total` together.
-
-    A task's share goes with size ** (1 / temperature), or is the same for all when that is 0. No instance is repeated:
-    a task that has fewer than its share gives all it has, and the others make up for it.
-
-    Raises:
-      ConfigError: the tasks have fewer than `total` instances.
-    """
-    if sum(sizes.values()) < total:
-        raise ConfigError(f"data.total_instances={total}, and the other settings leave {sum(sizes.values())}")
-    weights = {name: size ** (1 / temperature) if temperature else 1.0 for name, size in sorted(sizes.items()) if size}
-    shares: dict[str, float] = {}
-    while len(shares) < len(weights):
-        left = [name for name in weights if name not in shares]
-        scale = (total - sum(shares.values())) / sum(weights[name] for name in left)
-        small = [name for name in left if sizes[name] <= scale * weights[name]]
-        shares |= {name: sizes[name] if small else scale * weights[name] for name in small or left}
-    limits = {name: math.floor(share) for name, share in shares.items()}
-    rest = sorted(
-        (name for name in shares if limits[name] < sizes[name]), key=lambda name: (limits[name] - shares[name], name)
-    )
-    return limits | {name: limits[name] + 1 for name in rest[: total - sum(limits.values())]}
 
 
 def _selector(records: Sequence[Record]) -> Callable[[Task], list[Record]]:

@@ -1,11 +1,10 @@
 """Makes a data set in parts, in one process, in several, or on the workers of an Apache Beam pipeline.
 
-Each part is surveyed, `settle` finds which records repeat others; where the total is given, each part is counted and
-`share_out` finds what each task may give; then each part is made. In the folder of the build, a part leaves
+Each part is surveyed, `settle` finds which records repeat others, then each part is made. In the folder of the build, a
+part leaves
 
     <part>.npz                     the sketches of its records
     <part>.repeats.json            which of them stay out, and why
-    <part>.counts.json             rows by task
     <part>.train    <part>.test    its rows, tf.Examples in array_record; no file where there are none
     <part>.train.digests           the sha256 of each row
     <part>.json                    its account
@@ -81,32 +80,16 @@ def survey_part(data: DataConfig, folder: Path, quarantine: Path, part: str) -> 
     return len(ids)
 
 
-def settle(parts: Sequence[str], folder: Path) -> None:
-    """Finds the records of surveyed parts that repeat one of their own part or an earlier one."""
-    seen = NearDuplicates()
+def settle(parts: Sequence[str], folder: Path) -> dict[str, dict[str, str]]:
+    """Returns by part which records repeat one of their own part or an earlier one, by id, and how."""
+    seen, found = NearDuplicates(), {}
     for part in tqdm.tqdm(parts, desc="compare", unit="source", disable=None, delay=2):
         with np.load(folder / f"{part}.npz") as stored:
             arrays = dict(stored)
         ids = arrays.pop("ids").tolist()
         reasons = zip(ids, seen.add(part, Sketch(**arrays)), strict=True)
-        write_json(folder / f"{part}.repeats.json", {record: reason for record, reason in reasons if reason})
-
-
-def count_part(data: DataConfig, folder: Path, part: str) -> int:
-    """Counts the rows of one part's tasks and returns their sum."""
-    counts = mixture.count(data, part, _read(folder / f"{part}.repeats.json"))
-    write_json(folder / f"{part}.counts.json", counts)
-    return counts.total()
-
-
-def share_out(data: DataConfig, parts: Sequence[str], folder: Path) -> None:
-    """Finds from the counts of all parts how many rows each task may give.
-
-    Raises:
-      ConfigError: there are fewer than `data.total_instances`.
-    """
-    sizes = {task: size for part in parts for task, size in read_json(folder / f"{part}.counts.json").items()}
-    write_json(folder / "limits.json", mixture.allocate(sizes, data.total_instances, data.temperature))
+        found[part] = {record: reason for record, reason in reasons if reason}
+    return found
 
 
 def make_part(data: DataConfig, folder: Path, quarantine: Path, part: str) -> int:
@@ -117,9 +100,10 @@ def make_part(data: DataConfig, folder: Path, quarantine: Path, part: str) -> in
     """
     account, test = Account(quarantine=Quarantine(quarantine)), []
     held_out: dict[str, tuple[TaskFolder, list[TaskRow]]] = {}
-    known = _read(folder / f"{part}.repeats.json"), _read(folder / "limits.json")
-    _write(folder, f"{part}.train", mixture.generate(data, part, account, test, held_out, *known))
-    _write(folder, f"{part}.test", test)
+    known = folder / f"{part}.repeats.json"
+    repeats = read_json(known) if known.is_file() else None
+    write_rows(folder, f"{part}.train", mixture.generate(data, part, account, test, held_out, repeats))
+    write_rows(folder, f"{part}.test", test)
     for task, rows in held_out.values():
         if rows:
             task_folder.write_task(folder / "held_out", task, rows)
@@ -128,11 +112,7 @@ def make_part(data: DataConfig, folder: Path, quarantine: Path, part: str) -> in
     return account.rows["train"].total()
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    return read_json(path) if path.is_file() else None
-
-
-def _write(folder: Path, name: str, rows: Iterable[Row]) -> None:
+def write_rows(folder: Path, name: str, rows: Iterable[Row]) -> None:
     """Writes rows and their digests; leaves no file where there are no rows."""
     rows = iter(rows)
     first = list(itertools.islice(rows, 1))

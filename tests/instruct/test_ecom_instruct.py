@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 
 from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.errors import ConfigError, DataError
-from ecomgpt_jax.instruct import ecom_instruct, inputs, mixture, parts
+from ecomgpt_jax.instruct import inputs, keys, mixture, parts
 from ecomgpt_jax.instruct import rows as rows_module
 from ecomgpt_jax.instruct.ecom_instruct import Built, build, open_split
 from ecomgpt_jax.instruct.instructions import render
@@ -96,17 +96,29 @@ def test_the_second_call_finds_the_first(built: Built, cache: Path, monkeypatch:
     assert build(settings(cache)) == built
 
 
-def test_settings_that_change_no_row_share_a_build(cache: Path) -> None:
-    key = ecom_instruct.cache_key(settings(cache))
-    assert key == ecom_instruct.cache_key(settings(cache, length=7, packing=False, tokenizer_vocab=99))
-    changes = (
-        {"seed": 1},
-        {"num_tasks": 3},
-        {"chain_of_task": False},
-        {"prompt_language": "en"},
-        {"languages": ("en",)},
-    )
-    assert len({key, *(ecom_instruct.cache_key(settings(cache, **change)) for change in changes)}) == 6
+def test_what_repeats_others_is_found_once_for_builds_of_the_same_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, asked, survey = "synthetic_reviews_en", [], parts.survey_part
+
+    def counted(data: DataConfig, folder: Path, quarantine: Path, part: str) -> int:
+        asked.append(part)
+        return survey(data, folder, quarantine, part)
+
+    monkeypatch.setattr(mixture, "surveyed", lambda data: [source])
+    monkeypatch.setattr(parts, "survey_part", counted)
+    first = build(settings(tmp_path, sources=(source,), num_tasks=2, instances_per_task=0))
+    assert asked == [source]
+    again = build(settings(tmp_path, sources=(source,), num_tasks=3, instances_per_task=0))
+    assert asked == [source]
+    repeats = [name for name in first.stats["dropped"] if "duplicate" in name and name != "duplicate"]
+    assert repeats  # the catalogue's texts are alike, so that there is something to find
+    assert {name: again.stats["dropped"][name] for name in repeats} == {
+        name: first.stats["dropped"][name] for name in repeats
+    }
+    monkeypatch.setattr(keys, "_read_by", lambda data, names: {"code": "other"})
+    build(settings(tmp_path, sources=(source,), num_tasks=2, instances_per_task=0))
+    assert asked == [source, source]
 
 
 def test_a_failure_in_the_middle_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built: Built) -> None:
@@ -130,7 +142,7 @@ def test_a_failure_in_the_middle_leaves_nothing(tmp_path: Path, monkeypatch: pyt
 
 def test_leftovers_of_a_killed_build_are_removed(tmp_path: Path, built: Built) -> None:
     root = tmp_path / "datasets"
-    key = ecom_instruct.cache_key(settings(tmp_path))
+    key = keys.cache_key(settings(tmp_path))
     for name in (f"{key}.tmpabc", "anotherkey.tmpxyz"):
         (root / name / "ecom_instruct").mkdir(parents=True)
     (root / key).mkdir()  # a final folder without built.json is no build

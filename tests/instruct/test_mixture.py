@@ -1,7 +1,6 @@
 """Which tasks, which split, which rows: every setting does what it says."""
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,9 @@ def settings(**fields: Any) -> DataConfig:
 def made(data: DataConfig) -> Made:
     account, test, held_out = Account(), [], {}
     train: list[Row] = []
-    limits = None
-    if data.total_instances:
-        sizes = sum((mixture.count(data, part) for part in mixture.parts(data)), Counter())
-        limits = mixture.allocate(sizes, data.total_instances, data.temperature)
     for part in mixture.parts(data):
         tests: list[Row] = []
-        train += generate(data, part, account, tests, held_out, limits=limits)
+        train += generate(data, part, account, tests, held_out)
         test += tests
     return train, test, held_out, account
 
@@ -90,40 +85,6 @@ def test_fewer_instances_are_the_first_of_more() -> None:
     for name in {row["task"] for row in few}:
         short = [row for row in few if row["task"] == name]
         assert short == [row for row in many if row["task"] == name][: len(short)]
-
-
-@pytest.mark.parametrize(
-    ("temperature", "expected"),
-    [
-        (1, {"a": 8, "b": 32, "c": 60}),  # as large as they are
-        (0, {"a": 20, "b": 40, "c": 40}),  # equal, and the small one gives all it has
-        (2, {"a": 17, "b": 35, "c": 48}),  # weights 4.5, 8.9, 12.2
-        (1e9, {"a": 20, "b": 40, "c": 40}),
-    ],
-)
-def test_shares_of_tasks(temperature: float, expected: dict[str, int]) -> None:
-    assert mixture.allocate({"a": 20, "b": 80, "c": 150, "d": 0}, 100, temperature) == expected
-
-
-def test_shares_always_make_the_total() -> None:
-    sizes = {f"t{i}": i * i % 37 for i in range(1, 30)}
-    for total in (1, 7, 100, sum(sizes.values())):
-        for temperature in (0, 1, 3.5):
-            shares = mixture.allocate(sizes, total, temperature)
-            assert sum(shares.values()) == total
-            assert all(share <= sizes[name] for name, share in shares.items())
-    with pytest.raises(ConfigError, match="total_instances=9999"):
-        mixture.allocate(sizes, 9999, 0)
-
-
-def test_the_total_is_held_when_tasks_vary() -> None:
-    few, many = (made(settings(num_tasks=n, total_instances=60, temperature=0, instances_per_task=0)) for n in (4, 12))
-    assert len(few[0]) == len(many[0]) == 60
-    assert set(few[3].rows["train"].values()) == {15}
-    assert set(many[3].rows["train"].values()) == {5}
-    for name in few[3].rows["train"]:  # what the larger choice takes of a task is a part of the smaller one's
-        taken = [[row for row in part[0] if row["task"] == name] for part in (few, many)]
-        assert taken[1] == taken[0][:5]
 
 
 @pytest.mark.parametrize(("setting", "chinese"), [("en", {False}), ("zh", {True}), ("mixed", {False, True})])
@@ -234,10 +195,6 @@ def test_own_files_alone_and_beside_a_mixture(tmp_path: Path) -> None:
     assert {row["prompt"] for row in other} != {row["prompt"] for row in test}  # the share is drawn by the seed
     beside = made(settings(files=files[1:], num_tasks=2))
     assert len({row["task"] for row in beside[0]}) == 3
-    assert (
-        made(settings(mixture="files", files=files, total_instances=10, instances_per_task=0))[3].rows["train"].total()
-        == 10
-    )
 
 
 def test_own_rows_of_the_evaluation_and_repeats_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
