@@ -1,8 +1,9 @@
 """Decodes any number of prompts: a batch of slots that is kept full, and few compiled programs.
 
 Prompts are read longest first, a group at a time, and enter slots whose answers are finished; each group is padded to
-one of a few lengths, and the cache gets shorter as the prompts do. The order depends on the prompts alone, so shuffled
-input gives the same computations. Beam search takes whole groups instead: its slots are not refilled.
+one of a few lengths, and the cache gets shorter as the prompts do. When none is left to enter, the slots become fewer.
+The order depends on the prompts alone, so shuffled input gives the same computations. Beam search takes whole groups
+instead: its slots are not refilled.
 """
 
 import contextlib
@@ -35,6 +36,7 @@ _LITTLE_WASTE = 1.1  # prefill may read this many times the tokens it has to
 _GRANULE = 32  # lengths are multiples of this, so that other prompts meet the same programs
 _REFILL = 4  # this part of the slots is read as one group
 _INSERT = 16  # what is read enters when this part of the slots is free
+_TAIL = 2  # the last prompts go on in this part of the slots, once they fit
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,7 @@ class _Programs(NamedTuple):
     empty: Callable[..., Slots]
     insert: Callable[..., Slots]
     shorten: Callable[..., Slots]
+    gather: Callable[..., Slots]
     decode: Callable[..., Slots]
     branch: Callable[..., Beams]
     search: Callable[..., Beams]
@@ -74,11 +77,16 @@ def _programs(fields: tuple) -> _Programs:
     def shorten(slots: Slots, length: int) -> Slots:
         return greedy.place(slots._replace(cache=jax.tree.map(lambda leaf: leaf[:, :, :length], slots.cache)))
 
+    @jax.jit
+    def gather(slots: Slots, rows: jax.Array) -> Slots:
+        return greedy.place(jax.tree.map(lambda leaf: leaf[rows], slots))
+
     return _Programs(
         start=jax.jit(partial(greedy.start, model=model), static_argnames=("cache_length", "width")),
         empty=empty,
         insert=insert,
         shorten=shorten,
+        gather=gather,
         decode=jax.jit(partial(greedy.decode, model=model), donate_argnames="slots"),
         branch=jax.jit(partial(beam.start, model=model), static_argnames=("cache_length", "width", "num_beams")),
         search=jax.jit(partial(beam.search, model=model), donate_argnames="beams"),
@@ -143,9 +151,10 @@ def _run(
     stop: Stop,
     batch: int,
     refill: int,
+    tail: int,
     finished: OnFinished,
 ) -> None:
-    """Decodes all `prompts` with `batch` slots and hands each result to `finished`.
+    """Decodes all `prompts` with `batch` slots, at the end with `tail`, and hands each result to `finished`.
 
     Prompts are read `refill` at a time and wait for a free slot: few programs read long groups, and slots stay full.
     """
@@ -181,6 +190,9 @@ def _run(
             length = _smallest(caches, need)
             slots = programs.shorten(slots, length=length)
         until_active = batch - few if queue or waiting else max(0, len(held) - few)
+        if not (queue or waiting) and len(held) <= tail < len(owners):
+            rows = sorted(range(batch), key=lambda row: owners[row] is None)[:tail]
+            slots, owners = programs.gather(slots, np.array(rows, np.int32)), [owners[row] for row in rows]
         slots = programs.decode(*weights, slots, stop, until_active)
         active, counts, output = jax.device_get((slots.active, slots.counts, slots.output))
         for row, index in enumerate(owners):
@@ -276,7 +288,9 @@ def generate_tokens(
                 if num_beams > 1:
                     _run_beams(params, model, todo, stop, batch, num_beams, finished)
                 else:
-                    _run(params, model, todo, stop, batch, round_up(max(1, batch // _REFILL), shards), finished)
+                    refill = round_up(max(1, batch // _REFILL), shards)
+                    tail = round_up(max(MIN_ROWS, batch // _TAIL), shards)
+                    _run(params, model, todo, stop, batch, refill, tail, finished)
             except jax.errors.JaxRuntimeError as error:
                 if "RESOURCE_EXHAUSTED" not in str(error):
                     raise

@@ -217,7 +217,7 @@ class Counting:
     """Programs without a model: a prompt's first id says how many tokens its answer has. Counts the steps."""
 
     def __init__(self) -> None:
-        self.steps = self.reads = 0
+        self.steps = self.reads = self.rows = 0
 
     def empty(self, batch: int, length: int, width: int) -> Slots:
         zeros = np.zeros(batch, np.int32)
@@ -242,10 +242,14 @@ class Counting:
     def shorten(self, slots: Slots, length: int) -> Slots:
         return slots
 
+    def gather(self, slots: Slots, rows: np.ndarray) -> Slots:
+        return Slots((), *(leaf[rows] for leaf in slots[1:]))
+
     def decode(self, params: Params, layers: object, slots: Slots, stop: object, until_active: int) -> Slots:
         active, counts = slots.active.copy(), slots.counts.copy()
         while active.sum() > until_active:
             self.steps += 1
+            self.rows += len(active)
             active &= counts < slots.tokens  # a step says one more token, or ends the row
             counts += active
         return slots._replace(active=active, counts=counts)
@@ -271,6 +275,17 @@ def test_slots_are_kept_full(monkeypatch: pytest.MonkeyPatch, batch: int) -> Non
     floor = sum(answer for _, answer in lengths) / batch
     assert floor <= programs.steps <= 1.08 * floor
     assert programs.reads <= -(-len(lengths) // (batch // 4)) + 1, "prompts are read in whole groups"
+
+
+def test_the_last_prompts_go_on_in_half_of_the_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = [(100 - i, 5 if i % 3 else 100 + i) for i in range(64)]
+    programs, answers = steps_of(lengths, 64, monkeypatch)
+    assert [len(tokens) for tokens in answers] == [answer for _, answer in lengths]
+    last = max(answer for _, answer in lengths)
+    assert programs.steps == last
+    assert programs.rows == 64 * 5 + 32 * (last - 5)  # 22 of 64 are left after five steps
+    few, _ = steps_of(lengths[:8], 64, monkeypatch)
+    assert few.rows == 8 * few.steps  # fewer rows than eight would be rounded otherwise
 
 
 @pytest.mark.skipif(not EVAL, reason="ECOMGPT_EVAL is not set")
