@@ -33,7 +33,7 @@ MIN_ROWS = 8  # a product with fewer rows runs other kernels, whose rounding dif
 _BUCKETS = 6  # prompt lengths that prefill is compiled for
 _CACHE_LENGTHS = 3  # cache lengths that a step is compiled for
 _LITTLE_WASTE = 1.1  # prefill may read this many times the tokens it has to
-_GRANULE = 32  # lengths are multiples of this, so that other prompts meet the same programs
+GRANULE = 32  # lengths are multiples of this, so that other prompts meet the same programs
 _REFILL = 4  # this part of the slots is read as one group
 _INSERT = 16  # what is read enters when this part of the slots is free
 _TAIL = 2  # the last prompts go on in this part of the slots, once they fit
@@ -104,7 +104,7 @@ def bucket_lengths(lengths: Sequence[int], count: int = _BUCKETS) -> list[int]:
     The fewest that stay within a tenth of the least possible padding, and never more than `count`, for which the best
     ones are found by dynamic programming over the distinct lengths.
     """
-    sizes, weights = np.unique([round_up(length, _GRANULE) for length in lengths], return_counts=True)
+    sizes, weights = np.unique([round_up(length, GRANULE) for length in lengths], return_counts=True)
     before = np.concatenate([[0], np.cumsum(weights)])
     # cost[j]: fewest padded tokens with the first j sizes covered; picks[j]: the buckets that reach it.
     cost, picks = np.where(before == 0, 0.0, np.inf), [[] for _ in before]
@@ -160,7 +160,7 @@ def _run(
     """
     programs, weights = _programs(dataclasses.astuple(model)), greedy.split_layers(params, model)
     buckets = bucket_lengths([len(prompt) for prompt in prompts.values()])
-    width = round_up(stop.max_new_tokens, _GRANULE)
+    width = round_up(stop.max_new_tokens, GRANULE)
     caches = cache_lengths(buckets, width)
     queue = _shortest_first(prompts)
     owners: list[int | None] = [None] * batch
@@ -213,7 +213,7 @@ def _run_beams(
     """Decodes all `prompts` by beam search, `batch` at a time, and hands each result to `finished`."""
     programs, weights = _programs(dataclasses.astuple(model)), greedy.split_layers(params, model)
     buckets = bucket_lengths([len(prompt) for prompt in prompts.values()])
-    width = round_up(stop.max_new_tokens, _GRANULE)
+    width = round_up(stop.max_new_tokens, GRANULE)
     caches = cache_lengths(buckets, width)
     queue = _shortest_first(prompts)[::-1]
     for first in range(0, len(queue), batch):

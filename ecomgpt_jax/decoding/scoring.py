@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ecomgpt_jax.config import ModelConfig
-from ecomgpt_jax.decoding.engine import batch_shards, bucket_lengths, round_up
+from ecomgpt_jax.decoding.engine import GRANULE, batch_shards, bucket_lengths, round_up
 from ecomgpt_jax.model import bloom
 from ecomgpt_jax.model.parameters import Params
 from ecomgpt_jax.parallel.sharding import constrain
@@ -22,17 +22,18 @@ def _score(fields: tuple) -> Callable[..., jax.Array]:
     model = ModelConfig(*fields)
 
     @jax.jit
-    def score(params: Params, inputs: jax.Array, targets: jax.Array, counted: jax.Array) -> jax.Array:
+    def score(params: Params, inputs: jax.Array, first: jax.Array, targets: jax.Array, counted: jax.Array) -> jax.Array:
         hidden = bloom.forward(params, inputs, None, model)
 
-        def of_row(row: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-            hidden, targets, counted = row
-            chances = jax.nn.log_softmax(bloom.logits(params, hidden, model))
+        def of_row(row: tuple[jax.Array, jax.Array, jax.Array, jax.Array]) -> jax.Array:
+            hidden, first, targets, counted = row
+            before = jnp.minimum(first + jnp.arange(len(targets)), len(hidden) - 1)
+            chances = jax.nn.log_softmax(bloom.logits(params, hidden[before], model))
             at_target = jnp.take_along_axis(chances, targets[:, None], axis=1)[:, 0]
             return jnp.sum(jnp.where(counted, at_target, 0)) / jnp.sum(counted)
 
         # Row by row, since the logits of a row at a time fit where those of a batch do not.
-        return constrain(jax.lax.map(of_row, (hidden, targets, counted)))
+        return constrain(jax.lax.map(of_row, (hidden, first, targets, counted)))
 
     return score
 
@@ -59,17 +60,18 @@ def mean_log_probabilities(
     score, batch = _score(dataclasses.astuple(model)), round_up(batch, batch_shards(mesh))
     rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
     buckets = bucket_lengths([len(row) - 1 for row in rows]) if rows else []
+    longest = round_up(max(map(len, answers), default=0), GRANULE)
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
     found = np.zeros(len(rows))
     for start in range(0, len(order), batch):
         group = order[start : start + batch]
         length = next(bucket for bucket in buckets if bucket >= len(rows[group[-1]]) - 1)
-        inputs, targets = np.zeros((batch, length), np.int32), np.zeros((batch, length), np.int32)
-        counted = np.zeros((batch, length), np.bool_)
+        inputs, first = np.zeros((batch, length), np.int32), np.zeros(batch, np.int32)
+        targets, counted = np.zeros((batch, longest), np.int32), np.zeros((batch, longest), np.bool_)
         for place, index in enumerate(group):
-            row = rows[index]
-            inputs[place, : len(row) - 1], targets[place, : len(row) - 1] = row[:-1], row[1:]
-            counted[place, len(prompts[index]) - 1 : len(row) - 1] = True
+            inputs[place, : len(rows[index]) - 1] = rows[index][:-1]
+            first[place] = len(prompts[index]) - 1  # where the answer's first token is foretold
+            targets[place, : len(answers[index])], counted[place, : len(answers[index])] = answers[index], True
         with jax.set_mesh(mesh) if mesh is not None else contextlib.nullcontext():
-            found[group] = np.asarray(score(params, inputs, targets, counted))[: len(group)]
+            found[group] = np.asarray(score(params, inputs, first, targets, counted))[: len(group)]
     return found.tolist()
