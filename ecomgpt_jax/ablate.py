@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tqdm
@@ -194,7 +195,7 @@ def _write(
         for name, folder in runs
     ]
     date = datetime.date.today().isoformat()
-    described = {"experiment": dataclasses.asdict(experiment), "date": date, "hardware": _hardware(), "runs": costs}
+    described = {"experiment": _described(experiment), "date": date, "hardware": _hardware(), "runs": costs}
     rows = {part.task.name: len(part.rows) for part in parts}
     write_json(out / "results.json", {**described, "rows": rows, "baselines": baselines, **summary})
     counted = ", ".join(f"{name} {owners.count(index)}" for index, name in enumerate(seen))
@@ -223,6 +224,18 @@ def _scores(folder: Path, parts: Sequence[TaskPrompts]) -> tuple[dict[str, np.nd
         ratios[name] = score_rows(part.task, part.rows, read_predictions(path, len(part.rows)))
         losses[name] = np.asarray(read_answer_losses(path))
     return ratios, losses
+
+
+def _described(experiment: Experiment) -> dict[str, Any]:
+    """Returns the experiment as JSON, with config files as seen from the working directory."""
+
+    def seen(config: str) -> str:
+        path, colon, argument = config.partition(":")
+        return f"{os.path.relpath(path)}{colon}{argument}" if path else ""
+
+    variants = [dataclasses.replace(v, config=seen(v.config), start=seen(v.start)) for v in experiment.variants]
+    named = {"config": seen(experiment.config), "start": seen(experiment.start), "variants": tuple(variants)}
+    return dataclasses.asdict(dataclasses.replace(experiment, **named))
 
 
 def _baselines(folder: Path) -> dict[str, float]:

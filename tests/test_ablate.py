@@ -92,6 +92,7 @@ def test_an_experiment_runs_to_its_table_and_is_not_run_again(world: Path) -> No
     assert set(results["variants"]["half"]["tasks"]) == set(results["rows"])
     assert results["trend"]["log2 tasks"]["low"] <= results["trend"]["log2 tasks"]["value"]
     assert max(results["rows"].values()) == 2
+    assert results["experiment"]["config"] == os.path.relpath(world / "cell.py", ROOT)
     assert "- Far too small." in (world / "out/table.md").read_text()
     assert (world / "out/figure.png").stat().st_size > 1000
     config = json.loads((world / "out/cells/half-seed0/run/config.json").read_text())
