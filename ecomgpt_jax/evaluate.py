@@ -10,7 +10,7 @@ from absl import flags
 from etils import epath
 
 from ecomgpt_jax import cli
-from ecomgpt_jax.config import FROZEN, Config, EvalConfig, resolve
+from ecomgpt_jax.config import FROZEN, Config, DataConfig, EvalConfig, resolve
 from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.evaluation.harness import evaluate_tasks
 from ecomgpt_jax.evaluation.protocol import find_tasks_dir
@@ -18,6 +18,7 @@ from ecomgpt_jax.evaluation.scores import MEASURES, average
 from ecomgpt_jax.files import read_json
 from ecomgpt_jax.instruct.task_folder import load_tasks
 from ecomgpt_jax.parallel.mesh import make_mesh
+from ecomgpt_jax.parallel.processes import keep_compiled
 from ecomgpt_jax.training.loading import load
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "workdir, step or Hugging Face directory, or owner/name@revision")
@@ -29,6 +30,7 @@ _BATCH = flags.DEFINE_integer("batch", EvalConfig.batch, "prompts decoded togeth
 _MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", EvalConfig.max_new_tokens, "longest answer", lower_bound=1)
 _ANSWER_LOSS = flags.DEFINE_bool("answer_loss", False, "also the loss of the right answers, row by row")
 _PROTOCOL = flags.DEFINE_string("protocol", FROZEN, "greedy: fixed candidates; released:SEED: drawn as the authors do")
+_CACHE_DIR = flags.DEFINE_string("cache_dir", DataConfig.cache_dir, "folder that compiled programs are kept in")
 _NUM_BEAMS = flags.DEFINE_integer("num_beams", EvalConfig.num_beams, "beams; 1 = greedy", lower_bound=1)
 
 
@@ -48,6 +50,7 @@ def main(arguments: list[str]) -> None:
     only = _ONLY.value or None
     load_tasks(tasks_dir, only)  # a wrong folder is told before minutes of loading
     mesh = make_mesh(config.mesh)
+    keep_compiled(Path(_CACHE_DIR.value).expanduser() / "compiled")
     place, params, model, tokenizer, weights = load(_CHECKPOINT.value, mesh)
     out, trained_on = _OUT.value, _trained_on(place)
     scores = evaluate_tasks(params, model, tokenizer, tasks_dir, out, settings, mesh, only, weights, trained_on)

@@ -20,13 +20,14 @@ import jax
 from absl import flags
 
 from ecomgpt_jax import cli
-from ecomgpt_jax.config import EvalConfig, MeshConfig
+from ecomgpt_jax.config import DataConfig, EvalConfig, MeshConfig
 from ecomgpt_jax.decoding.engine import generate_tokens
 from ecomgpt_jax.decoding.resumable import decode_prompts
 from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.files import read_json_lines, write_json_lines
 from ecomgpt_jax.instruct import own_data
 from ecomgpt_jax.parallel.mesh import make_mesh
+from ecomgpt_jax.parallel.processes import keep_compiled
 from ecomgpt_jax.training.loading import load
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "workdir, step or Hugging Face directory, or owner/name@revision")
@@ -34,6 +35,7 @@ _PROMPTS = flags.DEFINE_string("prompts", "", 'JSON lines, {"prompt": "..."} eac
 _OUT = flags.DEFINE_string("out", "", "file to write")
 _MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", EvalConfig.max_new_tokens, "longest answer", lower_bound=1)
 _BATCH = flags.DEFINE_integer("batch", EvalConfig.batch, "prompts decoded together", lower_bound=1)
+_CACHE_DIR = flags.DEFINE_string("cache_dir", DataConfig.cache_dir, "folder that compiled programs are kept in")
 _NUM_BEAMS = flags.DEFINE_integer("num_beams", EvalConfig.num_beams, "beams; 1 = greedy", lower_bound=1)
 
 
@@ -47,6 +49,7 @@ def main(arguments: list[str]) -> None:
             raise ConfigError(f"--{flag.name} is missing; generate --checkpoint C --prompts IN.jsonl --out OUT.jsonl")
     rows = [] if interactive else read_prompts(_PROMPTS.value)
     mesh = make_mesh(MeshConfig())
+    keep_compiled(Path(_CACHE_DIR.value).expanduser() / "compiled")
     _, params, model, tokenizer, weights = load(_CHECKPOINT.value, mesh)
     settings: dict[str, Any] = {
         "max_new_tokens": _MAX_NEW_TOKENS.value,

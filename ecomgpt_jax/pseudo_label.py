@@ -32,6 +32,7 @@ from ecomgpt_jax.instruct import choice, inputs, pseudo_labels
 from ecomgpt_jax.instruct.instructions import render
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, load_task, write_task
 from ecomgpt_jax.parallel.mesh import make_mesh
+from ecomgpt_jax.parallel.processes import keep_compiled
 from ecomgpt_jax.training.loading import Loaded, load
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, with an optional :argument")
@@ -91,6 +92,7 @@ def main(arguments: list[str]) -> None:
     if not texts:
         raise DataError(f"--pool: no text without annotation in {_POOL.value or task.dataset!r}")
     mesh = make_mesh(MeshConfig())
+    keep_compiled(Path(data.cache_dir).expanduser() / "compiled")
     loaded = load(_CHECKPOINT.value, mesh)
     rows, chances = _label(task, texts, dropped, loaded, mesh)
     if jax.process_index() == 0:

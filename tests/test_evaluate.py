@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import jax
@@ -15,9 +16,11 @@ from ecomgpt_jax.model.bloom import init_sharded_params
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training.saving import save_orbax_params
 
+CACHE = tempfile.TemporaryDirectory()
+
 
 def evaluate(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "ecomgpt_jax.evaluate", *map(str, arguments)]
+    command = [sys.executable, "-m", "ecomgpt_jax.evaluate", f"--cache_dir={CACHE.name}", *map(str, arguments)]
     left_out = ("ECOMGPT_EVAL", "XLA_FLAGS")  # one device compiles sooner than eight
     environment = {**{key: value for key, value in os.environ.items() if key not in left_out}, **environment}
     return subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -53,11 +56,16 @@ def test_a_checkpoint_is_decoded_scored_and_not_decoded_again(world: Path) -> No
         8,
         "--num_beams",
         2,
+        "--answer_loss",
     )
     done = evaluate(*arguments, "--only", "EN-Shop-CLS-topic,ZH-Dian-Extract-choice")
     assert done.returncode == 0, done.stderr
     assert f"report: {out / 'report.html'}" in done.stdout
+    assert list((Path(CACHE.name) / "compiled").iterdir())
     scores = json.loads((out / "scores.json").read_text(encoding="utf-8"))
+    loss = sum(entry["answer_loss"] for entry in scores["tasks"].values()) / 2
+    assert f"Loss of right answers, average of 2 tasks: {loss:.4f} nats a token" in done.stdout
+    assert 4 < loss < 8  # a model that knows nothing: log of about 400 words
     assert sorted(scores["tasks"]) == ["EN-Shop-CLS-topic", "ZH-Dian-Extract-choice"]
     assert {entry["rows"] for entry in scores["tasks"].values()} == {2}
     assert scores["protocol"]["name"] == "beam2"

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import jax
@@ -20,10 +21,12 @@ TEXTS = (
     "does it fit?", "the battery died after a week", "快递很快，质量不错", "a", "\ttabs and\nlines\u2028too",
 )  # fmt: skip
 MAX_NEW_TOKENS = 12
+CACHE = tempfile.TemporaryDirectory()
+GENERATE = (sys.executable, "-m", "ecomgpt_jax.generate", f"--cache_dir={CACHE.name}")
 
 
 def generate(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "ecomgpt_jax.generate", *map(str, arguments)]
+    command = [*GENERATE, *map(str, arguments)]
     environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}  # one device compiles sooner
     return subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
@@ -99,7 +102,7 @@ def test_more_beams_give_the_engine_s_answers(checkpoint: Path, tmp_path: Path) 
 
 
 def test_at_a_terminal_it_asks_and_answers(checkpoint: Path) -> None:
-    command = [sys.executable, "-m", "ecomgpt_jax.generate", "--checkpoint", str(checkpoint), "--max_new_tokens", "12"]
+    command = [*GENERATE, "--checkpoint", str(checkpoint), "--max_new_tokens", "12"]
     environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
     ours, theirs = os.openpty()
     with subprocess.Popen(
