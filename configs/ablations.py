@@ -17,6 +17,8 @@ from ecomgpt_jax.experiment import Experiment, Variant
 _FAMILY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "ecom_base.py")
 # Training instances of a cell and evaluation rows a task.
 _BUDGET = {"nano": (1_200, 24), "micro": (40_000, 200), "mini": (200_000, 500)}
+# Parameters beside the embedding table.
+_PARAMETERS = {"pico": 0.45e6, "nano": 2.7e6, "micro": 14.2e6, "mini": 56.7e6}
 _EPOCHS = "train.epochs=1"
 _ATOMIC = ("simplification", "reversal", "recombination", "pseudo_label")
 # What the twelve official tasks are declared to use.
@@ -76,19 +78,22 @@ def _cot(size: str) -> tuple[Variant, ...]:
 
 
 def _task_scaling(size: str) -> tuple[Variant, ...]:
-    smaller = {"nano": ("nano",), "micro": ("nano", "micro"), "mini": ("nano", "micro", "mini")}[size]
-    parameters = {"nano": 2.7e6, "micro": 14.2e6, "mini": 56.6e6}
     return tuple(
         Variant(
             f"{each}_{tasks}_tasks",
             (f"data.num_tasks={tasks}",),
             config=f"{_FAMILY}:{each},tune",
             start=f"{_FAMILY}:{each}",
-            factors=(("log2 tasks", math.log2(tasks)), ("log2 parameters", math.log2(parameters[each]))),
+            factors=(("log2 tasks", math.log2(tasks)), ("log2 parameters", math.log2(count))),
         )
-        for each in smaller
+        for each, count in _up_to(size).items()
         for tasks in (20, 60, 120)
     )
+
+
+def _up_to(size: str) -> dict[str, float]:
+    """Returns the parameters of the sizes up to `size`, smallest first."""
+    return {each: count for each, count in _PARAMETERS.items() if count <= _PARAMETERS[size]}
 
 
 def _instances(size: str) -> tuple[Variant, ...]:
@@ -101,10 +106,7 @@ def _instances(size: str) -> tuple[Variant, ...]:
 
 
 def _size(size: str) -> tuple[Variant, ...]:
-    return tuple(
-        Variant(each, config=f"{_FAMILY}:{each},tune", start=f"{_FAMILY}:{each}")
-        for each in list(_BUDGET)[: list(_BUDGET).index(size) + 1]
-    )
+    return tuple(Variant(each, config=f"{_FAMILY}:{each},tune", start=f"{_FAMILY}:{each}") for each in _up_to(size))
 
 
 def _dependency(size: str) -> tuple[Variant, ...]:

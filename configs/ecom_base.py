@@ -5,20 +5,23 @@ python -m ecomgpt_jax.train --config configs/ecom_base.py:nano,tune --config.mod
     --workdir runs/nano
 
 ECOMGPT_SOURCES names the folder of unpacked sources, ECOMGPT_EVAL that of the evaluation tasks. `nano` is made for two
-CPU cores and half an hour for both commands; `micro` for a workstation; `mini` for one GPU.
+CPU cores and half an hour for both commands; `micro` for a workstation; `mini` for one GPU. `pico` is there so that
+there is something smaller than `nano` to compare it with.
 """
 
 from ecomgpt_jax.config import Config
 from ecomgpt_jax.errors import ConfigError
 
-# Blocks and vocabulary: about 3M, 15M and 60M parameters beside the embedding table.
+# Blocks and vocabulary: about 0.4M, 3M, 15M and 60M parameters beside the embedding table.
 SHAPES = {
+    "pico": {"embed": 96, "layers": 4, "heads": 6, "vocab": 16_384},
     "nano": {"embed": 192, "layers": 6, "heads": 6, "vocab": 16_384},
     "micro": {"embed": 384, "layers": 8, "heads": 6, "vocab": 32_768},
     "mini": {"embed": 768, "layers": 8, "heads": 12, "vocab": 32_768},
 }
 # Optimizer steps, rows a step, peak rate and instances a task of pretraining and of tuning; evaluation rows a task.
 SCHEDULES = {
+    "pico": {"steps": (600, 900), "rows": (8, 4), "rates": (3e-3, 2e-3), "instances": (8_000, 40), "limit": 100},
     "nano": {"steps": (600, 900), "rows": (8, 4), "rates": (3e-3, 2e-3), "instances": (8_000, 40), "limit": 100},
     "micro": {"steps": (6_000, 3_000), "rows": (16, 16), "rates": (2e-3, 5e-4), "instances": (8_000, 400), "limit": 0},
     "mini": {"steps": (12_000, 4_000), "rows": (64, 64), "rates": (1e-3, 2e-4), "instances": (8_000, 400), "limit": 0},

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,13 @@ TEXTS = [
     f"a {colour} {thing}" for colour in ("red", "blue", "green") for thing in ("cup", "shirt", "phone case", "lamp")
 ]
 LONGEST = 12
+HOME = tempfile.TemporaryDirectory()  # where compiled programs are kept by default
 
 
 def run(*arguments: object, rc: int = 0) -> str:
     command = [sys.executable, "-m", "ecomgpt_jax.pseudo_label", *map(str, arguments)]
     dropped = ("XLA_FLAGS", "ECOMGPT_EVAL", "ECOMGPT_SOURCES")
-    environment = {key: value for key, value in os.environ.items() if key not in dropped}
+    environment = {key: value for key, value in os.environ.items() if key not in dropped} | {"HOME": HOME.name}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == rc, done.stderr
     assert "Traceback" not in done.stderr
