@@ -151,7 +151,7 @@ def choose(logits: jax.Array, vocab_limit: jax.typing.ArrayLike) -> jax.Array:
     """Returns the likeliest id below `vocab_limit` of a row of logits [batch, vocab]; -1 for one that is not finite."""
     allowed = jnp.where(jnp.arange(logits.shape[-1]) < vocab_limit, logits, -jnp.inf)
     highest = jnp.max(allowed, axis=-1)
-    # An argmax over this many is one scalar loop on a CPU; two plain reductions take half the time.
+    # On a CPU an argmax is one scalar loop; with two plain reductions a step of 16 or 64 rows takes an eighth less.
     ids = jnp.min(jnp.where(allowed == highest[:, None], jnp.arange(logits.shape[-1]), logits.shape[-1]), axis=-1)
     return jnp.where(jnp.isfinite(highest), ids.astype(jnp.int32), -1)
 
