@@ -22,9 +22,9 @@ from pathlib import Path
 import benchmark
 
 from ecomgpt_jax import config as config_lib
-from ecomgpt_jax.config import DataConfig, MeshConfig
+from ecomgpt_jax.config import DataConfig, EvalConfig, MeshConfig
 from ecomgpt_jax.data.tokenizer import Tokenizer, load_tokenizer
-from ecomgpt_jax.decoding.scoring import mean_log_probabilities
+from ecomgpt_jax.evaluation.harness import answer_losses
 from ecomgpt_jax.evaluation.protocol import build_prompts
 from ecomgpt_jax.files import read_json, write_json
 from ecomgpt_jax.instruct import ecom_instruct
@@ -36,6 +36,7 @@ from ecomgpt_jax.training.progress import read_metrics
 CONFIG = "configs/ecom_base.py:nano"
 OPEN = ("--config.data.mixture=all", "--config.data.licences=redistributable")
 ROWS_A_FAMILY = 60  # of each language, whose loss is taken
+UNCUT = 10**6  # tokens; no answer has so many
 
 
 def command(module: str, *arguments: str) -> dict[str, float]:
@@ -91,12 +92,9 @@ def loss_log(checkpoints: dict[str, Path], data: DataConfig, tasks_dir: str) -> 
         tokenizer: Tokenizer = load_tokenizer(tokenizer_directory(checkpoint))
         params, model = load_checkpoint(checkpoint, make_mesh(MeshConfig()))
         for name, rows in losses.items():
-            prompts = tokenizer.encode_batch([prompt for prompt, _ in chosen[name]])
-            answers = [
-                [*ids, tokenizer.eos_id] for ids in tokenizer.encode_batch([answer for _, answer in chosen[name]])
-            ]
-            chances = mean_log_probabilities(params, model, [p[-800:] for p in prompts], answers, batch=16)
-            rows[label] = round(-sum(chances) / len(chances), 3)
+            prompts, answers = zip(*chosen[name], strict=True)
+            found = answer_losses(params, model, tokenizer, prompts, answers, EvalConfig(max_new_tokens=UNCUT))
+            rows[label] = round(sum(found) / len(found), 3)
     return losses
 
 

@@ -4,7 +4,7 @@ while a model is trained.
 
 import dataclasses
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,9 @@ def evaluate_tasks(
     )
     losses = iter(())
     if settings.answer_loss:
-        losses = iter(answer_losses(params, model, tokenizer, [part for part, _, _ in answered], settings, mesh))
+        prompts = [prompt for part, _, _ in answered for prompt in part.prompts]
+        golds = [gold for part, _, _ in answered for gold in part.golds]
+        losses = iter(answer_losses(params, model, tokenizer, prompts, golds, settings, mesh))
     entries, said = {}, []
     for part, tokens, cut in answered:
         texts, lost = [tokenizer.decode(ids) for ids in tokens], list(islice(losses, len(tokens)))
@@ -102,21 +104,19 @@ def answer_losses(
     params: Any,
     model: ModelConfig,
     tokenizer: Tokenizer,
-    parts: Iterable[TaskPrompts],
+    prompts: Sequence[str],
+    golds: Sequence[str],
     settings: EvalConfig,
     mesh: jax.sharding.Mesh | None = None,
 ) -> list[float]:
-    """Returns the mean loss of each row's right answer and its end-of-sequence token, nats a token, task by task.
+    """Returns the mean loss of each prompt's right answer and its end-of-sequence token, nats a token.
 
     Prompts are cut as for decoding, and answers to `settings.max_new_tokens`.
     """
-    prompts, answers = [], []
-    for part in parts:
-        prompts += prompt_tokens(tokenizer, part.prompts, settings.max_prompt_tokens)[0]
-        golds = tokenizer.encode_batch(part.golds)
-        answers += [[*ids, tokenizer.eos_id][: settings.max_new_tokens] for ids in golds]
+    read = prompt_tokens(tokenizer, prompts, settings.max_prompt_tokens)[0]
+    answers = [[*ids, tokenizer.eos_id][: settings.max_new_tokens] for ids in tokenizer.encode_batch(golds)]
     batch = min(settings.batch, LOSS_ROWS)
-    return [-chance for chance in mean_log_probabilities(params, model, prompts, answers, batch=batch, mesh=mesh)]
+    return [-chance for chance in mean_log_probabilities(params, model, read, answers, batch=batch, mesh=mesh)]
 
 
 def evaluate_slice(
