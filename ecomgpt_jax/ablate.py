@@ -199,9 +199,11 @@ def _write(
     rows = {part.task.name: len(part.rows) for part in parts}
     write_json(out / "results.json", {**described, "rows": rows, "baselines": baselines, **summary})
     counted = ", ".join(f"{name} {owners.count(index)}" for index, name in enumerate(seen))
-    hours = sum(cost["wall_seconds"] for cost in costs) / 3600
+    # Runs side by side count twice by the clock, so processor time stands beside it.
+    wall, cpu = (sum(cost[f"{kind}_seconds"] for cost in costs) / 3600 for kind in ("wall", "cpu"))
     notes = [
-        f"Runs: {counted}; {sum(rows.values()):,} evaluation rows each; {hours:.1f} hours on {_hardware()}, {date}.",
+        f"Runs: {counted}; {sum(rows.values()):,} evaluation rows each; {wall:.1f} hours, {cpu:.1f} CPU-hours on "
+        f"{_hardware()}, {date}.",
         "Baselines, average: " + ", ".join(f"{name} {100 * value:.1f}" for name, value in baselines.items()) + ".",
         *experiment.caveats,
     ]
