@@ -7,6 +7,9 @@ python -m ecomgpt_jax.train --config configs/ecom_base.py:nano,tune --config.mod
 ECOMGPT_SOURCES names the folder of unpacked sources, ECOMGPT_EVAL that of the evaluation tasks. `nano` is made for two
 CPU cores and half an hour for both commands; `micro` for a workstation; `mini` for one GPU. `pico` is there so that
 there is something smaller than `nano` to compare it with.
+
+A model that sees too little text to learn to copy out of its prompt can be taught that first, in place of the first
+command or before it: `:nano,repeat`, then `:nano,find` with model.init_from of that. Tried out on `nano` alone.
 """
 
 from ecomgpt_jax.config import Config
@@ -28,13 +31,19 @@ SCHEDULES = {
 }
 
 
+# Most texts in a prompt and optimizer steps of the stages that teach copying; it comes with the number of steps.
+COPYING = {"repeat": (1, 1_200), "find": (4, 1_800)}
+
+
 def get_config(arg: str = "nano") -> Config:
-    """Returns the pretraining of a size ("nano"), or its tuning ("nano,tune")."""
+    """Returns a stage of a size: its pretraining ("nano"), "nano,repeat", "nano,find", or its tuning ("nano,tune")."""
     size, _, stage = arg.partition(",")
-    if size not in SHAPES or stage not in ("", "tune"):
-        raise ConfigError(f"ecom_base.py:{arg}: give one of {', '.join(SHAPES)}, with ,tune for the second stage")
+    if size not in SHAPES or stage not in ("", "tune", *COPYING):
+        raise ConfigError(
+            f"ecom_base.py:{arg}: give one of {', '.join(SHAPES)}, with ,repeat ,find or ,tune for another stage"
+        )
     shape, schedule, tune = SHAPES[size], SCHEDULES[size], stage == "tune"
-    config = Config(name=f"ecom_base_{size}{'_tune' if tune else ''}")
+    config = Config(name="_".join(filter(None, ("ecom_base", size, stage))))
     config.model.size, config.model.vocab_size = "custom", 0
     config.model.embed, config.model.layers, config.model.heads = shape["embed"], shape["layers"], shape["heads"]
     config.model.initializer_range = 0.05
@@ -55,4 +64,8 @@ def get_config(arg: str = "nano") -> Config:
     config.train.accumulation = 1
     config.train.final_evaluation = tune
     config.eval.limit = schedule["limit"]
+    if stage in COPYING:
+        config.data.copying, config.train.max_steps = COPYING[stage]
+        config.data.tasks = ("*-copying",)
+        config.data.length, config.train.rows_per_device = 128, 4
     return config

@@ -77,6 +77,8 @@ def test_the_recipes_differ_from_the_paper_in_no_hyperparameter(size: str) -> No
         ("data.operators", ("reversed",), "did you mean 'reversal'"),
         ("data.licences", ("MIT",), "data.mixture=real"),
         ("data.temperature", 2.0, "data.total_instances"),
+        ("data.copying", 1, "data.plain_text"),
+        ("data.copying", -1, "not be negative"),
         ("data.total_instances", -1, "not be negative"),
         ("data.mixture", "files", "needs data.files"),
     ],

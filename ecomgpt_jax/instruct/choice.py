@@ -64,7 +64,7 @@ def declared_tasks(data: DataConfig) -> list[Task]:
         languages |= {name: (name.rsplit("_", 1)[1],) for name in synthetic_sources.SOURCES}
     if not data.plain_text:
         return declared
-    return [task for task in declared if task.held_out] + plain_text.tasks(languages)
+    return [task for task in declared if task.held_out] + plain_text.tasks(languages, data.copying)
 
 
 def held_out_tasks(data: DataConfig) -> list[Task]:

@@ -14,7 +14,7 @@ from ecomgpt_jax.instruct.sources import catalogue as real_sources
 _FIELDS = (
     "mixture", "tasks", "sources", "licences", "operators", "leave_out_abilities", "strict_held_out",
     "synthetic_records", "languages", "prompt_language", "chain_of_task", "num_tasks", "instances_per_task",
-    "total_instances", "temperature", "plain_text", "seed",
+    "total_instances", "temperature", "plain_text", "copying", "seed",
 )  # fmt: skip
 
 

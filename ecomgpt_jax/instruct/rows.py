@@ -140,7 +140,7 @@ def row_of(task: Task, example: Example, template: str) -> Row:
         separator=task.label_separator,
         answer=example.answer,
     )
-    prompt, response = render(instruction) if task.definition else ("", example.answer)
+    prompt, response = render(instruction) if task.definition else (example.sentences, example.answer)
     head = (task.name, example.record_id, task.source, task.language, task.family, task.operator, task.parent)
     return dict(zip(FIELDS, (*head, prompt, response), strict=True))
 

@@ -1,36 +1,68 @@
 """Plain language modelling as tasks: each record's own texts as the answer to an empty prompt (`data.plain_text`).
 
-Splits, caps, filters, duplicates and contamination then hold for pretraining as they do for instructions.
+With `data.copying` also copying: some texts in the prompt, one of them again as the answer. To find in the prompt what
+began like what was just written (induction heads, Olsson et al. 2022) is what reading an answer out of it rests on, and
+plain text gives a small model little reason to learn it. It is learned first from one short text, then from several.
+Splits, caps, filters, duplicates and contamination hold for pretraining as they do for instructions.
 """
 
+import functools
 import random
 from collections.abc import Iterator, Mapping, Sequence
 
 from ecomgpt_jax.instruct.contamination import texts_of
 from ecomgpt_jax.instruct.records import Record
-from ecomgpt_jax.instruct.tasks.task import Dataset, Example, Form, Task, bind, distinct
+from ecomgpt_jax.instruct.tasks.task import Dataset, Example, Form, Make, Task, bind, distinct
+
+_SHORTEST, _LONGEST = 8, 40  # characters that a text is cut to; twice as many where there are several
 
 
 def _texts(
     records: Sequence[Record], labels: tuple[str, ...], dataset: Dataset, rng: random.Random
 ) -> Iterator[Example]:
     for record in records:
-        yield Example(record.id, "", "\n".join(text for text in distinct(texts_of(record)) if text.strip()))
+        yield Example(record.id, "", "\n".join(_parts(record)))
 
 
-# No definition: such a row has no prompt.
-FORM = Form(name="plain_text", family="Generate", definition="", record=Record, en=("",), zh=("",), make=_texts)
+def _copies(
+    shown: int, records: Sequence[Record], labels: tuple[str, ...], dataset: Dataset, rng: random.Random
+) -> Iterator[Example]:
+    longest = _LONGEST * min(shown, 2)
+    for record in records:
+        if not (parts := _parts(record)):
+            continue
+        # One text half of the time, as that is learned first.
+        others = rng.choices(records, k=rng.choice((1, 1, min(2, shown), shown)) - 1)
+        texts = [rng.choice(parts), *(part for other in others for part in _parts(other)[:1])]
+        answer, *rest = (text.strip()[: rng.randint(_SHORTEST, longest)].rstrip() for text in texts)
+        prompt = list(distinct([answer, *rest]))
+        rng.shuffle(prompt)
+        yield Example(record.id, "\n".join(prompt) + "\n", answer)
 
 
-def tasks(sources: Mapping[str, Sequence[str]]) -> list[Task]:
-    """Returns one task for each source and language, annotated or not.
+def _parts(record: Record) -> list[str]:
+    return [text for text in distinct(texts_of(record)) if text.strip()]
+
+
+def _form(name: str, family: str, make: Make) -> Form:
+    # No definition: the prompt is what an example has as its input, without a head.
+    return Form(name=name, family=family, definition="", record=Record, en=("",), zh=("",), make=make)
+
+
+def tasks(sources: Mapping[str, Sequence[str]], copying: int = 0) -> list[Task]:
+    """Returns the tasks of each source and language, annotated or not.
 
     Args:
       sources: name of a source -> languages of its records.
+      copying: the most texts in the prompt of a second task, to copy one of them; 0: there is none.
     """
+    forms = [_form("plain_text", "Generate", _texts)]
+    if copying:
+        forms.append(_form("copying", "Extract", functools.partial(_copies, copying)))
     supervision = ("gold", "weak", "pseudo", "none")
     return [
-        bind(FORM, Dataset(name=name, source=name, language=language, supervision=supervision))
+        bind(form, Dataset(name=name, source=name, language=language, supervision=supervision))
         for name, languages in sources.items()
         for language in languages
+        for form in forms
     ]

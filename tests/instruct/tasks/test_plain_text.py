@@ -1,4 +1,7 @@
+import pickle
 import random
+
+import pytest
 
 from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.instruct import mixture
@@ -23,6 +26,41 @@ def test_a_record_becomes_its_own_texts_labelled_or_not() -> None:
         ("2", "{sentences}"),
         ("3", "cup\nmug"),
     ]
+
+
+TEXTS = [f" Cup number {number} is red. " + "x" * 100 * (number % 2) for number in range(60)]
+CUPS = [LabelledText(id=text, group=text, language="en", text=text, labels={}) for text in TEXTS]
+
+
+@pytest.mark.parametrize(
+    ("copying", "numbers", "longest"), [(1, {1}, 40), (2, {1, 2}, 80), (4, {1, 2, 4}, 80)], ids=str
+)
+def test_copying_repeats_one_of_the_texts_shown(copying: int, numbers: set[int], longest: int) -> None:
+    plain, task = plain_text.tasks({"shop": ("en",)}, copying)
+    assert (plain.name, task.name) == ("EN-shop-Generate-plain_text", "EN-shop-Extract-copying")
+    made = list(task.examples(task.select(CUPS), (), random.Random(0)))
+    assert [example.record_id for example in made] == TEXTS
+    shown = [example.sentences.split("\n")[:-1] for example in made]
+    assert {len(lines) for lines in shown} - {3} == numbers  # of four, two may be cut to the same
+    for example, text, lines in zip(made, TEXTS, shown, strict=True):
+        assert text.strip().startswith(example.answer)
+        assert example.answer in lines
+        assert len(set(lines)) == len(lines)
+        assert 8 <= len(example.answer) <= max(map(len, lines)) <= longest
+    assert len({len(example.answer) for example in made}) > 10
+    places = {lines.index(example.answer) for example, lines in zip(made, shown, strict=True)}
+    assert len(places) >= min(copying, 2)  # where it stands tells nothing
+    assert made == list(task.examples(task.select(CUPS), (), random.Random(0)))
+    assert made != list(task.examples(task.select(CUPS), (), random.Random(1)))
+
+
+def test_rows_of_copying_have_the_texts_as_prompt() -> None:
+    data = DataConfig(synthetic_records=20, plain_text=True, copying=3, instances_per_task=4, languages=("en",))
+    rows = [row for part in mixture.parts(data) for row in mixture.generate(data, part, Account(), [], {})]
+    copying = [row for row in rows if row["task"].endswith("-copying")]
+    assert 0 < len(copying) < len(rows)
+    assert all(row["response"] in row["prompt"].split("\n") for row in copying)
+    assert pickle.loads(pickle.dumps(plain_text.tasks({"shop": ("en",)}, 3)))  # tasks go to other processes
 
 
 def test_the_mixture_has_texts_without_a_prompt_and_the_same_held_out_tasks() -> None:
