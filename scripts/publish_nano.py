@@ -1,15 +1,16 @@
-"""Makes `configs/nano` again: pretraining, tuning, evaluation, weights, model card and logs.
+"""Makes `configs/nano` again: learning to copy, tuning, evaluation, weights, model card and logs.
 
     ECOMGPT_SOURCES=DIR ECOMGPT_EVAL=DIR python scripts/publish_nano.py --folder configs/nano --work runs
 
 Half an hour on two CPU cores. It reads only sources whose licence allows redistribution, and the embedded catalogue.
-Beside the weights in bfloat16 it leaves `training.json` (both loss curves and what they cost), `evaluation.json`
+Beside the weights in bfloat16 it leaves `training.json` (loss curves and what they cost), `evaluation.json`
 (scores of the official tasks before and after tuning, and of the baselines) and `losses.json` (the loss of right
 answers, by family, on rows of trained tasks and on held-out tasks). A run that was interrupted goes on.
 """
 
 import argparse
 import collections
+import itertools
 import json
 import os
 import random
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import benchmark
 
@@ -26,7 +28,7 @@ from ecomgpt_jax.config import DataConfig, EvalConfig, MeshConfig
 from ecomgpt_jax.data.tokenizer import Tokenizer, load_tokenizer
 from ecomgpt_jax.evaluation.harness import answer_losses
 from ecomgpt_jax.evaluation.protocol import build_prompts
-from ecomgpt_jax.files import read_json, write_json
+from ecomgpt_jax.files import read_json, read_text, write_json, write_text
 from ecomgpt_jax.instruct import ecom_instruct
 from ecomgpt_jax.instruct.task_folder import load_tasks
 from ecomgpt_jax.parallel.mesh import make_mesh
@@ -34,6 +36,7 @@ from ecomgpt_jax.training.checkpoint import load_checkpoint, tokenizer_directory
 from ecomgpt_jax.training.progress import read_metrics
 
 CONFIG = "configs/ecom_base.py:nano"
+STAGES = ("repeat", "find", "tune")
 OPEN = ("--config.data.mixture=all", "--config.data.licences=redistributable")
 ROWS_A_FAMILY = 60  # of each language, whose loss is taken
 UNCUT = 10**6  # tokens; no answer has so many
@@ -62,7 +65,7 @@ def training_log(workdir: Path, points: int = 60) -> dict[str, object]:
     }
 
 
-def evaluation_log(workdir: Path) -> dict[str, object]:
+def evaluation_log(workdir: Path) -> dict[str, Any]:
     """Returns protocol, averages and the corrected scores of each task, before and after tuning."""
     before, after = (read_json(workdir / "evaluation" / name / "scores.json") for name in ("before", "after"))
     tasks = {
@@ -76,6 +79,23 @@ def evaluation_log(workdir: Path) -> dict[str, object]:
     }
     averages = {"before": before["averages"], "after": after["averages"]}
     return {"protocol": after["protocol"], "averages": averages, "tasks": tasks}
+
+
+def limits(evaluation: dict[str, Any]) -> str:
+    """Returns the model card's last section: what the weights are good for, by the scores of `evaluation_log`."""
+    tasks, baselines = evaluation["tasks"].values(), ("majority", "random", "copy")
+    mean = {name: sum(task["baselines"][name] for task in tasks) / len(tasks) for name in baselines}
+    mean |= {name: sum(task[name]["score"] for task in tasks) / len(tasks) for name in ("before", "after")}
+    best = max(baselines, key=mean.__getitem__)
+    verdict = "above" if mean["after"] > mean[best] else "below"
+    return (
+        "\n## What it is for\n\n"
+        "Trying out this repository's commands, and a start for small runs of one's own. Average of official tasks, "
+        f"{evaluation['protocol']['limit']} rows each: {mean['before']:.3f} before tuning, {mean['after']:.3f} after. "
+        f"That is {verdict} `{best}`, the best of three baselines that read no input ({mean[best]:.3f}). "
+        "`training.json`, `evaluation.json` and `losses.json` say how it was made and what it does; "
+        "`scripts/publish_nano.py` makes it again.\n"
+    )
 
 
 def loss_log(checkpoints: dict[str, Path], data: DataConfig, tasks_dir: str) -> dict[str, object]:
@@ -102,19 +122,23 @@ def main() -> None:
     """Runs everything."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="where weights, card and logs go; must not exist")
-    parser.add_argument("--work", type=Path, default=Path("runs"), help="folder of the two runs")
+    parser.add_argument("--work", type=Path, default=Path("runs"), help="folder of the runs")
     options, further = parser.parse_known_args()
     os.environ.update(MALLOC_MMAP_THRESHOLD_="1073741824", MALLOC_TRIM_THRESHOLD_="4294967296")
-    base, tuned = options.work / "nano_base", options.work / "nano"
-    costs = {"pretraining": command("train", "--config", CONFIG, *OPEN, f"--workdir={base}", *further)}
-    start = f"--config.model.init_from={base}"
-    costs["tuning"] = command("train", "--config", f"{CONFIG},tune", *OPEN, start, f"--workdir={tuned}", *further)
+    runs, costs = {stage: options.work / f"nano_{stage}" for stage in STAGES}, {}
+    for before, stage in itertools.pairwise((None, *STAGES)):
+        start = [f"--config.model.init_from={runs[before]}"] if before else []
+        train = ("train", "--config", f"{CONFIG},{stage}", *OPEN, *start, f"--workdir={runs[stage]}", *further)
+        costs[stage] = command(*train)
+    base, tuned = runs["find"], runs["tune"]
     command("convert", "--from", str(tuned), "--to", str(options.folder), "--format", "hf", "--dtype", "bfloat16")
-    logs = {name: {**training_log(run), **costs[name]} for name, run in (("pretraining", base), ("tuning", tuned))}
+    logs = {stage: {**training_log(run), **costs[stage]} for stage, run in runs.items()}
     write_json(
         options.folder / "training.json", {"date": time.strftime("%Y-%m-%d"), "hardware": benchmark.machine(), **logs}
     )
-    write_json(options.folder / "evaluation.json", evaluation_log(tuned))
+    evaluation, card = evaluation_log(tuned), options.folder / "README.md"
+    write_json(options.folder / "evaluation.json", evaluation)
+    write_text(card, read_text(card) + limits(evaluation))
     data = config_lib.from_dict(read_json(tuned / "config.json")).data
     losses = loss_log({"before": base, "after": tuned}, data, os.environ["ECOMGPT_EVAL"])
     write_json(options.folder / "losses.json", losses)

@@ -4,9 +4,19 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import jax
 import pytest
 
+from ecomgpt_jax.config import EvalConfig, MeshConfig
+from ecomgpt_jax.data.tokenizer import load_tokenizer
+from ecomgpt_jax.evaluation.harness import answer_losses
+from ecomgpt_jax.instruct.instructions import HEAD, fill
+from ecomgpt_jax.model.bloom import init_params
+from ecomgpt_jax.parallel.mesh import make_mesh
+from ecomgpt_jax.training.checkpoint import load_checkpoint
+
 ROOT = Path(__file__).parents[2]
+NANO = ROOT / "configs" / "nano"
 
 
 @pytest.fixture
@@ -63,7 +73,45 @@ def test_the_log_of_an_evaluation_has_both_sides_and_the_baselines(publish_nano:
     }
 
 
+@pytest.mark.parametrize(("after", "words"), [(0.4, "above `majority`"), (0.2, "below `majority`")])
+def test_the_card_says_what_it_is_worth(publish_nano: ModuleType, after: float, words: str) -> None:
+    task = {
+        "before": {"score": 0.1},
+        "after": {"score": after},
+        "baselines": {"majority": 0.3, "random": 0.2, "copy": 0.0},
+    }
+    section = publish_nano.limits({"protocol": {"limit": 24}, "tasks": {"a": task, "b": task}})
+    assert words in section
+    assert f"24 rows each: 0.100 before tuning, {after:.3f} after" in section
+    assert "(0.300)" in section
+
+
 def test_a_failed_command_ends_it(publish_nano: ModuleType) -> None:
     assert set(publish_nano.command("score", "--help")) == {"wall_seconds", "cpu_seconds"}
     with pytest.raises(Exception, match="exit status"):
         publish_nano.command("score", "--no_such_flag")
+
+
+def test_the_published_weights_are_what_their_logs_say(publish_nano: ModuleType) -> None:
+    assert (NANO / "model.safetensors").stat().st_size <= 12_000_000
+    params, model = load_checkpoint(NANO, make_mesh(MeshConfig(), jax.devices("cpu")[:1]))
+    tokenizer = load_tokenizer(NANO)
+    assert (model.embed, model.layers, model.vocab_size) == (192, 6, tokenizer.size)
+    prompt = fill(HEAD, {"defi": "product matching"}) + "Item 1: Acme red drill\nItem 2: Acme drill, red\n"
+    prompt += "Do the two items match? Candidates: match, not match\n### Response:\n"
+    losses = [
+        sum(answer_losses(each, model, tokenizer, [prompt] * 2, ["match", "not match"], EvalConfig(max_new_tokens=8)))
+        for each in (params, init_params(model, jax.random.key(0)))
+    ]
+    assert losses[0] < losses[1] / 3  # fresh weights know nothing
+    training, evaluation, families = (
+        json.loads((NANO / name).read_text()) for name in ("training.json", "evaluation.json", "losses.json")
+    )
+    stages = [training[stage] for stage in publish_nano.STAGES]
+    assert sum(stage["wall_seconds"] for stage in stages) < 30 * 60
+    assert all(stage["curve"][0]["loss"] > stage["curve"][-1]["loss"] for stage in stages)
+    assert len(evaluation["tasks"]) == 13
+    assert any(row["after"] < row["before"] for row in families.values())
+    card = (NANO / "README.md").read_text()
+    assert f"{evaluation['averages']['after']['All tasks']['corrected']['score']:.3f} after" in card
+    assert "synthetic_items_zh" in card
