@@ -29,8 +29,6 @@ SCHEDULES = {
     "micro": {"steps": (6_000, 3_000), "rows": (16, 16), "rates": (2e-3, 5e-4), "instances": (8_000, 400), "limit": 0},
     "mini": {"steps": (12_000, 4_000), "rows": (64, 64), "rates": (1e-3, 2e-4), "instances": (8_000, 400), "limit": 0},
 }
-
-
 # Most texts in a prompt and optimizer steps of the stages that teach copying; it comes with the number of steps.
 COPYING = {"repeat": (1, 1_200), "find": (4, 1_800)}
 

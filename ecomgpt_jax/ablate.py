@@ -241,7 +241,7 @@ def _described(experiment: Experiment) -> dict[str, Any]:
 
 
 def _baselines(folder: Path) -> dict[str, float]:
-    """Returns the average corrected score of each baseline that reads no input, from one run's scores."""
+    """Returns the average corrected score of each baseline, from one run's scores."""
     entries = list(read_json(folder / "evaluation" / "scores.json")["tasks"].values())
     names = entries[0]["baselines"]
     return {

@@ -10,7 +10,6 @@ answers, by family, on rows of trained tasks and on held-out tasks). A run that 
 
 import argparse
 import collections
-import itertools
 import json
 import os
 import random
@@ -26,6 +25,7 @@ import benchmark
 from ecomgpt_jax import config as config_lib
 from ecomgpt_jax.config import DataConfig, EvalConfig, MeshConfig
 from ecomgpt_jax.data.tokenizer import Tokenizer, load_tokenizer
+from ecomgpt_jax.evaluation.baselines import BASELINES
 from ecomgpt_jax.evaluation.harness import answer_losses
 from ecomgpt_jax.evaluation.protocol import build_prompts
 from ecomgpt_jax.files import read_json, read_text, write_json, write_text
@@ -83,16 +83,15 @@ def evaluation_log(workdir: Path) -> dict[str, Any]:
 
 def limits(evaluation: dict[str, Any]) -> str:
     """Returns the model card's last section: what the weights are good for, by the scores of `evaluation_log`."""
-    tasks, baselines = evaluation["tasks"].values(), ("majority", "random", "copy")
-    mean = {name: sum(task["baselines"][name] for task in tasks) / len(tasks) for name in baselines}
-    mean |= {name: sum(task[name]["score"] for task in tasks) / len(tasks) for name in ("before", "after")}
-    best = max(baselines, key=mean.__getitem__)
-    verdict = "above" if mean["after"] > mean[best] else "below"
+    before, after = (evaluation["averages"][name]["All tasks"]["corrected"]["score"] for name in ("before", "after"))
+    tasks = evaluation["tasks"].values()
+    value, best = max((sum(task["baselines"][name] for task in tasks) / len(tasks), name) for name in BASELINES)
+    verdict = "above" if after > value else "below"
     return (
         "\n## What it is for\n\n"
         "Trying out this repository's commands, and a start for small runs of one's own. Average of official tasks, "
-        f"{evaluation['protocol']['limit']} rows each: {mean['before']:.3f} before tuning, {mean['after']:.3f} after. "
-        f"That is {verdict} `{best}`, the best of three baselines that read no input ({mean[best]:.3f}). "
+        f"{evaluation['protocol']['limit']} rows each: {before:.3f} before tuning, {after:.3f} after. "
+        f"That is {verdict} `{best}`, the best of three baselines that need no model ({value:.3f}). "
         "`training.json`, `evaluation.json` and `losses.json` say how it was made and what it does; "
         "`scripts/publish_nano.py` makes it again.\n"
     )
@@ -126,10 +125,10 @@ def main() -> None:
     options, further = parser.parse_known_args()
     os.environ.update(MALLOC_MMAP_THRESHOLD_="1073741824", MALLOC_TRIM_THRESHOLD_="4294967296")
     runs, costs = {stage: options.work / f"nano_{stage}" for stage in STAGES}, {}
-    for before, stage in itertools.pairwise((None, *STAGES)):
-        start = [f"--config.model.init_from={runs[before]}"] if before else []
-        train = ("train", "--config", f"{CONFIG},{stage}", *OPEN, *start, f"--workdir={runs[stage]}", *further)
-        costs[stage] = command(*train)
+    start: tuple[str, ...] = ()
+    for stage, run in runs.items():
+        costs[stage] = command("train", "--config", f"{CONFIG},{stage}", *OPEN, *start, f"--workdir={run}", *further)
+        start = (f"--config.model.init_from={run}",)
     base, tuned = runs["find"], runs["tune"]
     command("convert", "--from", str(tuned), "--to", str(options.folder), "--format", "hf", "--dtype", "bfloat16")
     logs = {stage: {**training_log(run), **costs[stage]} for stage, run in runs.items()}

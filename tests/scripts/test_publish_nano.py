@@ -1,6 +1,5 @@
-import importlib.util
+import importlib
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -21,11 +20,8 @@ NANO = ROOT / "configs" / "nano"
 
 @pytest.fixture
 def publish_nano(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.setattr(sys, "path", [str(ROOT / "scripts"), *sys.path])
-    spec = importlib.util.spec_from_file_location("publish_nano", ROOT / "scripts" / "publish_nano.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    return importlib.import_module("publish_nano")
 
 
 def test_the_log_of_a_run_has_its_size_and_a_thinned_curve(publish_nano: ModuleType, tmp_path: Path) -> None:
@@ -80,7 +76,8 @@ def test_the_card_says_what_it_is_worth(publish_nano: ModuleType, after: float, 
         "after": {"score": after},
         "baselines": {"majority": 0.3, "random": 0.2, "copy": 0.0},
     }
-    section = publish_nano.limits({"protocol": {"limit": 24}, "tasks": {"a": task, "b": task}})
+    averages = {name: {"All tasks": {"corrected": task[name]}} for name in ("before", "after")}
+    section = publish_nano.limits({"protocol": {"limit": 24}, "averages": averages, "tasks": {"a": task, "b": task}})
     assert words in section
     assert f"24 rows each: 0.100 before tuning, {after:.3f} after" in section
     assert "(0.300)" in section
