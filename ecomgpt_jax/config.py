@@ -88,7 +88,7 @@ class DataConfig(_Strict):
     temperature: float = 1.0  # with total_instances: a task's weight is its size ** (1 / temperature); 0 = equal
     length: int = 1024  # tokens in a row
     plain_text: bool = False  # train on the texts of the records themselves, without instructions (pretraining)
-    copying: int = 0  # with plain_text: also rows that repeat one of up to so many texts, to learn copying from
+    copying: int = 0  # also rows that repeat one of up to so many texts of the sources, to learn copying from
     loss_on_prompt: bool = False  # train on the tokens of the prompt too, not on the response alone
     packing: bool = True  # several instances share a row (True) or each has its own (False)
     workers: int = 1  # processes that make the data, a source each at a time; 0 = one a core
@@ -287,8 +287,8 @@ def resolve(config: Config) -> Config:
         raise ConfigError("config: data.licences chooses among the real sources; set data.mixture=real or all")
     if config.data.temperature != 1 and not config.data.total_instances:
         raise ConfigError("config: data.temperature shares out data.total_instances; set that too")
-    if config.data.copying and not config.data.plain_text:
-        raise ConfigError("config: data.copying is a part of pretraining; set data.plain_text=true too")
+    if config.data.copying and config.data.mixture in ("folder", "files"):
+        raise ConfigError("config: data.copying takes the texts of sources; set data.mixture=synthetic, real or all")
     if config.data.mixture == "files" and not config.data.files:
         raise ConfigError("config: data.mixture=files needs data.files, for example --config.data.files=mine.jsonl")
     adaptable = LoraConfig().targets

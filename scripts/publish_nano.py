@@ -36,7 +36,7 @@ from ecomgpt_jax.training.checkpoint import load_checkpoint, tokenizer_directory
 from ecomgpt_jax.training.progress import read_metrics
 
 CONFIG = "configs/ecom_base.py:nano"
-STAGES = ("repeat", "find", "tune")
+STAGES = ("repeat", "few")
 OPEN = ("--config.data.mixture=all", "--config.data.licences=redistributable")
 ROWS_A_FAMILY = 60  # of each language, whose loss is taken
 UNCUT = 10**6  # tokens; no answer has so many
@@ -129,7 +129,7 @@ def main() -> None:
     for stage, run in runs.items():
         costs[stage] = command("train", "--config", f"{CONFIG},{stage}", *OPEN, *start, f"--workdir={run}", *further)
         start = (f"--config.model.init_from={run}",)
-    base, tuned = runs["find"], runs["tune"]
+    base, tuned = runs[STAGES[0]], runs[STAGES[-1]]
     command("convert", "--from", str(tuned), "--to", str(options.folder), "--format", "hf", "--dtype", "bfloat16")
     logs = {stage: {**training_log(run), **costs[stage]} for stage, run in runs.items()}
     write_json(

@@ -77,7 +77,6 @@ def test_the_recipes_differ_from_the_paper_in_no_hyperparameter(size: str) -> No
         ("data.operators", ("reversed",), "did you mean 'reversal'"),
         ("data.licences", ("MIT",), "data.mixture=real"),
         ("data.temperature", 2.0, "data.total_instances"),
-        ("data.copying", 1, "data.plain_text"),
         ("data.copying", -1, "not be negative"),
         ("data.total_instances", -1, "not be negative"),
         ("data.mixture", "files", "needs data.files"),
@@ -88,6 +87,14 @@ def test_a_wrong_value_is_named(path: str, value: object, words: str) -> None:
         resolve(with_value(path, value))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_copying_needs_the_texts_of_sources() -> None:
+    config = with_value("data.copying", 2)
+    resolve(config)
+    config.data.mixture, config.data.files = "files", ("mine.jsonl",)
+    with pytest.raises(ConfigError, match=r"data\.copying .*data\.mixture=synthetic"):
+        resolve(config)
 
 
 @pytest.mark.parametrize(("section", "name"), [("optimizer", "learning_rat"), ("data", "lenght"), ("", "modle")])

@@ -1,5 +1,6 @@
 """Which sources a mixture reads and which of their tasks it trains on, by the settings."""
 
+import dataclasses
 import fnmatch
 import functools
 import hashlib
@@ -10,6 +11,7 @@ from pathlib import Path
 from ecomgpt_jax.config import DataConfig, nearest
 from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.instruct import inputs, label_space, task_folder
+from ecomgpt_jax.instruct.instructions import render_prompt
 from ecomgpt_jax.instruct.sources import catalogue as real_sources
 from ecomgpt_jax.instruct.synthetic import catalogue as synthetic_sources
 from ecomgpt_jax.instruct.tasks import plain_text, real, synthetic
@@ -62,9 +64,23 @@ def declared_tasks(data: DataConfig) -> list[Task]:
     if data.mixture in ("synthetic", "all"):
         declared += synthetic.tasks()
         languages |= {name: (name.rsplit("_", 1)[1],) for name in synthetic_sources.SOURCES}
-    if not data.plain_text:
-        return declared
-    return [task for task in declared if task.held_out] + plain_text.tasks(languages, data.copying)
+    if data.plain_text:
+        declared = [task for task in declared if task.held_out] + plain_text.tasks(languages)
+    return declared + (plain_text.tasks(languages, data.copying) if data.copying else [])
+
+
+def wordings(data: DataConfig) -> list[str]:
+    """Returns each instruction that the mixture's tasks may be trained with, without an input, in a fixed order."""
+    instructions = dataclasses.replace(data, plain_text=False, copying=0)
+    return sorted(
+        {
+            render_prompt(task.definition, template, "", "")
+            for task in declared_tasks(instructions)
+            if not task.held_out
+            for templates in task.wordings.values()
+            for template in templates
+        }
+    )
 
 
 def held_out_tasks(data: DataConfig) -> list[Task]:

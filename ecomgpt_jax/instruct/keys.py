@@ -34,7 +34,9 @@ def cache_key(data: DataConfig) -> str:
 
 def survey_key(data: DataConfig, surveyed: Sequence[str]) -> str:
     """Returns a hash of all that decides which records repeat others; the choice of tasks, seed and wording do not."""
-    return _hash({"surveyed": list(surveyed), "plain_text": data.plain_text} | _read_by(data, surveyed))
+    return _hash(
+        {"surveyed": list(surveyed), "plain_text": data.plain_text or data.copying > 0} | _read_by(data, surveyed)
+    )
 
 
 def _read_by(data: DataConfig, names: Sequence[str]) -> dict[str, Any]:

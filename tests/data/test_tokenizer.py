@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -9,7 +10,12 @@ from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.data import tokenizer as tokenizer_lib
 from ecomgpt_jax.errors import DataError, MissingInputError
 
-TEXTS = ["Red cotton shirt, size M. Free shipping!", "红色纯棉衬衫，包邮。", "Is {low} low?\n### Response:yes"] * 20
+TEXTS = [
+    "Red cotton shirt, size M. Free shipping within Germany!",
+    "红色纯棉衬衫，包邮。",
+    "Is {low} low?\n### Response:yes",
+] * 20
+BLOOMS_PATTERN = r" ?[^(\s|[.,!?…。，、।۔،])]+"
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +38,37 @@ def test_any_text_comes_back_and_holds_no_special_id(tokenizer: tokenizer_lib.To
     assert tokenizer.encode_batch([hostile, text]) == [ids, tokenizer.encode(text)]
 
 
-def test_blooms_split_keeps_punctuation_apart(tokenizer: tokenizer_lib.Tokenizer) -> None:
-    pieces = [piece for piece, _ in tokenizer.backend.pre_tokenizer.pre_tokenize_str("ab cd, 红。ef")]
-    assert len(pieces) == 6
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("ab cd, 红。ef", ["ab", "Ġcd", ",", "Ġ", "红", "。", "ef"]),
+        ("坚果iPhone11", ["坚", "果", "iPhone11"]),
+        ("Brand: None\nsize 5/6", ["Brand", ":", "ĠNone", "Ċ", "size", "Ġ5", "/", "6"]),
+        ("功效#:#保湿", ["功", "效", "#:#", "保", "湿"]),
+    ],
+)
+def test_text_is_split_into_words_punctuation_and_single_characters(
+    tokenizer: tokenizer_lib.Tokenizer, text: str, pieces: list[str]
+) -> None:
+    whole = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    shown = [whole.pre_tokenize_str(piece)[0][0] if piece[0] not in "ĠĊ" else piece for piece in pieces]
+    assert [piece for piece, _ in tokenizer.backend.pre_tokenizer.pre_tokenize_str(text)] == shown
+
+
+@pytest.mark.parametrize(("pattern", "same"), [(tokenizer_lib.SPLIT_PATTERN, True), (BLOOMS_PATTERN, False)])
+def test_a_span_has_the_same_tokens_wherever_it_stands(
+    pattern: str, same: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["品牌: 三只松鼠\n口味: 奶香", "三只松鼠每日坚果奶香味", "Select from 品牌, 口味.", "口味"] * 40
+    monkeypatch.setattr(tokenizer_lib, "SPLIT_PATTERN", pattern)
+    trained = tokenizer_lib.train_tokenizer(texts, 330, tmp_path / "trained")
+
+    def alike(span: str, text: str) -> bool:
+        alone, ids = trained.encode(span), trained.encode(text)
+        return any(ids[i : i + len(alone)] == alone for i in range(len(ids)))
+
+    found = [alike(span, text) for span in ("三只松鼠", "奶香", "口味") for text in texts if span in text]
+    assert all(found) == same
 
 
 def test_decoding_leaves_specials_out(tokenizer: tokenizer_lib.Tokenizer) -> None:
@@ -84,3 +118,14 @@ def test_the_tokenizer_of_a_run_is_the_named_one_or_trained_once(
     assert (trained.size, trained.directory.parent) == (300, tmp_path)
     assert tokenizer_lib.find_tokenizer("", [], "f", data).fingerprint == trained.fingerprint
     assert tokenizer_lib.find_tokenizer("", rows, "g", data).directory != trained.directory
+
+
+def test_texts_without_instructions_get_a_tokenizer_that_knows_instructions(tmp_path: Path) -> None:
+    rows = [{"prompt": "", "response": text} for text in TEXTS]
+    settings = {"cache_dir": str(tmp_path), "tokenizer_vocab": 2000}
+    plain, control = (
+        tokenizer_lib.find_tokenizer("", rows, "f", DataConfig(plain_text=flag, **settings)) for flag in (True, False)
+    )
+    instruction = "### Instruction:\nDecide whether the two titles name the same product.\n### Response:"
+    assert 2 * len(plain.encode(instruction)) < len(control.encode(instruction))
+    assert plain.directory != control.directory

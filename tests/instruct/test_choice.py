@@ -8,6 +8,7 @@ import pytest
 from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.instruct import choice, mixture
+from ecomgpt_jax.instruct.instructions import fill
 from ecomgpt_jax.instruct.sources import catalogue as real_sources
 from ecomgpt_jax.instruct.synthetic import catalogue as synthetic_sources
 
@@ -22,6 +23,20 @@ def test_fewer_tasks_are_a_part_of_more() -> None:
     for few, many in itertools.pairwise(names):
         assert set(few) < set(many)
     assert set(names[0]) != {task.name for task in choice.training_tasks(settings(num_tasks=5, seed=1))}
+
+
+def test_wordings_are_those_of_all_instructions_to_train_with_whatever_is_chosen() -> None:
+    found = choice.wordings(settings())
+    assert found == choice.wordings(settings(plain_text=True, copying=2, tasks=("*-copying",), num_tasks=1))
+    assert found == sorted(set(found))
+    templates = {t for task in choice.training_tasks(settings()) for each in task.wordings.values() for t in each}
+    assert len(found) >= len(templates)
+    assert all("### Response:" in wording and "{" not in wording for wording in found)
+    held_out = {task.wordings["en"][0] for task in choice.held_out_tasks(settings())}
+    heads = {wording.split("### Instruction:")[1] for wording in found}
+    assert held_out
+    assert not heads & {fill(template, {}).split("### Instruction:")[-1] for template in held_out}
+    assert choice.wordings(settings(mixture="files", files=("mine.jsonl",))) == []
 
 
 def test_operators() -> None:

@@ -1,8 +1,9 @@
 """Plain language modelling as tasks: each record's own texts as the answer to an empty prompt (`data.plain_text`).
 
-With `data.copying` also copying: some texts in the prompt, one of them again as the answer. To find in the prompt what
-began like what was just written (induction heads, Olsson et al. 2022) is what reading an answer out of it rests on, and
-plain text gives a small model little reason to learn it. It is learned first from one short text, then from several.
+With `data.copying` also copying, beside plain texts or instructions: some texts in the prompt, one of them again as
+the answer. To find in the prompt what began like what was just written (induction heads, Olsson et al. 2022) is what
+reading an answer out of it rests on, and plain text gives a small model little reason to learn it. It is learned first
+from one short text, then from several.
 Splits, caps, filters, duplicates and contamination hold for pretraining as they do for instructions.
 """
 
@@ -50,19 +51,19 @@ def _form(name: str, family: str, make: Make) -> Form:
 
 
 def tasks(sources: Mapping[str, Sequence[str]], copying: int = 0) -> list[Task]:
-    """Returns the tasks of each source and language, annotated or not.
+    """Returns a task of each source and language, annotated or not.
 
     Args:
       sources: name of a source -> languages of its records.
-      copying: the most texts in the prompt of a second task, to copy one of them; 0: there is none.
+      copying: 0: the texts themselves; else the most texts in a prompt, to copy one of them.
     """
-    forms = [_form("plain_text", "Generate", _texts)]
     if copying:
-        forms.append(_form("copying", "Extract", functools.partial(_copies, copying)))
+        form = _form("copying", "Extract", functools.partial(_copies, copying))
+    else:
+        form = _form("plain_text", "Generate", _texts)
     supervision = ("gold", "weak", "pseudo", "none")
     return [
         bind(form, Dataset(name=name, source=name, language=language, supervision=supervision))
         for name, languages in sources.items()
         for language in languages
-        for form in forms
     ]

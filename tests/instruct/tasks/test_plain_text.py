@@ -36,8 +36,8 @@ CUPS = [LabelledText(id=text, group=text, language="en", text=text, labels={}) f
     ("copying", "numbers", "longest"), [(1, {1}, 40), (2, {1, 2}, 80), (4, {1, 2, 4}, 80)], ids=str
 )
 def test_copying_repeats_one_of_the_texts_shown(copying: int, numbers: set[int], longest: int) -> None:
-    plain, task = plain_text.tasks({"shop": ("en",)}, copying)
-    assert (plain.name, task.name) == ("EN-shop-Generate-plain_text", "EN-shop-Extract-copying")
+    (task,) = plain_text.tasks({"shop": ("en",)}, copying)
+    assert task.name == "EN-shop-Extract-copying"
     made = list(task.examples(task.select(CUPS), (), random.Random(0)))
     assert [example.record_id for example in made] == TEXTS
     shown = [example.sentences.split("\n")[:-1] for example in made]
@@ -54,11 +54,13 @@ def test_copying_repeats_one_of_the_texts_shown(copying: int, numbers: set[int],
     assert made != list(task.examples(task.select(CUPS), (), random.Random(1)))
 
 
-def test_rows_of_copying_have_the_texts_as_prompt() -> None:
-    data = DataConfig(synthetic_records=20, plain_text=True, copying=3, instances_per_task=4, languages=("en",))
+@pytest.mark.parametrize("plain", [True, False], ids=["beside plain texts", "beside instructions"])
+def test_rows_of_copying_have_the_texts_as_prompt(plain: bool) -> None:
+    data = DataConfig(synthetic_records=20, plain_text=plain, copying=3, instances_per_task=4, languages=("en",))
     rows = [row for part in mixture.parts(data) for row in mixture.generate(data, part, Account(), [], {})]
     copying = [row for row in rows if row["task"].endswith("-copying")]
     assert 0 < len(copying) < len(rows)
+    assert any("### Response:" in row["prompt"] for row in rows) != plain
     assert all(row["response"] in row["prompt"].split("\n") for row in copying)
     assert pickle.loads(pickle.dumps(plain_text.tasks({"shop": ("en",)}, 3)))  # tasks go to other processes
 
