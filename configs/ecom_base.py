@@ -31,7 +31,7 @@ SCHEDULES = {
     "mini": {"steps": (12_000, 4_000), "rows": (64, 64), "rates": (1e-3, 2e-4), "instances": (8_000, 400), "limit": 0},
 }
 # Most texts in a prompt to copy from, optimizer steps, rows a step, tokens a row and peak rate.
-COPYING = {"repeat": (1, 700, 4, 128, 3e-3), "few": (4, 1_700, 8, 256, 2e-3)}
+COPYING = {"repeat": (1, 1_400, 4, 128, 3e-3), "few": (4, 1_550, 8, 256, 2e-3)}
 # Tasks whose answers stand in short prompts or are one of a few labels, for a model that reads few instructions.
 FEW = (
     "*-copying",
