@@ -1,10 +1,17 @@
 """The embedded default: a synthetic catalogue, a small BLOOM from scratch, 12 held-out tasks; minutes on a laptop.
 
 python -m ecomgpt_jax.train --config configs/demo.py --workdir runs/demo
+python -m ecomgpt_jax.train --config configs/demo.py:nano --workdir runs/demo
+
+The second starts from the pretrained weights in configs/nano_base, as scripts/quickstart.sh does.
 """
 
-from ecomgpt_jax.config import Config
+import os
 
+from ecomgpt_jax.config import Config
+from ecomgpt_jax.errors import ConfigError
+
+_PRETRAINED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "nano_base")
 # A model this small learns what it sees often. So of the catalogue's 198 training tasks it gets those that are parts or
 # relatives of the held-out ones (another language, another product, one step of several), and those with long copied
 # answers, from which it learns to copy at all.
@@ -47,8 +54,10 @@ TASKS = (
 )
 
 
-def get_config() -> Config:
-    """Returns a run that two CPU cores finish in about five minutes."""
+def get_config(arg: str = "") -> Config:
+    """Returns a run that two CPU cores finish in about five minutes: from fresh weights, or as "nano" from those."""
+    if arg not in ("", "nano"):
+        raise ConfigError(f"demo.py:{arg}: give nothing for fresh weights, or nano for configs/nano_base")
     config = Config(name="demo")
     config.model.size, config.model.embed, config.model.layers, config.model.heads = "custom", 128, 3, 8
     config.model.vocab_size = 0
@@ -58,13 +67,14 @@ def get_config() -> Config:
     config.data.mixture = "synthetic"
     config.data.tasks = TASKS
     config.data.synthetic_records = 850
-    config.data.instances_per_task = 780
+    config.data.instances_per_task = 560
     config.data.prompt_language = "en"
     config.data.length = 160
     config.data.tokenizer_vocab = 6144
     config.data.seed = 1
     config.optimizer.learning_rate = 4e-3
     config.optimizer.b2 = 0.98
+    config.optimizer.epsilon = 1e-4  # see ecom_base.py
     config.optimizer.weight_decay = 0.1
     config.train.epochs = 1
     config.train.rows_per_device = 8
@@ -73,4 +83,11 @@ def get_config() -> Config:
     config.eval.limit = 50
     config.eval.max_prompt_tokens = 200
     config.eval.max_new_tokens = 56
+    if arg == "nano":
+        config.name = "demo_nano"
+        config.model.init_from = _PRETRAINED
+        config.data.instances_per_task = 300
+        config.data.length = 192
+        config.optimizer.learning_rate = 2e-3
+        config.train.max_steps = 620
     return config

@@ -1,11 +1,12 @@
-"""Makes `configs/nano` again: learning to copy, tuning, evaluation, weights, model card and logs.
+"""Makes `configs/nano` and `configs/nano_base` again: learning to copy, tuning, evaluation, weights, cards and logs.
 
     ECOMGPT_SOURCES=DIR ECOMGPT_EVAL=DIR python scripts/publish_nano.py --folder configs/nano --work runs
 
 Half an hour on two CPU cores. It reads only sources whose licence allows redistribution, and the embedded catalogue.
-Beside the weights in bfloat16 it leaves `training.json` (loss curves and what they cost), `evaluation.json`
-(scores of the official tasks before and after tuning, and of the baselines) and `losses.json` (the loss of right
-answers, by family, on rows of trained tasks and on held-out tasks). A run that was interrupted goes on.
+The base is what has learned to copy and no task yet. Beside the tuned weights in bfloat16 it leaves `training.json`
+(loss curves and what they cost), `evaluation.json` (scores of the official tasks before and after tuning, and of the
+baselines) and `losses.json` (the loss of right answers, by family, on rows of trained tasks and on held-out tasks). A
+run that was interrupted goes on.
 """
 
 import argparse
@@ -39,6 +40,12 @@ CONFIG = "configs/ecom_base.py:nano"
 STAGES = ("repeat", "few")
 OPEN = ("--config.data.mixture=all", "--config.data.licences=redistributable")
 ROWS_A_FAMILY = 60  # of each language, whose loss is taken
+BASE_CARD = """
+## What it is for
+
+A start for small runs: `scripts/quickstart.sh` tunes it. It has learned to repeat a short text out of its prompt, and
+no task yet. `scripts/publish_nano.py` makes it again, together with the tuned model in `configs/nano`.
+"""
 UNCUT = 10**6  # tokens; no answer has so many
 
 
@@ -120,7 +127,12 @@ def loss_log(checkpoints: dict[str, Path], data: DataConfig, tasks_dir: str) -> 
 def main() -> None:
     """Runs everything."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="where weights, card and logs go; must not exist")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        required=True,
+        help="where tuned weights, card and logs go, the base beside it with _base; must not exist",
+    )
     parser.add_argument("--work", type=Path, default=Path("runs"), help="folder of the runs")
     options, further = parser.parse_known_args()
     os.environ.update(MALLOC_MMAP_THRESHOLD_="1073741824", MALLOC_TRIM_THRESHOLD_="4294967296")
@@ -130,7 +142,10 @@ def main() -> None:
         costs[stage] = command("train", "--config", f"{CONFIG},{stage}", *OPEN, *start, f"--workdir={run}", *further)
         start = (f"--config.model.init_from={run}",)
     base, tuned = runs[STAGES[0]], runs[STAGES[-1]]
-    command("convert", "--from", str(tuned), "--to", str(options.folder), "--format", "hf", "--dtype", "bfloat16")
+    base_folder = options.folder.with_name(f"{options.folder.name}_base")
+    for run, folder in ((base, base_folder), (tuned, options.folder)):
+        command("convert", "--from", str(run), "--to", str(folder), "--format", "hf", "--dtype", "bfloat16")
+    write_text(base_folder / "README.md", read_text(base_folder / "README.md") + BASE_CARD)
     logs = {stage: {**training_log(run), **costs[stage]} for stage, run in runs.items()}
     write_json(
         options.folder / "training.json", {"date": time.strftime("%Y-%m-%d"), "hardware": benchmark.machine(), **logs}

@@ -31,6 +31,7 @@ def model_card(
     """
     config = mask_secrets(dict(config))
     base = config["model"].get("init_from", "")
+    taught = "pretrained on texts of e-commerce" if config["data"]["plain_text"] else "instruction-tuned for e-commerce"
     head = [
         "language: [en, zh]",
         "library_name: transformers",
@@ -42,7 +43,7 @@ def model_card(
     parts = [
         "---\n" + "\n".join(head) + "\n---",
         f"# {_cell(config['name'])}",
-        f"BLOOM, instruction-tuned for e-commerce with ecomgpt_jax, starting from {_cell(base) or 'fresh weights'}.",
+        f"BLOOM, {taught} with ecomgpt_jax, starting from {_cell(base) or 'fresh weights'}.",
         "## Data\n\n" + f"Fingerprint of the tokenised instances: `{run['data']}`.\n\n"
         + _table(("source", "licence"), sorted(licences.items())),
         "## Recipe\n\n" + f"{run['total_steps']} optimizer steps of {run['rows_per_step']} rows.\n\n"

@@ -19,6 +19,9 @@ def test_a_card_says_where_weights_come_from() -> None:
     ):  # fmt: skip
         assert words in card
     assert card.startswith("---\n")
+    assert "BLOOM, instruction-tuned for e-commerce" in card
+    config.data.plain_text = True
+    assert "BLOOM, pretrained on texts of e-commerce" in model_card(config_lib.to_dict(config), RUN, {}, None)
 
 
 def test_secrets_are_masked_and_missing_scores_said() -> None:

@@ -112,3 +112,17 @@ def test_the_published_weights_are_what_their_logs_say(publish_nano: ModuleType)
     card = (NANO / "README.md").read_text()
     assert f"{evaluation['averages']['after']['All tasks']['corrected']['score']:.3f} after" in card
     assert "synthetic_items_zh" in card
+
+
+def test_the_published_base_repeats_a_text_and_shares_the_tokenizer(publish_nano: ModuleType) -> None:
+    base = NANO.with_name("nano_base")
+    assert (base / "model.safetensors").stat().st_size <= 12_000_000
+    assert load_tokenizer(base).fingerprint == load_tokenizer(NANO).fingerprint
+    assert (base / "README.md").read_text().endswith(publish_nano.BASE_CARD)
+    params, model = load_checkpoint(base, make_mesh(MeshConfig(), jax.devices("cpu")[:1]))
+    tokenizer, settings = load_tokenizer(base), EvalConfig(max_new_tokens=40)
+    text, other = "红色纯棉短袖衬衫 Acme XL", "Two filters and a spare strap"
+    copied, control = (
+        answer_losses(params, model, tokenizer, [f"{shown}\n"], [text], settings)[0] for shown in (text, other)
+    )
+    assert copied < 1 < control / 4
