@@ -150,7 +150,7 @@ def find_tokenizer(
     stride = max(1, len(instances) // _SAMPLE)
     slices = (instances[i : i + 1024 * stride : stride] for i in range(0, len(instances), 1024 * stride))
     rows = itertools.chain.from_iterable(slices)
-    # Texts without instructions are learned first and instructions later, with the same tokenizer.
+    # Texts are learned first and instructions later with the same tokenizer; ten times they weigh about as much.
     wordings = choice.wordings(data) * 10 if data.plain_text else []
     texts = itertools.chain((row[part] for row in rows for part in ("prompt", "response")), wordings)
     known = hashlib.sha256("\0".join(wordings).encode()).hexdigest()
