@@ -30,8 +30,7 @@ SCHEDULES = {
     "micro": {"steps": (6_000, 3_000), "rows": (16, 16), "rates": (2e-3, 5e-4), "instances": (8_000, 400), "limit": 0},
     "mini": {"steps": (12_000, 4_000), "rows": (64, 64), "rates": (1e-3, 2e-4), "instances": (8_000, 400), "limit": 0},
 }
-# Most texts in a prompt to copy from, optimizer steps, rows a step, tokens a row and peak rate.
-COPYING = {"repeat": (1, 1_400, 4, 128, 3e-3), "few": (4, 1_550, 8, 256, 2e-3)}
+STAGES = ("", "tune", "repeat", "few")
 # Tasks whose answers stand in short prompts or are one of a few labels, for a model that reads few instructions.
 FEW = (
     "*-copying",
@@ -59,7 +58,7 @@ FEW = (
 def get_config(arg: str = "nano") -> Config:
     """Returns a stage of a size: its pretraining ("nano"), its tuning ("nano,tune"), "nano,repeat" or "nano,few"."""
     size, _, stage = arg.partition(",")
-    if size not in SHAPES or stage not in ("", "tune", *COPYING):
+    if size not in SHAPES or stage not in STAGES:
         raise ConfigError(
             f"ecom_base.py:{arg}: give one of {', '.join(SHAPES)}, with ,tune ,repeat or ,few for another stage"
         )
@@ -88,17 +87,14 @@ def get_config(arg: str = "nano") -> Config:
     config.train.accumulation = 1
     config.train.final_evaluation = tune
     config.eval.limit = schedule["limit"]
-    if stage in COPYING:
-        (
-            config.data.copying,
-            config.train.max_steps,
-            config.train.rows_per_device,
-            config.data.length,
-            config.optimizer.learning_rate,
-        ) = COPYING[stage]
-        config.data.tasks = FEW if tune else ("*-copying",)
+    if stage == "repeat":
+        config.data.copying, config.data.tasks = 1, ("*-copying",)
+        config.data.length, config.train.rows_per_device, config.train.max_steps = 128, 4, 1_400
+        config.optimizer.learning_rate = 3e-3
     if stage == "few":
-        config.data.instances_per_task = 160
+        config.data.copying, config.data.tasks, config.data.instances_per_task = 4, FEW, 160
         config.data.prompt_language = "en"  # as all official prompts are
+        config.data.length, config.train.rows_per_device, config.train.max_steps = 256, 8, 1_550
+        config.optimizer.learning_rate = 2e-3
         config.eval.limit = 80
     return config
