@@ -16,9 +16,13 @@ from ecomgpt_jax.experiment import Experiment, Variant
 
 _FAMILY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "ecom_base.py")
 # Training instances of a cell and evaluation rows a task.
-_BUDGET = {"nano": (1_200, 24), "micro": (40_000, 200), "mini": (200_000, 500)}
+_BUDGET = {"nano": (1_200, 48), "micro": (40_000, 200), "mini": (200_000, 500)}
 # Parameters beside the embedding table.
 _PARAMETERS = {"pico": 0.45e6, "nano": 2.7e6, "micro": 14.2e6, "mini": 56.7e6}
+# The stages that lead to what cells start from. Two cores cannot read enough plain text for a model to learn to copy,
+# nor enough instructions in a cell for it to learn to follow any. So the smallest are taught both before, as BLOOMZ
+# followed instructions before EcomGPT, with no Chain-of-Task task and nothing of the sources' annotation.
+_STAGES = {"pico": ("repeat", "follow"), "nano": ("repeat", "follow"), "micro": ("",), "mini": ("",)}
 _EPOCHS = "train.epochs=1"
 _ATOMIC = ("simplification", "reversal", "recombination", "pseudo_label")
 # What the twelve official tasks are declared to use.
@@ -47,20 +51,25 @@ def get_config(arg: str = "cot") -> Experiment:
     shared = f"data.total_instances={instances}", "data.temperature=0", f"data.instances_per_task={instances // 5}"
     fixed = () if name == "instances" else shared
     held = "" if name == "instances" else f"; {instances:,} instances a cell, the same number of each task"
+    stages = " and then ".join(stage or "plain text" for stage in _STAGES[size])
     caveats = (
-        f"Base: {size} of configs/ecom_base.py, pretrained on the sources' own text{held}.",
+        f"Start: {size} of configs/ecom_base.py after {stages}{held}.",
         "Intervals resample rows and seeds; with three seeds the second is a rough guess.",
     )
     return Experiment(
         name=name,
         question=question,
         config=f"{_FAMILY}:{size},tune",
-        start=f"{_FAMILY}:{size}",
+        start=_start(size),
         variants=make(size),
         overrides=(_EPOCHS, "train.max_steps=0", *fixed),
         limit=limit,
         caveats=caveats,
     )
+
+
+def _start(size: str) -> tuple[str, ...]:
+    return tuple(f"{_FAMILY}:{size}" + (f",{stage}" if stage else "") for stage in _STAGES[size])
 
 
 def _cot(size: str) -> tuple[Variant, ...]:
@@ -83,7 +92,7 @@ def _task_scaling(size: str) -> tuple[Variant, ...]:
             f"{each}_{tasks}_tasks",
             (f"data.num_tasks={tasks}",),
             config=f"{_FAMILY}:{each},tune",
-            start=f"{_FAMILY}:{each}",
+            start=_start(each),
             factors=(("log2 tasks", math.log2(tasks)), ("log2 parameters", math.log2(count))),
         )
         for each, count in _up_to(size).items()
@@ -106,7 +115,7 @@ def _instances(size: str) -> tuple[Variant, ...]:
 
 
 def _size(size: str) -> tuple[Variant, ...]:
-    return tuple(Variant(each, config=f"{_FAMILY}:{each},tune", start=f"{_FAMILY}:{each}") for each in _up_to(size))
+    return tuple(Variant(each, config=f"{_FAMILY}:{each},tune", start=_start(each)) for each in _up_to(size))
 
 
 def _dependency(size: str) -> tuple[Variant, ...]:

@@ -30,7 +30,7 @@ SCHEDULES = {
     "micro": {"steps": (6_000, 3_000), "rows": (16, 16), "rates": (2e-3, 5e-4), "instances": (8_000, 400), "limit": 0},
     "mini": {"steps": (12_000, 4_000), "rows": (64, 64), "rates": (1e-3, 2e-4), "instances": (8_000, 400), "limit": 0},
 }
-STAGES = ("", "tune", "repeat", "few")
+STAGES = ("", "tune", "repeat", "follow", "few")
 # Tasks whose answers stand in short prompts or are one of a few labels, for a model that reads few instructions.
 FEW = (
     "*-copying",
@@ -62,7 +62,7 @@ def get_config(arg: str = "nano") -> Config:
         raise ConfigError(
             f"ecom_base.py:{arg}: give one of {', '.join(SHAPES)}, with ,tune ,repeat or ,few for another stage"
         )
-    shape, schedule, tune = SHAPES[size], SCHEDULES[size], stage in ("tune", "few")
+    shape, schedule, tune = SHAPES[size], SCHEDULES[size], stage in ("tune", "follow", "few")
     config = Config(name="_".join(filter(None, ("ecom_base", size, stage))))
     config.model.size, config.model.vocab_size = "custom", 0
     config.model.embed, config.model.layers, config.model.heads = shape["embed"], shape["layers"], shape["heads"]
@@ -91,6 +91,10 @@ def get_config(arg: str = "nano") -> Config:
         config.data.copying, config.data.tasks = 1, ("*-copying",)
         config.data.length, config.train.rows_per_device, config.train.max_steps = 128, 4, 1_400
         config.optimizer.learning_rate = 3e-3
+    if stage == "follow":
+        config.data.mixture, config.data.operators, config.data.copying = "synthetic", ("base",), 4
+        config.data.prompt_language, config.data.instances_per_task = "mixed", 400
+        config.data.length, config.train.rows_per_device, config.train.max_steps = 256, 8, 600
     if stage == "few":
         config.data.copying, config.data.tasks, config.data.instances_per_task = 4, FEW, 160
         config.data.prompt_language = "en"  # as all official prompts are

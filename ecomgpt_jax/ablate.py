@@ -61,7 +61,8 @@ def main(arguments: list[str]) -> None:
     parts = [build_prompts(task, experiment.limit) for task in load_tasks(tasks_dir)]
     runs = cells(experiment)
     started = Path(_STARTS.value).absolute() if _STARTS.value else out / "starts"
-    starts = {start: started / _folder(start) for start in sorted({cell.start for cell in runs} - {""})}
+    chains = {cell.start[:count] for cell in runs for count in range(1, len(cell.start) + 1)}
+    starts = {chain: started / _folder(chain[-1]) for chain in sorted(chains)}  # a chain follows what it starts from
     out.mkdir(parents=True, exist_ok=True)
     with open(out / ".lock", "w") as lock:
         try:
@@ -69,18 +70,16 @@ def main(arguments: list[str]) -> None:
         except BlockingIOError:
             raise ConfigError(f"{out}: another process runs an experiment there; use another --out") from None
         with tqdm.tqdm(total=len(starts) + len(runs), desc=experiment.name, unit="run", disable=None) as bar:
-            for start, folder in starts.items():
-                bar.set_postfix_str(start)
-                _run(folder, _train(start), tasks_dir, experiment.limit)
+            for chain, folder in starts.items():
+                bar.set_postfix_str(chain[-1])
+                _run(folder, _train(chain[-1], (), starts.get(chain[:-1])), tasks_dir, experiment.limit)
                 bar.update()
             finished: list[Cell] = []
             scored: dict[Path, tuple[dict[str, np.ndarray], ...]] = {}
             for cell in runs:
                 bar.set_postfix_str(cell.folder)
-                start = starts[cell.start] / "run" if cell.start else None
-                _run(
-                    out / "cells" / cell.folder, _train(cell.config, cell.overrides, start), tasks_dir, experiment.limit
-                )
+                command = _train(cell.config, cell.overrides, starts.get(cell.start))
+                _run(out / "cells" / cell.folder, command, tasks_dir, experiment.limit)
                 finished.append(cell)
                 bar.update()
                 _write(out, experiment, finished, starts, parts, scored)
@@ -107,8 +106,9 @@ def _folder(config: str) -> str:
     return "-".join(filter(None, (Path(path).stem, re.sub(r"[^\w.-]+", "-", argument))))
 
 
-def _train(config: str, overrides: Sequence[str] = (), start: Path | None = None) -> list[str]:
-    started = [f"model.init_from={start}"] if start else []
+def _train(config: str, overrides: Sequence[str], start: Path | None) -> list[str]:
+    """Returns the arguments of a run that starts from the weights of the run in `start` (None = fresh ones)."""
+    started = [f"model.init_from={start / 'run'}"] if start else []
     settings = [f"--config.{override}" for override in (*overrides, *started, "train.final_evaluation=false")]
     return ["-m", "ecomgpt_jax.train", "--config", config, *settings]
 
@@ -166,7 +166,7 @@ def _write(
     out: Path,
     experiment: Experiment,
     finished: Sequence[Cell],
-    starts: Mapping[str, Path],
+    starts: Mapping[tuple[str, ...], Path],
     parts: Sequence[TaskPrompts],
     scored: dict[Path, tuple[dict[str, np.ndarray], ...]],
 ) -> None:
@@ -235,9 +235,11 @@ def _described(experiment: Experiment) -> dict[str, Any]:
         path, colon, argument = config.partition(":")
         return f"{os.path.relpath(path)}{colon}{argument}" if path else ""
 
-    variants = [dataclasses.replace(v, config=seen(v.config), start=seen(v.start)) for v in experiment.variants]
-    named = {"config": seen(experiment.config), "start": seen(experiment.start), "variants": tuple(variants)}
-    return dataclasses.asdict(dataclasses.replace(experiment, **named))
+    def replaced(described: Any, **further: Any) -> Any:
+        start = tuple(map(seen, described.start))
+        return dataclasses.replace(described, config=seen(described.config), start=start, **further)
+
+    return dataclasses.asdict(replaced(experiment, variants=tuple(map(replaced, experiment.variants))))
 
 
 def _baselines(folder: Path) -> dict[str, float]:

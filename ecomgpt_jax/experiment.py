@@ -21,7 +21,7 @@ class Variant:
       name: names the cells' folders and the row of the table; lower case, digits, `_`, `.` and `-`.
       overrides: config fields that set it apart, each "a.b=value".
       config: its own config file with argument, where it differs from the experiment's (another model size).
-      start: its own start, likewise; "" = the experiment's.
+      start: its own start, likewise; () = the experiment's.
       left_out: the ability whose tasks it trains without, where that is what sets it apart.
       factors: what is varied, as numbers on the scale in which a trend is a straight line, by name.
     """
@@ -29,7 +29,7 @@ class Variant:
     name: str
     overrides: tuple[str, ...] = ()
     config: str = ""
-    start: str = ""
+    start: tuple[str, ...] = ()
     left_out: str = ""
     factors: tuple[tuple[str, float], ...] = ()
 
@@ -44,7 +44,8 @@ class Experiment:
       config: config file, with argument, of every cell.
       variants: the conditions; the first is the one that others are compared with.
       seeds: a run each; the seed decides sampling and wording of the data.
-      start: config file, with argument, of the run whose weights all cells start from; trained once and shared.
+      start: config files, with arguments, of the runs that lead to the weights all cells start from, each from those
+        of the one before; trained once and shared.
       overrides: config fields that every cell sets, each "a.b=value".
       limit: evaluation rows a task; 0 = all.
       caveats: what a reader has to know before the figures.
@@ -55,7 +56,7 @@ class Experiment:
     config: str
     variants: tuple[Variant, ...]
     seeds: tuple[int, ...] = (0, 1, 2)
-    start: str = ""
+    start: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
     limit: int = 0
     caveats: tuple[str, ...] = ()
@@ -63,13 +64,13 @@ class Experiment:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One run of an experiment: `folder` is unique, `start` names the run it starts from ("" = fresh weights)."""
+    """One run of an experiment: `folder` is unique, `start` names the runs before it (() = fresh weights)."""
 
     variant: str
     seed: int
     folder: str
     config: str
-    start: str
+    start: tuple[str, ...]
     overrides: tuple[str, ...]
 
 

@@ -22,9 +22,9 @@ def get_config(arg="whole"):
     if arg == "wrong":
         variants = (Variant("all", ("data.num_tasks=900",)),)
     return Experiment(
-        name="tiny", question="Do more tasks help?", config="{config}", start="{config}:start", variants=variants,
-        seeds=(0,), overrides=("train.max_steps=3",) if arg != "long" else ("train.max_steps=100000",
-        "train.epochs=2000", "train.save_every=5"), limit=2, caveats=("Far too small.",),
+        name="tiny", question="Do more tasks help?", config="{config}", variants=variants,
+        start=("{config}:first", "{config}:start"), seeds=(0,), overrides=("train.max_steps=3",) if arg != "long" else
+        ("train.max_steps=100000", "train.epochs=2000", "train.save_every=5"), limit=2, caveats=("Far too small.",),
     )
 """
 # What the cells train: the demo, shrunk until a cell takes seconds.
@@ -88,7 +88,7 @@ def test_an_experiment_runs_to_its_table_and_is_not_run_again(world: Path) -> No
     result = ablate(*arguments)
     assert result.returncode == 0, result.stderr
     results = json.loads((world / "out/results.json").read_text())
-    assert [run["variant"] for run in results["runs"]] == ["all", "half", "start cell-start"]
+    assert [run["variant"] for run in results["runs"]] == ["all", "half", "start cell-first", "start cell-start"]
     assert set(results["variants"]["half"]["tasks"]) == set(results["rows"])
     assert results["trend"]["log2 tasks"]["low"] <= results["trend"]["log2 tasks"]["value"]
     assert max(results["rows"].values()) == 2
@@ -98,6 +98,8 @@ def test_an_experiment_runs_to_its_table_and_is_not_run_again(world: Path) -> No
     config = json.loads((world / "out/cells/half-seed0/run/config.json").read_text())
     assert config["data"]["num_tasks"] == 4
     assert config["model"]["init_from"] == str(world / "out/starts/cell-start/run")
+    start = json.loads((world / "out/starts/cell-start/run/config.json").read_text())
+    assert start["model"]["init_from"] == str(world / "out/starts/cell-first/run")
     assert 0 < results["loss"]["variants"]["half"]["average"]["value"] < 20
     logs = [path.read_text() for path in (world / "out").rglob("log.txt")]
     again = ablate(*arguments)

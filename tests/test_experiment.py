@@ -13,9 +13,12 @@ TWO = Experiment(
     name="two",
     question="Which?",
     config="configs/demo.py",
-    variants=(Variant("all"), Variant("short", ("data.num_tasks=20",), start="configs/demo.py:other")),
+    variants=(
+        Variant("all"),
+        Variant("short", ("data.num_tasks=20",), start=("configs/demo.py", "configs/demo.py:other")),
+    ),
     seeds=(0, 3),
-    start="configs/demo.py",
+    start=("configs/demo.py",),
     overrides=("train.max_steps=5",),
 )
 
@@ -24,7 +27,7 @@ def test_cells_run_seed_by_seed_and_hold_all_that_is_set() -> None:
     made = cells(TWO)
     assert [cell.folder for cell in made] == ["all-seed0", "short-seed0", "all-seed3", "short-seed3"]
     assert made[3].overrides == ("train.max_steps=5", "data.num_tasks=20", "data.seed=3", "train.seed=3")
-    assert [cell.start for cell in made[:2]] == ["configs/demo.py", "configs/demo.py:other"]
+    assert [cell.start for cell in made[:2]] == [("configs/demo.py",), ("configs/demo.py", "configs/demo.py:other")]
 
 
 @pytest.mark.parametrize(
@@ -61,13 +64,14 @@ def test_every_cell_of_every_declared_experiment_is_a_valid_run(
     monkeypatch.setenv("ECOMGPT_GENERAL", "general.jsonl")
     experiment = declared(f"{name},{size}")
     for cell in cells(experiment):
-        for config in (cell.config, cell.start):
+        assert cell.start
+        for config in (*cell.start, cell.config):
             path, _, argument = config.partition(":")
             base = runpy.run_path(path)["get_config"](argument)
             if config == cell.config:
                 _override(base, cell.overrides)
             resolved = resolve(base)
-            assert resolved.data.plain_text == (config == cell.start)
+            assert resolved.data.plain_text == (config in cell.start and not config.endswith(",follow"))
     factors = [dict(variant.factors) for variant in experiment.variants]
     assert len({tuple(each) for each in factors}) == 1  # all or none
 

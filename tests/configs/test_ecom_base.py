@@ -3,7 +3,7 @@ import fnmatch
 import pytest
 
 from configs import ecom_base
-from ecomgpt_jax.config import resolve
+from ecomgpt_jax.config import DataConfig, resolve
 from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.instruct import choice
 from ecomgpt_jax.instruct.task_folder import FAMILIES
@@ -11,18 +11,27 @@ from ecomgpt_jax.instruct.task_folder import FAMILIES
 
 @pytest.mark.parametrize("size", ecom_base.SHAPES)
 def test_every_stage_of_a_size_is_the_same_model_and_a_config_that_holds(size: str) -> None:
-    stages = {stage: ecom_base.get_config(f"{size},{stage}".rstrip(",")) for stage in ("", "repeat", "tune", "few")}
+    stages = {stage: ecom_base.get_config(f"{size},{stage}".rstrip(",")) for stage in ecom_base.STAGES}
     resolved = {stage: resolve(config) for stage, config in stages.items()}
     assert len({str(config.model) for config in resolved.values()}) == 1
     assert {stage: config.data.plain_text for stage, config in resolved.items()} == {
         "": True,
-        "repeat": True,
         "tune": False,
+        "repeat": True,
+        "follow": False,
         "few": False,
     }
-    assert [resolved[stage].data.copying for stage in ("", "repeat", "tune", "few")] == [0, 1, 0, 4]
-    assert len({config.name for config in resolved.values()}) == 4
-    assert [stage for stage, config in resolved.items() if config.train.final_evaluation] == ["tune", "few"]
+    assert [resolved[stage].data.copying for stage in ecom_base.STAGES] == [0, 0, 1, 4, 4]
+    assert len({config.name for config in resolved.values()}) == len(ecom_base.STAGES)
+    assert [stage for stage, config in resolved.items() if config.train.final_evaluation] == ["tune", "follow", "few"]
+
+
+def test_following_is_taught_without_the_sources_and_without_chain_of_task_tasks() -> None:
+    data = resolve(ecom_base.get_config("nano,follow")).data
+    tasks = choice.training_tasks(data)
+    assert {task.operator for task in tasks} == {""}
+    assert {task.source for task in tasks} <= {task.source for task in choice.declared_tasks(DataConfig())}
+    assert {task.language for task in tasks} == {"en", "zh"}
 
 
 def test_few_tasks_are_trained_beside_copying_and_each_pattern_names_some() -> None:
