@@ -3,8 +3,9 @@
 python -m ecomgpt_jax.ablate --config configs/ablations.py:cot --out runs/cot
 
 `:cot,mini` runs the same on another size of `configs/ecom_base.py`. All cells of an experiment start from the same
-pretrained base and see the same number of instances unless that number is what is varied. `domain` compares with the
-general instructions in the file that ECOMGPT_GENERAL names (JSON lines or Parquet, any form that `data.files` reads).
+weights, made by the same stages, and see the same number of instances unless that number is what is varied. `domain`
+compares with the general instructions in the file that ECOMGPT_GENERAL names (JSON lines or Parquet, any form that
+`data.files` reads).
 """
 
 import math
@@ -19,10 +20,11 @@ _FAMILY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "ecom_base.py
 _BUDGET = {"nano": (1_200, 48), "micro": (40_000, 200), "mini": (200_000, 500)}
 # Parameters beside the embedding table.
 _PARAMETERS = {"pico": 0.45e6, "nano": 2.7e6, "micro": 14.2e6, "mini": 56.7e6}
-# The stages that lead to what cells start from. Two cores cannot read enough plain text for a model to learn to copy,
-# nor enough instructions in a cell for it to learn to follow any. So the smallest are taught both before, as BLOOMZ
-# followed instructions before EcomGPT, with no Chain-of-Task task and nothing of the sources' annotation.
-_STAGES = {"pico": ("repeat", "follow"), "nano": ("repeat", "follow"), "micro": ("",), "mini": ("",)}
+# The stages that lead to what the cells of an experiment start from, whatever their size. Two cores cannot read enough
+# plain text for a model to learn to copy, nor enough instructions in a cell for it to learn to follow any. So it is
+# taught both before, as BLOOMZ followed instructions before EcomGPT, with no Chain-of-Task task and nothing of the
+# sources' annotation.
+_STAGES = {"nano": ("repeat", "follow"), "micro": ("",), "mini": ("",)}
 _EPOCHS = "train.epochs=1"
 _ATOMIC = ("simplification", "reversal", "recombination", "pseudo_label")
 # What the twelve official tasks are declared to use.
@@ -31,6 +33,7 @@ _ABILITIES = (
     "write from facts", "compare facts", "compare texts",
 )  # fmt: skip
 _BASE_TASKS = 109  # tasks straight from the annotation
+_FEW_TASKS = 20  # of `instances` on two cores, where 800 of every task would take a day
 
 
 def get_config(arg: str = "cot") -> Experiment:
@@ -50,7 +53,9 @@ def get_config(arg: str = "cot") -> Experiment:
     # Tasks give equal shares; the limit leaves enough for the fewest tasks and keeps what cells are taken from small.
     shared = f"data.total_instances={instances}", "data.temperature=0", f"data.instances_per_task={instances // 5}"
     fixed = () if name == "instances" else shared
-    held = "" if name == "instances" else f"; {instances:,} instances a cell, the same number of each task"
+    held = f"; {instances:,} instances a cell, the same number of each task"
+    if name == "instances":
+        held = f"; {_FEW_TASKS} tasks" if size == "nano" else ""
     stages = " and then ".join(stage or "plain text" for stage in _STAGES[size])
     caveats = (
         f"Start: {size} of configs/ecom_base.py after {stages}{held}.",
@@ -60,7 +65,7 @@ def get_config(arg: str = "cot") -> Experiment:
         name=name,
         question=question,
         config=f"{_FAMILY}:{size},tune",
-        start=_start(size),
+        start=_start(size, size),
         variants=make(size),
         overrides=(_EPOCHS, "train.max_steps=0", *fixed),
         limit=limit,
@@ -68,8 +73,9 @@ def get_config(arg: str = "cot") -> Experiment:
     )
 
 
-def _start(size: str) -> tuple[str, ...]:
-    return tuple(f"{_FAMILY}:{size}" + (f",{stage}" if stage else "") for stage in _STAGES[size])
+def _start(each: str, size: str) -> tuple[str, ...]:
+    """Returns what a model of size `each` goes through before the cells of an experiment sized for `size`."""
+    return tuple(f"{_FAMILY}:{each}" + (f",{stage}" if stage else "") for stage in _STAGES[size])
 
 
 def _cot(size: str) -> tuple[Variant, ...]:
@@ -92,7 +98,7 @@ def _task_scaling(size: str) -> tuple[Variant, ...]:
             f"{each}_{tasks}_tasks",
             (f"data.num_tasks={tasks}",),
             config=f"{_FAMILY}:{each},tune",
-            start=_start(each),
+            start=_start(each, size),
             factors=(("log2 tasks", math.log2(tasks)), ("log2 parameters", math.log2(count))),
         )
         for each, count in _up_to(size).items()
@@ -106,16 +112,19 @@ def _up_to(size: str) -> dict[str, float]:
 
 
 def _instances(size: str) -> tuple[Variant, ...]:
+    fewer = (f"data.num_tasks={_FEW_TASKS}",) if size == "nano" else ()
     return tuple(
         Variant(
-            f"{count}_a_task", (f"data.instances_per_task={count}",), factors=(("log2 instances", math.log2(count)),)
+            f"{count}_a_task",
+            (f"data.instances_per_task={count}", *fewer),
+            factors=(("log2 instances", math.log2(count)),),
         )
         for count in (50, 100, 200, 400, 800)
     )
 
 
 def _size(size: str) -> tuple[Variant, ...]:
-    return tuple(Variant(each, config=f"{_FAMILY}:{each},tune", start=_start(each)) for each in _up_to(size))
+    return tuple(Variant(each, config=f"{_FAMILY}:{each},tune", start=_start(each, size)) for each in _up_to(size))
 
 
 def _dependency(size: str) -> tuple[Variant, ...]:

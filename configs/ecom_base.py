@@ -10,7 +10,9 @@ there is something smaller than `nano` to compare it with.
 
 A model that sees too little text to learn to copy out of its prompt can be taught that instead: `:nano,repeat`, where
 the answer is the prompt again, then `:nano,few` with model.init_from of that, which learns copying on beside the tasks
-that ask for little more. `configs/nano` is made so (scripts/publish_nano.py). Tried out on `nano` alone.
+that ask for little more. `configs/nano` is made so (scripts/publish_nano.py). `:nano,follow` in its place learns to
+follow instructions from the embedded catalogue's annotation alone: what experiments start from (configs/ablations.py).
+These three were tried out on `pico` and `nano` alone.
 """
 
 from ecomgpt_jax.config import Config
@@ -56,11 +58,11 @@ FEW = (
 
 
 def get_config(arg: str = "nano") -> Config:
-    """Returns a stage of a size: its pretraining ("nano"), its tuning ("nano,tune"), "nano,repeat" or "nano,few"."""
+    """Returns a stage of a size: its pretraining ("nano"), its tuning ("nano,tune"), or "nano" and another stage."""
     size, _, stage = arg.partition(",")
     if size not in SHAPES or stage not in STAGES:
         raise ConfigError(
-            f"ecom_base.py:{arg}: give one of {', '.join(SHAPES)}, with ,tune ,repeat or ,few for another stage"
+            f"ecom_base.py:{arg}: give one of {', '.join(SHAPES)}, with ,tune ,repeat ,follow or ,few for another stage"
         )
     shape, schedule, tune = SHAPES[size], SCHEDULES[size], stage in ("tune", "follow", "few")
     config = Config(name="_".join(filter(None, ("ecom_base", size, stage))))

@@ -86,6 +86,13 @@ def _override(config: Config, overrides: Sequence[str]) -> None:
         setattr(part, field, read(value))
 
 
+@pytest.mark.parametrize("name", ["cot", "instances"])
+@pytest.mark.parametrize("size", ["nano", "mini"])
+def test_two_cores_get_what_they_can_finish(name: str, size: str) -> None:
+    few = [str(cell.overrides) for cell in cells(declared(f"{name},{size}")) if "num_tasks=20" in str(cell.overrides)]
+    assert len(few) == (15 if (name, size) == ("instances", "nano") else 0)
+
+
 @pytest.mark.parametrize("argument", ["cott", "cot,macro"])
 def test_an_unknown_experiment_or_size_names_those_there_are(argument: str) -> None:
     with pytest.raises(ConfigError, match="experiments are cot"):
