@@ -209,11 +209,7 @@ def _write(
     ]
     write_text(out / "table.md", ablation.markdown(experiment.name, experiment.question, summary, notes))
     if left_out:
-        found = summary["dependency"]
-        figure.draw_heat_map(
-            out / "figure.png", "Score without an ability minus with all", found["change"], found["tasks"],
-            found["abilities"],
-        )  # fmt: skip
+        figure.draw_dependency(out / "figure.png", summary["dependency"], summary["loss"]["dependency"])
     else:
         figure.draw_variants(out / "figure.png", experiment.name, summary)
 

@@ -77,7 +77,11 @@ def trend(averages: np.ndarray, factors: Sequence[Mapping[str, float]]) -> dict[
 
 
 def dependency(
-    draws: np.ndarray, tasks: Sequence[str], left_out: Mapping[int, str], uses: Mapping[str, Sequence[str]]
+    draws: np.ndarray,
+    tasks: Sequence[str],
+    left_out: Mapping[int, str],
+    uses: Mapping[str, Sequence[str]],
+    lower_is_better: bool = False,
 ) -> dict[str, Any]:
     """Sets what tasks lose without an ability beside what they are declared to use.
 
@@ -86,21 +90,23 @@ def dependency(
       tasks: names, in the order of the last axis.
       left_out: of the variants that lack an ability, by index, its name.
       uses: the abilities that each task is declared to use.
+      lower_is_better: the draws are losses.
 
     Returns:
       "tasks", "abilities", "change": [tasks][abilities] score without the ability minus with all, "declared": likewise
-      0 or 1, "rank_correlation": Spearman's between loss and declaration over all cells, with its interval; absent
+      0 or 1, "rank_correlation": Spearman's between harm and declaration over all cells, with its interval; absent
       where all cells are alike.
     """
     variants, abilities = list(left_out), list(left_out.values())
     change = draws[:, variants].transpose(0, 2, 1) - draws[:, 0, :, None]  # [resamples + 1, tasks, abilities]
     declared = np.array([[float(ability in uses[task]) for ability in abilities] for task in tasks])
     result = {"tasks": list(tasks), "abilities": abilities, "change": change[0].tolist(), "declared": declared.tolist()}
-    losses, wanted = stats.rankdata(-change.reshape(len(draws), -1), axis=1), stats.rankdata(declared)
-    losses, wanted = losses - losses.mean(1, keepdims=True), wanted - wanted.mean()
-    norm = np.sqrt((losses**2).sum(1) * (wanted**2).sum())
+    harm = (change if lower_is_better else -change).reshape(len(draws), -1)
+    harm, wanted = stats.rankdata(harm, axis=1), stats.rankdata(declared)
+    harm, wanted = harm - harm.mean(1, keepdims=True), wanted - wanted.mean()
+    norm = np.sqrt((harm**2).sum(1) * (wanted**2).sum())
     if norm[0] > 0:
-        correlation = np.divide(losses @ wanted, norm, out=np.zeros(len(draws)), where=norm > 0)
+        correlation = np.divide(harm @ wanted, norm, out=np.zeros(len(draws)), where=norm > 0)
         result["rank_correlation"] = interval(correlation)
     return result
 
@@ -130,7 +136,7 @@ def summarise(
     Returns:
       "variants": {name: {"average": interval, "difference": interval (to the first; absent there), "tasks": {task:
       interval}, "groups": {group: interval}}}, "trend": see `trend`; with `left_out` also "dependency", with `losses`
-      also "loss": {"variants", "trend"} once more of the losses. Scores are in [0, 1], losses in nats a token.
+      also "loss": all of this once more of the losses. Scores are in [0, 1], losses in nats a token.
     """
     draws = resample(ratios, owners)
     tasks, averages = sorted(ratios), draws.mean(2)
@@ -148,12 +154,15 @@ def summarise(
     fitted = [index for index, name in enumerate(variants) if name in (factors or {})]
     fit = trend(averages[:, fitted], [factors[variants[index]] for index in fitted]) if fitted else {}
     summary = {"variants": result, "trend": fit}
-    if left_out:
-        lacking = {index: left_out[name] for index, name in enumerate(variants) if name in left_out}
+    lacking = {index: left_out[name] for index, name in enumerate(variants) if name in (left_out or {})}
+    if lacking:
         summary["dependency"] = dependency(draws, tasks, lacking, uses)
     if losses:
         means = {task: [np.stack([run, np.ones_like(run)], 1) for run in runs] for task, runs in losses.items()}
         summary["loss"] = summarise(variants, means, owners, factors, groups)
+        if lacking:
+            found = dependency(resample(means, owners), tasks, lacking, uses, lower_is_better=True)
+            summary["loss"]["dependency"] = found
     return summary
 
 
@@ -189,9 +198,11 @@ def markdown(title: str, question: str, summary: Mapping[str, Any], notes: Seque
     if loss := summary.get("loss"):
         lines += ["", "Loss of the right answers, nats a token (lower is better):", ""]
         lines += _variants_table(loss, _LOSS)
-    if correlation := summary.get("dependency", {}).get("rank_correlation"):
-        value, low, high = (correlation[name] for name in ("value", "low", "high"))
-        lines += ["", f"Rank correlation of loss and declared use: {value:+.2f} [{low:+.2f}, {high:+.2f}]."]
+    for measure, part in (("score", summary), ("loss of right answers", loss or {})):
+        if correlation := part.get("dependency", {}).get("rank_correlation"):
+            value, low, high = (correlation[name] for name in ("value", "low", "high"))
+            seen = f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
+            lines += ["", f"Rank correlation of declared use and harm without it, by {measure}: {seen}."]
     lines += ["", "By task:", "", *_tasks_table(summary, _SCORE)]
     if loss:
         lines += ["", "Loss by task:", "", *_tasks_table(loss, _LOSS)]

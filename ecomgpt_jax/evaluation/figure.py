@@ -1,11 +1,13 @@
 """Pictures of experiments as PNG files."""
 
+import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 _DOTS_PER_INCH = 120
 
@@ -45,32 +47,37 @@ def draw_variants(path: str | os.PathLike[str], title: str, summary: Mapping[str
     _save(figure, path)
 
 
-def draw_heat_map(
-    path: str | os.PathLike[str],
-    title: str,
-    values: Sequence[Sequence[float]],
-    rows: Sequence[str],
-    columns: Sequence[str],
+def draw_dependency(
+    path: str | os.PathLike[str], scores: Mapping[str, Any], losses: Mapping[str, Any] | None = None
 ) -> None:
-    """Draws a matrix in points of 100, red below zero and blue above, each cell with its number.
+    """Draws tasks x abilities, each cell with its number: red where a task is worse without the ability, blue where it
+    is better, framed where it is declared to use it. The losses of right answers stand below the scores.
 
     Args:
       path: of the PNG file, written whole.
-      title: above the picture.
-      values: [rows, columns] differences in [-1, 1].
-      rows: their names.
-      columns: their names.
+      scores: what `ablation.dependency` returns of the scores.
+      losses: what it returns of the losses.
     """
-    limit = max((abs(value) for row in values for value in row), default=0) or 1
-    figure = Figure(figsize=(3.5 + 0.7 * len(columns), 1.8 + 0.34 * len(rows)), layout="constrained")
-    axis = figure.subplots()
-    axis.imshow(values, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
-    for row, line in enumerate(values):
-        for column, value in enumerate(line):
-            axis.text(column, row, f"{100 * value:+.1f}", ha="center", va="center", fontsize=8)
-    axis.set_yticks(range(len(rows)), rows)
-    axis.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
-    axis.set_title(title)
+    maps = [("Corrected score without an ability minus with all, points", scores, 100, "+.1f", "RdBu")]
+    if losses:
+        title = "Loss of right answers without an ability minus with all, nats a token"
+        maps.append((title, losses, 1, "+.2f", "RdBu_r"))
+    rows, columns = scores["tasks"], scores["abilities"]
+    size = 5 + 0.7 * len(columns), (1.8 + 0.34 * len(rows)) * len(maps)
+    figure = Figure(figsize=size, layout="constrained")
+    for axis, (title, found, factor, digits, colors) in zip(
+        figure.subplots(len(maps), squeeze=False)[:, 0], maps, strict=True
+    ):
+        limit = max(abs(value) for line in found["change"] for value in line) or 1
+        axis.imshow(found["change"], cmap=colors, vmin=-limit, vmax=limit, aspect="auto")
+        for row, column in itertools.product(range(len(rows)), range(len(columns))):
+            text = f"{factor * found['change'][row][column]:{digits}}"
+            axis.text(column, row, text, ha="center", va="center", fontsize=8)
+            if found["declared"][row][column]:
+                axis.add_patch(Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, fill=False, linewidth=2))
+        axis.set_yticks(range(len(rows)), rows)
+        axis.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
+        axis.set_title(title)
     _save(figure, path)
 
 

@@ -98,7 +98,18 @@ def test_what_falls_without_an_ability_stands_beside_what_is_declared() -> None:
     assert np.allclose(right["change"], [[-0.5, 0], [0, -0.4]])
     assert right["declared"] == [[1, 0], [0, 1]]
     assert right["rank_correlation"]["value"] > 0.9
-    assert found({"a": ("compare",), "b": ("find",)})["rank_correlation"]["value"] < -0.9
+    wrong = {"a": ("compare",), "b": ("find",)}
+    assert found(wrong)["rank_correlation"]["value"] < -0.9
+    # The same harm told by losses, which rise.
+    losses = {"a": [np.full(400, value) for value in (1.0, 3.0, 1.0)], "b": [np.full(400, v) for v in (2.0, 2.0, 2.5)]}
+    summary = ablation.summarise(
+        names, ratios, owners, left_out=left_out, uses={"a": ("find",), "b": ("compare",)}, losses=losses
+    )
+    assert np.allclose(summary["loss"]["dependency"]["change"], [[2.0, 0], [0, 0.5]])
+    assert summary["loss"]["dependency"]["rank_correlation"]["value"] > 0.9
+    page = ablation.markdown("dependency", "?", summary, [])
+    assert "by score: +0.9" in page
+    assert "by loss of right answers: +0.9" in page
     assert "rank_correlation" not in found({"a": ("find", "compare"), "b": ("find", "compare")})
 
 

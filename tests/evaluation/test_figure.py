@@ -30,13 +30,38 @@ def test_losses_are_drawn_below_the_scores(tmp_path: Path) -> None:
     assert np.argwhere(orange)[:, 0].min() > without.shape[0]
 
 
-def test_a_heat_map_is_blue_where_it_gains_and_red_where_it_loses(tmp_path: Path) -> None:
-    figure.draw_heat_map(tmp_path / "map.png", "t", [[-0.2, 0.2]], ["task"], ["worse", "better"])
-    pixels = matplotlib.image.imread(tmp_path / "map.png")[..., :3]
-    red, blue = ((pixels[..., channel] - pixels[..., 2 - channel]) > 0.2 for channel in (0, 2))
-    assert np.argwhere(red)[:, 1].mean() < np.argwhere(blue)[:, 1].mean()
+def dependency(change: list[float], declared: list[float]) -> dict:
+    return {"tasks": ["task"], "abilities": ["a", "b"], "change": [change], "declared": [declared]}
+
+
+def pixels(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Returns where a picture is red and where it is blue, [pixels, 2] rows and columns."""
+    image = matplotlib.image.imread(path)[..., :3]
+    red, blue = ((image[..., channel] - image[..., 2 - channel]) > 0.2 for channel in (0, 2))
+    return np.argwhere(red), np.argwhere(blue)
+
+
+def test_a_heat_map_is_red_where_it_is_worse_and_blue_where_it_is_better(tmp_path: Path) -> None:
+    path = tmp_path / "map.png"
+    figure.draw_dependency(path, dependency([-0.2, 0.2], [0, 0]))
+    red, blue = pixels(path)
+    assert red[:, 1].mean() < blue[:, 1].mean()
+    # A loss that falls is better: below the scores the colours stand the other way round.
+    figure.draw_dependency(path, dependency([-0.2, 0.2], [0, 0]), dependency([-0.2, 0.2], [0, 0]))
+    middle = matplotlib.image.imread(path).shape[0] / 2
+    red, blue = (each[each[:, 0] > middle] for each in pixels(path))
+    assert red[:, 1].mean() > blue[:, 1].mean()
+
+
+def test_a_declared_use_is_framed(tmp_path: Path) -> None:
+    images = []
+    for name, declared in (("none.png", [0, 0]), ("first.png", [1, 0]), ("second.png", [0, 1])):
+        figure.draw_dependency(tmp_path / name, dependency([0.0, 0.0], declared))
+        images.append(matplotlib.image.imread(tmp_path / name))
+    framed = [np.argwhere((images[0] != each).any(-1))[:, 1] for each in images[1:]]
+    assert framed[0].max() < framed[1].min()
 
 
 def test_a_folder_that_is_not_there_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="missing"):
-        figure.draw_heat_map(tmp_path / "missing" / "map.png", "t", [[0.0]], ["a"], ["b"])
+        figure.draw_dependency(tmp_path / "missing" / "map.png", dependency([0.0, 0.0], [0, 0]))
