@@ -71,13 +71,15 @@ def draw_dependency(
         limit = max(abs(value) for line in found["change"] for value in line) or 1
         axis.imshow(found["change"], cmap=colors, vmin=-limit, vmax=limit, aspect="auto")
         for row, column in itertools.product(range(len(rows)), range(len(columns))):
-            text = f"{factor * found['change'][row][column]:{digits}}"
-            axis.text(column, row, text, ha="center", va="center", fontsize=8)
+            change = found["change"][row][column]
+            ink = "white" if abs(change) > 0.7 * limit else "black"
+            axis.text(column, row, f"{factor * change:{digits}}", ha="center", va="center", fontsize=8, color=ink)
             if found["declared"][row][column]:
                 axis.add_patch(Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, fill=False, linewidth=2))
         axis.set_yticks(range(len(rows)), rows)
         axis.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
         axis.set_title(title)
+    figure.suptitle("A frame is a declared use", fontsize=10)
     _save(figure, path)
 
 
