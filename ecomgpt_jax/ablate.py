@@ -172,7 +172,9 @@ def _write(
 ) -> None:
     """Writes the results of the finished cells; `scored` keeps each run's rows from one call to the next."""
     runs = [(cell.variant, out / "cells" / cell.folder) for cell in finished]
-    runs += [(f"{START} {folder.name}", folder) for folder in starts.values()]
+    trained = [(f"{START} {folder.name}", folder) for folder in starts.values()]
+    ends = {starts[cell.start] for cell in finished if cell.start}  # a stage before is no start to compare with
+    runs += [(name, folder) for name, folder in trained if folder in ends]
     seen = list(dict.fromkeys(name for name, _ in runs))
     for _, folder in runs:
         if folder not in scored:
@@ -192,7 +194,7 @@ def _write(
     baselines = _baselines(runs[0][1])
     costs = [
         {"variant": name, "folder": os.path.relpath(folder, out), **read_json(folder / "cost.json")}
-        for name, folder in runs
+        for name, folder in dict.fromkeys((*runs, *trained))
     ]
     date = datetime.date.today().isoformat()
     described = {"experiment": _described(experiment), "date": date, "hardware": _hardware(), "runs": costs}
