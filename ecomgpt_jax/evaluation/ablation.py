@@ -120,6 +120,7 @@ def summarise(
     left_out: Mapping[str, str] | None = None,
     uses: Mapping[str, Sequence[str]] | None = None,
     losses: Mapping[str, Sequence[np.ndarray]] | None = None,
+    lower_is_better: bool = False,
 ) -> dict[str, Any]:
     """Returns the figures of an experiment.
 
@@ -132,6 +133,7 @@ def summarise(
       left_out: of the variants that lack an ability, its name; see `dependency`.
       uses: the abilities of each task; needed with `left_out`.
       losses: by task, for each run the loss of the right answer of each row, [rows] float64; see "loss" below.
+      lower_is_better: `ratios` are losses; see `dependency`.
 
     Returns:
       "variants": {name: {"average": interval, "difference": interval (to the first; absent there), "tasks": {task:
@@ -156,13 +158,10 @@ def summarise(
     summary = {"variants": result, "trend": fit}
     lacking = {index: left_out[name] for index, name in enumerate(variants) if name in (left_out or {})}
     if lacking:
-        summary["dependency"] = dependency(draws, tasks, lacking, uses)
+        summary["dependency"] = dependency(draws, tasks, lacking, uses, lower_is_better)
     if losses:
         means = {task: [np.stack([run, np.ones_like(run)], 1) for run in runs] for task, runs in losses.items()}
-        summary["loss"] = summarise(variants, means, owners, factors, groups)
-        if lacking:
-            found = dependency(resample(means, owners), tasks, lacking, uses, lower_is_better=True)
-            summary["loss"]["dependency"] = found
+        summary["loss"] = summarise(variants, means, owners, factors, groups, left_out, uses, lower_is_better=True)
     return summary
 
 
