@@ -59,8 +59,7 @@ def get_config(arg: str = "") -> Config:
     if arg not in ("", "nano"):
         raise ConfigError(f"demo.py:{arg}: give nothing for fresh weights, or nano for configs/nano_base")
     config = Config(name="demo")
-    config.model.size, config.model.embed, config.model.layers, config.model.heads = "custom", 128, 3, 8
-    config.model.vocab_size = 0
+    config.model.size, config.model.vocab_size = "custom", 0
     config.model.initializer_range = 0.06
     config.model.compute_dtype = "float32"
     config.model.head_chunk = 256
@@ -70,7 +69,6 @@ def get_config(arg: str = "") -> Config:
     config.data.instances_per_task = 780
     config.data.prompt_language = "en"
     config.data.length = 160
-    config.data.tokenizer_vocab = 6144
     config.data.seed = 1
     config.optimizer.learning_rate = 4e-3
     config.optimizer.b2 = 0.98
@@ -83,8 +81,12 @@ def get_config(arg: str = "") -> Config:
     config.eval.limit = 50
     config.eval.max_prompt_tokens = 200
     config.eval.max_new_tokens = 56
-    if arg == "nano":
+    if not arg:
+        config.model.embed, config.model.layers, config.model.heads = 128, 3, 8
+        config.data.tokenizer_vocab = 6144
+    else:
         config.name = "demo_nano"
+        config.model.embed, config.model.layers, config.model.heads = 192, 6, 6
         config.model.init_from = _PRETRAINED
         config.data.instances_per_task = 300
         config.data.length = 192

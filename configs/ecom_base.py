@@ -73,7 +73,8 @@ def get_config(arg: str = "nano") -> Config:
     config.model.compute_dtype = "bfloat16" if size == "mini" else "float32"
     config.data.mixture = "real"
     config.data.plain_text = not tune
-    config.data.tokenizer_vocab = shape["vocab"]
+    if not tune:  # the other stages start from weights and their tokenizer
+        config.data.tokenizer_vocab = shape["vocab"]
     config.data.length = 512 if tune else 256
     config.data.instances_per_task = schedule["instances"][tune]
     config.data.workers = 0
@@ -88,7 +89,7 @@ def get_config(arg: str = "nano") -> Config:
     config.train.rows_per_device = schedule["rows"][tune]
     config.train.accumulation = 1
     config.train.final_evaluation = tune
-    config.eval.limit = schedule["limit"]
+    config.eval.limit = schedule["limit"] if tune else 0
     if stage == "repeat":
         config.data.copying, config.data.tasks = 1, ("*-copying",)
         config.data.length, config.train.rows_per_device, config.train.max_steps = 128, 4, 1_400

@@ -1,4 +1,5 @@
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,12 @@ FOLDER = Path(__file__).parent.parent / "configs"
 CONFIGS = [path for path in sorted(FOLDER.glob("*.py")) if path.name != "ablations.py"]  # see test_experiment.py
 
 
-def load(path: Path) -> Config:
+def load(path: Path, *argument: str) -> Config:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert f"--config configs/{path.name}" in module.__doc__, "a config's docstring is the command that runs it"
-    return module.get_config()
+    return module.get_config(*argument)
 
 
 def with_value(path: str, value: object) -> Config:
@@ -43,9 +44,20 @@ def test_the_default_is_the_papers_recipe() -> None:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_file_resolves(path: Path) -> None:
+def test_every_config_file_resolves_without_a_word(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = load(path)
     assert from_dict(to_dict(resolve(config))) == resolve(config)
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"), [("demo", "nano"), *(("ecom_base", f"nano,{stage}") for stage in ("tune", "follow", "few"))]
+)
+def test_nor_do_the_stages_that_start_from_weights(name: str, argument: str, caplog: pytest.LogCaptureFixture) -> None:
+    config = load(FOLDER / f"{name}.py", argument)
+    config.model.init_from = config.model.init_from or "weights"
+    resolve(config)
+    assert not caplog.messages
 
 
 @pytest.mark.parametrize("size", ["560m", "1b1", "1b7", "3b", "7b1"])
@@ -75,6 +87,12 @@ def test_the_recipes_differ_from_the_paper_in_no_hyperparameter(size: str) -> No
         ("optimizer.warmup_fraction", 2.0, "at most 1"),
         ("model.attention", "flash", "none of auto"),
         ("data.operators", ("reversed",), "did you mean 'reversal'"),
+        ("lora.targets", ("mlp",), "none of qkv"),
+        ("data.languages", (), "is empty"),
+        ("data.seed", -1, "not be negative"),
+        ("optimizer.b1", 1.0, "below 1"),
+        ("optimizer.learning_rate", float("nan"), "must be float"),
+        ("eval.limit", float("inf"), "must be int"),
         ("data.licences", ("MIT",), "data.mixture=real"),
         ("data.temperature", 2.0, "data.total_instances"),
         ("data.copying", -1, "not be negative"),
@@ -89,12 +107,100 @@ def test_a_wrong_value_is_named(path: str, value: object, words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_copying_needs_the_texts_of_sources() -> None:
-    config = with_value("data.copying", 2)
-    resolve(config)
-    config.data.mixture, config.data.files = "files", ("mine.jsonl",)
-    with pytest.raises(ConfigError, match=r"data\.copying .*data\.mixture=synthetic"):
+FILES = {"data.mixture": "files", "data.files": ("mine.jsonl",)}
+WEIGHTS = {"model.init_from": "weights"}
+UNSCORED = {"train.final_evaluation": False}
+# A run in which the field has no effect, the value that asks for one, and what the user is told.
+REFUSED = [
+    *[(path, value, {}, "lora.rank") for path, value in (
+        ("lora.alpha", 8.0), ("lora.targets", ("qkv",)), ("lora.dropout", 0.1)
+    )],
+    *[(path, value, FILES, "data.mixture") for path, value in (
+        ("data.tasks", ("*",)), ("data.num_tasks", 3), ("data.sources", ("en_ae_110k",)), ("data.operators", ("base",)),
+        ("data.leave_out_abilities", ("find spans",)), ("data.strict_held_out", True), ("data.chain_of_task", False),
+        ("data.plain_text", True), ("data.copying", 2),
+    )],
+    ("data.operators", ("base",), {"data.mixture": "folder"}, "data.mixture"),
+    ("data.licences", ("MIT",), {}, "data.mixture"),
+    ("data.tasks_dir", "tasks", {}, "data.mixture=folder"),
+    ("data.temperature", 0.0, {}, "data.total_instances"),
+    ("data.loss_on_prompt", True, {"data.plain_text": True}, "prompts"),
+    ("data.chain_of_task", False, {"data.plain_text": True}, "instructions"),
+]  # fmt: skip
+MENTIONED = [
+    ("data.sources_dir", "sources", {}, "data.mixture=real"),
+    ("data.synthetic_records", 60, {"data.mixture": "real"}, "data.mixture=synthetic"),
+    ("data.prompt_language", "zh", FILES, "data.mixture"),
+    ("data.prompt_language", "zh", {"data.plain_text": True}, "instructions"),
+    ("data.workers", 2, {"data.beam_options": ("--runner=DirectRunner",)}, "beam_options"),
+    ("data.tokenizer_vocab", 600, {"model.tokenizer": "there"}, "model.tokenizer"),
+    ("data.tokenizer_vocab", 600, WEIGHTS, "model.init_from"),
+    ("model.head_chunk", 64, {"model.head": "full"}, "model.head"),
+    ("model.embed", 7, {}, "model.size"),
+    ("train.seed", 1, WEIGHTS, "model.init_from"),
+    *[(path, value, UNSCORED, "train.final_evaluation") for path, value in (
+        ("eval.tasks_dir", "tasks"), ("eval.batch", 8), ("eval.max_prompt_tokens", 9), ("eval.max_new_tokens", 9),
+        ("eval.num_beams", 2), ("eval.protocol", "released:1"), ("eval.limit", 5), ("eval.answer_loss", True),
+    )],
+    ("eval.limit", 50, UNSCORED | {"eval.every": 10}, "16 rows"),
+    ("eval.answer_loss", True, UNSCORED | {"eval.every": 10}, "final_evaluation"),
+]  # fmt: skip
+ALWAYS = re.findall(
+    r"\S+",
+    """
+    name model.size model.vocab_size model.layer_norm_epsilon model.initializer_range model.init_from
+    model.tokenizer model.compute_dtype model.attention model.remat model.head data.mixture data.files
+    data.cache_dir data.languages data.instances_per_task data.total_instances data.length data.packing
+    data.beam_options data.seed optimizer.learning_rate optimizer.weight_decay optimizer.warmup_fraction
+    optimizer.b1 optimizer.b2 optimizer.epsilon optimizer.max_grad_norm optimizer.moment_dtype lora.rank
+    train.epochs train.rows_per_device train.accumulation train.max_steps train.log_every train.profile_steps
+    train.save_every train.keep train.best_metric train.skip_nonfinite train.final_evaluation mesh.data
+    mesh.fsdp mesh.tensor eval.every
+    """,
+)
+
+
+def run_with(settings: dict[str, object]) -> Config:
+    config = Config()
+    for path, value in settings.items():
+        section, _, name = path.rpartition(".")
+        setattr(getattr(config, section) if section else config, name, value)
+    return config
+
+
+@pytest.mark.parametrize(("path", "value", "run", "words"), REFUSED)
+def test_what_the_run_cannot_obey_is_refused(path: str, value: object, run: dict[str, object], words: str) -> None:
+    resolve(run_with(run))
+    with pytest.raises(ConfigError, match=rf"^config: {path}=.* effect only .*{words}"):
+        resolve(run_with({**run, path: value}))
+
+
+@pytest.mark.parametrize(("path", "value", "run", "words"), MENTIONED)
+def test_what_has_no_effect_costs_a_line(
+    path: str, value: object, run: dict[str, object], words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    resolve(run_with(run))
+    assert not caplog.messages
+    resolve(run_with({**run, path: value}))
+    (line,) = caplog.messages
+    assert path in line
+    assert words in line
+
+
+def test_every_field_has_an_effect_always_or_a_case_above() -> None:
+    """A new field goes into ALWAYS, or into `USES` with a case for each run that it has no effect in."""
+    shape = {"model.embed", "model.layers", "model.heads"}  # see test_a_custom_shape_must_be_whole
+    sometimes = {path for use in config_lib.USES for path in use.fields.split()}
+    assert sorted([*ALWAYS, *sometimes, *shape]) == sorted(field_paths(Config()))
+    assert sometimes == {path for path, *_ in (*REFUSED, *MENTIONED)} - shape
+
+
+def test_atomic_tasks_cannot_be_asked_for_and_left_out() -> None:
+    config = run_with({"data.operators": ("base", "reversal"), "data.chain_of_task": False})
+    with pytest.raises(ConfigError, match=r"data\.operators=base,reversal .*data\.chain_of_task"):
         resolve(config)
+    config.data.operators = ("base",)
+    resolve(config)
 
 
 @pytest.mark.parametrize(("section", "name"), [("optimizer", "learning_rat"), ("data", "lenght"), ("", "modle")])

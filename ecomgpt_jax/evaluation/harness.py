@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from ecomgpt_jax.config import EvalConfig, ModelConfig
+from ecomgpt_jax.config import SLICE_ROWS, EvalConfig, ModelConfig
 from ecomgpt_jax.data.tokenizer import Tokenizer
 from ecomgpt_jax.decoding.resumable import decode_prompts
 from ecomgpt_jax.decoding.scoring import mean_log_probabilities
@@ -33,7 +33,6 @@ from ecomgpt_jax.instruct.task_folder import load_tasks
 __all__ = ["evaluate_tasks", "find_tasks_dir"]
 
 ANSWERS = "answers.jsonl"  # the log of `decode_prompts`
-SLICE_ROWS = 16  # rows of each task that are scored during training
 LOSS_ROWS = 16  # right answers whose loss is taken together, at most
 SAMPLES = 8  # answers in the report of a training run
 
