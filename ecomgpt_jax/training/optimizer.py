@@ -2,9 +2,13 @@
 
 import math
 
+import jax
 import optax
 
 from ecomgpt_jax.config import OptimizerConfig
+from ecomgpt_jax.model.parameters import Params
+
+_NOT_DECAYED = ("scale", "bias")  # last keys of norms' weights and of biases
 
 
 def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
@@ -16,19 +20,29 @@ def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
     return optax.schedules.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, max(1, total_steps), 0.0)
 
 
+def decay_mask(params: Params) -> Params:
+    """Returns True at each leaf that weight decay applies to: all but norms and biases, adapters included.
+
+    The choice of transformers' `Trainer.get_decay_parameter_names`.
+    """
+    return jax.tree.map_with_path(lambda path, _: path[-1].key not in _NOT_DECAYED, params)
+
+
 def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
     """Returns clipping by global norm (unless switched off) followed by AdamW on `make_schedule`.
 
     The first moment is kept in `moment_dtype`; the second stays float32, because in bfloat16 its changes of a
-    thousandth would be rounded away.
+    thousandth would be rounded away. Norms and biases do not decay (`decay_mask`).
     """
-    adamw = optax.adamw(
-        make_schedule(config, total_steps),
-        b1=config.b1,
-        b2=config.b2,
-        eps=config.epsilon,
-        weight_decay=config.weight_decay,
-        mu_dtype=config.moment_dtype,
+
+    def add_decay(updates: Params, params: Params) -> Params:
+        decayed = decay_mask(params)
+        return jax.tree.map(lambda u, p, on: u + config.weight_decay * p if on else u, updates, params, decayed)
+
+    adamw = optax.chain(  # `optax.adamw(mask=...)` but for its state, which would not restore from older checkpoints
+        optax.scale_by_adam(config.b1, config.b2, config.epsilon, mu_dtype=config.moment_dtype),
+        optax.stateless(add_decay),
+        optax.scale_by_learning_rate(make_schedule(config, total_steps)),
     )
     if not config.max_grad_norm:
         return adamw
