@@ -1,27 +1,47 @@
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from ecomgpt_jax.config import OptimizerConfig
-from ecomgpt_jax.training.optimizer import make_optimizer, make_schedule
+from ecomgpt_jax.config import LoraConfig, ModelConfig, OptimizerConfig
+from ecomgpt_jax.model.lora import adapter_shapes
+from ecomgpt_jax.model.parameters import Params, leaf_of, parameter_table, to_tree
+from ecomgpt_jax.training.optimizer import decay_mask, make_optimizer, make_schedule
+
+MODEL = ModelConfig(size="custom", embed=16, layers=2, heads=2, vocab_size=24)
 
 
-def paper_rate(step: int, total: int, peak: float = 2e-5) -> float:
-    warmup = math.ceil(0.03 * total)
-    if step < warmup:
-        return peak * step / warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
+def hf_rates(total: int, warmup: int, peak: float = 2e-5) -> list[float]:
+    """Learning rate at each step of `get_cosine_schedule_with_warmup`, which the authors' recipe names."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=peak)
+    schedule = transformers.get_cosine_schedule_with_warmup(optimizer, warmup, total)
+    rates = []
+    for _ in range(total + 1):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    return rates
 
 
-@pytest.mark.parametrize("total", [10, 100, 1000])
-def test_warm_up_then_cosine_to_zero(total: int) -> None:
+@pytest.mark.parametrize("total", [2, 10, 33, 100, 1000])
+def test_warm_up_then_cosine_to_zero_as_in_transformers(total: int) -> None:
     schedule = make_schedule(OptimizerConfig(), total)
-    for step in range(0, total + 1, max(1, total // 20)):
-        assert float(schedule(step)) == pytest.approx(paper_rate(step, total), rel=1e-4, abs=1e-11)
-    assert float(schedule(total)) == 0
+    ours = [float(schedule(step)) for step in range(0, total + 1, max(1, total // 100))]
+    theirs = hf_rates(total, -(-3 * total // 100))[:: max(1, total // 100)]
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-11)
+    longer = hf_rates(total, -(-3 * total // 100) + 1)[:: max(1, total // 100)]
+    assert not np.allclose(ours, longer, rtol=1e-4, atol=1e-11), "a warm-up one step longer is noticed"
+
+
+def test_known_rates() -> None:
+    """Of ten steps with two of warm-up, worked out by hand: cos(0), cos(pi/4), cos(pi/2), cos(3pi/4), cos(pi)."""
+    schedule = make_schedule(OptimizerConfig(learning_rate=1.0, warmup_fraction=0.2), 10)
+    found = [float(schedule(step)) for step in (0, 1, 2, 4, 6, 8, 10)]
+    np.testing.assert_allclose(found, [0, 0.5, 1, 0.853553, 0.5, 0.146447, 0], atol=1e-6)
 
 
 def test_one_step_runs_are_possible() -> None:
@@ -44,6 +64,59 @@ def test_the_update_is_adamw_by_hand() -> None:
         corrected = (m / (1 - 0.9 ** (step + 1))) / (np.sqrt(v / (1 - 0.999 ** (step + 1))) + 1e-8)
         w = w - rate * (corrected + 0.5 * w)
         np.testing.assert_allclose(params["w"], w, rtol=1e-5)
+
+
+def hf_decayed(model: object) -> set[str]:
+    """Names of the parameters that transformers' Trainer decays."""
+    transformers = pytest.importorskip("transformers")
+    return set(transformers.Trainer.get_decay_parameter_names(None, model))
+
+
+def test_weights_decay_as_in_hugging_faces_trainer() -> None:
+    """Three steps of torch's AdamW over the Trainer's two groups, from the same weights and gradients."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    config = OptimizerConfig(learning_rate=0.05, weight_decay=0.3, warmup_fraction=0.0, max_grad_norm=0.0)
+    theirs = transformers.BloomForCausalLM(transformers.BloomConfig(vocab_size=24, hidden_size=16, n_layer=2, n_head=2))
+    named = dict(theirs.named_parameters())
+    decayed = hf_decayed(theirs) & set(named)  # the tied head counts once
+    assert 0 < len(decayed) < len(named)
+    table, random = parameter_table(MODEL), np.random.default_rng(0)
+    params = to_tree({p.path: random.normal(size=p.shape).astype(np.float32) for p in table})
+    gradients = to_tree({p.path: random.normal(size=p.shape).astype(np.float32) for p in table})
+
+    def tensors(tree: Params) -> dict[str, np.ndarray]:
+        found = {}
+        for p in table:
+            leaf = np.asarray(leaf_of(tree, p.path))
+            for layer, name in enumerate(p.hf_names):
+                found[f"transformer.{name}"] = p.to_hf(leaf[layer] if p.stacked else leaf)
+        return found
+
+    assert set(tensors(params)) == set(named)
+    for name, value in tensors(params).items():
+        named[name].data, named[name].grad = torch.tensor(value), torch.tensor(tensors(gradients)[name])
+    groups = [
+        {"params": [named[name] for name in sorted(decayed)], "weight_decay": 0.3},
+        {"params": [named[name] for name in sorted(set(named) - decayed)], "weight_decay": 0.0},
+    ]
+    reference, optimizer = torch.optim.AdamW(groups, lr=0.05), make_optimizer(config, 10**6)
+    state = optimizer.init(params)
+    for _ in range(3):
+        updates, state = optimizer.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+        reference.step()
+    for name, value in tensors(params).items():
+        np.testing.assert_allclose(value, named[name].detach().numpy(), rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_adapters_decay_as_in_hugging_faces_trainer() -> None:
+    peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
+    base = transformers.BloomForCausalLM(transformers.BloomConfig(vocab_size=24, hidden_size=16, n_layer=2, n_head=2))
+    targets = ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"]
+    adapted = peft.get_peft_model(base, peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=targets))
+    trained = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
+    assert trained <= hf_decayed(adapted)
+    assert all(jax.tree.leaves(decay_mask(adapter_shapes(MODEL, LoraConfig(rank=2)))))
 
 
 def test_gradients_are_clipped_by_their_global_norm() -> None:
