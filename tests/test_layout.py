@@ -92,6 +92,26 @@ def test_a_breach_is_seen(relative: str, source: str) -> None:
     assert problems(relative, source)
 
 
+def has_test(source: str) -> bool:
+    """Returns whether a test file holds a test function that does more than pass."""
+    return any(
+        isinstance(node, ast.FunctionDef)
+        and node.name.startswith("test_")
+        and not all(
+            isinstance(line, ast.Pass) or isinstance(getattr(line, "value", 0), ast.Constant) for line in node.body
+        )
+        for node in ast.walk(ast.parse(source))
+    )
+
+
+@pytest.mark.parametrize(
+    "empty", ["", "import os", "def test_x():\n    pass", 'def test_x():\n    """Says."""\n    ...']
+)
+def test_an_empty_test_file_is_seen(empty: str) -> None:
+    assert not has_test(empty)
+    assert has_test(empty + "\n\ndef test_y():\n    assert 1")
+
+
 def test_every_module_has_its_test() -> None:
     """Tests mirror files one to one; packages of data and thin entry points aside."""
     missing = []
@@ -99,7 +119,8 @@ def test_every_module_has_its_test() -> None:
         relative = path.relative_to(PACKAGE)
         if relative.name in {"__init__.py", "__main__.py"}:
             continue
-        if not (ROOT / "tests" / relative.with_name(f"test_{relative.name}")).is_file():
+        test = ROOT / "tests" / relative.with_name(f"test_{relative.name}")
+        if not (test.is_file() and has_test(test.read_text(encoding="utf-8"))):
             missing.append(str(relative))
     assert missing == []
 
