@@ -3,6 +3,14 @@
 These scores exist to be comparable with the paper (arXiv 2308.06966), quirks included; `corrected_scores` stands beside
 them. A set F1 comes as micro-F1 (sums over all rows) and as "macro-F1", the F1 of the mean precision and mean recall
 over rows. NER is scored on one tag per character of the sentence, micro and macro over entity types.
+
+Quirks that are kept:
+  CLS: every "." and the white space at the ends of a prediction are dropped, those of the gold answer are not. A label
+    that holds a full stop ("Co.") or ends in a blank is never matched, so gold against gold is not 1.
+  CLS, Extract, Condition_Extract: a label or term that holds the separator is two.
+  NER: an empty term ("Component: LCD, ", "a, , b") equals the empty slice at every position, so each character of the
+    sentence becomes an entity. A repeated type adds its terms. The terms of a type are a set upstream; where two
+    overlap, the result depends on its order, here the order of first appearance.
 """
 
 from collections import defaultdict
@@ -74,16 +82,18 @@ def parse_entities(answer: str, separator: str) -> dict[str, list[str]]:
 
 
 def _entities(sentence: str, answer: str, separator: str) -> set[Entity]:
-    """Writes each term's occurrences over the characters of the sentence and reads the runs back as entities."""
+    """Writes each term's occurrences over the characters of the sentence and reads the runs back as entities.
+
+    An empty term occurs at every character.
+    """
     kinds: list[str | None] = [None] * len(sentence)
     begins = [False] * len(sentence)
     for kind, terms in parse_entities(answer, separator).items():
         for term in dict.fromkeys(terms):
-            start = -1 if term in ("None", "") else sentence.find(term)
-            while start >= 0:
-                end = start + len(term)
-                kinds[start:end] = [kind] * len(term)
-                begins[start:end] = [True] + [False] * (len(term) - 1)
+            start, width = -1 if term == "None" else sentence.find(term), max(1, len(term))
+            while 0 <= start < len(sentence):
+                kinds[start : start + width] = [kind] * width
+                begins[start : start + width] = [True] + [False] * (width - 1)
                 start = sentence.find(term, start + 1)
     entities, start = set(), 0
     for i, kind in enumerate([*kinds, None]):

@@ -5,6 +5,7 @@ import random
 import time
 from pathlib import Path
 
+import official_oracle
 import pytest
 import tiny_tasks
 from tiny_tasks import Part
@@ -17,7 +18,8 @@ from ecomgpt_jax.evaluation.official_scores import (
     rouge_l,
     set_f1,
 )
-from ecomgpt_jax.instruct.task_folder import gold_answer, load_tasks, read_rows
+from ecomgpt_jax.instruct.records import Span
+from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, gold_answer, load_tasks, read_rows
 
 EVAL = os.environ.get("ECOMGPT_EVAL", "")
 
@@ -81,6 +83,103 @@ def test_later_terms_cover_earlier_ones() -> None:
     # Both "red" are entities of their own, then "red drill" covers the second.
     other = official_scores(task, [row], ["Brand: red\nPart: red drill"])
     assert other["micro-f1"] == pytest.approx(2 * 1 / (2 + 2))
+
+
+def test_an_empty_term_begins_an_entity_at_every_character() -> None:
+    task, row = tiny_tasks.PARTS[0], tiny_tasks.spanned("red mug", ("Brand", "red"))
+    # "red" is covered again: seven entities of Part, one character each.
+    assert official_scores(task, [row], ["Brand: red\nPart: mug, "])["micro-f1"] == 0
+    # "mug" and "red" cover all but the blank, which stays an entity: 1 right of 3 said and 1 wanted.
+    found = official_scores(task, [row], ["Part: , mug, \nBrand: red"])
+    assert found["micro-f1"] == pytest.approx(2 * 1 / (3 + 1))
+    assert official_scores(task, [row], ["Brand: red\nPart: "])["micro-f1"] == 1  # no term at all: the line is skipped
+
+
+@pytest.mark.parametrize("label", ["yes ", "Co.", "3.5 mm"])
+def test_labels_with_a_blank_at_the_end_or_a_full_stop_never_match(label: str) -> None:
+    task = TaskFolder("EN-Shop-CLS-quirk", "d", "{sentences}{label_set}", {"default": (label, "no")})
+    rows = [tiny_tasks.labelled("x", label), tiny_tasks.labelled("x", "no")]
+    assert official_scores(task, rows, [label, "no"])["micro-f1"] == pytest.approx(1 / 2)
+
+
+def noisy(task: TaskFolder, row: TaskRow, rng: random.Random) -> str:
+    """A gold answer with trailing separators, repeated types, empty terms, stops and blanks."""
+    gold, sep = gold_answer(task, row), task.separator
+    lines = gold.split("\n")
+    for _ in range(rng.randint(0, 3)):
+        place = rng.randrange(len(lines))
+        line, kind = lines[place], lines[place].partition(": ")[0]
+        words = row.sentences.split() or [""]
+        lines[place] = rng.choice(
+            [line + sep, line + sep + sep, line.replace(sep, sep * 2), sep + line, line + ".", line + " ", "", ". ",
+             line + sep + rng.choice(words), f"{kind}: {sep}{rng.choice(words)}", line[:-1]]
+        )  # fmt: skip
+        extra = [f"{kind}: {rng.choice(words)}", f"{kind}: ", kind, f"{kind}: None{sep}", f": {rng.choice(words)}"]
+        lines += rng.sample(extra, rng.randint(0, 2)) if task.family == "NER" else []
+    return "\n".join(lines)
+
+
+def same_as_the_oracle(task: TaskFolder, rows: list[TaskRow], answers: list[str]) -> dict[str, float]:
+    found, wanted = official_scores(task, rows, answers), official_oracle.official_scores(task, rows, answers)
+    assert found == pytest.approx(wanted, rel=0, abs=1e-9), task.name
+    return found
+
+
+QUIRKY = (
+    TaskFolder("EN-Own-CLS-a", "d", "{sentences}{label_set}", {"default": ("yes ", "Co.", "a, b", "a", "b", "")}),
+    TaskFolder("EN-Own-Condition_Extract-b", "d", "{sentences}", {}, separator="; "),
+    TaskFolder("EN-Own-NER-c", "d", "{sentences}{label_set}", {"default": ("size:EU", "size", "None", "Brand")}),
+    TaskFolder("EN-Own-Extract-d", "d", "{sentences}", {}, separator="\n"),
+    TaskFolder("EN-Own-Generate-e", "d", "{sentences}"),
+)
+
+
+def test_own_files_of_noise_score_as_the_description_reads() -> None:
+    pytest.importorskip("seqeval")
+    rng = random.Random(4)
+    parts = [(task, list(rows) * 8) for task, rows in tiny_tasks.ALL]
+    for task in QUIRKY:
+        rows = []
+        for _ in range(40):
+            words = rng.choices(["red", "mug", "LCD", "size", "42", "a", "b", "红", "a.b", "None"], k=rng.randint(1, 9))
+            spans = [Span(0, 0, rng.choice(task.labels or ("",)), rng.choice(words)) for _ in range(rng.randint(1, 4))]
+            labels = {"default": tuple(rng.choices(task.labels, k=rng.randint(1, 3)))} if task.family == "CLS" else {}
+            rows.append(TaskRow(" ".join(words), labels, () if labels else tuple(spans)))
+        parts.append((task, rows))
+    moved = 0
+    for task, rows in parts:
+        for _ in range(3):
+            answers = [noisy(task, row, rng) for row in rows]
+            found = same_as_the_oracle(task, rows, answers)
+            clean = official_scores(task, rows, [gold_answer(task, row) for row in rows])
+            moved += found["micro-f1"] < clean["micro-f1"] - 0.02
+        same_as_the_oracle(task, rows, [gold_answer(task, row) for row in rows])
+    assert moved > len(parts)  # the noise is felt
+
+
+@pytest.mark.skipif(not EVAL, reason="ECOMGPT_EVAL is not set")
+def test_released_rows_with_noise_score_as_the_description_reads() -> None:
+    pytest.importorskip("seqeval")
+    rng = random.Random(5)
+    for task in load_tasks(EVAL):
+        rows = read_rows(task, limit=60)
+        same_as_the_oracle(task, rows, [noisy(task, row, rng) for row in rows])
+
+
+@pytest.mark.skipif(not EVAL, reason="ECOMGPT_EVAL is not set")
+@pytest.mark.slow
+def test_the_oracle_reads_the_description_right() -> None:
+    parity = Path(EVAL).parent / "parity"
+    wanted = json.loads((parity / "official_scores.json").read_text(encoding="utf-8"))
+    for task in load_tasks(EVAL):
+        for variant, scores_of in wanted[task.name].items():
+            lines = (parity / "predictions" / f"{task.name}.{variant}.jsonl").read_text(encoding="utf-8").split("\n")
+            answers = [json.loads(line)["prediction"] for line in lines if line]
+            found = official_oracle.official_scores(task, read_rows(task), answers)
+            loose = task.name == "EN-Lenovo-NER-NER"
+            for name, value in scores_of.items():
+                bound = 3e-3 if loose and name != "rouge-l-f1" else 1e-6
+                assert found[name] == pytest.approx(value, rel=0, abs=bound), (task.name, variant, name)
 
 
 def test_no_entity_anywhere_is_zero_and_does_not_divide_by_it() -> None:
