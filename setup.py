@@ -18,6 +18,7 @@ setuptools.setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     packages=setuptools.find_packages(include=["ecomgpt_jax", "ecomgpt_jax.*"]),
+    package_data={"ecomgpt_jax.instruct.sources": ["files.sha256"]},
     python_requires=">=3.11",
     install_requires=[
         "jax>=0.10.2,<0.13",  # arrays, compilation, sharding
@@ -35,6 +36,7 @@ setuptools.setup(
         "tensorboardX>=2.6.4",  # TensorBoard files without TensorFlow
         "matplotlib>=3.9",  # figures of experiments as PNG
         "scipy>=1.13",  # ranks with ties (jax needs it anyway)
+        "requests>=2.32",  # downloads through proxies, with checked lengths (tensorflow-datasets needs it anyway)
         "tqdm>=4.66",  # progress bars
         "numpy>=2.0",
     ],

@@ -182,6 +182,34 @@ def _scan(content: bytes, text: str, start: int) -> dict[str, Any] | tuple[int, 
     return value if isinstance(value, dict) else (1, f"a {type(value).__name__}, not an object; one JSON object a line")
 
 
+def data_home() -> Path:
+    """Returns where `fetch` puts data and the commands look for it by default: $ECOMGPT_DATA or the user's cache."""
+    return Path(os.environ.get("ECOMGPT_DATA") or "~/.cache/ecomgpt_jax/data").expanduser().absolute()
+
+
+def find_data(named: str, variable: str, group: str) -> Path | None:
+    """Returns the folder of some data: the setting's, else the environment's, else where `fetch` puts it; None if none.
+
+    Args:
+      named: the setting's value; "" where it is not set.
+      variable: name of the environment variable.
+      group: name of the folder in `data_home()`: sources, evaluation or benchmarks.
+
+    Raises:
+      MissingInputError: the setting or the variable names no folder.
+    """
+    if found := named or os.environ.get(variable, ""):
+        folder = Path(found).expanduser()
+        if not folder.is_dir():
+            where = variable if not named else "the setting"
+            raise MissingInputError(
+                f"{folder}: no such folder ({where}); `python -m ecomgpt_jax.fetch {group}` makes one"
+            )
+        return folder
+    folder = data_home() / group
+    return folder if folder.is_dir() else None
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes a UTF-8 file whole or not at all; its folder is created if needed."""
     path = Path(path)

@@ -5,6 +5,8 @@ import pytest
 
 from ecomgpt_jax.errors import DataError, MissingInputError
 from ecomgpt_jax.files import (
+    data_home,
+    find_data,
     new_directory,
     parse_json,
     read_json,
@@ -94,3 +96,23 @@ def test_names_that_leave_their_folder_are_refused(name: object) -> None:
 @pytest.mark.parametrize("name", ["model-00001-of-00002.safetensors", "EN-Lenovo-NER-NER", "7b1", "a..b"])
 def test_plain_names_are_safe(name: str) -> None:
     assert safe_name(name, "task") == name
+
+
+def test_data_is_found_by_setting_environment_and_default_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("set", "named", "home/sources"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.setenv("ECOMGPT_DATA", str(tmp_path / "home"))
+    monkeypatch.setenv("ECOMGPT_SOURCES", str(tmp_path / "named"))
+    assert find_data(str(tmp_path / "set"), "ECOMGPT_SOURCES", "sources") == tmp_path / "set"
+    assert find_data("", "ECOMGPT_SOURCES", "sources") == tmp_path / "named"
+    monkeypatch.delenv("ECOMGPT_SOURCES")
+    assert find_data("", "ECOMGPT_SOURCES", "sources") == tmp_path / "home" / "sources"
+    assert find_data("", "ECOMGPT_EVAL", "evaluation") is None
+    monkeypatch.setenv("ECOMGPT_EVAL", str(tmp_path / "nowhere"))
+    with pytest.raises(MissingInputError, match=r"nowhere: no such folder \(ECOMGPT_EVAL\).*fetch evaluation"):
+        find_data("", "ECOMGPT_EVAL", "evaluation")
+    monkeypatch.delenv("ECOMGPT_DATA")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert data_home() == tmp_path / ".cache/ecomgpt_jax/data"

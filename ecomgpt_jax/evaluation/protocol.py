@@ -9,13 +9,13 @@ lose their beginning, the end with "### Response:" stays; each one is counted.
 import dataclasses
 import hashlib
 import json
-import os
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from ecomgpt_jax.config import FROZEN, EvalConfig
 from ecomgpt_jax.errors import MissingInputError
+from ecomgpt_jax.files import find_data
 from ecomgpt_jax.instruct.instructions import render
 from ecomgpt_jax.instruct.task_folder import (
     MAX_CANDIDATES,
@@ -136,12 +136,14 @@ def digest(settings: Mapping[str, Any], tasks: Sequence[TaskPrompts]) -> str:
 
 
 def find_tasks_dir(settings: EvalConfig) -> str:
-    """Returns the folder of evaluation tasks: `settings.tasks_dir`, else the value of $ECOMGPT_EVAL.
+    """Returns the folder of evaluation tasks: `settings.tasks_dir`, else $ECOMGPT_EVAL, else where `fetch` puts it.
 
     Raises:
-      MissingInputError: neither is set.
+      MissingInputError: there is none.
     """
-    found = settings.tasks_dir or os.environ.get("ECOMGPT_EVAL", "")
-    if not found:
-        raise MissingInputError("no evaluation tasks: give --tasks (config: eval.tasks_dir), or set ECOMGPT_EVAL")
-    return found
+    if not (found := find_data(settings.tasks_dir, "ECOMGPT_EVAL", "evaluation")):
+        raise MissingInputError(
+            "no evaluation tasks: run `python -m ecomgpt_jax.fetch evaluation`, give --tasks (config: eval.tasks_dir), "
+            "or set ECOMGPT_EVAL"
+        )
+    return str(found)

@@ -1,13 +1,12 @@
 """Where records and evaluation rows are found, by settings and environment, and how a source is read."""
 
 import functools
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.errors import MissingInputError
-from ecomgpt_jax.files import BadRecord
+from ecomgpt_jax.files import BadRecord, find_data
 from ecomgpt_jax.instruct import contamination
 from ecomgpt_jax.instruct.contamination import Exclusion
 from ecomgpt_jax.instruct.records import Record
@@ -21,15 +20,13 @@ def sources_dir(data: DataConfig) -> Path:
     """Returns the folder of real sources.
 
     Raises:
-      MissingInputError: neither the setting nor the environment names one, or it is not there.
+      MissingInputError: there is none, or the setting or the environment names no folder.
     """
-    named = data.sources_dir or os.environ.get("ECOMGPT_SOURCES", "")
-    if not named:
+    if not (directory := find_data(data.sources_dir, "ECOMGPT_SOURCES", "sources")):
         raise MissingInputError(
-            f"data.mixture={data.mixture} needs the sources: set data.sources_dir or ECOMGPT_SOURCES"
+            f"data.mixture={data.mixture} needs the sources: run `python -m ecomgpt_jax.fetch sources`, or set "
+            "data.sources_dir or ECOMGPT_SOURCES"
         )
-    if not (directory := Path(named).expanduser()).is_dir():
-        raise MissingInputError(f"{directory}: no such folder of sources (data.sources_dir or ECOMGPT_SOURCES)")
     return directory
 
 
@@ -39,12 +36,10 @@ def evaluation_dirs(data: DataConfig) -> list[Path]:
     Raises:
       MissingInputError: ECOMGPT_EVAL names no folder.
     """
-    named = os.environ.get("ECOMGPT_EVAL", "")
-    if not named or (data.mixture == "synthetic" and not data.files):
+    if data.mixture == "synthetic" and not data.files:
         return []
-    if not Path(named).expanduser().is_dir():
-        raise MissingInputError(f"ECOMGPT_EVAL={named}: no such folder of evaluation tasks")
-    return [Path(named).expanduser()]
+    directory = find_data("", "ECOMGPT_EVAL", "evaluation")
+    return [directory] if directory else []
 
 
 def exclusion(data: DataConfig) -> Exclusion | None:

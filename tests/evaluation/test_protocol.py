@@ -129,10 +129,13 @@ def test_the_hash_does_not_depend_on_the_hash_seed(tasks: list[TaskFolder], tmp_
     assert found == {digest(tasks)}
 
 
-def test_where_tasks_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ECOMGPT_EVAL", "there")
-    assert find_tasks_dir(EvalConfig(tasks_dir="here")) == "here"
-    assert find_tasks_dir(EvalConfig()) == "there"
+def test_where_tasks_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    monkeypatch.setenv("ECOMGPT_EVAL", str(there))
+    assert find_tasks_dir(EvalConfig(tasks_dir=str(here))) == str(here)
+    assert find_tasks_dir(EvalConfig()) == str(there)
     monkeypatch.delenv("ECOMGPT_EVAL")
     with pytest.raises(MissingInputError, match="ECOMGPT_EVAL"):
         find_tasks_dir(EvalConfig())

@@ -19,7 +19,8 @@ from ecomgpt_jax.instruct.sources import (
     reviews,
     triplets,
 )
-from ecomgpt_jax.instruct.sources.reading import Intake, Source, file_sha256
+from ecomgpt_jax.instruct.sources.checksums import file_sha256
+from ecomgpt_jax.instruct.sources.reading import Intake, Source
 
 _FAMILIES = (aspects, attributes, listings, dialogues, entities, matching, queries, questions, reviews, triplets)
 SOURCES: dict[str, Source] = {
@@ -50,11 +51,11 @@ def check_files(source: Source, sources_dir: str | os.PathLike[str]) -> Path:
         path = folder / file
         if not path.is_file():
             raise MissingInputError(
-                f"{path}: missing; unpack or fetch the source from {source.upstream} and point ECOMGPT_SOURCES "
-                "(or data.sources_dir) at the folder that holds it"
+                f"{path}: missing; run `python -m ecomgpt_jax.fetch sources {source.name}`, or point ECOMGPT_SOURCES "
+                f"(or data.sources_dir) at the folder that holds {source.name}"
             )
         if (found := file_sha256(path)) != expected:
-            raise DataError(f"{path}: sha256 {found}, expected {expected}; fetch it again from {source.upstream}")
+            raise DataError(f"{path}: sha256 {found}, expected {expected}; fetch the source again")
     return folder
 
 

@@ -1,358 +1,75 @@
-# ruff: noqa: E501 (a checksum does not wrap)
-"""sha256 of every file of every source, as read by this version: source, then file inside its folder.
+"""Names, sizes and sha256 of every file that `fetch` brings, read from `files.sha256` beside this module.
 
-Data only; longer than 350 lines because each file has its own line.
+The file has the form of `sha256sum -c`, with paths below the folder of `fetch --dir`: `sources/<source>/<file>`,
+`evaluation/<dataset>/tasks/<task>/<file>`, `benchmarks/<benchmark>/<file>`.
 """
 
+import hashlib
+import re
+from pathlib import Path
+
+from ecomgpt_jax.errors import DataError, MissingInputError
+from ecomgpt_jax.files import write_text
+
+TABLE = Path(__file__).with_name("files.sha256")
+_SIZE = re.compile(r"# (\d+) (\S+)")
+_FILE = re.compile(r"([0-9a-f]{64})  (\S.*)")
+
+
+def file_sha256(path: Path) -> str:
+    """Returns a file's sha256 in hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_table(table: Path = TABLE) -> tuple[dict[str, dict[str, str]], dict[str, int]]:
+    """Returns {collection: {file in it: sha256}} and {collection: bytes}; `sources/en_mams` is a collection.
+
+    Raises:
+      DataError: a line is neither a size, a checksum below its size's collection, nor a comment.
+    """
+    files: dict[str, dict[str, str]] = {}
+    sizes: dict[str, int] = {}
+    name = ""
+    for number, line in enumerate(table.read_text(encoding="utf-8").split("\n"), 1):
+        if size := _SIZE.fullmatch(line):
+            name = size[2]
+            files[name], sizes[name] = {}, int(size[1])
+        elif (entry := _FILE.fullmatch(line)) and name and entry[2].startswith(f"{name}/"):
+            files[name][entry[2].removeprefix(f"{name}/")] = entry[1]
+        elif line and not line.startswith("# "):
+            raise DataError(f"{table}:{number}: no `sha256  path` below {name or 'a line with a size'}: {line[:100]!r}")
+    return files, sizes
+
+
+def pin(name: str, directory: Path, table: Path = TABLE) -> int:
+    """Writes size and checksums of a collection as it lies on disk into the table; returns the number of its files.
+
+    Args:
+      name: such as `sources/en_mams`.
+      directory: folder that the name's path begins in.
+      table: the file to change.
+
+    Raises:
+      MissingInputError: there is no such folder, or no file in it.
+    """
+    folder = directory / name
+    found = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    if not found:
+        raise MissingInputError(f"{folder}: no files to pin; give --dir the folder that holds {name}")
+    kept, skipping = [], False
+    for line in table.read_text(encoding="utf-8").splitlines():
+        if size := _SIZE.fullmatch(line):
+            skipping = size[2] == name
+        if not skipping:
+            kept.append(line)
+    kept.append(f"# {sum(path.stat().st_size for path in found)} {name}")
+    kept += [f"{file_sha256(path)}  {name}/{path.relative_to(folder).as_posix()}" for path in found]
+    write_text(table, "\n".join(kept) + "\n")
+    return len(found)
+
+
+ALL, SIZES = read_table()
 FILES: dict[str, dict[str, str]] = {
-    "en_ae_110k": {
-        "test.jsonl": "2172561fc99390619b5b7455c3d1aa866dd648a2c01eab4ae53ae0c054e8eb2a",
-        "train.jsonl": "17b3cf2e9bd31a21426b8889a55b5c76173c14a92480f970566d657ca53cce95",
-    },
-    "en_amazon_alexa": {
-        "amazon_alexa.tsv": "758102e19034b0978ede336263ffe327974dd50e5ab869dc9017b23503bffb58",
-    },
-    "en_amazon_review_category": {
-        "20220510_amazon_reviews_test.csv": "dde5f45f1ff0d6eea822c06494c13bc7f482cb1bbe520d8721bd79b6d618b427",
-        "20220510_amazon_reviews_valid.csv": "58fa8c2d6abc3982829e6a6ddcb77187f5719a5d6cbc5a9da35d4a1bafea1d20",
-    },
-    "en_amazon_star_reviews": {
-        "book.txt": "dad55050aa1c16902fd71d2ab48f27a051c1017880f36ed0b686f42f2e05d44c",
-        "electronics.txt": "e1b2140db20f06c474b69ff9d23e2b740071a6ee3e35c96bb0b17874da6beee9",
-        "fashion.txt": "c067eb299174c74ba4b27d8a5db0621662151d67d0e78cf7ccd1b097417b86a5",
-        "grocery.txt": "7d07db469a6eec02cc527c90e55fef07222f73e6ce685ffcd4d47e7b5b955727",
-        "home.txt": "4de14659bb3b824e786cc585dc4ee0111cdcea95bfd52b66c1535e09f1401122",
-        "pet.txt": "c9c22fec2c143bf2d79f5a34d523d99980334555f29735b329285908527c92a0",
-        "toy.txt": "c4e3fc4c59b0d5e8f42cbf97fff9b7148fc692bd4076e137a649c7361f007d45",
-    },
-    "en_amazonqa_appliances": {
-        "qa_Appliances.json.gz": "9c613a5dfedd1071431faa29de903b1b0e592c5ac1c7861c26d8b69dfda8ac78",
-    },
-    "en_aste_v2": {
-        "14lap/dev_triplets.txt": "0adbf20fc75284d5d49523f56ec368d94a9da305e87411e0c627d12cd4510bc0",
-        "14lap/test_triplets.txt": "413a3f655409af25bcb03a9499709925349fff3edbc3a7ca95fc6cdf788eeb92",
-        "14lap/train_triplets.txt": "512ea143794332967b346d76791bba10e0c10c5d20d8e1fa8f6534c2069f9b7c",
-        "15res/dev_triplets.txt": "14b900f7fa7327c479091d3905c3706c72f35f8af825dc2e114da64cf9f8d270",
-        "15res/test_triplets.txt": "1079183e82e91cb2e6c93e79826c47230bca9152631fff5c37bac450062c0153",
-        "15res/train_triplets.txt": "11c5abe1de8ad284a8d06596a8be45674e0ec153beb161b8378f88f61bf2b5db",
-        "16res/dev_triplets.txt": "c3a6bf12a879c947842964725a4e387ba85619bfc8e5ed8a889ebe87e9784594",
-        "16res/test_triplets.txt": "de842428dc8bc11a4eee87b0ba382b0a59ef37b973a92829759caa8664208630",
-        "16res/train_triplets.txt": "6cbbd94268889e751422776f3558212650e633e3c39366cc33b5a5785fd310a4",
-    },
-    "en_bitext_support": {
-        "Bitext_Sample_Customer_Support_Training_Dataset.csv": "079b0cec48d34c319c9877b6d178390bf7187a7f7a604958e0ed5a096bba5af6",
-    },
-    "en_dmaste_triplets": {
-        "Readme.md": "dd4c7f18fa2331f146b7c2cf724c512cb0738211d5d56c562a850105e3d7bd97",
-        "beauty/dev.txt": "91716cd69a771bebba62c107c064e74240c0e79a39642a98dff34cead7f07834",
-        "beauty/test.txt": "a9d2b1eca11af4703ecd5eb435852374e382f7173488c912fa50c40a4d2e461c",
-        "beauty/train.txt": "84f21dad67479c4def3b9f0e558ebcf19065ba5efb7f082d3ffc48c1e71761e7",
-        "book/dev.txt": "1e2798c34c7693bababce8792199b8dfdbecb5bc1ecd8f35994f142e783210e0",
-        "book/test.txt": "a802737f92c63c586361350ce1c0796f98a12617cb5d4e409fc7063cb5d6989b",
-        "electronics/dev.txt": "64afaaa9fffe14d16485aee487e12750a8fdc684ce217c9a8c9604e0daef994d",
-        "electronics/test.txt": "9b73c580fb1fe7a682c803a15972bca5be4df456ee0eae56a3f415a81446ebbb",
-        "electronics/train.txt": "3c5289fd4c02f6e38eabca3872f45988bc96e3ed786c8a4097b2759da0ddb64e",
-        "fashion/dev.txt": "e796797deb1cffe55a5433189d6108de60c01280bba952e444390ce2fef8a866",
-        "fashion/test.txt": "7120152b49abd27d262adc2d28dffa37f69885d056b74870a72f4ce0fdac19e1",
-        "fashion/train.txt": "e0dba42ba613efa015d4b3d25e67f8f4be7ef34cf7f7fea55166693991e8b27b",
-        "grocery/dev.txt": "2363b6a9af4cf1a0da819fbc8c46ca1282fcacf04c690a28fb4eb624260b8bfc",
-        "grocery/test.txt": "1f4d8b15e67c992a0ecfaf5b06a0444ac2edb35eee45264cca9941e75a037fd7",
-        "home/dev.txt": "003bdaaa2c0319aadeb710ab8966e6aa5b59904e6e2b256dea9d2a33977b0429",
-        "home/test.txt": "55a2e4d8e94b06d5fc4c33b3b7711a906e4a9127f69a3bbf08d3142c3516dc63",
-        "home/train.txt": "1b1feaf2bfe49d62ec84c77d99ea8e215ea642c17b0a9045149dc3ac3cc90ffa",
-        "pet/dev.txt": "78501b2803e17fb5bade8ffad1d89a4b237770dd01b35e3a333577635f306b03",
-        "pet/test.txt": "b7701333e4fbcfd3b59a2691b0393173aae348869c6147209b1c3adc4329db25",
-        "toy/dev.txt": "28fe1f9d6b0aee04c360c07f88ed90e7d7182ad449baa8f99b04dba789d62210",
-        "toy/test.txt": "a76c0bd36b97b794f1c802ea9fbbb59a3b2f28ae55244966c4386250f0fbd087",
-    },
-    "en_epqa": {
-        "dev.csv": "ec5c486592b59f2efb30abceb57c76fa55c2ff55333720a41d347cec601b024a",
-    },
-    "en_flipkart_catalog": {
-        "flipkart_com-ecommerce_sample_1050.csv": "364c6ce304c74dd5fb3d49c5cffff392fdc1eb4ff29f3278af02bca40165bed8",
-    },
-    "en_google_taxonomy": {
-        "google_products_categories.json": "940e740a3b77f6fc6860e78320b4ed4b39b3c55fcf878651739e485ad313f840",
-        "taxonomy-with-ids.en-US.txt": "592b6435b1101f4ae308bb16e9221d5bd089608b461c89c34a24c367c4b7ca04",
-    },
-    "en_hetpqa": {
-        "answer_generation/dev.csv": "b961ac6efabcbf7a42a5c036ccc3f0ff67aa9adb51c669857bebd2e9a3c54dde",
-        "answer_generation/test.csv": "7d4810acaa2a0dcc756757ab50257caf1d39c96e726d53619461809cb31f8b92",
-        "answer_generation/train.csv": "6c6161ade902902009a7b4ebe27c016cd41ff3c763126c381301ae2819899ed7",
-        "evidence_ranking/dev.csv": "f2caa8b01a55b1cf36ac2d51f559a8a858a0ffe594308b86d05811d18acc4f66",
-    },
-    "en_home_depot_relevance": {
-        "train.csv": "fe0828623324ec0c35efb68019f955a6964a35f21eedbc241a9b43239940d04a",
-    },
-    "en_hu_liu_reviews": {
-        "Apex_AD2600_Progressive_scan_DVD player.txt": "b04bc42222ca1fd8d76ca3d14ef3023fec5c6f815aa4869c4af0dfe4c7c42c22",
-        "Canon_G3.txt": "e9121d6ddd86d0e7e95832c98d2c3896741ae3ac108305e8cdf2bb535b2de55b",
-        "Canon_PowerShot_SD500.txt": "0e4da2c0feccf99bde4a9e9351dd634ce0bb79d3af77a0180e595f41f9da3dd7",
-        "Canon_S100.txt": "93cba735ea9d5ee405fd5f470e5d4255ac1187eb7d158b45e3cc998e35c05df7",
-        "Creative_Labs_Nomad_Jukebox_Zen_Xtra_40GB.txt": "66efa4840a84a43d7fafb8b6ea6287cae16d5cfdc907879b2d9bb992f7092287",
-        "Diaper_Champ.txt": "ab10b4909545782942201165e91c703b0f3473d265bd9d16aff8b47331ec06e2",
-        "Hitachi_router.txt": "e42a95ee3117637b680602e818291dedc5e48995085fe05351b841e8630f5166",
-        "Linksys_Router.txt": "14ad013914d0e06c576ca706721e8dad5fbc3dac1b86de934c1c0c512085c2b2",
-        "MicroMP3.txt": "a36463e372213ada81d06bb16eee4c3784a75f88c8c6449b1f06385b210d5374",
-        "Nikon_coolpix_4300.txt": "f4d3b4ef214e0ec83dd6ae65ae6f0d3178b5a5d02c6ec7597447dae6efaab689",
-        "Nokia_6600.txt": "25eb0aaefbd2eed394e4ce49b0d37aa6c84d5fea393f5a0de053f75e0b95af96",
-        "Nokia_6610.txt": "53a3cc94d5dd5b8f6080ed3cb59d254a82f026dca65426a510083c775c166b17",
-        "README.txt": "c05c960c77629823aab3236bf24a03968fd0565fdef73d259cd95bd97885c5c9",
-        "ipod.txt": "156c150a8bdd25007d27362eb883426961bc0849cfdd88ed2b47dd16befbb921",
-        "norton.txt": "85ca4eadc0f74386092678c237bd1ea8532b1a6493845c281c61af4f1eeeff3a",
-    },
-    "en_laptop_acos": {
-        "laptop_quad_dev.tsv": "824d748567199e76c7ad647610127e5f129649d90c0ca78218c18a3b82054c20",
-        "laptop_quad_test.tsv": "8c745fa5df9dd4ccf2c269f2e1e305b8d3bf63bf83ce2df608fe43c2ca9404d3",
-        "laptop_quad_train.tsv": "75572e18961f15d6624c037cf4ccc8964744b59a6be4249132229a4dbd967320",
-    },
-    "en_mams": {
-        "MAMS-ATSA/raw/test.xml": "f1a5f53b785335e9c57a1f82b1415026f821040b9e9662a2e467d47a54f20aa9",
-        "MAMS-ATSA/raw/train.xml": "26ba39142b28169ebc80408294f4e27493bd1e127c6aa2e85ab4bc750bf8017a",
-        "MAMS-ATSA/raw/val.xml": "5b7d225e2f9482a3814f15aed04ff8323105171a47d22d9899d871c4e0ba86ca",
-    },
-    "en_match_abt_buy": {
-        "test.txt": "df323df317af4ca33132e3c3a666983c5cbc69ef517f61df18f381b4d1662352",
-        "train.txt": "c1370966c08c246e9cf844b7cd2cf580b2559e9831f1eb3cca560fd53c1bcbb2",
-        "valid.txt": "14b2c80673434b852febacd1a741c89e2ca0aba1658f4420efe4cbb46f4ef607",
-    },
-    "en_match_amazon_google": {
-        "test.txt": "fb4a50692f296435d9ecd4b310acc1318ff7d6d1e13924f0b211d1f906dacbef",
-        "train.txt": "84ef5f7747296990a3775d2c8774949e720df643106b1b447682265f41929b26",
-        "valid.txt": "baa53c43706e979441aaf653698bb477294b6fa16328fd272fcdc56ca040c094",
-    },
-    "en_match_beer": {
-        "test.txt": "c715fb3e78c09e80b86202fc190a9d1faa4499fc9cf5df389662e85561a9f26a",
-        "train.txt": "88efa35036f8f8c2c60bd10abfb79a2207517faaac7c1c0a12eaca29e868a2bc",
-        "valid.txt": "1c8974c31b49cc73925cca57226df2152ae5af3f715a9a26bef542a636f26cdf",
-    },
-    "en_match_itunes_amazon": {
-        "test.txt": "9eb2cca4636a6f8d598e5ee8b78e033a85627270b805c6de94592c7dd535b135",
-        "train.txt": "2a6fa5bcbf2b91af2418631db5235ac5a3ba53594509902b43a8b2abc87cea64",
-        "valid.txt": "5c17220ad1f6e721c3ecb5ebb3afa73022865c0618573beeb060a735a796fc42",
-    },
-    "en_match_restaurants_fz": {
-        "test.txt": "e821b18cb1f12911d809acd0dfff4e3a5dcf9c0cea160155800d160ef3d60396",
-        "train.txt": "5bc0d4095183b325811460407086ced9ec65e634d6b4e713a87b0e823d32b28a",
-        "valid.txt": "c9022749f6c396b75c8cd0e28e3e17710282cfa3b066c6a72172a0c3e3a3453b",
-    },
-    "en_match_walmart_amazon": {
-        "test.txt": "85ee132c4e45073a4b5ab8168d5db8af3e354b7b46dae19fd111757c0a6a97f6",
-        "train.txt": "092fccd11c1cc1ffe54a702af276641218ce9506e6d60fb5a29a3c67d87892c3",
-        "valid.txt": "4b07b12d5eb411736da03385d7543a34c77e5d9d364c25d67e987ebabc58c92c",
-    },
-    "en_match_wdc_cameras": {
-        "test.txt": "4b3a9adc1f8da860b6f5b5f6e09340f26b31a297ecae2586cffdce287f0c100c",
-        "train.txt.medium": "76fb71590e6c4c7840e786d5cb8d7a00ab4de47f38cc851b536c856042664d47",
-        "valid.txt.medium": "d5345f25a3e4054c04380fdc8379fa20b745ddb51f98f2a695dc064f6644148a",
-    },
-    "en_match_wdc_computers": {
-        "test.txt": "a2092d76f2c7cc558c8f6362c0e14c38d6723b8fea7a10e83ef9ae83c12c289c",
-        "train.txt.medium": "4ade17146ff8f13ca38be181bc939eb6a453329f316625bc181c741ad5be8f56",
-        "valid.txt.medium": "9d16bd4c8a3101a532cf79cae9adad068fbbbda9b4779149fb64406e2ac8d832",
-    },
-    "en_match_wdc_shoes": {
-        "test.txt": "6d5e97fa062d118b36f4354ea162c29fc663da00f0f8e50889ac7c21f5f510a0",
-        "train.txt.medium": "2cea1d2d6d909527c7d04876d9fa27ec902125a8eaf20937f1d7a8315d6373be",
-        "valid.txt.medium": "353c385a2be057d281c9e4146d26d9c76e41399a4fb0daca4dba7eeabff42b49",
-    },
-    "en_match_wdc_watches": {
-        "test.txt": "b8bd054a82f2e9ad95ef78af117a4a76e1fc7c687ec7cd70883654f3f1be48d8",
-        "train.txt.medium": "ecc82fdfbd81daf00de1d684532c83ff97a00a4eb101d04a891c68292bd20dfb",
-        "valid.txt.medium": "0691a47e732f8c92579e821988d8fc9ed10f041f30046cb81478dee8a0413d9b",
-    },
-    "en_memd_absa": {
-        "Books/Dev.json": "fc352c95ac8533cca903318a3bd90f2bc35b99d41d3d9555ab2b86e44094ee9d",
-        "Books/Test.json": "024439878ad18fe05473d317bcbe71d99c6d1dfa478d2967285b473ba3dfa0bb",
-        "Books/Train.json": "25e54582c68931d1edcbdfe698ed8ee02e8b89687639ab420359dd1582824da6",
-        "Clothing/Dev.json": "bbde36bbd0cd8d7dac889d21f65815bd48882ec65daed23d32f46211d59103a8",
-        "Clothing/Test.json": "995b727956bb9c89399c3c73995212133c8d173445595b0dc164e9a1e961142d",
-        "Clothing/Train.json": "f6c960f9f3e11cbe790c7852679f5c2bfb77e7efdf4136369e85f01bf72a1b80",
-        "Hotel/Dev.json": "2acea02abf98ff435674ea261ef8597e1d3f26a5f6a40df37c7616805b42f21a",
-        "Hotel/Test.json": "118f77698da1dbe7ed28520f8bd92781385e7f712a753ba0daae0f3fee7dbc5d",
-        "Hotel/Train.json": "ea54ff41d63c6d05fa9abe62e6e231534018d065d2f19efd4978e5363c608e62",
-        "Laptop/Dev.json": "56433a7039fd4be9efce238942694d29bc6422b211580d49e1180df5655ceed2",
-        "Laptop/Test.json": "dfd77f0fe6180f54ef92756f225acd34fd18c4201f0dfc170486930d73c20297",
-        "Laptop/Train.json": "388f1d8393b6b3d4714e521218d2f9344cb3720f3c89e34dafd64ae7bbf51f69",
-        "Restaurant/Dev.json": "7535ddc6b65b2529e371e22cd2ef44ea49da972d9e20c582721db16e24e4cce8",
-        "Restaurant/Test.json": "f8439ba3c3224f57d4984fff551ce378dc321012ad33034a8e7fbad8d22e2261",
-        "Restaurant/Train.json": "ebbcf594f0e4bcda0f90a0a30bd222d44ecf7635a414e98b5fb885ec0837c9b9",
-    },
-    "en_oa_mine": {
-        "test.jsonl": "36fa25fae436de9b36e41203aca1162e0b062d8da489045e60459877deb74f29",
-        "train.jsonl": "df04c9ac98e7a15776fa37aff1c486cba4a299d510e0d597d88a3e3df862279e",
-    },
-    "en_pricerunner": {
-        "pricerunner_aggregate.csv": "c22207bd8f39f5a5e73ae8da2c3eccf8dbb616994cb46b74d345da8451119cca",
-    },
-    "en_pros_cons": {
-        "IntegratedCons.txt": "42c424e0d50bbc36fc4631bca6844ebbb4b04ec0444bb0949c6862cae5d23c58",
-        "IntegratedPros.txt": "02ea8cbe09ed68f3d6064c850b5b2459e69b60c35b2813ff13c7acf8f3f4b1ef",
-        "README.txt": "af0b993e5e14d4bc83efd7ee755e86170808367e7f2144425731999b574a82f5",
-    },
-    "en_query_segmentation": {
-        "Queries.csv": "65fa87886065917803bedf19f8d7c941e08001620a00189b55913d27a123a027",
-        "bioes_sequences.csv": "02d28a4dac066ed1539759c5f363b59a0a7f446acf8a34ef348b2e71ef181fdd",
-    },
-    "en_restaurant_acos": {
-        "rest16_quad_dev.tsv": "9a019761afce0eec4d8d027dcdffa28e3a2677d90e6a17b64f409daa5eccfca9",
-        "rest16_quad_test.tsv": "59969ab711c7a6b984ffe2ac1ec2f9ef8aaee54587fc195fe1ace6728ecb3644",
-        "rest16_quad_train.tsv": "91ced9328d5992d3715ec70d7cc08a6ccd9dea79136ffdd70556fe54b217edda",
-    },
-    "en_restaurant_slots": {
-        "test.json": "31dbbb2fa36319f9f1f2c3ed441619ebf6e081f82aefd484b98caf86cd826ab0",
-        "train_0.json": "90cb03e1cdd3ee141829605955a54d946308e1558250ca1e7413f260443bc6a4",
-    },
-    "en_rnnlg_laptop": {
-        "test.json": "787237205d301f574d3642e76766f4b6a5d91851a17d0faaf0b68c52daa9944b",
-        "train.json": "4e715edeb1a4f70c859b681f18e1798b92d82ca685d65cfaf25c467243b5f409",
-        "valid.json": "00d4f13ce2c0661188479463355c244dcf7f9cc27ce2d99dc1029823e9ad6843",
-    },
-    "en_rnnlg_tv": {
-        "test.json": "06cc6aeef5062c3459c68d7a866b79b2579e1f24b1be52f1bde44767cedd3b00",
-        "train.json": "61f102e332eaba7ffff6f084b4a8029dee41a85238f26a3361221879ba411ded",
-        "valid.json": "f8ec70310478835e825015f3d07a569daffb3bc5f5edefa613f497804d0ce6c8",
-    },
-    "en_semipqa": {
-        "attribute_ranking/dev.csv": "1eb2236eb80e6895688155de58623e1eed1a60a5c0b42a3d0a7aa98822f5999e",
-        "attribute_ranking/testseen.csv": "60fe709c43075a776e4525eeda627936f1c759b63f302804b807bea3cbf00f3e",
-        "attribute_ranking/testunseen.csv": "2584375f8919adf323badc73ddf7cec22c77bfbaa2c30e8919bc9ab9f42e6bdd",
-        "data-to-text/dev.csv": "d57c64444f57c77931f8e3ae76432ab7a493944d38268267bdbed1349aba58c4",
-        "data-to-text/test_seen.csv": "391faabb958c17c30e56e5180373bb13917559a87768acafbd8aaa66268141f7",
-        "data-to-text/test_unseen.csv": "97821f549bc9841b908ded1f4465446626d4308d497ce6b3f4672dc43d3fe57b",
-        "data-to-text/train.csv": "d40bccc87dfd1830b4049bfb1d47e816cac2ce1d6d631e39532f2f613a872d1e",
-    },
-    "en_subjqa": {
-        "books/splits/dev.csv": "6a12aaae737a114ef9c314e32f3e6a29e12898e96b71564c6fd01f308b15c2c1",
-        "books/splits/test.csv": "5ac44b2e7a7c2e20e5775d3b93e92bf545ec41ae99a9d2a1d622faae5c3fbc8e",
-        "electronics/splits/dev.csv": "5bd1bce209f04e9086eb977dedc335a4467b07069594e294a58b94bbf953c807",
-        "electronics/splits/test.csv": "4629e2f6f081487b8b0a1dbbe41ba86230ba6d1bd93169d7cb277cd24fed62f9",
-        "electronics/splits/train.csv": "ca2ecac934d2c4ac0dbf4294197bc21aac81a826f366c7317ed44492d58226aa",
-        "grocery/splits/dev.csv": "c62a05e0b63e2f83455d09cf1cb7be1c1f110c11521f7516c45ae80939505afe",
-        "grocery/splits/test.csv": "c2d7aa5d7f873a5bb8608ba3b92d51350cd786f2bf328858eee58e56b8b38371",
-        "grocery/splits/train.csv": "7c2844510192f6ab2a21abf5b6c151707f92651a0a384062fba0a9a5fe346289",
-        "movies/splits/dev.csv": "28761153824786ae1787945d19f65625f956f05944bd49bbc3895c9254b04622",
-        "movies/splits/test.csv": "86791a0772c5b12ee458bb83ebc9134626d6843363ce09c96085748a97da090b",
-        "restaurants/splits/dev.csv": "bf4d2a835097c0bd91897b80748282ea7e37e19544145b377badcf90f61127fe",
-        "restaurants/splits/test.csv": "529facdc981457f3689c909addb9171eba68bde922b9485f40d3e38b370e92fa",
-        "restaurants/splits/train.csv": "7506913c9242ac9b82b104ba4ea5a4e43f07bb1cc80b89b0e2dd67b5d90a2049",
-        "tripadvisor/splits/dev.csv": "031439cc10c0e5e3aed82fb0432b8e659eb9ac33bbf0520b992b58580631f718",
-        "tripadvisor/splits/test.csv": "f60b8a59ee04a2c934ecb6dc45d3c34cea0091ea205847e13e1f6ee364e6504d",
-        "tripadvisor/splits/train.csv": "b9fecc36541759f2a0fee609e2a0f1d77837a592d552fc18daede90c03f6d060",
-    },
-    "en_tv_tshirt_aspects": {
-        "117.Television/Television_Test_Gold.xml.seg": "b2c94b87ad98c24e54d7364760d852cab6c5c7b734da29ff4f83f8a7166de7a0",
-        "117.Television/Television_Train.xml.seg": "bd241dfb88aeb64fbc47c702119fd9b676e880d3014cdfecc3c914bbb1abf0ce",
-        "118.TShirt/Menstshirt_Test_Gold.xml.seg": "297924c9646a2001304b1139c61decda3a4be6af1791a27a3744902b110c89ca",
-        "118.TShirt/Menstshirt_Train.xml.seg": "5c1ff10f55c95e321d5ce234e45433642638782f96ff0359b83e404c5d17fd2c",
-    },
-    "en_wdc_pave": {
-        "descriptions.csv": "e658c5c3244ec21e228b9cc2950b880200517be752252611e40e8a2a79ca0f87",
-        "wdc_normalized/test.jsonl": "772de403e9ad31079a2478bd11e9b1715c0e4d83ac07b9a4a96ef7bde797b035",
-        "wdc_normalized/train_large.jsonl": "ccf67fd74b5ea9594e91986fc631cf5adf3cb386ab1a26320dd89aa62ed0c06a",
-        "wdc_with_all_attributes/test.jsonl": "c42d359c5c02b8f6d3699aababbe1ba50c1913a5f214995f77c542dfb27b38c5",
-        "wdc_with_all_attributes/train_large.jsonl": "7694786a0c35a2e5660cbc669a3834d2699d240f1fece0e4dff6d0a42ebf294d",
-    },
-    "en_womens_clothing_reviews": {
-        "Womens Clothing E-Commerce Reviews.csv": "bd93cc515747ad1f87b8bc863c9e40da758509e6db6506a96d06976e61e36ee0",
-    },
-    "zh_address_parsing": {
-        "anno/anno-cn.md": "ac09925b04758b19b77497b161c9157c8296dd25295049d60fa83fa205fbe71c",
-        "dev.txt": "8e3b1b56ab517ba4657a881e32eeca7ec839706fc858cbda554c0d107e98b354",
-        "test.txt": "530dad1fea6e926def69e8d18d2a2b810658729baa53a5dae287a8ffe4d5607d",
-        "train.txt": "a2eab8e29c8d114a7bde9ea881355e38d79a08b0f190c4e253ce0e1068b3d1ac",
-    },
-    "zh_advertise_gen": {
-        "dev.json": "96b63cfd9fd0faca122a5747597f46ff835f19d9b1d3634f4b71f8a5f9487cc1",
-    },
-    "zh_app_category": {
-        "dev_few_all.json": "25e8dd5031ce5d1f7f78f00edff81749a2dc00c17894151c2790c55a4ac3f5dc",
-        "label_id2des_desc2short.py": "3bd363406f42f6faafc3d77c08c70bbd245f7b3869b7f206c03e49b6647b60d4",
-        "test_public.json": "f3cca532ec3d63b4afd2d8ce73f2f6e3eaa224cf8fa2fb9a6ebe2e602742dc19",
-        "train_few_all.json": "8de5db8d8a9fa77ae2e5da36a78c762625303600d547f96cc3b674a012243fe6",
-    },
-    "zh_asap_sample": {
-        "dev_sample.csv": "8cc713d952e20831f7d5314c6b0a0d5f68d062b73f883be18735363822ed5360",
-        "test_sample.csv": "a07c009fcf0904d9d5e39189782ff826021865edef8c92b191c2e24bc34ce436",
-        "train_sample.csv": "02a59398e87e44e09c2c0405fda3b67eff7b175e452d01eee90e04b159267f71",
-    },
-    "zh_bank_product_reviews": {
-        "train_data_public.csv": "6dd05cf067c04fa29835b3f930b957e004b256110e9338f67176b11eccedd818",
-    },
-    "zh_cote_dianping": {
-        "test.txt": "927508ac46e6b88657bc533488db283a3a44400978334c9988618a149069152e",
-    },
-    "zh_cote_mafengwo": {
-        "test.txt": "c98d3be9ea46749f0022e9a11522f1f8e96f44e730e2113cf15ef882cd1a63ae",
-    },
-    "zh_dianping_aste": {
-        "dev.txt": "5f53dc33b91b8a80f44a4b004b816c4b4441d454c0b5e5655ab4bedae589c82c",
-        "test.txt": "30267d1f266dd4f157b290b23e0be1c96bffc678f9e322b81fd392d30f8f5bf2",
-        "train.txt": "5d9fbbad8f1ef054c3a45ed2ca53ced4013b74b1679d1e6b16aeda928e3c7dd2",
-    },
-    "zh_ecommerce_ner": {
-        "dev.txt": "e49082c36bde626faf567eff1afebb8bae038a41098ab12f6b0e51f260f078c5",
-        "test.txt": "4efc8f97c4686dd199512cb68f0d438d8d683e261cf66f260e027f0122233c85",
-        "train.txt": "44725556d6ed55dcb143a237f40fa84ffba486dc5776d8ec2ba0af71db02760c",
-    },
-    "zh_en_helpdesk_dialogues": {
-        "data.zip": "b0801c3e922bed2a356669e01db362cb283eb0bc451d3f0cedbfc0aed708a794",
-        "readme.md": "1395074c06b6bd18ec0cebb8de1b6f70651e1a8a7dc1e181bf07f7041dc42368",
-    },
-    "zh_eprstmt": {
-        "dev_few_all.json": "859eeb8b977a5e06c13b7c4016a74aae1dc8a5ff5a8fb502fba77e551087ed96",
-        "test_public.json": "ddea92e833023adeff35070bd56331878ae9fdc57fd99229c249c2aae06bbf41",
-        "train_few_all.json": "da6343ed63264304fdbf70ebc6f82d7ab43aa294daad047f450a88252a36de9d",
-        "unlabeled.json": "1bf7d22da37ff652f0ce58c5d69c14680e29008a290101fbac29befe06a6fdfe",
-    },
-    "zh_hotel_reviews": {
-        "ChnSentiCorp_htl_all.csv": "1d414b9c65caf3a836abdb4efded621968502ad3338e1a9d885ae131c86083f0",
-    },
-    "zh_jd_title_ner": {
-        "dev_split.txt": "2e7cc8ee1a28b4d3dce3c80350f7ed7d7ac3b8a6295c9838eb4560205e23af7d",
-        "fake_train_data_20000.txt": "cd9debb21634ab517c82171d338d82d880e7d1fd8d79d341fc5517f99d8dd57d",
-        "sample_per_line_preliminary_A.txt": "caf09acc2fb19a16c5af5089d8b9b155fa56f04dba7807a42379d57580c18874",
-    },
-    "zh_online_shopping_10_cats": {
-        "online_shopping_10_cats.zip": "6816ded66fde9d0927ecbd370b5e12d0174d1abac35192ec014ac2a0a8d25858",
-    },
-    "zh_product_aspect_polarity": {
-        "103.camera/camera.test.txt": "87606d86a03573f2d215d816b6449eae868ef584a40c8a0aef1848e210cdfd1d",
-        "103.camera/camera.train.txt": "8624ae726663b603dc87d8eedb6189bfa2efb71fe6828746d89dbca63f007dd1",
-        "104.car/car.test.txt": "311d750d52f97a9637d5c61658f545c5dd603cc895a7899e680b91e3d51ab8be",
-        "104.car/car.train.txt": "a3206dbe7a17d672711ff30f72d31be063bda308e117ff6bd60aae00cbce87b6",
-        "106.notebook/notebook.test.txt": "b202b8f135d1d8c31340e4a2f61f033c5b45492b0cfe5117ebd50321e1503305",
-        "106.notebook/notebook.train.txt": "0bbd345113d6f759d7e776352c3c46c43ba1caf52b6aa9d33a933076c1d3b782",
-        "107.phone/phone.test.txt": "4594a6ddc3b19a8480665413c390ce8fcc3c0e542502fe06fd7abdd2e95576b1",
-        "107.phone/phone.train.txt": "dfd22578e5f0fa5b0b8354e417529aef65dd1fab3f9181cf9da8f5bd99f5fedb",
-        "108.shampoo/hair.test.txt": "9f765238199c01e1cc7ac0d192ff93a0359b95f2a9063f5e2c30b3af1a963cb9",
-        "108.shampoo/hair.train.txt": "1a82e1868794253aa6b186c1cb69f9eaf8fb6178acc0e50d3b09972648ec16fa",
-    },
-    "zh_product_title_category": {
-        "JDdata.csv": "f252813838d58aa4568dca8c0fc28fad260a6a0a2db56e353d44bf0fa91d0fe1",
-        "SuNingData_type1004-1011.csv": "ce44472ec055378bf8ec228857195d3e6312fcaa9ead0f3832bdf9fb09573253",
-        "SuNingData_type1013-1020.csv": "19182cbad04b95e7b79e96f9e5286180be329c46433aceb71d7217da2350779f",
-        "data2.csv": "d186d9df961129833724c1a6c68a2e4935c2a94483b366f25ecc7b5d3ef906ce",
-        "data_type1.csv": "cdff5c661018479f32553214c63ae36309ae5e1c4ef25b9ca0df42bd4d8e9bd0",
-        "data_type1004.csv": "811f7f0ec209f60e0eab7b7db554099862bcd8daf20df1d66fcf1742fa57b04a",
-        "data_type2.csv": "c7518a76e8c204caca08e4fad22864e11a0852bce3b7bf6ce4f5fd8539fcaf3f",
-        "data_type_1007_8.csv": "a0da419324ea28c1e273aace4fb2511d74536eca814d571521aad3e182a81691",
-    },
-    "zh_search_relevance_qbqtc": {
-        "dev.json": "8f1bbc0d0aa1cefd9cfd5424d8e3060af81d8adfa15d2b0c6931417831f4e51b",
-        "test_public.json": "e42ffc317c746210accdadd7c40fc391e64c6a517cd5b9c035009076fd54435a",
-    },
-    "zh_taobao_review_opinion": {
-        "Test_reviews.csv": "66253f426760c711b30ea724bc6501e778705d55b7fd7c7bc6c00096ac17fce7",
-        "Train_labels.csv": "46cbb2cf76811c98c79510907d751c9aaef9c900420b350100ae8f1cad6c8f7a",
-        "Train_reviews.csv": "7691b033fde20f1d7b8981516531d74a0fbf0e86a8beb8c3678a74aa68712d16",
-    },
-    "zh_waimai_10k": {
-        "waimai_10k.csv": "b8b5c11c00b51578d35937fca56e03a126b45381f1ea4b22893237cb377a26fe",
-    },
-    "zh_youku_ner": {
-        "dev.txt": "e418f75a7d9f271a39f72f2f57a8d5de249bb387e8c2622596b90039066303d1",
-        "test.txt": "b1a92d841da62829cb36933df389ee64b376513c505e81ee4fd919eebccbdf5c",
-        "train.txt": "5b10be4ef4fffc70b2a8f9608d0470adddf4e0752705124b8dc5acce16243a58",
-    },
+    name.removeprefix("sources/"): files for name, files in ALL.items() if name.startswith("sources/")
 }

@@ -109,6 +109,7 @@ SOURCES = (
             "Mcliuyi/Light-Short-text-product-classification",
             "a818b21dc1daf5b7e35074abb3b2b1fb781f1c49",
             renamed={
+                "JDdata.csv": "mySpider/JDdata.csv",
                 "SuNingData_type1004-1011.csv": "mySpider/SuNingData_type1004-1011.csv",
                 "SuNingData_type1013-1020.csv": "mySpider/SuNingData_type1013-1020.csv",
             },

@@ -103,12 +103,6 @@ class Source:
     note: str = ""
 
 
-def file_sha256(path: Path) -> str:
-    """Returns a file's sha256 in hexadecimal digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def text_group(text: str, fallback: str) -> str:
     """Returns a group that equal texts share: a hash of the letters and digits, case and width folded.
 

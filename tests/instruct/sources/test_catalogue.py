@@ -51,7 +51,7 @@ def toy(tmp_path: Path, content: bytes) -> Source:
 
 
 def test_read_checks_the_files_first(tmp_path: Path) -> None:
-    with pytest.raises(MissingInputError, match=r"raw/test\.xml.*siat-nlp/MAMS-for-ABSA.*ECOMGPT_SOURCES"):
+    with pytest.raises(MissingInputError, match=r"raw/test\.xml.*fetch sources en_mams.*ECOMGPT_SOURCES"):
         next(catalogue.read(catalogue.source("en_mams"), tmp_path))
     source = toy(tmp_path, b"wrong")
     with pytest.raises(DataError, match=r"a\.txt: sha256"):
