@@ -20,7 +20,7 @@ from ecomgpt_jax.model import hub
 from ecomgpt_jax.model.hf_weights import copy_tokenizer, save_hf
 from ecomgpt_jax.model.lora import save_peft
 from ecomgpt_jax.parallel.mesh import make_mesh
-from ecomgpt_jax.training.checkpoint import load_adapters, load_checkpoint, tokenizer_directory
+from ecomgpt_jax.training.checkpoint import load_adapters, load_checkpoint, load_unmerged, tokenizer_directory
 from ecomgpt_jax.training.saving import save_orbax_params
 
 _FROM = flags.DEFINE_string("from", None, "Checkpoint: a training workdir, an orbax step directory or an HF directory.")
@@ -52,9 +52,10 @@ def convert(source: str, target: str, layout: str, dtype: str) -> None:
     except MissingInputError:
         tokenizer = None
     if layout == "hf":
-        params, model = load_checkpoint(place, mesh)
+        params, model, adapters = load_unmerged(place, mesh, dtype)
         card = place / "hf" / "README.md"
-        save_hf(params, model, target_path, dtype, tokenizer, card=read_text(card) if card.is_file() else "")
+        text = read_text(card) if card.is_file() else ""
+        save_hf(params, model, target_path, dtype, tokenizer, card=text, adapters=adapters)
     else:
         with new_directory(target_path) as scratch:
             beside = scratch
@@ -62,8 +63,7 @@ def convert(source: str, target: str, layout: str, dtype: str) -> None:
                 adapters, config = load_adapters(place, mesh)
                 save_peft(adapters, config.model, config.lora, scratch, config.model.init_from)
             else:
-                params, model = load_checkpoint(place, mesh)
-                save_orbax_params(jax.tree.map(lambda leaf: leaf.astype(dtype), params), model, scratch)
+                save_orbax_params(*load_checkpoint(place, mesh, dtype), scratch)
                 beside = scratch / "tokenizer"
             if tokenizer is not None:
                 beside.mkdir(exist_ok=True)

@@ -212,10 +212,12 @@ def main(arguments: list[str]) -> None:
         copy_tokenizer(tokenizer, workdir / "tokenizer")
         print(_describe_data(built, rows, config), _describe_devices(config, mesh), sep="\n", flush=True)
 
+    dtype = loop.params_dtype(config)
+
     def initial_params() -> object:
         if weights:
-            return checkpoint.load_checkpoint(weights, mesh)[0]
-        return init_sharded_params(config.model, mesh, jax.random.key(config.train.seed))
+            return checkpoint.load_checkpoint(weights, mesh, dtype)[0]
+        return init_sharded_params(config.model, mesh, jax.random.key(config.train.seed), dtype)
 
     def evaluate(params: object, name: str) -> dict:
         out = workdir / "evaluation" / name

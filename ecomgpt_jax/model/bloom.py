@@ -20,6 +20,7 @@ from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.model import attention
 from ecomgpt_jax.model.attention import matmul_precision
 from ecomgpt_jax.model.fused_attention import CONTEXT
+from ecomgpt_jax.model.lora import Adapters
 from ecomgpt_jax.model.parameters import Params, param_shardings, parameter_table
 from ecomgpt_jax.parallel.sharding import constrain
 
@@ -71,29 +72,19 @@ class LayerNorm(nnx.Module):
 
 
 class Linear(nnx.Module):
-    """A product over the last `inputs` axes of the input and the first of the kernel, plus a bias and any adapters."""
-
-    lora_a = lora_b = lora_key = lora_keep = None  # from `lora.combine`, by way of the params
+    """A product over the last axes of the input and the first of the kernel, plus a bias and any adapters."""
 
     def __init__(self, path: str, model: ModelConfig, rngs: nnx.Rngs) -> None:
+        self.name = path.split("/")[-1]
         self.kernel = _declare(f"{path}/kernel", model, rngs)
         self.bias = _declare(f"{path}/bias", model, rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps x [batch, length, in…] to [batch, length, out…] in x's dtype."""
+    def __call__(self, x: jax.Array, adapters: Adapters | None = None) -> jax.Array:
+        """Maps x [batch, length, in…] to [batch, length, out…] in x's dtype; `adapters` are those of this block."""
         kernel, bias = self.kernel[...].astype(x.dtype), self.bias[...].astype(x.dtype)
         inputs = kernel.ndim - bias.ndim
         product = jnp.tensordot(x, kernel, axes=inputs, precision=matmul_precision(x.dtype)) + bias
-        return product if self.lora_a is None else product + self._low_rank(x, inputs)
-
-    def _low_rank(self, x: jax.Array, inputs: int) -> jax.Array:
-        """Maps x as the kernel does, by way of `rank` numbers; drops some of its inputs where a key is there."""
-        if self.lora_key is not None:
-            key, keep = jax.random.wrap_key_data(self.lora_key[...]), self.lora_keep[...]
-            x = jnp.where(jax.random.bernoulli(key, keep, x.shape), x / keep.astype(x.dtype), 0)
-        a, b = self.lora_a[...].astype(x.dtype), self.lora_b[...].astype(x.dtype)
-        precision = matmul_precision(x.dtype)
-        return jnp.tensordot(jnp.tensordot(x, a, axes=inputs, precision=precision), b, axes=1, precision=precision)
+        return product if adapters is None or self.name not in adapters.layers else product + adapters(self.name, x)
 
 
 class Embedding(nnx.Module):
@@ -132,13 +123,13 @@ class Block(nnx.Module):
         self.mlp_up = Linear("blocks/mlp_up", model, rngs)
         self.mlp_down = Linear("blocks/mlp_down", model, rngs)
 
-    def __call__(self, x: jax.Array, attend: Attend) -> jax.Array:
+    def __call__(self, x: jax.Array, attend: Attend, adapters: Adapters | None = None) -> jax.Array:
         """Maps x [batch, length, embed] to the same shape; `attend` sees q, k, v [batch, length, heads, head_dim]."""
-        qkv = constrain(self.qkv(self.input_norm(x)), "batch", "length", "heads", "qkv", "head_dim")
+        qkv = constrain(self.qkv(self.input_norm(x), adapters), "batch", "length", "heads", "qkv", "head_dim")
         context = attend(*jnp.unstack(checkpoint_name(qkv, "qkv"), axis=3))
-        x = checkpoint_name(constrain(x + self.attention_out(context), "batch", "length", None), "attended")
-        up = constrain(self.mlp_up(self.post_norm(x)), "batch", "length", "mlp")
-        return constrain(x + self.mlp_down(gelu(up)), "batch", "length", None)
+        x = checkpoint_name(constrain(x + self.attention_out(context, adapters), "batch", "length", None), "attended")
+        up = constrain(self.mlp_up(self.post_norm(x), adapters), "batch", "length", "mlp")
+        return constrain(x + self.mlp_down(gelu(up), adapters), "batch", "length", None)
 
 
 class Bloom(nnx.Module):
@@ -155,46 +146,31 @@ class Bloom(nnx.Module):
         """Maps token ids int [batch, length] to the first block's input [batch, length, embed], compute dtype."""
         return constrain(self.embedding_norm(self.embedding(inputs)), "batch", "length", None)
 
-    def __call__(self, inputs: jax.Array, segment_ids: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self, inputs: jax.Array, segment_ids: jax.Array | None = None, adapters: Adapters | None = None
+    ) -> jax.Array:
         """Maps token ids int [batch, length] to hidden [batch, length, embed] after the final norm."""
         attend = partial(attention.attend, segment_ids=segment_ids, implementation=self.attention)
         graph, weights = nnx.split(self.blocks)
 
-        def step(x: jax.Array, layer: nnx.State) -> tuple[jax.Array, None]:
-            return nnx.merge(graph, layer)(x, attend), None
+        def step(x: jax.Array, layer: tuple[nnx.State, Adapters | None]) -> tuple[jax.Array, None]:
+            return nnx.merge(graph, layer[0])(x, attend, layer[1]), None
 
         if self.remat != "none":
             step = jax.checkpoint(step, policy=_KEPT[self.remat], prevent_cse=False)
-        return self.final_norm(jax.lax.scan(step, self.embed(inputs), weights)[0])
-
-
-Adapted = tuple[tuple[str, tuple[str, ...]], ...]  # (layer, names of its adapter arrays) of each adapted layer
-
-
-def _adapted(block_params: Params) -> Adapted:
-    names = {layer: tuple(sorted(set(leaves) - {"kernel", "bias", "scale"})) for layer, leaves in block_params.items()}
-    return tuple(sorted((layer, found) for layer, found in names.items() if found))
+        return self.final_norm(jax.lax.scan(step, self.embed(inputs), (weights, adapters))[0])
 
 
 @lru_cache(maxsize=16)
-def _graphs(fields: tuple, adapted: Adapted) -> tuple[nnx.GraphDef, nnx.GraphDef]:
+def _graphs(fields: tuple) -> tuple[nnx.GraphDef, nnx.GraphDef]:
     """Returns the structure of the model and of one block, without making any array."""
     model = ModelConfig(*fields)
-
-    def declare(kind: type[Bloom] | type[Block]) -> Bloom | Block:
-        module = kind(model, nnx.Rngs(params=0))
-        block = module.blocks if kind is Bloom else module
-        for layer, names in adapted:
-            for name in names:
-                setattr(getattr(block, layer), name, nnx.Param(jnp.zeros(())))
-        return module
-
-    whole, one = (nnx.eval_shape(partial(declare, kind)) for kind in (Bloom, Block))
+    whole, one = (nnx.eval_shape(lambda kind=kind: kind(model, nnx.Rngs(params=0))) for kind in (Bloom, Block))
     return nnx.split(whole)[0], nnx.split(one)[0]
 
 
 def _bloom(params: Params, model: ModelConfig) -> Bloom:
-    return nnx.merge(_graphs(dataclasses.astuple(model), _adapted(params["blocks"]))[0], params)
+    return nnx.merge(_graphs(dataclasses.astuple(model))[0], params)
 
 
 def init_params(model: ModelConfig, key: jax.Array) -> Params:
@@ -202,14 +178,20 @@ def init_params(model: ModelConfig, key: jax.Array) -> Params:
     return nnx.to_pure_dict(nnx.split(Bloom(model, nnx.Rngs(params=key)))[1])
 
 
-def init_sharded_params(model: ModelConfig, mesh: Mesh, key: jax.Array) -> Params:
+def init_sharded_params(
+    model: ModelConfig, mesh: Mesh, key: jax.Array, dtype: jax.typing.DTypeLike = jnp.float32
+) -> Params:
     """Returns `init_params` made shard by shard on `mesh`, so that no device ever holds a whole array it has a part of.
 
     Raises:
       ConfigError: a parameter that the mesh does not divide.
     """
+
+    def init(key: jax.Array) -> Params:
+        return jax.tree.map(lambda leaf: leaf.astype(dtype), init_params(model, key))
+
     with jax.set_mesh(mesh):
-        return jax.jit(partial(init_params, model), out_shardings=param_shardings(model, mesh))(key)
+        return jax.jit(init, out_shardings=param_shardings(model, mesh))(key)
 
 
 def embed(params: Params, inputs: jax.Array, model: ModelConfig) -> jax.Array:
@@ -229,7 +211,7 @@ def block(block_params: Params, x: jax.Array, attend: Attend, model: ModelConfig
     Returns:
       [batch, length, embed] in x's dtype.
     """
-    return nnx.merge(_graphs(dataclasses.astuple(model), _adapted(block_params))[1], block_params)(x, attend)
+    return nnx.merge(_graphs(dataclasses.astuple(model))[1], block_params)(x, attend)
 
 
 def final_norm(params: Params, x: jax.Array, model: ModelConfig) -> jax.Array:
@@ -237,19 +219,23 @@ def final_norm(params: Params, x: jax.Array, model: ModelConfig) -> jax.Array:
     return _bloom(params, model).final_norm(x)
 
 
-def forward(params: Params, inputs: jax.Array, segment_ids: jax.Array | None, model: ModelConfig) -> jax.Array:
+def forward(
+    params: Params, inputs: jax.Array, segment_ids: jax.Array | None, model: ModelConfig,
+    adapters: Adapters | None = None,
+) -> jax.Array:  # fmt: skip
     """Runs the network up to its final norm.
 
     Args:
-      params: from `init_params`, `load_hf` or `lora.combine`.
+      params: from `init_params` or `load_hf`.
       inputs: token ids, int [batch, length].
       segment_ids: int [batch, length], 0 is padding; None: each row is one segment.
       model: the shape and numerics of the network.
+      adapters: what is added to its linear layers; None: nothing.
 
     Returns:
       hidden [batch, length, embed] in the compute dtype.
     """
-    return _bloom(params, model)(inputs, segment_ids)
+    return _bloom(params, model)(inputs, segment_ids, adapters)
 
 
 def logits(params: Params, hidden: jax.Array, model: ModelConfig) -> jax.Array:

@@ -23,6 +23,7 @@ from ecomgpt_jax import files
 from ecomgpt_jax.config import MODEL_SHAPES, ModelConfig
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
 from ecomgpt_jax.model.hf_files import INDEX, PREFIX, SINGLE, Tensors, is_finite
+from ecomgpt_jax.model.lora import Adapters, merge_layer
 from ecomgpt_jax.model.parameters import Parameter, Params, leaf_of, param_shardings, parameter_table, to_tree
 
 UNK_ID, BOS_ID, EOS_ID, PAD_ID = 0, 1, 2, 3
@@ -192,7 +193,20 @@ def _to_host(array: jax.Array | np.ndarray, layer: int | None) -> np.ndarray:
     return out
 
 
-def _write_shard(path: Path, tensors: list[tuple[str, Parameter, int]], params: Params, dtype: np.dtype) -> None:
+def _tensor(params: Params, parameter: Parameter, layer: int, adapters: Adapters | None) -> np.ndarray:
+    """Returns one tensor on the host, its adapters added in float32; every process takes part."""
+    leaf = leaf_of(params, parameter.path)
+    if not parameter.stacked:
+        return _to_host(leaf, None)
+    if adapters is None or not parameter.inputs or parameter.path[1] not in adapters.layers:
+        return _to_host(leaf, layer)
+    a, b = (adapters.layers[parameter.path[1]][name][layer] for name in ("lora_a", "lora_b"))
+    return _to_host(merge_layer(leaf[layer], a, b, adapters.scale), None)
+
+
+def _write_shard(
+    path: Path, tensors: list[tuple[str, Parameter, int]], dtype: np.dtype, read: Callable[[Parameter, int], np.ndarray]
+) -> None:
     """Streams tensors into one safetensors file: length of the header, the header as JSON, the bytes in order."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -204,7 +218,7 @@ def _write_shard(path: Path, tensors: list[tuple[str, Parameter, int]], params: 
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name, parameter, layer in tensors:
-            array = _to_host(leaf_of(params, parameter.path), layer if parameter.stacked else None)
+            array = read(parameter, layer)
             if not is_finite(array):
                 raise DataError(f"{parameter.name}: weights of {name} are not finite; nothing was exported")
             tensor = np.ascontiguousarray(parameter.to_hf(array).astype(dtype, copy=False))
@@ -251,6 +265,7 @@ def copy_tokenizer(source: Path, target: Path) -> None:
 def save_hf(
     params: Params, model: ModelConfig, directory: str | os.PathLike[str], dtype: str = "float32",
     tokenizer_dir: str | os.PathLike[str] | None = None, max_shard_bytes: int = 5 * 10**9, card: str = "",
+    adapters: Adapters | None = None,
 ) -> None:  # fmt: skip
     """Writes a checkpoint that HF's `BloomForCausalLM.from_pretrained` and `load_hf` read, whole or not at all.
 
@@ -262,6 +277,7 @@ def save_hf(
       tokenizer_dir: directory whose tokenizer files to copy along; None: weights only.
       max_shard_bytes: tensors in one file; the tensors of more than one file are listed in an index.
       card: text of the model card (README.md); empty: none.
+      adapters: added to each kernel in float32 as it is written.
 
     Raises:
       ConfigError: an unknown dtype, or the directory is in use.
@@ -278,14 +294,14 @@ def save_hf(
     shards = _plan_shards(parameter_table(model), stored.itemsize, max_shard_bytes)
     if jax.process_index() != 0:
         for _, parameter, layer in (tensor for shard in shards for tensor in shard):
-            _to_host(leaf_of(params, parameter.path), layer if parameter.stacked else None)  # process 0 needs our parts
+            _tensor(params, parameter, layer, adapters)  # process 0 needs our parts
         return
     with files.new_directory(directory) as scratch:
         weight_map = {}
         bar = tqdm.tqdm(shards, desc="write weights", unit="file", disable=None, delay=2)
         for i, tensors in enumerate(bar, start=1):
             name = SINGLE if len(shards) == 1 else f"model-{i:05}-of-{len(shards):05}.safetensors"
-            _write_shard(scratch / name, tensors, params, stored)
+            _write_shard(scratch / name, tensors, stored, lambda *of: _tensor(params, *of, adapters))
             weight_map.update({tensor: name for tensor, _, _ in tensors})
         if len(shards) > 1:
             size = stored.itemsize * sum(math.prod(p.shape) for p in parameter_table(model))

@@ -1,24 +1,28 @@
 """LoRA (Hu et al., arXiv 2106.09685): low-rank adapters beside frozen kernels, and their PEFT layout.
 
 An adapted kernel W acts as W + alpha / rank * A B, with A [in…, rank] and B [rank, out…] for each block. What is
-trained is the pytree of adapters alone, in float32; the base lies beside it in the compute dtype. `combine` puts both
-into one params pytree that every function of `bloom.py` accepts: a linear layer that finds adapters adds their product.
+trained is the pytree of adapters alone, in float32; the base is a params pytree of its own, in the compute dtype.
+`bloom.forward` takes both. Merging adds A B to one kernel of one block at a time, in float32.
 """
 
-import hashlib
+import dataclasses
 import math
 import os
+from collections.abc import Callable
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, Sharding
 from safetensors.numpy import save_file
 
 from ecomgpt_jax import files
 from ecomgpt_jax.config import LoraConfig, ModelConfig
 from ecomgpt_jax.errors import DataError
+from ecomgpt_jax.model.attention import matmul_precision
 from ecomgpt_jax.model.parameters import Parameter, Params, leaf_of, parameter_table, to_tree
 from ecomgpt_jax.parallel.sharding import array_sharding
 
@@ -83,52 +87,89 @@ def init_adapters(model: ModelConfig, lora: LoraConfig, mesh: Mesh, key: jax.Arr
         return jax.jit(fresh, out_shardings=adapter_shardings(model, lora, mesh))(key)
 
 
-def freeze(params: Params, model: ModelConfig) -> Params:
-    """Returns the base weights as LoRA keeps them: in the compute dtype."""
-    return jax.tree.map(lambda leaf: leaf.astype(model.compute_dtype), params)
+@partial(jax.tree_util.register_dataclass, data_fields=("layers", "keys"), meta_fields=("scale", "dropout"))
+@dataclasses.dataclass(frozen=True)
+class Adapters:
+    """Adapters as a forward reads them: those of all blocks, or, where the blocks are scanned over, those of one.
+
+    Attributes:
+      layers: {name of a linear layer: {"lora_a": [layers, in…, rank], "lora_b": [layers, rank, out…]}}.
+      keys: [layers] random keys of this forward's dropout; None: nothing is dropped.
+      scale: factor of their product, alpha / rank.
+      dropout: share of the inputs that is dropped.
+    """
+
+    layers: Params
+    keys: jax.Array | None
+    scale: float
+    dropout: float
+
+    def __call__(self, name: str, x: jax.Array) -> jax.Array:
+        """Maps x [batch, length, in…] to what one block's adapters add to a layer's output [batch, length, out…]."""
+        a, b = self.layers[name]["lora_a"], self.layers[name]["lora_b"] * self.scale
+        if self.keys is not None:
+            key = jax.random.fold_in(self.keys, sorted(self.layers).index(name))
+            x = jnp.where(jax.random.bernoulli(key, 1 - self.dropout, x.shape), x / (1 - self.dropout), 0)
+        product = partial(jnp.tensordot, precision=matmul_precision(x.dtype))
+        return product(product(x, a.astype(x.dtype), axes=a.ndim - 1), b.astype(x.dtype), axes=1)
 
 
-def fingerprint(base: Params) -> str:
-    """Returns a hash by which base weights are known again: of their norms, which every device holds whole."""
-    norms = [base["embedding_norm"], base["final_norm"], base["blocks"]["input_norm"], base["blocks"]["post_norm"]]
-    return hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(norms))).hexdigest()
-
-
-def combine(base: Params, adapters: Params, lora: LoraConfig, key: jax.Array | None = None) -> Params:
-    """Returns params for `bloom.forward`: the base with each target's adapters beside its kernel.
+def make_adapters(trained: Params, lora: LoraConfig, key: jax.Array | None = None) -> Adapters:
+    """Returns the second argument of the forward beside the base.
 
     Args:
-      base: the model's parameters, from `freeze`; no gradient flows to them.
-      adapters: from `init_adapters`; gradients flow here.
+      trained: from `init_adapters`; gradients flow here.
       lora: rank, alpha, dropout.
-      key: of this forward's dropout; None for none.
+      key: of this forward's dropout; None: nothing is dropped.
     """
-    blocks = dict(base["blocks"])
-    for index, (name, leaves) in enumerate(sorted(adapters["blocks"].items())):
-        scaled = leaves["lora_b"] * (lora.alpha / lora.rank)
-        blocks[name] = blocks[name] | {"lora_a": leaves["lora_a"], "lora_b": scaled}
-        if key is not None and lora.dropout:
-            layers = len(leaves["lora_a"])
-            keys = jax.random.split(jax.random.fold_in(key, index), layers)
-            blocks[name]["lora_key"] = jax.random.key_data(keys)
-            blocks[name]["lora_keep"] = jnp.full(layers, 1 - lora.dropout, jnp.float32)
-    return base | {"blocks": blocks}
+    layers = trained["blocks"]
+    count = len(jax.tree.leaves(layers)[0])
+    keys = jax.random.split(key, count) if key is not None and lora.dropout else None
+    return Adapters(layers, keys, lora.alpha / lora.rank, lora.dropout)
 
 
-def merge(base: Params, adapters: Params, lora: LoraConfig) -> Params:
-    """Returns plain float32 parameters that compute what base and adapters do together."""
+@jax.jit
+def merge_layer(kernel: jax.Array, a: jax.Array, b: jax.Array, scale: float) -> jax.Array:
+    """Returns one block's kernel [in…, out…] with its adapters a [in…, rank] and b [rank, out…] added, float32."""
+    return kernel.astype(jnp.float32) + scale * jnp.tensordot(a, b, axes=1, precision=jax.lax.Precision.HIGHEST)
 
-    @jax.jit
-    def add(kernel: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
-        flat_a, flat_b = a.reshape(len(a), -1, a.shape[-1]), b.reshape(len(b), b.shape[1], -1)
-        product = jnp.einsum("lir,lro->lio", flat_a, flat_b, precision=jax.lax.Precision.HIGHEST)
-        return kernel.astype(jnp.float32) + (lora.alpha / lora.rank) * product.reshape(kernel.shape)
 
-    merged = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), base)
-    for name, leaves in adapters["blocks"].items():
-        linear = merged["blocks"][name]
-        linear["kernel"] = add(linear["kernel"], leaves["lora_a"], leaves["lora_b"])
-    return merged
+@lru_cache(maxsize=64)
+def _merging(sharding: Sharding, dtype: jnp.dtype, in_place: bool) -> Callable[..., jax.Array]:
+    """Returns the program that merges a stacked kernel [layers, in…, out…] block by block."""
+
+    def merged(kernel: jax.Array, a: jax.Array, b: jax.Array, scale: float) -> jax.Array:
+        def put(index: jax.Array, made: jax.Array) -> jax.Array:
+            old = made if in_place else kernel
+            return made.at[index].set(merge_layer(old[index], a[index], b[index], scale).astype(dtype))
+
+        return jax.lax.fori_loop(0, len(kernel), put, kernel if in_place else jnp.zeros(kernel.shape, dtype))
+
+    return jax.jit(merged, out_shardings=sharding, donate_argnums=0 if in_place else ())
+
+
+def merge(base: Params, adapters: Adapters, dtype: jax.typing.DTypeLike) -> Params:
+    """Returns plain parameters that compute what base and adapters do together; the base's arrays are deleted.
+
+    Parameters are made one after the other, kernels block by block: beside the result there is one parameter of the
+    base at most, and none where the dtype stays the same.
+    """
+    dtype = jnp.dtype(dtype)
+
+    def one(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+        names = [key.key for key in path]
+        if names[-1] == "kernel" and names[1] in adapters.layers:
+            leaves = adapters.layers[names[1]]
+            program = _merging(leaf.sharding, dtype, leaf.dtype == dtype)
+            made = program(leaf, leaves["lora_a"], leaves["lora_b"], adapters.scale)
+        else:
+            made = leaf.astype(dtype)
+        if made is not leaf and not leaf.is_deleted():
+            jax.block_until_ready(made)
+            leaf.delete()
+        return made
+
+    return jax.tree_util.tree_map_with_path(one, base)
 
 
 def save_peft(

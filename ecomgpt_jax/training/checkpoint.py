@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
@@ -25,6 +26,7 @@ from ecomgpt_jax.config import Config, MeshConfig, ModelConfig
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
 from ecomgpt_jax.model import hf_weights, hub, lora
 from ecomgpt_jax.model.bloom import init_sharded_params
+from ecomgpt_jax.model.content_hash import content_hash
 from ecomgpt_jax.model.parameters import Params, param_shapes, param_shardings
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training import manifest
@@ -33,6 +35,7 @@ from ecomgpt_jax.training.train_step import TrainState
 Meta = dict[str, Any]
 FOLDER = "checkpoints"
 QUARANTINE = "quarantine"
+BASE = "base_weights"  # in the meta of a LoRA run: `content_hash` of the weights under the adapters
 
 
 def one_line(error: Exception) -> str:
@@ -129,28 +132,42 @@ def step_directory(path: str | os.PathLike[str]) -> epath.Path:
     return path / FOLDER / str(steps[-1])
 
 
-def load_checkpoint(path: str | os.PathLike[str], mesh: Mesh | None = None) -> tuple[Params, ModelConfig]:
+def load_checkpoint(
+    path: str | os.PathLike[str], mesh: Mesh | None = None, dtype: jax.typing.DTypeLike = jnp.float32
+) -> tuple[Params, ModelConfig]:
     """Loads (parameters, model) from a workdir's newest step, a step directory, or a Hugging Face directory.
 
     Args:
       path: one of the three.
       mesh: where the parameters go; None spreads the batch over all devices and replicates the parameters.
+      dtype: of the parameters; those of a LoRA run are merged into it.
 
     Raises:
       MissingInputError: there is no checkpoint at `path`.
-      DataError: it cannot be read, or its files are not those that were written.
+      DataError: it cannot be read, its files are not those that were written, or the base under its adapters is not the
+        one that they were trained on.
     """
-    mesh = make_mesh(MeshConfig()) if mesh is None else mesh
+    params, model, adapters = load_unmerged(path, make_mesh(MeshConfig()) if mesh is None else mesh, dtype)
+    return params if adapters is None else lora.merge(params, adapters, dtype), model
+
+
+def load_unmerged(
+    path: str | os.PathLike[str], mesh: Mesh, dtype: jax.typing.DTypeLike
+) -> tuple[Params, ModelConfig, lora.Adapters | None]:
+    """Loads (parameters, model, None) as `load_checkpoint` does; of a LoRA run (base, model, adapters).
+
+    The base is in the run's compute dtype, whatever `dtype` says, since that is what the adapters were trained on.
+    """
     path, model = epath.Path(path).expanduser(), load_model_config(path)
     if _is_hugging_face(path):
-        return hf_weights.load_hf(path, model, mesh), model
+        return hf_weights.load_hf(path, model, mesh, dtype), model, None
     directory = step_directory(path)
     config = config_lib.from_dict(read_meta(directory)["config"])
     if config.lora.rank:
-        adapters, base = load_adapters(directory, mesh)[0], lora.freeze(_base(config, mesh), model)
-        check_base(directory, read_meta(directory), base)
-        return lora.merge(base, adapters, config.lora), model
-    return _read_params(directory, param_shapes(model), param_shardings(model, mesh)), model
+        base, trained = _base(config, mesh), load_adapters(directory, mesh)[0]
+        check_base(directory, read_meta(directory), content_hash(base))
+        return base, model, lora.make_adapters(trained, config.lora)
+    return _read_params(directory, param_shapes(model, dtype), param_shardings(model, mesh)), model, None
 
 
 def load_adapters(path: str | os.PathLike[str], mesh: Mesh) -> tuple[Params, Config]:
@@ -172,25 +189,37 @@ def load_adapters(path: str | os.PathLike[str], mesh: Mesh) -> tuple[Params, Con
     return _read_params(directory, shapes, lora.adapter_shardings(config.model, config.lora, mesh)), config
 
 
-def check_base(directory: epath.Path, meta: Meta, base: Params) -> None:
+def check_base(directory: epath.Path | Path, meta: Meta, found: str) -> None:
     """Refuses weights that are not those under which a LoRA checkpoint was saved.
 
+    Args:
+      directory: the checkpoint.
+      meta: its meta.
+      found: `content_hash` of the weights, in the run's compute dtype.
+
     Raises:
-      DataError: they are others.
+      DataError: they are others, or an earlier version saved the checkpoint, which did not look at all of them.
     """
-    if meta.get("base") != lora.fingerprint(base):
+    if BASE not in meta:
         raise DataError(
-            f"{directory}: its adapters were trained on other weights than model.init_from holds now; "
-            "name the checkpoint they were trained on, step directory and all"
+            f"{directory}: saved by a version that did not record all weights under the adapters, so nothing tells "
+            "whether model.init_from holds them; `convert --format peft` writes the adapters alone"
+        )
+    if meta[BASE] != found:
+        raise DataError(
+            f"{directory}: its adapters were trained on other weights ({meta[BASE][:16]}) than "
+            f"model.init_from={meta['config']['model']['init_from']!r} holds now ({found[:16]}); name the checkpoint "
+            "they were trained on, step directory and all"
         )
 
 
 def _base(config: Config, mesh: Mesh) -> Params:
-    """Returns the weights under a run's adapters: those it started from."""
+    """Returns the weights under a run's adapters, those it started from, in its compute dtype."""
     if not config.model.init_from:
-        return init_sharded_params(config.model, mesh, jax.random.key(config.train.seed))
+        return init_sharded_params(config.model, mesh, jax.random.key(config.train.seed), config.model.compute_dtype)
     try:
-        params, found = load_checkpoint(hub.find_weights(config.model.init_from)[1], mesh)
+        weights = hub.find_weights(config.model.init_from)[1]
+        params, found = load_checkpoint(weights, mesh, config.model.compute_dtype)
     except MissingInputError as error:
         raise MissingInputError(f"the weights under the adapters (model.init_from): {error}") from error
     for name in ("vocab_size", "embed", "layers", "heads"):

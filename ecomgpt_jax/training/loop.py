@@ -16,8 +16,9 @@ from ecomgpt_jax import config as config_lib
 from ecomgpt_jax.config import Config
 from ecomgpt_jax.data.pipeline import PackedRows, batches
 from ecomgpt_jax.errors import PreemptedError
+from ecomgpt_jax.model import lora
 from ecomgpt_jax.model.bloom import init_sharded_params
-from ecomgpt_jax.model.lora import fingerprint, freeze
+from ecomgpt_jax.model.content_hash import content_hash
 from ecomgpt_jax.model.parameters import Params
 from ecomgpt_jax.parallel.sharding import RULES
 from ecomgpt_jax.redaction import mask_secrets
@@ -26,7 +27,7 @@ from ecomgpt_jax.training.gauges import Tracer, make_gauges
 from ecomgpt_jax.training.optimizer import make_optimizer, make_schedule
 from ecomgpt_jax.training.progress import Progress
 from ecomgpt_jax.training.saving import Checkpoints
-from ecomgpt_jax.training.train_step import abstract_state, global_batch, init_state, make_train_step, whole_params
+from ecomgpt_jax.training.train_step import abstract_state, global_batch, init_state, make_train_step
 
 
 def rows_per_step(config: Config, mesh: Mesh) -> int:
@@ -50,6 +51,11 @@ def run_facts(config: Config, rows: PackedRows, mesh: Mesh) -> dict[str, Any]:
     }
 
 
+def params_dtype(config: Config) -> str:
+    """Returns the dtype in which a run loads its weights and gives them back: float32, with LoRA the compute dtype."""
+    return config.model.compute_dtype if config.lora.rank else "float32"
+
+
 def train(
     config: Config,
     rows: PackedRows,
@@ -59,7 +65,7 @@ def train(
     start: resume.Start | None = None,
     evaluate: Callable[[Params], dict[str, float]] | None = None,
 ) -> Params:
-    """Trains to the end and returns the parameters; `resume.py` says where weights come from.
+    """Trains to the end and returns the parameters in `params_dtype`; `resume.py` says where weights come from.
 
     Data resumes at the row after the last one trained on, whatever the number of hosts. The host reads each step's
     numbers while the next step runs.
@@ -69,7 +75,8 @@ def train(
       rows: all rows of the run.
       mesh: devices.
       workdir: gets checkpoints, `metrics.jsonl` and TensorBoard files.
-      initial_params: loads pretrained weights; called only when there is no checkpoint.
+      initial_params: loads pretrained weights in `params_dtype`; called only when there is no checkpoint, with LoRA
+        also on resuming and after each evaluation, into which the base is merged where it lies.
       start: the checkpoint to go on from; None: the workdir's newest valid one, if any.
       evaluate: called every `eval.every` steps; what it returns joins the step's line of metrics.
 
@@ -84,7 +91,9 @@ def train(
     optimizer = make_optimizer(config.optimizer, total_steps)
     schedule = make_schedule(config.optimizer, total_steps)
     start = start or resume.find_start(workdir, config, run)
-    initial = initial_params or partial(init_sharded_params, config.model, mesh, jax.random.key(config.train.seed))
+    initial = initial_params or partial(
+        init_sharded_params, config.model, mesh, jax.random.key(config.train.seed), params_dtype(config)
+    )
     masked = mask_secrets(config_lib.to_dict(config))
     with (
         jax.set_mesh(mesh),
@@ -92,15 +101,15 @@ def train(
         _memory_explained(config, mesh),
         Checkpoints(workdir, config.train.keep, config.train.best_metric) as checkpoints,
     ):
-        train_step, vote = make_train_step(config.model, optimizer, mesh, config.lora), signals.make_vote(mesh)
+        train_step, vote = make_train_step(config, optimizer, mesh), signals.make_vote(mesh)
         if start is None:
-            state = init_state(config.model, optimizer, mesh, config.train.seed, initial(), config.lora)
+            state = init_state(config, optimizer, mesh, initial())
         else:
-            state = checkpoint.restore(start.directory, abstract_state(config.model, optimizer, mesh, config.lora))
+            state = checkpoint.restore(start.directory, abstract_state(config, optimizer, mesh))
             if config.lora.rank:  # a checkpoint holds the adapters alone
-                state = state._replace(frozen=freeze(initial(), config.model))
-                checkpoint.check_base(start.directory, start.meta, state.frozen)
-        base = {"base": fingerprint(state.frozen)} if config.lora.rank else {}
+                state = state._replace(base=initial())
+                checkpoint.check_base(start.directory, start.meta, content_hash(state.base))
+        base = {checkpoint.BASE: content_hash(state.base)} if config.lora.rank else {}
         step, first_row = int(state.step), start.meta["next_row"] if start else 0
         origin = first_row - step * per_step  # row that step 1 would have begun at
         watch = guards.Watch(rows, per_step, config.train.skip_nonfinite, workdir)
@@ -117,8 +126,20 @@ def train(
         def due(at: int) -> bool:
             return evaluate is not None and config.eval.every > 0 and at % config.eval.every == 0
 
+        def merged() -> Params:
+            """Returns the weights that the state stands for; a base under adapters leaves the state."""
+            nonlocal state
+            if state.base is None:
+                return state.params
+            weights, state = state.base, state._replace(base=None)
+            return lora.merge(weights, lora.make_adapters(state.params, config.lora), params_dtype(config))
+
         def score() -> dict[str, float]:
-            latest.update(evaluate(whole_params(state, config.lora)))
+            nonlocal state
+            latest.update(evaluate(merged()))
+            if config.lora.rank:
+                state = state._replace(base=initial())
+                checkpoint.check_base(workdir, {"config": masked} | base, content_hash(state.base))
             return {name: value for name, value in latest.items() if name.startswith("eval/")}
 
         def settle(pending: int) -> None:
@@ -165,7 +186,7 @@ def train(
             progress.close()
         if stop:
             raise PreemptedError(f"{workdir}: stopped by SIGTERM, saved at step {step}; start the same command again")
-    return whole_params(state, config.lora)
+        return merged()
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ def shard_bytes(tree: Any) -> int:
 
 def state(config: Config, mesh: AnyMesh) -> TrainState:
     """Returns the training state as shapes with shardings."""
-    return abstract_state(config.model, make_optimizer(config.optimizer, STEPS), mesh, config.lora)
+    return abstract_state(config, make_optimizer(config.optimizer, STEPS), mesh)
 
 
 def state_bytes(config: Config, mesh: AnyMesh) -> int:

@@ -47,7 +47,7 @@ def compiled_bytes(config: Config, mesh: Mesh) -> tuple[int, bool]:
     shape = (accumulation, rows_per_step(config, mesh) // accumulation, config.data.length)
     batch = {name: jax.ShapeDtypeStruct(shape, jnp.int32) for name in ("inputs", "targets", "segment_ids")}
     batch["loss_mask"] = jax.ShapeDtypeStruct(shape, jnp.bool_)
-    state, train_step = memory.state(config, mesh), make_train_step(config.model, optimizer, mesh, config.lora)
+    state, train_step = memory.state(config, mesh), make_train_step(config, optimizer, mesh)
     with jax.set_mesh(mesh):  # only here: outside a trace, nothing can run on devices that are not there
         lowered = train_step.lower(state, batch)
         try:

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ecomgpt_jax.config import LoraConfig, ModelConfig
-from ecomgpt_jax.model import bloom, head
-from ecomgpt_jax.model import lora as adapters
+from ecomgpt_jax.config import Config, ModelConfig
+from ecomgpt_jax.model import bloom, head, lora
 from ecomgpt_jax.model.bloom import init_sharded_params
 from ecomgpt_jax.model.parameters import Params, param_shapes, param_shardings
 from ecomgpt_jax.parallel.sharding import spec
@@ -23,31 +22,29 @@ class TrainState(NamedTuple):
 
     Attributes:
       step: [] int32, optimizer updates done.
-      params: float32 masters; with LoRA those of the adapters.
+      params: what is trained, float32: all weights, or with LoRA the adapters.
       optimizer: optax state (Adam moments shaped and sharded like the parameters).
-      frozen: with LoRA the base weights, in the compute dtype.
+      base: with LoRA the weights under the adapters, in the compute dtype.
     """
 
     step: jax.Array
     params: Params
     optimizer: optax.OptState
-    frozen: Params | None = None
+    base: Params | None = None
 
 
-def abstract_state(
-    model: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, lora: LoraConfig | None = None
-) -> TrainState:
+def abstract_state(config: Config, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """Returns shape, dtype and sharding of every leaf of a `TrainState`: moments lie as their parameters do."""
     replicated = NamedSharding(mesh, PartitionSpec())
 
     def placed(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-    params, shardings, frozen = param_shapes(model), param_shardings(model, mesh), None
-    if lora and lora.rank:
-        frozen = jax.tree.map(placed, param_shapes(model, model.compute_dtype), shardings)
-        params = adapters.adapter_shapes(model, lora)
-        shardings = adapters.adapter_shardings(model, lora, mesh)
+    model = config.model
+    params, shardings, base = param_shapes(model), param_shardings(model, mesh), None
+    if config.lora.rank:
+        base = jax.tree.map(placed, param_shapes(model, model.compute_dtype), shardings)
+        params, shardings = lora.adapter_shapes(model, config.lora), lora.adapter_shardings(model, config.lora, mesh)
     moments = optax.tree.map_params(
         optimizer,
         placed,
@@ -56,7 +53,7 @@ def abstract_state(
         transform_non_params=lambda leaf: placed(leaf, replicated),
     )
     step = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated)
-    return TrainState(step, jax.tree.map(placed, params, shardings), moments, frozen)
+    return TrainState(step, jax.tree.map(placed, params, shardings), moments, base)
 
 
 def _shardings(tree: Any) -> Any:
@@ -64,60 +61,63 @@ def _shardings(tree: Any) -> Any:
 
 
 def init_state(
-    model: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int, params: Params | None = None,
-    lora: LoraConfig | None = None,
-) -> TrainState:  # fmt: skip
-    """Returns the state of step 0, born sharded; with `params`, fresh optimizer state (and adapters) around them."""
-    target, frozen = abstract_state(model, optimizer, mesh, lora), None
+    config: Config, optimizer: optax.GradientTransformation, mesh: Mesh, params: Params | None = None
+) -> TrainState:
+    """Returns the state of step 0, born sharded.
+
+    Args:
+      config: model, LoRA and seed.
+      optimizer: whose state begins.
+      mesh: devices.
+      params: weights to start from, with LoRA the base in the compute dtype; None: fresh ones.
+    """
+    target, base, key = abstract_state(config, optimizer, mesh), None, jax.random.key(config.train.seed)
     if params is None:
-        params = init_sharded_params(model, mesh, jax.random.key(seed))
-    if lora and lora.rank:
-        frozen, params = adapters.freeze(params, model), adapters.init_adapters(model, lora, mesh, jax.random.key(seed))
+        dtype = config.model.compute_dtype if config.lora.rank else jnp.float32
+        params = init_sharded_params(config.model, mesh, key, dtype)
+    if config.lora.rank:
+        base, params = params, lora.init_adapters(config.model, config.lora, mesh, key)
     moments = jax.jit(optimizer.init, out_shardings=_shardings(target.optimizer))(params)
-    return TrainState(jax.device_put(jnp.zeros((), jnp.int32), target.step.sharding), params, moments, frozen)
-
-
-def whole_params(state: TrainState, lora: LoraConfig) -> Params:
-    """Returns the parameters that a state stands for: its masters, or with LoRA base and adapters merged, float32."""
-    return state.params if state.frozen is None else adapters.merge(state.frozen, state.params, lora)
+    return TrainState(jax.device_put(jnp.zeros((), jnp.int32), target.step.sharding), params, moments, base)
 
 
 def batch_loss(
-    params: Params, batch: Batch, model: ModelConfig, frozen: Params | None = None, lora: LoraConfig | None = None
+    params: Params, batch: Batch, model: ModelConfig, adapters: lora.Adapters | None = None
 ) -> tuple[jax.Array, jax.Array]:
     """Returns (sum of the cross-entropy over targets, number of targets) of one micro-batch, [] float32 each.
 
     Args:
-      params: the model's parameters; with `frozen`, adapters.
-      batch: `inputs targets segment_ids` int32 and `loss_mask` bool, [rows, length]; with LoRA `dropout_key`.
+      params: the model's parameters.
+      batch: `inputs targets segment_ids` int32 and `loss_mask` bool, [rows, length].
       model: shapes and numerics.
-      frozen: the base weights under the adapters.
-      lora: what the adapters are.
+      adapters: beside the parameters; None: none.
     """
-    if frozen is not None:
-        params = adapters.combine(frozen, params, lora, batch["dropout_key"])
-    hidden = bloom.forward(params, batch["inputs"], batch["segment_ids"], model)
+    hidden = bloom.forward(params, batch["inputs"], batch["segment_ids"], model, adapters)
     return head.loss_sum(params["embedding"]["table"], hidden, batch["targets"], batch["loss_mask"], model)
 
 
 def accumulate(
-    params: Params, batch: Batch, model: ModelConfig, frozen: Params | None = None, lora: LoraConfig | None = None
+    loss_of: Callable[[Params, Batch], tuple[jax.Array, jax.Array]], params: Params, batch: Batch
 ) -> tuple[Params, jax.Array, jax.Array]:
     """Returns (gradient of the mean loss, mean loss, targets) over micro-batches of any target counts.
 
     Each target weighs 1 / (targets of all micro-batches), so 1 x 8 rows and 8 x 1 rows give the same update even where
-    a micro-batch holds no target at all, and no gradient is ever divided. Leaves of `batch` are
-    [accumulation, rows, length].
+    a micro-batch holds no target at all, and no gradient is ever divided.
+
+    Args:
+      loss_of: a micro-batch's loss as `batch_loss` gives it, of what is trained.
+      params: what is trained.
+      batch: leaves are [accumulation, …], here of `batch_loss`.
     """
     count = batch["loss_mask"].astype(jnp.float32).sum()
     batch = {**batch, "loss_mask": batch["loss_mask"] / jnp.maximum(count, 1.0)}
-    value_and_grad = jax.value_and_grad(batch_loss, has_aux=True)
+    value_and_grad = jax.value_and_grad(loss_of, has_aux=True)
     if len(batch["inputs"]) == 1:  # nothing to add up, so no second copy of the gradient
-        (loss, _), gradient = value_and_grad(params, jax.tree.map(lambda leaf: leaf[0], batch), model, frozen, lora)
+        (loss, _), gradient = value_and_grad(params, jax.tree.map(lambda leaf: leaf[0], batch))
         return gradient, loss, count
 
     def add(carry: tuple[Params, jax.Array], micro: Batch) -> tuple[tuple[Params, jax.Array], None]:
-        (loss, _), gradient = value_and_grad(params, micro, model, frozen, lora)
+        (loss, _), gradient = value_and_grad(params, micro)
         return jax.tree.map(jnp.add, carry, (gradient, loss)), None
 
     carry = (jax.tree.map(jnp.zeros_like, params), jnp.zeros((), jnp.float32))
@@ -126,7 +126,7 @@ def accumulate(
 
 
 def make_train_step(
-    model: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, lora: LoraConfig | None = None
+    config: Config, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns the jitted `train_step(state, batch) -> (state, metrics)`; it donates the state.
 
@@ -134,15 +134,23 @@ def make_train_step(
     `targets`, `tokens` (positions that are not padding), `grad_norm` (before clipping). Where loss or gradient is not
     finite, parameters and optimizer state come back unchanged and only the step counts on.
     """
-    shardings = _shardings(abstract_state(model, optimizer, mesh, lora))
-    micro_batches = NamedSharding(mesh, spec(None, "batch"))
+    shardings = _shardings(abstract_state(config, optimizer, mesh))
+    rows = NamedSharding(mesh, spec(None, "batch"))
     replicated = NamedSharding(mesh, PartitionSpec())
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        if state.frozen is not None:  # a key of the step alone, so that a resumed run drops the same
-            keys = jax.random.split(jax.random.fold_in(jax.random.key(0), state.step), len(batch["inputs"]))
-            batch = {**batch, "dropout_key": keys}
-        gradient, loss, count = accumulate(state.params, batch, model, state.frozen, lora)
+        def loss_of(trained: Params, micro: Batch) -> tuple[jax.Array, jax.Array]:
+            if state.base is None:
+                return batch_loss(trained, micro, config.model)
+            return batch_loss(
+                state.base, micro, config.model, lora.make_adapters(trained, config.lora, micro["dropout_key"])
+            )
+
+        micro_batches = batch
+        if state.base is not None:  # keys of the seed and the step alone, so that a resumed run drops the same
+            key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
+            micro_batches = {**batch, "dropout_key": jax.random.split(key, len(batch["inputs"]))}
+        gradient, loss, count = accumulate(loss_of, state.params, micro_batches)
         norm = optax.tree.norm(gradient)
         updates, moments = optimizer.update(gradient, state.optimizer, state.params)
         # A step that is not finite leaves weights and moments as they are; XLA fuses the choice into the update.
@@ -158,12 +166,12 @@ def make_train_step(
             "tokens": (batch["segment_ids"] > 0).sum().astype(jnp.float32),
             "grad_norm": norm,
         }
-        return TrainState(state.step + 1, params, moments, state.frozen), metrics
+        return TrainState(state.step + 1, params, moments, state.base), metrics
 
     # Output shardings are pinned: left open, the second call would see other shardings and compile again.
     return jax.jit(
         train_step,
-        in_shardings=(shardings, micro_batches),
+        in_shardings=(shardings, rows),
         out_shardings=(shardings, replicated),
         donate_argnums=0,
     )

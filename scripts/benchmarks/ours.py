@@ -103,8 +103,8 @@ def train(case: Case) -> Prepared:
     optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-4), 1000)
     jax.set_mesh(mesh)
     params = load_hf(case["weights"], model, mesh) if "weights" in case else None
-    state = init_state(model, optimizer, mesh, 0, params)
-    step = make_train_step(model, optimizer, mesh)
+    state = init_state(Config(model=model), optimizer, mesh, params)
+    step = make_train_step(Config(model=model), optimizer, mesh)
     batches = _batches(case)
     placed = [global_batch(batch, case.get("accumulation", 1), mesh) for batch in batches]
     compiled = step.lower(state, placed[0]).compile()

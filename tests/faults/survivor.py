@@ -43,7 +43,7 @@ def saved_state(workdir: Path, step: int, config: Config, mesh: Mesh) -> list[np
     """Returns every leaf of a saved state: step, parameters, Adam's moments."""
     optimizer = make_optimizer(config.optimizer, step)
     directory = epath.Path(workdir) / "checkpoints" / str(step)
-    state = checkpoint.restore(directory, abstract_state(config.model, optimizer, mesh))
+    state = checkpoint.restore(directory, abstract_state(config, optimizer, mesh))
     return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
 

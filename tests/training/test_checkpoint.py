@@ -32,7 +32,7 @@ def equal(one: object, other: object) -> bool:
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainState]:
     workdir = tmp_path_factory.mktemp("run")
     mesh = make_mesh(MeshConfig(1, 4, 2))
-    state = init_state(CONFIG.model, OPTIMIZER, mesh, 0)
+    state = init_state(CONFIG, OPTIMIZER, mesh)
     with saving.Checkpoints(workdir, keep=2) as checkpoints:
         for step in (3, 7, 12):
             state = state._replace(step=state.step * 0 + step)
@@ -43,7 +43,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainState]:
 
 @pytest.mark.parametrize("shape", [(1, 4, 2), (8, 1, 1), (2, 2, 2)])
 def test_a_state_comes_back_on_any_mesh(run: tuple[Path, TrainState], shape: tuple[int, int, int]) -> None:
-    target = abstract_state(CONFIG.model, OPTIMIZER, make_mesh(MeshConfig(*shape)))
+    target = abstract_state(CONFIG, OPTIMIZER, make_mesh(MeshConfig(*shape)))
     restored = checkpoint.restore(checkpoint.step_directory(run[0]), target)
     assert int(restored.step) == 12
     assert equal(restored, run[1])

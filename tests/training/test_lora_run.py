@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -17,7 +18,9 @@ from ecomgpt_jax.model.hf_weights import load_hf, save_hf
 from ecomgpt_jax.model.parameters import Params
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training import checkpoint, loop
+from ecomgpt_jax.training.optimizer import make_optimizer
 from ecomgpt_jax.training.progress import read_metrics
+from ecomgpt_jax.training.train_step import global_batch, init_state, make_train_step
 
 MESH = make_mesh(MeshConfig(data=2), jax.devices()[:2])
 
@@ -113,19 +116,88 @@ def test_a_base_that_has_gone_is_named(run: tuple[Path, Path, Params], tmp_path:
         (tmp_path / "elsewhere").rename(base)
 
 
-def test_other_weights_under_the_adapters_are_refused(run: tuple[Path, Path, Params], tmp_path: Path) -> None:
-    base, workdir, _ = run
-    other = load_hf(base)
-    other["final_norm"]["scale"] = other["final_norm"]["scale"] + 0.01
-    save_hf(other, lora_config(base).model, tmp_path / "other")
+@pytest.mark.parametrize("change", ["a kernel", "adapters merged into it", "a fresh base of another seed"])
+def test_other_weights_under_the_adapters_are_refused(
+    run: tuple[Path, Path, Params], tmp_path: Path, change: str
+) -> None:
+    """Norms are the same in all of them: what LoRA or a seed changes are kernels."""
+    base, workdir, merged = run
+    config, other = lora_config(base), load_hf(base)
+    if change == "a kernel":
+        other["blocks"]["qkv"]["kernel"] = other["blocks"]["qkv"]["kernel"].at[0, 0, 0, 0, 0].add(1e-3)
+    elif change == "adapters merged into it":
+        other = merged
+    else:
+        other = bloom.init_sharded_params(config.model, MESH, jax.random.key(4))
+    norms = [
+        [weights[name]["scale"] for name in ("embedding_norm", "final_norm")] for weights in (other, load_hf(base))
+    ]
+    np.testing.assert_array_equal(*norms)
+    save_hf(other, config.model, tmp_path / "other")
     base.rename(tmp_path / "right")
     try:
         (tmp_path / "other").rename(base)
-        with pytest.raises(DataError, match="trained on other weights"):
+        with pytest.raises(DataError, match=f"trained on other weights .*{base}"):
             checkpoint.load_checkpoint(workdir, MESH)
         shutil.copytree(workdir, tmp_path / "run")
         with pytest.raises(DataError, match="trained on other weights"):
-            train(lora_config(base), tmp_path / "run")
+            train(config, tmp_path / "run")
     finally:
         shutil.rmtree(base)
         (tmp_path / "right").rename(base)
+
+
+def test_a_checkpoint_that_recorded_norms_alone_is_refused(run: tuple[Path, Path, Params]) -> None:
+    meta = {"base": "0" * 64, "config": {"model": {"init_from": ""}}}
+    with pytest.raises(DataError, match="--format peft"):
+        checkpoint.check_base(run[1], meta, "0" * 64)
+
+
+def test_the_same_base_in_another_dtype_is_the_same(run: tuple[Path, Path, Params], tmp_path: Path) -> None:
+    """Compared is what the run computes with: a bfloat16 run's base may lie on disk in either dtype."""
+    config = lora_config(run[0])
+    config.model.compute_dtype = "bfloat16"
+    narrow = load_hf(run[0], dtype="bfloat16")
+    save_hf(narrow, config.model, tmp_path / "base", "bfloat16")
+    config.model.init_from = str(tmp_path / "base")
+    config.train.max_steps = 2
+    train(config, tmp_path / "run")
+    shutil.rmtree(tmp_path / "base")
+    save_hf(load_hf(run[0]), config.model, tmp_path / "base")
+    assert checkpoint.load_checkpoint(tmp_path / "run", MESH, "bfloat16")[1].embed == 32
+
+
+def test_dropout_follows_the_seed(run: tuple[Path, Path, Params], tmp_path: Path) -> None:
+    config, other = lora_config(run[0]), lora_config(run[0])
+    other.train.seed = 1
+    optimizer = make_optimizer(config.optimizer, 10)
+    rows = toy_rows(loop.rows_per_step(config, MESH))
+    batch = {name: np.stack([rows[index][name] for index in range(4)]) for name in rows[0]}
+    found = []
+    with jax.set_mesh(MESH):
+        for settings in (config, config, other):
+            state = init_state(config, optimizer, MESH, load_hf(run[0], config.model, MESH))  # one seed's adapters
+            # B starts at zero, and with it what dropout does to the loss: the gradient of B shows it.
+            step = make_train_step(settings, optimizer, MESH)
+            found.append(float(step(state, global_batch(batch, 2, MESH))[1]["grad_norm"]))
+    assert found[0] == found[1] != found[2]
+
+
+def test_evaluation_sees_merged_weights_and_training_goes_on_from_the_base(
+    run: tuple[Path, Path, Params], tmp_path: Path
+) -> None:
+    """The base is merged where it lies and read again: the run is the same as without evaluations."""
+    config, seen = lora_config(run[0]), []
+    config.eval.every = 10
+    rows = toy_rows(loop.rows_per_step(config, MESH), instances=160)
+
+    def evaluate(params: Params) -> dict[str, float]:
+        seen.append(jax.device_get(params))
+        return {"eval/average/score": 0.0}
+
+    base = partial(load_hf, config.model.init_from, config.model, MESH)
+    last = loop.train(config, rows, MESH, tmp_path / "run", base, evaluate=evaluate)
+    assert losses(tmp_path / "run") == losses(run[1])
+    assert len(seen) >= 2
+    assert not np.array_equal(seen[0]["blocks"]["qkv"]["kernel"], load_hf(run[0])["blocks"]["qkv"]["kernel"])
+    jax.tree.map(np.testing.assert_array_equal, last, run[2])

@@ -56,8 +56,8 @@ def test_every_config_lowers_at_full_size(path: Path) -> None:
     shape = (config.train.accumulation, rows_per_step(config, mesh) // config.train.accumulation, config.data.length)
     batch = {name: jax.ShapeDtypeStruct(shape, jnp.int32) for name in ("inputs", "targets", "segment_ids", "loss_mask")}
     with jax.set_mesh(mesh):
-        state = abstract_state(config.model, optimizer, mesh)
-        text = make_train_step(config.model, optimizer, mesh).lower(state, batch).as_text()
+        state = abstract_state(config, optimizer, mesh)
+        text = make_train_step(config, optimizer, mesh).lower(state, batch).as_text()
     assert f"{config.model.vocab_size}x{config.model.embed}xf32" in text
 
 

@@ -57,14 +57,14 @@ def make_step(shape: tuple[int, int, int]) -> tuple[Any, Mesh]:
     """(the compiled step, its mesh) for a mesh of this shape."""
     mesh, optimizer = make_mesh(MeshConfig(*shape), jax.devices()[: math.prod(shape)]), make_optimizer(OPTIMIZER, 10)
     with jax.set_mesh(mesh):
-        state, batch = abstract_state(MODEL, optimizer, mesh), global_batch(step_batch(), 2, mesh)
-        return make_train_step(MODEL, optimizer, mesh).lower(state, batch).compile(), mesh
+        state, batch = abstract_state(CONFIG, optimizer, mesh), global_batch(step_batch(), 2, mesh)
+        return make_train_step(CONFIG, optimizer, mesh).lower(state, batch).compile(), mesh
 
 
 def train(step: Any, mesh: Mesh, without_target: int = 3) -> TrainState:
     """The state after three steps."""
     with jax.set_mesh(mesh):
-        state = init_state(MODEL, make_optimizer(OPTIMIZER, 10), mesh, 0)
+        state = init_state(CONFIG, make_optimizer(OPTIMIZER, 10), mesh)
         for _ in range(3):
             state, _ = step(state, global_batch(step_batch(without_target), 2, mesh))
     return state
@@ -133,7 +133,7 @@ def test_a_wasteful_resharding_is_logged(capfd: pytest.CaptureFixture[str]) -> N
 
 
 def test_moments_are_split_like_their_weights() -> None:
-    state = abstract_state(MODEL, make_optimizer(OPTIMIZER, 10), make_mesh(MeshConfig(1, 4, 2)))
+    state = abstract_state(CONFIG, make_optimizer(OPTIMIZER, 10), make_mesh(MeshConfig(1, 4, 2)))
     moments = jax.tree.leaves(state.optimizer, is_leaf=lambda part: isinstance(part, dict))
     trees = [state.params, *(part for part in moments if isinstance(part, dict))]
     assert len(trees) == 3

@@ -1,18 +1,28 @@
+import dataclasses
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from toy import toy_config, toy_rows
 
-from ecomgpt_jax.config import MeshConfig, ModelConfig, OptimizerConfig
+from ecomgpt_jax.config import MeshConfig, OptimizerConfig
 from ecomgpt_jax.model import bloom
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training.optimizer import make_optimizer
-from ecomgpt_jax.training.train_step import abstract_state, accumulate, global_batch, init_state, make_train_step
+from ecomgpt_jax.training.train_step import (
+    abstract_state,
+    accumulate,
+    batch_loss,
+    global_batch,
+    init_state,
+    make_train_step,
+)
 
-MODEL: ModelConfig = toy_config().model
+CONFIG = toy_config()
 # A rate near the recipe's: Adam divides tiny gradients by their own size, so a large one would magnify rounding.
 OPTIMIZER = OptimizerConfig(learning_rate=1e-3, warmup_fraction=0.0)
-accumulate_jit = jax.jit(lambda params, batch: accumulate(params, batch, MODEL))
+accumulate_jit = jax.jit(lambda params, batch: accumulate(partial(batch_loss, model=CONFIG.model), params, batch))
 
 
 def one_step_batch(rows_per_step: int = 8) -> dict[str, np.ndarray]:
@@ -30,7 +40,7 @@ def shaped(batch: dict[str, np.ndarray], accumulation: int) -> dict[str, np.ndar
 
 
 def test_one_by_eight_equals_eight_by_one() -> None:
-    params = bloom.init_params(MODEL, jax.random.key(0))
+    params = bloom.init_params(CONFIG.model, jax.random.key(0))
     batch = one_step_batch()
     whole = accumulate_jit(params, shaped(batch, 1))
     for micro_batches in (2, 8):
@@ -42,7 +52,7 @@ def test_one_by_eight_equals_eight_by_one() -> None:
 
 def test_a_mean_of_means_would_be_seen() -> None:
     """The negative control: averaging the micro-batches' means gives another gradient on uneven counts."""
-    params = bloom.init_params(MODEL, jax.random.key(0))
+    params = bloom.init_params(CONFIG.model, jax.random.key(0))
     batch = shaped(one_step_batch(), 8)
     whole, loss, _ = accumulate_jit(params, batch)
     singles = [accumulate_jit(params, jax.tree.map(lambda x, i=i: x[i : i + 1], batch)) for i in range(8)]
@@ -58,9 +68,9 @@ def test_no_target_at_all_changes_nothing() -> None:
     batch = one_step_batch()
     batch["loss_mask"][:] = False
     with jax.set_mesh(mesh):
-        state = init_state(MODEL, optimizer, mesh, 0)
+        state = init_state(CONFIG, optimizer, mesh)
         before = jax.device_get(state.params)
-        state, metrics = make_train_step(MODEL, optimizer, mesh)(state, global_batch(batch, 2, mesh))
+        state, metrics = make_train_step(CONFIG, optimizer, mesh)(state, global_batch(batch, 2, mesh))
     assert float(metrics["loss"]) == 0
     assert float(metrics["targets"]) == 0
     assert all(map(np.array_equal, jax.tree.leaves(before), jax.tree.leaves(jax.device_get(state.params))))
@@ -70,8 +80,8 @@ def test_the_loss_falls_and_one_program_serves_all_steps() -> None:
     mesh = make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])
     optimizer = make_optimizer(OPTIMIZER, 10)
     with jax.set_mesh(mesh):
-        state = init_state(MODEL, optimizer, mesh, 0)
-        train_step = make_train_step(MODEL, optimizer, mesh)
+        state = init_state(CONFIG, optimizer, mesh)
+        train_step = make_train_step(CONFIG, optimizer, mesh)
         losses = []
         for _ in range(3):
             state, metrics = train_step(state, global_batch(one_step_batch(), 2, mesh))
@@ -81,12 +91,12 @@ def test_the_loss_falls_and_one_program_serves_all_steps() -> None:
 
 
 def lines(layers: int) -> int:
-    model = ModelConfig(**{**MODEL.__dict__, "layers": layers})
+    config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, layers=layers))
     mesh = make_mesh(MeshConfig(2, 2, 2))
     optimizer = make_optimizer(OPTIMIZER, 10)
     with jax.set_mesh(mesh):
-        state = abstract_state(model, optimizer, mesh)
-        lowered = make_train_step(model, optimizer, mesh).lower(state, shaped(one_step_batch(), 2))
+        state = abstract_state(config, optimizer, mesh)
+        lowered = make_train_step(config, optimizer, mesh).lower(state, shaped(one_step_batch(), 2))
     return len(lowered.as_text().splitlines())
 
 
