@@ -5,9 +5,10 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from ecomgpt_jax.evaluation.corrected_scores import class_scores, exact_matches, located_parts, located_tokens, parts
-from ecomgpt_jax.evaluation.page import Marked, Section, Table
+from ecomgpt_jax.evaluation.corrected_scores import class_scores, exact_matches, located_tokens
+from ecomgpt_jax.evaluation.page import Marked, Section, Table, cell
 from ecomgpt_jax.evaluation.protocol import TaskPrompts
+from ecomgpt_jax.instruct.answer_parts import gold_parts, located_parts, name_of, read_parts, said_parts
 
 SHOWN_ROWS = 20
 MATRIX_LABELS = 12  # with more labels the most frequent confusions are listed instead
@@ -28,7 +29,8 @@ def answer_sections(part: TaskPrompts, predictions: Sequence[str]) -> list[Secti
     elif task.family == "NER":
         scores = class_scores(task, part.rows, predictions)
         rows = [
-            [name, *(str(s[key]) for key in ("gold", "said", "right")), f"{s['f1']:.3f}"] for name, s in scores.items()
+            [cell(name), *(str(s[key]) for key in ("gold", "said", "right")), f"{s['f1']:.3f}"]
+            for name, s in scores.items()
         ]
         sections.append(Section(f"{task.name}: types", table=Table(["Type", "Gold", "Said", "Right", "F1"], rows)))
     return [*sections, Section(f"{task.name}: answers", [_LEGEND], examples=examples(part, predictions))]
@@ -40,9 +42,10 @@ def confusions(part: TaskPrompts, predictions: Sequence[str]) -> Counter[tuple[s
     A label that is right counts as itself. Each one missed counts with each one wrongly said in its row; `NOTHING`
     stands for the other side where there is none, and `OTHER` for what is said and is no label of the task.
     """
-    labels, found = set(part.task.labels), Counter()
-    for gold, answer in zip(part.golds, predictions, strict=True):
-        wanted, said = ({label for _, label in parts(part.task, text)} for text in (gold, answer))
+    labels, found = set(map(name_of, part.task.labels)), Counter()
+    for row, answer in zip(part.rows, predictions, strict=True):
+        bags = gold_parts(part.task, row), said_parts(part.task, row, answer)
+        wanted, said = ({label for _, label in bag} for bag in bags)
         known = labels | wanted
         found.update((label, label) for label in wanted & said)
         extra = {label if label in known else OTHER for label in said - wanted}
@@ -56,12 +59,11 @@ def _confusion_section(part: TaskPrompts, predictions: Sequence[str]) -> Section
     found, scores = confusions(part, predictions), class_scores(part.task, part.rows, predictions)
     title = f"{part.task.name}: confusions"
     seen = {label for pair in found for label in pair}
-    labels = [
-        label for label in [*part.task.labels, *sorted(seen - {*part.task.labels, NOTHING, OTHER})] if label in seen
-    ]
+    listed = dict.fromkeys(map(name_of, part.task.labels))
+    labels = [label for label in [*listed, *sorted(seen - {*listed, NOTHING, OTHER})] if label in seen]
     if len(labels) > MATRIX_LABELS:
         wrong = [(pair, count) for pair, count in found.most_common() if pair[0] != pair[1]]
-        rows = [[gold, said, str(count)] for (gold, said), count in wrong[:SHOWN_CONFUSIONS]]
+        rows = [[cell(gold), cell(said), str(count)] for (gold, said), count in wrong[:SHOWN_CONFUSIONS]]
         text = f"{sum(found.values()) - sum(count for _, count in wrong):,} labels right, {len(labels)} labels in all."
         return Section(title, [text + " The most frequent confusions:"], Table(["Gold", "Said", "Times"], rows))
     rows = []
@@ -69,8 +71,8 @@ def _confusion_section(part: TaskPrompts, predictions: Sequence[str]) -> Section
         cells = [str(found[gold, said] or "") for said in [*labels, OTHER, NOTHING]]
         if gold in labels:
             cells[labels.index(gold)] = "*" + str(found[gold, gold])
-        rows.append([gold, *cells, f"{scores[gold]['f1']:.3f}" if gold in scores else ""])
-    header = ["Gold, down; said, across", *labels, OTHER, NOTHING, "F1"]
+        rows.append([cell(gold), *cells, f"{scores[gold]['f1']:.3f}" if gold in scores else ""])
+    header = ["Gold, down; said, across", *map(cell, labels), OTHER, NOTHING, "F1"]
     return Section(title, table=Table(header, rows))
 
 
@@ -82,25 +84,25 @@ def examples(part: TaskPrompts, predictions: Sequence[str]) -> list[tuple[str, l
         gold, answer = part.golds[index], predictions[index]
         fields = [
             ("Prompt", _prompt(part, index, answer)),
-            ("Gold answer", mark(part, gold, answer, "missed")),
-            ("Answer", mark(part, answer, gold, "wrong") or "(empty)"),
+            ("Gold answer", mark(part, index, gold, answer, "missed")),
+            ("Answer", mark(part, index, answer, gold, "wrong") or "(empty)"),
         ]
         shown.append((f"Row {index}: {'right' if right[index] else 'wrong'}", fields))
     return shown
 
 
-def mark(part: TaskPrompts, text: str, other: str, otherwise: str) -> list[tuple[str, str]]:
-    """Returns an answer in pieces: parts that `other` has too are "right", those that it has not are `otherwise`."""
-    task, spans = part.task, []
+def mark(part: TaskPrompts, index: int, text: str, other: str, otherwise: str) -> list[tuple[str, str]]:
+    """Returns an answer to row `index` in pieces: parts that `other` has too are "right", the rest is `otherwise`."""
+    task, row, spans = part.task, part.rows[index], []
     if task.family == "Generate":
         own, theirs = located_tokens(text), located_tokens(other)
         blocks = difflib.SequenceMatcher(None, [t for t, _ in own], [t for t, _ in theirs], autojunk=False)
         common = {place for block in blocks.get_matching_blocks() for place in range(block.a, block.a + block.size)}
         spans = [(at, at + len(token), at_index in common) for at_index, (token, at) in enumerate(own)]
     else:
-        left = parts(task, other)
-        for found, at in located_parts(task, text):
-            spans.append((at, at + len(found[1]), left[found] > 0))
+        left = read_parts(task, row, other)
+        for found, start, end in located_parts(task, row, text):
+            spans.append((start, end, left[found] > 0))
             if task.family == "CLS":
                 left[found] -= 1  # a label said twice is wrong the second time
     return _pieces(text, [(start, end, "right" if good else otherwise) for start, end, good in spans])
@@ -111,7 +113,7 @@ def _prompt(part: TaskPrompts, index: int, answer: str) -> Marked:
     prompt, sentences, task = part.prompts[index], part.rows[index].sentences, part.task
     if task.family in ("CLS", "Generate") or not sentences:
         return _pieces(prompt, [])
-    said, wanted = parts(task, answer), parts(task, part.golds[index])
+    said, wanted = said_parts(task, part.rows[index], answer), gold_parts(task, part.rows[index])
     kinds = {term: "wrong" for _, term in said}
     kinds |= {term: "missed" for _, term in wanted}
     kinds |= {term: "right" for _, term in said & wanted}

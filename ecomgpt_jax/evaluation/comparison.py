@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ecomgpt_jax.evaluation.corrected_scores import exact_matches, score_rows
-from ecomgpt_jax.evaluation.page import Section, Table
+from ecomgpt_jax.evaluation.page import Section, Table, cell
 from ecomgpt_jax.evaluation.protocol import TaskPrompts
 
 RESAMPLES = 10_000
@@ -256,6 +256,5 @@ def _p(value: float) -> str:
 
 
 def _clip(text: str) -> str:
-    """Shortens a text for a table; a blank keeps a first "*" from being read as a mark."""
-    text = text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + " …"
-    return " " + text if text.startswith("*") else text
+    """Shortens a text for a table."""
+    return cell(text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + " …")

@@ -7,24 +7,36 @@ format is seen.
 Every score has a 95 % interval from resampling the rows. Every task has `score`, a ratio of two sums over rows:
   CLS, Extract, Condition_Extract, NER: micro-F1 = 2 * sum(hits) / sum(parts predicted + parts of the gold answer);
   Generate: ROUGE-L over tokens, mean over rows, F = 2 * LCS / (tokens predicted + tokens of the gold answer).
-Parts are a bag of labels for CLS, a set of terms for the Extract families, a set of (type, term) for NER; a token is a
-Chinese character or a word. A ratio whose denominator is 0 is 1: there was nothing to find, and nothing was said.
+Parts are a bag of labels for CLS, a set of terms for the Extract families, a set of (type, term) for NER, read as in
+`instruct.answer_parts`; a token is a Chinese character or a word, or any character of a text that has neither. Where
+there is nothing to find and the answer says so, a row adds nothing; a score over such rows alone is 1. An answer that
+does not say so (a blank one, an emoji) counts as one wrong part.
 """
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from ecomgpt_jax.evaluation.official_scores import common_words_length
+from ecomgpt_jax.instruct.answer_parts import (
+    Bag,
+    gold_parts,
+    name_of,
+    read_parts,
+    repeated_or_unknown,
+    said_parts,
+    split_type,
+    tidy,
+)
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, candidates, gold_answer
+from ecomgpt_jax.instruct.tasks.task import NOTHING
 
 RESAMPLES = 1000
 CHRF_ORDER, CHRF_BETA = 6, 2.0
 _CHINESE = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _TOKEN = re.compile(f"[{_CHINESE}]|[^\\W{_CHINESE}]+")
-Bag = Counter[tuple[str, str]]
 Shown = Sequence[Sequence[str]] | None
 
 
@@ -60,8 +72,7 @@ def row_statistics(
     """
     if shown is None:
         shown = [candidates(task, index, row) for index, row in enumerate(rows)]
-    golds = [gold_answer(task, row) for row in rows]
-    texts = list(zip(predictions, golds, strict=True))
+    texts = [(text, gold_answer(task, row)) for row, text in _pairs(rows, predictions)]
     found = {
         "score": score_rows(task, rows, predictions)[:, None],
         "exact-match": _means(exact_matches(task, rows, predictions)),
@@ -70,11 +81,14 @@ def row_statistics(
         found["rouge-l"] = found["score"]
         found["chrf"] = _means([chrf(text, gold) for text, gold in texts])
     elif task.family in ("CLS", "NER"):
-        hits, said, gold = np.moveaxis(_class_counts(task, texts)[1], -1, 0)
+        hits, said, gold = np.moveaxis(_class_counts(task, rows, predictions)[1], -1, 0)
         found["macro-f1"] = np.stack([2 * hits, said + gold], axis=-1)
     else:
         found["token-f1"] = _means([token_f1(text, gold) for text, gold in texts])
-    wrong = [format_error(task, row, text, labels) for row, text, labels in zip(rows, predictions, shown, strict=True)]
+    wrong = [
+        format_error(task, row, text, labels)
+        for (row, text), labels in zip(_pairs(rows, predictions), shown, strict=True)
+    ]
     return {**found, "format-error-rate": _means(wrong)}
 
 
@@ -88,34 +102,30 @@ def summarise(statistics: Mapping[str, np.ndarray]) -> dict[str, float]:
 def class_scores(
     task: TaskFolder, rows: Sequence[TaskRow], predictions: Sequence[str]
 ) -> dict[str, dict[str, float | int]]:
-    """Returns {class: {"f1", "gold", "said", "right"}} for the labels (CLS) or types (NER) of the gold answers."""
-    texts = [(text, gold_answer(task, row)) for row, text in zip(rows, predictions, strict=True)]
-    names, counts = _class_counts(task, texts)
+    """Returns {class: {"f1", "gold", "said", "right"}} for the labels (CLS) or types (NER) of the gold answers.
+
+    Where the gold answers have none, the classes are those that were said.
+    """
+    names, counts = _class_counts(task, rows, predictions)
     return {
-        name: {"f1": _ratio(2 * hits, said + gold), "gold": int(gold), "said": int(said), "right": int(hits)}
+        name: {"f1": float(2 * hits / (said + gold)), "gold": int(gold), "said": int(said), "right": int(hits)}
         for name, (hits, said, gold) in zip(names, counts.sum(0), strict=True)
     }
 
 
 def score_rows(task: TaskFolder, rows: Sequence[TaskRow], predictions: Sequence[str]) -> np.ndarray:
     """Returns numerator and denominator of `score` by row, [rows, 2] float64; `score` is the ratio of the sums."""
-    ratios = np.zeros((len(rows), 2))
-    for index, (row, text) in enumerate(zip(rows, predictions, strict=True)):
-        gold = gold_answer(task, row)
-        if task.family == "Generate":
-            ratios[index] = rouge_l(text, gold), 1.0
-        else:
-            predicted, wanted = parts(task, text), parts(task, gold)
-            ratios[index] = 2 * (predicted & wanted).total(), predicted.total() + wanted.total()
-    return ratios
+    if task.family == "Generate":
+        return np.array([(rouge_l(text, gold_answer(task, row)), 1.0) for row, text in _pairs(rows, predictions)])
+    bags = _bags(task, rows, predictions)
+    return np.array([(2 * (said & gold).total(), said.total() + gold.total()) for said, gold in bags], float)
 
 
 def exact_matches(task: TaskFolder, rows: Sequence[TaskRow], predictions: Sequence[str]) -> list[bool]:
     """Says by row whether all parts are right; for Generate, whether the text is the same."""
-    pairs = [(text, gold_answer(task, row)) for row, text in zip(rows, predictions, strict=True)]
     if task.family == "Generate":
-        return [_tidy(text) == _tidy(gold) for text, gold in pairs]
-    return [parts(task, text) == parts(task, gold) for text, gold in pairs]
+        return [_same(text, gold_answer(task, row)) for row, text in _pairs(rows, predictions)]
+    return [said == gold for said, gold in _bags(task, rows, predictions)]
 
 
 def interval(ratios: np.ndarray, seed: int = 0) -> tuple[float, float]:
@@ -131,73 +141,58 @@ def interval(ratios: np.ndarray, seed: int = 0) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def parts(task: TaskFolder, answer: str) -> Bag:
-    """Parses an answer to its parts as (type, term) with their counts; the type is empty but for NER.
-
-    Blank parts and NER's "None" are no parts. Each part is stripped and loses one final full stop. Only a CLS label
-    counts as often as it is said.
-    """
-    bag = Counter(part for part, _ in located_parts(task, answer))
-    return bag if task.family == "CLS" else Counter(set(bag))
-
-
-def located_parts(task: TaskFolder, answer: str) -> list[tuple[tuple[str, str], int]]:
-    """Returns each part of an answer, as in `parts`, and where in the answer its term begins."""
-    found, line_start, typed = [], 0, task.family == "NER"
-    for line in answer.splitlines(keepends=True) if typed else [answer]:
-        kind, colon, terms = line.partition(":") if typed else ("", "", line)
-        start = line_start + len(kind) + len(colon)
-        for term in terms.split(task.separator):
-            tidy = _tidy(term)
-            if tidy and not (typed and tidy == "None"):
-                found.append(((kind.strip(), tidy), start + len(term) - len(term.lstrip())))
-            start += len(term) + len(task.separator)
-        line_start += len(line)
-    return found
-
-
 def format_error(task: TaskFolder, row: TaskRow, answer: str, shown: Sequence[str]) -> bool:
     """Says whether an answer breaks its task's format.
 
-    Blank is always an error. CLS: a label that is none of the candidates `shown`, or one said twice. NER: a line that
-    is not "Type: terms" with a type of the task, or a type said twice. Extract, Condition_Extract: a term that is not
-    in the input ("None" says that there is none).
+    Blank is always an error. CLS: a label that is none of the candidates `shown`, or said more often than in the gold
+    answer and more than once. NER: a line that is not "Type: terms" with a type of the task, or a type said twice.
+    Extract, Condition_Extract: a term that is not in the input ("None" says that there is none).
     """
     if not answer.strip():
         return True
     if task.family == "NER":
-        lines = [line.partition(":") for line in answer.splitlines() if line.strip()]
-        kinds = [kind.strip() for kind, colon, terms in lines if colon and terms.strip()]
-        return len(kinds) < len(lines) or not set(kinds) <= set(task.labels) or len(set(kinds)) < len(kinds)
+        lines = [split_type(line, task.labels) for line in answer.split("\n") if line.strip()]
+        blank = any(not terms.strip() for _, terms in lines)
+        return blank or repeated_or_unknown((kind for kind, _ in lines), task.labels)
     if task.family == "Generate":
         return False
-    said = parts(task, answer)
     if task.family == "CLS":
-        labels = {_tidy(label) for label in shown}
-        return not said or any(count > 1 or (labels and label not in labels) for (_, label), count in said.items())
-    return not said or any(term not in row.sentences and term != "None" for _, term in said)
+        said, wanted, names = said_parts(task, row, answer), gold_parts(task, row), set(map(name_of, shown))
+        wrong = (count > max(1, wanted[part]) or (names and part[1] not in names) for part, count in said.items())
+        return not said or any(wrong)
+    said = read_parts(task, row, answer)
+    return not said or any(term not in row.sentences and term != NOTHING for _, term in said)
 
 
 def tokens(text: str) -> list[str]:
-    """Returns Chinese characters and words (runs of letters and digits), lower-cased, punctuation left out."""
+    """Returns Chinese characters and words (runs of letters and digits), lower-cased, punctuation left out.
+
+    A text that has neither ("👍", "!!!") is taken by its characters.
+    """
     return [token for token, _ in located_tokens(text)]
 
 
 def located_tokens(text: str) -> list[tuple[str, int]]:
     """Returns each of `tokens` and where in the text it begins."""
-    return [(match[0].lower(), match.start()) for match in _TOKEN.finditer(text)]
+    words = [(match[0].lower(), match.start()) for match in _TOKEN.finditer(text)]
+    return words or [(character, at) for at, character in enumerate(text) if not character.isspace()]
 
 
 def token_f1(answer: str, gold: str) -> float:
     """Returns the F1 of two bags of tokens, as for extractive question answering (SQuAD)."""
     said, wanted = Counter(tokens(answer)), Counter(tokens(gold))
-    return _ratio(2 * (said & wanted).total(), said.total() + wanted.total())
+    return _f1((said & wanted).total(), said.total() + wanted.total(), answer, gold)
 
 
 def rouge_l(answer: str, gold: str) -> float:
     """Returns ROUGE-L F over tokens: 2 * LCS / (tokens of the answer + tokens of the gold answer)."""
     said, wanted = tokens(answer), tokens(gold)
-    return _ratio(2 * common_words_length(wanted, said), len(said) + len(wanted))
+    return _f1(common_words_length(wanted, said), len(said) + len(wanted), answer, gold)
+
+
+def _f1(hits: int, size: int, answer: str, gold: str) -> float:
+    """Returns 2 * hits / size; two blank texts, of size 0, are judged as texts."""
+    return 2 * hits / size if size else float(_same(answer, gold))
 
 
 def chrf(answer: str, gold: str) -> float:
@@ -208,7 +203,7 @@ def chrf(answer: str, gold: str) -> float:
     """
     said, wanted = "".join(answer.split()), "".join(gold.split())
     if not said or not wanted:
-        return float(said == wanted)
+        return float(_same(answer, gold))
     precision, recall = [], []
     for order in range(1, min(CHRF_ORDER, len(said), len(wanted)) + 1):
         bags = [Counter(text[i : i + order] for i in range(len(text) - order + 1)) for text in (said, wanted)]
@@ -219,14 +214,25 @@ def chrf(answer: str, gold: str) -> float:
     return (1 + weight) * p * r / (weight * p + r) if p and r else 0.0
 
 
-def _class_counts(task: TaskFolder, texts: Sequence[tuple[str, str]]) -> tuple[list[str], np.ndarray]:
-    """Returns the classes of the gold answers, and by row and class parts right, said and wanted, [rows, classes, 3].
+def _pairs(rows: Sequence[TaskRow], predictions: Sequence[str]) -> Iterator[tuple[TaskRow, str]]:
+    return zip(rows, predictions, strict=True)
 
-    `texts` are pairs of an answer and its gold answer. A class is a label (CLS) or a type (NER).
+
+def _bags(task: TaskFolder, rows: Sequence[TaskRow], predictions: Sequence[str]) -> list[tuple[Bag, Bag]]:
+    """Returns by row the parts said and those of the gold answer."""
+    return [(said_parts(task, row, text), gold_parts(task, row)) for row, text in _pairs(rows, predictions)]
+
+
+def _class_counts(
+    task: TaskFolder, rows: Sequence[TaskRow], predictions: Sequence[str]
+) -> tuple[list[str], np.ndarray]:
+    """Returns the classes, and by row and class the parts right, said and wanted, [rows, classes, 3].
+
+    A class is a label (CLS) or a type (NER) of the gold answers; where these have none, of what was said.
     """
-    field = 0 if task.family == "NER" else 1
-    pairs = [(parts(task, text), parts(task, gold)) for text, gold in texts]
+    field, pairs = 0 if task.family == "NER" else 1, _bags(task, rows, predictions)
     names = sorted({part[field] for _, gold in pairs for part in gold})
+    names = names or sorted({part[field] for said, _ in pairs for part in said})
     places = {name: place for place, name in enumerate(names)}
     counts = np.zeros((len(pairs), len(names), 3))
     for row, (said, gold) in zip(counts, pairs, strict=True):
@@ -251,13 +257,12 @@ def _means(values: Sequence[float]) -> np.ndarray:
     return np.stack([np.asarray(values, float), np.ones(len(values))], axis=-1)[:, None]
 
 
-def _tidy(text: str) -> str:
-    text = text.strip()
-    return text[:-1].rstrip() if text.endswith((".", "。")) else text
+def _same(answer: str, gold: str) -> bool:
+    """Tells whether two texts differ in white space at the ends and a final stop at most.
 
-
-def _ratio(above: float, below: float) -> float:
-    return float(above / below) if below else 1.0
+    Of blank texts, these are the same text twice, and any one where the gold answer is empty.
+    """
+    return tidy(answer) == tidy(gold) and (bool(gold.strip()) or answer == gold or not gold)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -82,6 +82,11 @@ class Section:
     examples: Sequence[tuple[str, Sequence[tuple[str, Marked]]]] = ()
 
 
+def cell(text: str) -> str:
+    """Returns a text as a cell of a table; a blank keeps a first "*" from being read as a mark."""
+    return " " + text if text.startswith("*") else text
+
+
 def render_markdown(title: str, sections: Sequence[Section]) -> str:
     """Returns the report as Markdown, without figures and examples."""
     lines = [f"# {_flat(title)}"]

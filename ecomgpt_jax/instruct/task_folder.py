@@ -13,6 +13,7 @@ The file is longer than 350 lines because one layout is read, checked, rendered 
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -70,7 +71,7 @@ class TaskFolder:
         """The third field of the name, one of `FAMILIES`."""
         return task_fields(self.name)["family"]
 
-    @property
+    @functools.cached_property
     def labels(self) -> tuple[str, ...]:
         """The labels in use, in the order of the meta file, each once; empty where answers are open."""
         return tuple(dict.fromkeys(self.label_set.get(self.label_key, ())))
@@ -267,13 +268,17 @@ def gold_labels(task: TaskFolder, row: TaskRow) -> tuple[str, ...]:
 def gold_answer(task: TaskFolder, row: TaskRow) -> str:
     """Returns a row's answer as the official evaluation has it.
 
-    CLS joins the labels, Extract and Generate the terms, with the task's separator; Condition_Extract joins the terms
-    with ", "; NER has one line a type in the order of the label set, "Type: term, term" or "Type: None", and drops
-    spans of other types.
+    CLS joins the labels, the other families the terms, with `answer_separator`; NER has one line a type in the order of
+    the label set, "Type: term, term" or "Type: None", and drops spans of other types.
     """
     if task.family == "NER":
         return format_entities(task, [(span.type, span.term) for span in row.spans])
-    return (", " if task.family == "Condition_Extract" else task.separator).join(gold_labels(task, row))
+    return answer_separator(task).join(gold_labels(task, row))
+
+
+def answer_separator(task: TaskFolder) -> str:
+    """Returns what joins the parts of a gold answer: the task's separator, ", " for Condition_Extract."""
+    return ", " if task.family == "Condition_Extract" else task.separator
 
 
 def format_entities(task: TaskFolder, entities: Iterable[tuple[str, str]]) -> str:

@@ -44,16 +44,21 @@ def test_many_labels_are_listed_by_their_confusions() -> None:
 def test_parts_are_marked_where_they_stand() -> None:
     entities = prompts_of(tiny_tasks.PARTS)
     answer = "Brand: Acme, Bolt\nPart: None\nnonsense"
-    pieces = mark(entities, answer, entities.golds[0], "wrong")
+    pieces = mark(entities, 0, answer, entities.golds[0], "wrong")
     assert pieces == [("Brand: ", ""), ("Acme", "right"), (", ", ""), ("Bolt", "wrong"), ("\nPart: None\nnonsense", "")]
-    gold = mark(entities, entities.golds[0], answer, "missed")
+    gold = mark(entities, 0, entities.golds[0], answer, "missed")
     assert [piece for piece in gold if piece[1]] == [("Acme", "right"), ("keyless chuck", "missed")]
     topics = prompts_of(tiny_tasks.TOPICS)
-    assert mark(topics, "Size, Size. ", "Size, Colour", "wrong") == [
+    assert mark(topics, 1, "Size, Size. ", "Size, Colour", "wrong") == [
         ("Size", "right"), (", ", ""), ("Size", "wrong"), (". ", ""),
     ]  # fmt: skip
     titles = prompts_of(tiny_tasks.TITLES)
-    assert mark(titles, "红T恤!", "红色t恤", "wrong") == [("红", "right"), ("T", "right"), ("恤", "right"), ("!", "")]
+    assert mark(titles, 0, "红T恤!", "红色t恤", "wrong") == [
+        ("红", "right"),
+        ("T", "right"),
+        ("恤", "right"),
+        ("!", ""),
+    ]
 
 
 def test_terms_are_marked_in_the_input() -> None:

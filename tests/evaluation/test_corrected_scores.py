@@ -1,9 +1,13 @@
 import numpy as np
 import pytest
 import tiny_tasks
+from hypothesis import assume, given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
 from tiny_tasks import Part
 
 from ecomgpt_jax.evaluation.corrected_scores import (
+    _value,
     chrf,
     class_scores,
     corrected_scores,
@@ -15,7 +19,7 @@ from ecomgpt_jax.evaluation.corrected_scores import (
     tokens,
 )
 from ecomgpt_jax.instruct.records import Span
-from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, format_entities, gold_answer
+from ecomgpt_jax.instruct.task_folder import FAMILIES, TaskFolder, TaskRow, format_entities, gold_answer
 
 
 def test_classification_by_hand() -> None:
@@ -160,3 +164,122 @@ def test_chrf_equals_sacrebleu() -> None:
     ]  # fmt: skip
     for answer, gold in pairs:
         assert chrf(answer, gold) == pytest.approx(metric.sentence_score(answer, [gold]).score / 100, abs=1e-9)
+
+
+def test_labels_that_hold_their_separator_are_labels() -> None:
+    labels = ("Clothing, Shoes & Jewelry", "Home & Kitchen", "Clothing, Bags", "Toys")
+    task = TaskFolder("EN-Shop-CLS-group", "d", "{sentences}{label_set}", {"default": labels})
+    rows = [tiny_tasks.labelled("x", *picked) for picked in (labels[:1], labels[1:2], (labels[2], labels[3]))]
+    golds = [gold_answer(task, row) for row in rows]
+    assert corrected_scores(task, rows, golds)["format-error-rate"] == 0
+    found = corrected_scores(task, rows, ["Clothing, Bags", "Clothing", golds[2] + "."])
+    assert found["score"] == pytest.approx(2 * 2 / (4 + 4))
+    assert found["exact-match"] == pytest.approx(1 / 3)
+    assert found["format-error-rate"] == pytest.approx(1 / 3)  # "Clothing" alone is no label
+    classes = class_scores(task, rows, golds)
+    assert {name: scores["f1"] for name, scores in classes.items()} == dict.fromkeys(labels, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [("👍", ""), ("!!!", ""), ("⭐⭐⭐", "🙂"), ("。", "！"), (".", ""), ("。", "."), (" ", ""), ("👍", "red"),
+     ("red", "👍"), ("《》", "「」"), ("—", "-")],
+)  # fmt: skip
+def test_answers_with_nothing_in_common_never_score(gold: str, answer: str) -> None:
+    assert rouge_l(answer, gold) == token_f1(answer, gold) == chrf(answer, gold) == 0
+    assert rouge_l(gold, gold) == token_f1(gold, gold) == chrf(gold, gold) == 1
+    for family in ("Generate", "Extract", "Condition_Extract"):
+        task, row = TaskFolder(f"EN-A-{family}-a", "", ""), TaskRow(gold, spans=(Span(0, 0, "", gold),))
+        found = corrected_scores(task, [row], [answer])
+        assert {value for name, value in found.items() if name != "format-error-rate"} == {0.0}
+        assert corrected_scores(task, [row], [gold])["exact-match"] == 1
+
+
+def test_a_task_without_entities_is_right_only_where_the_answer_says_so() -> None:
+    task, rows = tiny_tasks.PARTS[0], [tiny_tasks.PARTS[1][1]] * 2
+    assert corrected_scores(task, rows, ["Brand: None\nPart: None", "None"])["score"] == 1
+    half = corrected_scores(task, rows, ["Brand: None\nPart: None", "🙂"])
+    assert (half["score"], half["exact-match"]) == (0, 0.5)
+    assert corrected_scores(task, rows, ["", "Brand"]) | {"format-error-rate": 0} == {
+        "score": 0, "score-low": 0, "score-high": 0, "exact-match": 0, "macro-f1": 0, "format-error-rate": 0
+    }  # fmt: skip
+
+
+def test_types_may_hold_colons_and_lines_end_at_line_feeds_alone() -> None:
+    kinds = ("size", "size:EU", "brand ")
+    task = TaskFolder("EN-Shop-NER-a", "d", "{sentences}{label_set}", {"default": kinds})
+    spans = (Span(0, 0, "size:EU", "42"), Span(0, 0, "size", "L: wide"), Span(0, 0, "brand ", "Oak\u2028moor"))
+    row = TaskRow("x", spans=spans)
+    gold = corrected_scores(task, [row], [gold_answer(task, row)])
+    assert (gold["score"], gold["format-error-rate"]) == (1, 0)
+    found = corrected_scores(task, [row], ["size: 42\nsize:EU: L: wide\nbrand: Oak"])
+    assert (found["score"], found["format-error-rate"]) == (0, 0)
+    assert corrected_scores(task, [row], ["size: 1\nsize: 2"])["format-error-rate"] == 1
+
+
+def test_labels_that_differ_little_are_different() -> None:
+    labels = ("Price", "price", "Co.", "Co", "3", "3.5", "yes ")
+    task = TaskFolder("EN-Shop-CLS-a", "d", "{sentences}{label_set}", {"default": labels})
+    rows = [tiny_tasks.labelled("x", label) for label in labels]
+    golds = [gold_answer(task, row) for row in rows]
+    assert corrected_scores(task, rows, golds)["format-error-rate"] == 0
+    assert corrected_scores(task, rows, golds[1:] + golds[:1])["score"] == 0
+    assert corrected_scores(task, rows, [f" {gold} " for gold in golds])["score"] == 1
+
+
+def test_a_label_that_the_gold_answer_repeats_may_be_repeated() -> None:
+    task = tiny_tasks.TOPICS[0]
+    rows = [tiny_tasks.labelled("x", "Size", "Size"), tiny_tasks.labelled("x", "Size")]
+    found = corrected_scores(task, rows, ["Size, Size", "Size, Size"])
+    assert (found["score"], found["format-error-rate"]) == (pytest.approx(2 * 3 / (4 + 3)), 0.5)
+
+
+TEXTS = st.text(max_size=8) | st.lists(st.sampled_from(["a", "b", ", ", ":", ".", " ", "None", "1"])).map("".join)
+NAMES = TEXTS.map(lambda text: text.replace("\n", ""))
+
+
+@st.composite
+def labelled_tasks(draw: st.DrawFn) -> tuple[TaskFolder, list[TaskRow]]:
+    family = draw(st.sampled_from(FAMILIES))
+    labels = tuple(draw(st.lists(NAMES, min_size=1, max_size=5)))
+    separator = draw(st.sampled_from([", ", "; ", "#", ",,", " "]))
+    task = TaskFolder(f"EN-A-{family}-a", "", "{sentences}", {"default": labels}, separator=separator)
+    rows = []
+    for _ in range(draw(st.integers(1, 3))):
+        if family == "CLS":
+            rows.append(TaskRow("x", {"default": tuple(draw(st.lists(st.sampled_from(labels), min_size=1)))}))
+        else:
+            found = draw(st.lists(st.tuples(st.sampled_from(labels), NAMES), max_size=4))
+            rows.append(TaskRow("x", spans=tuple(Span(0, 0, kind, term) for kind, term in found)))
+    return task, rows
+
+
+def values(task: TaskFolder, rows: list[TaskRow], answers: list[str]) -> dict[str, float]:
+    """The corrected scores without their intervals, which are slow; format errors are no score."""
+    statistics = row_statistics(task, rows, answers)
+    del statistics["format-error-rate"]
+    return {name: float(_value(ratios.sum(0))) for name, ratios in statistics.items()}
+
+
+@given(labelled_tasks())
+@examples(max_examples=150, deadline=None)
+def test_gold_against_gold_is_1(part: tuple[TaskFolder, list[TaskRow]]) -> None:
+    task, rows = part
+    found = values(task, rows, [gold_answer(task, row) for row in rows])
+    assert found == dict.fromkeys(found, pytest.approx(1.0))
+
+
+@given(labelled_tasks(), st.data())
+@examples(max_examples=150, deadline=None)
+def test_an_answer_that_shares_no_character_with_gold_is_0(
+    part: tuple[TaskFolder, list[TaskRow]], data: st.DataObject
+) -> None:
+    task, rows = part
+    golds = [gold_answer(task, row) for row in rows]
+    assume(all(golds))  # an empty answer is right where the gold answer is empty
+    used = {case for text in golds for case in (*text, *text.lower(), *text.upper())}
+    common = st.sampled_from([c for c in "🙂!。xyzXYZ0 \n:,.\u2028" if c not in used] or ["🙂"])
+    answer = data.draw(st.text(common | st.characters(exclude_characters=used), max_size=6))
+    assume(not used & {*answer, *answer.lower(), *answer.upper()})
+    found = values(task, rows, [answer] * len(rows))
+    assert found == dict.fromkeys(found, 0.0)

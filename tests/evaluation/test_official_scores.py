@@ -230,11 +230,11 @@ def test_lcs_length_equals_the_textbook() -> None:
 @pytest.mark.parametrize("part", tiny_tasks.ALL, ids=lambda part: part[0].name)
 def test_hostile_answers_are_scored_fast(part: Part) -> None:
     task, rows = part
-    started = time.monotonic()
+    started = time.process_time()
     for answer in tiny_tasks.HOSTILE:
         found = official_scores(task, rows, [answer] * len(rows))
         assert all(0 <= value <= 1 for value in found.values()), answer[:20]
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.skipif(not EVAL, reason="ECOMGPT_EVAL is not set")
