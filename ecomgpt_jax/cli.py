@@ -1,5 +1,6 @@
 """How every command starts and ends: flags in, one clear line and an exit code out. Only commands import this."""
 
+import ast
 import logging
 import os
 import re
@@ -30,10 +31,36 @@ def _check_overrides(argv: Sequence[str]) -> None:
             raise ConfigError(f"--config.{match[1]}: no such field{nearest(match[1], known)}")
 
 
+def _quoted(argv: Sequence[str]) -> list[str]:
+    """Returns the arguments with the text of `--config.<a.b>` quoted where the field is a tuple and the text is none.
+
+    The config library would refuse a path with a blank or a comma otherwise.
+    """
+    lists = {f"config.{path}" for path, value in field_paths(Config()).items() if isinstance(value, tuple)}
+    quoted, expected = [], False
+    for argument in argv:
+        name, given, value = argument.partition("=")
+        is_list = name.lstrip("-") in lists and name.startswith("-")
+        if expected:
+            argument = _as_literal(argument)
+        elif is_list and given:
+            argument = f"{name}={_as_literal(value)}"
+        expected = is_list and not given and not expected
+        quoted.append(argument)
+    return quoted
+
+
+def _as_literal(text: str) -> str:
+    try:
+        return text if isinstance(ast.literal_eval(text), tuple | list | str) else repr(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return repr(text) if text else text
+
+
 def _parse(argv: Sequence[str]) -> list[str]:
     try:
         _check_overrides(argv)
-        return flags.FLAGS(list(argv))
+        return flags.FLAGS(_quoted(argv))
     except SystemExit:  # --help, which the flags library ends with 1
         sys.exit(0)
     except flags.UnrecognizedFlagError as error:

@@ -14,6 +14,7 @@ import math
 import operator
 import re
 import typing
+from pathlib import Path
 
 from ecomgpt_jax.errors import ConfigError
 
@@ -93,7 +94,7 @@ class DataConfig(_Strict):
     mixture: str = _field(
         "synthetic", choices=("synthetic", "real", "all", "folder", "files")
     )  # synthetic (embedded) | real (sources_dir) | all (both) | folder (tasks_dir) | files
-    files: tuple[str, ...] = ()  # your own .jsonl .csv .parquet or hub:owner/name@commit; joins any mixture
+    files: tuple[str, ...] = ()  # your own .jsonl .csv .tsv .parquet or hub:owner/name@commit; joins any mixture
     tasks: tuple[str, ...] = ()  # patterns of the names of tasks to train on, "*" stands for anything; empty = all
     sources: tuple[str, ...] = ()  # names of the sources to read; empty = all of the mixture
     licences: tuple[str, ...] = ()  # real sources: "redistributable", or how a licence begins; empty = all
@@ -254,6 +255,26 @@ def from_dict(values: dict[str, typing.Any]) -> Config:
     return config
 
 
+def _split(text: str) -> list[str]:
+    return text.split(",")
+
+
+def split_paths(text: str) -> list[str]:
+    """Splits a comma list of files; a file may have commas in its name, the longest name that exists is taken."""
+    pieces, names = text.split(","), []
+    while pieces:
+        lengths = (size for size in range(len(pieces), 1, -1) if _is_file(",".join(pieces[:size])))
+        size = next(lengths, 1)
+        name = ",".join(pieces[:size])
+        names.append(name if _is_file(name) else name.strip())
+        del pieces[:size]
+    return names
+
+
+def _is_file(name: str) -> bool:
+    return Path(name).expanduser().is_file()
+
+
 def _check(path: str, value: typing.Any, field: dataclasses.Field) -> None:
     """Raises ConfigError where a value is not of its field's type or outside the bounds declared there."""
     kind = typing.get_origin(field.type) or field.type
@@ -377,7 +398,8 @@ def resolve(config: Config) -> Config:
                 continue
             value = getattr(part, field.name)
             if typing.get_origin(field.type) is tuple and isinstance(value, tuple | list):
-                value = tuple(name for item in value for name in str(item).split(",") if name)
+                split = split_paths if field.name == "files" else _split
+                value = tuple(name for item in value for name in split(str(item)) if name)
                 setattr(part, field.name, value)
             _check(f"{section}.{field.name}" if section else field.name, value, field)
     for line in unused(config):

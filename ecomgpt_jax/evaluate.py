@@ -6,6 +6,7 @@ C is a training workdir, a step directory, a Hugging Face directory or `owner/na
 
 from pathlib import Path
 
+import jax
 from absl import flags
 from etils import epath
 
@@ -15,7 +16,7 @@ from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.evaluation.harness import evaluate_tasks
 from ecomgpt_jax.evaluation.protocol import find_tasks_dir
 from ecomgpt_jax.evaluation.scores import MEASURES, average
-from ecomgpt_jax.files import read_json
+from ecomgpt_jax.files import check_output, read_json
 from ecomgpt_jax.instruct.task_folder import load_tasks
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.parallel.processes import keep_compiled
@@ -50,6 +51,8 @@ def main(arguments: list[str]) -> None:
     only = _ONLY.value or None
     load_tasks(tasks_dir, only)  # a wrong folder is told before minutes of loading
     mesh = make_mesh(config.mesh)
+    if jax.process_index() == 0:
+        check_output(Path(_OUT.value) / "scores.json")
     keep_compiled(Path(_CACHE_DIR.value).expanduser() / "compiled")
     place, params, model, tokenizer, weights = load(_CHECKPOINT.value, mesh)
     out, trained_on = _OUT.value, _trained_on(place)

@@ -6,6 +6,7 @@ directory is made under a temporary name in the same folder and then moved to it
 
 import codecs
 import contextlib
+import errno
 import fcntl
 import glob
 import json
@@ -17,13 +18,20 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ecomgpt_jax import strict_json
 from ecomgpt_jax.errors import DataError, MissingInputError
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 MAX_LINE_BYTES = 2**20  # of a record: longer ones are a damaged file or a book, never an instance
-_HALF_PAIR = re.compile(
-    r"\\u[dD][89abAB][\da-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][\da-fA-F]{2})\\u[dD][c-fC-F]"
-)
+_HEAD_BYTES = 2**20  # of a file that are looked at to tell what it is
+_BOMS = {
+    codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32",  # the first begins as UTF-16's does
+    codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16",
+}  # fmt: skip
+_MAGIC = {
+    b"\x1f\x8b": "packed with gzip", b"BZh91AY&SY": "packed with bzip2", b"\xfd7zXZ": "packed with xz",
+    b"\x28\xb5\x2f\xfd": "packed with zstd", b"PK\x03\x04": "a zip archive or a spreadsheet", b"PAR1\x15": "Parquet",
+}  # fmt: skip
 
 
 class BadRecord(NamedTuple):
@@ -53,6 +61,22 @@ def guess_encoding(content: bytes) -> str:
     return "GBK" if len(common) >= len(high) else "Latin-1 or damaged"
 
 
+def foreign(head: bytes) -> str:
+    """Returns what a file is that begins so and cannot be UTF-8 text, and what to do about it; "" where it may be text.
+
+    UTF-16 without a byte order mark is told by the zero bytes of its ASCII characters, which are all even or all odd.
+    """
+    for magic, what in _MAGIC.items():
+        if head.startswith(magic):
+            return f"{what}, not text; unpack or export it as UTF-8 text"
+    found = next((name for mark, name in _BOMS.items() if head.startswith(mark)), "")
+    how = "by its byte order mark"
+    few, many = sorted(head[start:8192:2].count(0) for start in (0, 1))
+    if not found and many >= 4 and 40 * many > len(head[:8192]) and many >= 20 * few:
+        found, how = ("UTF-16BE" if head[:8192:2].count(0) == many else "UTF-16LE"), "by its zero bytes"
+    return f"{found}, not UTF-8 ({how}); convert it: iconv -f {found} -t UTF-8" if found else ""
+
+
 def column_of(text: str, field: str, occurrence: int = 0) -> int:
     """Returns the column (from 1) of a field's value in the JSON text of a line; 1 where the field is not found."""
     found = list(re.finditer(rf'"{re.escape(field)}"\s*:\s*', text))
@@ -64,59 +88,42 @@ def read_text(path: str | os.PathLike[str]) -> str:
 
     Raises:
       MissingInputError: the file is not there.
-      DataError: it is not UTF-8; names the byte offset and the encoding it looks like.
+      DataError: it is not UTF-8; names line, column, byte offset and the encoding it looks like.
     """
     path = Path(path)
     try:
         content = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+    except IsADirectoryError:
+        raise MissingInputError(f"{path}: a folder, not a file") from None
+    except (FileNotFoundError, NotADirectoryError):
         raise MissingInputError(f"{path}: no such file") from None
+    if problem := foreign(content[:_HEAD_BYTES]):
+        raise DataError(f"{path}:1:1: {problem}")
     try:
         return content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
     except UnicodeDecodeError as error:
         at = len(content) - len(error.object) + error.start
-        looks = guess_encoding(error.object)
-        raise DataError(f"{path}: not UTF-8 at byte {at} (looks like {looks}); convert it to UTF-8") from None
-
-
-def _reject_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-class _NotJSON(ValueError):
-    """Where a text is no JSON (line and column from 1) and why."""
-
-    def __init__(self, line: int, column: int, reason: str) -> None:
-        super().__init__(reason)
-        self.line, self.column, self.reason = line, column, reason
-
-
-def _parse(text: str) -> Any:
-    try:
-        value = json.loads(text, parse_constant=_reject_constant)
-        if "\\u" in text:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-        return value
-    except json.JSONDecodeError as error:
-        raise _NotJSON(error.lineno, error.colno, error.msg) from None
-    except RecursionError:
-        raise _NotJSON(1, 1, "nested too deeply") from None
-    except UnicodeEncodeError:
-        half = _HALF_PAIR.search(text)
-        raise _NotJSON(1, half.start() + 1 if half else 1, "an escape is half of a surrogate pair") from None
-    except ValueError as error:  # NaN and the like, or an integer past Python's digit limit
-        raise _NotJSON(1, 1, str(error).split(";")[0]) from None
+        start, end = content.rfind(b"\n", 0, at) + 1, content.find(b"\n", at)
+        line = content.count(b"\n", 0, at) + 1
+        column = len(content[start:at].removeprefix(codecs.BOM_UTF8).decode("utf-8")) + 1
+        looks = guess_encoding(content[start : end if end >= 0 else None])
+        raise DataError(
+            f"{path}:{line}:{column}: not UTF-8 at byte {at} (looks like {looks}); convert it to UTF-8"
+        ) from None
 
 
 def parse_json(text: str, path: str | os.PathLike[str], line: int = 1) -> Any:
-    """Parses one JSON value that starts at `line` of `path`; NaN, Infinity and lone surrogates are refused.
+    """Parses one JSON value that starts at `line` of `path`.
+
+    Refused beside what is no JSON: numbers that are not finite (NaN, 1e999), a key that its object has twice, half a
+    surrogate pair, and more than 100 levels.
 
     Raises:
       DataError: `path:line:column: what is wrong`.
     """
     try:
-        return _parse(text)
-    except _NotJSON as error:
+        return strict_json.parse(text)
+    except strict_json.NotJSON as error:
         raise DataError(f"{path}:{line + error.line - 1}:{error.column}: {error.reason}") from None
 
 
@@ -132,7 +139,10 @@ def read_json_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[st
       MissingInputError: the file is not there.
       DataError: a line is not one JSON object.
     """
-    for number, line in enumerate(read_text(path).split("\n"), start=1):  # splitlines() would cut at U+2028 too
+    text = read_text(path)
+    if problem := strict_json.layout_fault(text):
+        raise DataError(f"{path}:{problem}")
+    for number, line in enumerate(text.split("\n"), start=1):  # splitlines() would cut at U+2028 too
         if line.strip():
             value = parse_json(line, path, number)
             if not isinstance(value, dict):
@@ -147,11 +157,17 @@ def scan_json_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str, di
 
     Raises:
       MissingInputError: the file is not there.
+      DataError: it cannot be JSON lines at all: packed, UTF-16, one JSON array, or objects over several lines.
     """
     path, offset = Path(path), 0
     if not path.is_file():
-        raise MissingInputError(f"{path}: no such file")
+        raise MissingInputError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
     with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+        problem = foreign(head)
+        if problem := f"1:1: {problem}" if problem else strict_json.layout_fault(head.decode("utf-8-sig", "replace")):
+            raise DataError(f"{path}:{problem}")
+        file.seek(0)
         for number, raw in enumerate(file, start=1):
             start, offset = offset, offset + len(raw)
             content = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
@@ -176,8 +192,8 @@ def _scan(content: bytes, text: str, start: int) -> dict[str, Any] | tuple[int, 
     if "\0" in text:
         return text.index("\0") + 1, "holds the character U+0000 (NUL)"
     try:
-        value = _parse(text)
-    except _NotJSON as error:
+        value = strict_json.parse(text)
+    except strict_json.NotJSON as error:
         return error.column, error.reason
     return value if isinstance(value, dict) else (1, f"a {type(value).__name__}, not an object; one JSON object a line")
 
@@ -233,6 +249,20 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 def write_json_lines(path: str | os.PathLike[str], values: Iterable[dict[str, Any]]) -> None:
     """Writes one JSON object a line."""
     write_text(path, "".join(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n" for value in values))
+
+
+def check_output(path: str | os.PathLike[str]) -> None:
+    """Makes the folder of a file that is to be written after long work, and makes sure that this can be done.
+
+    Raises:
+      OSError: the path is a folder, or its folder cannot be made or written to.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "a folder, not a file", str(path))
+    with tempfile.TemporaryFile(dir=path.parent):
+        pass
 
 
 def copy_tokenizer_files(source: Path, target: Path) -> None:

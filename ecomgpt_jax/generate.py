@@ -24,7 +24,7 @@ from ecomgpt_jax.config import DataConfig, EvalConfig, MeshConfig
 from ecomgpt_jax.decoding.engine import generate_tokens
 from ecomgpt_jax.decoding.resumable import decode_prompts
 from ecomgpt_jax.errors import ConfigError, DataError
-from ecomgpt_jax.files import read_json_lines, write_json_lines
+from ecomgpt_jax.files import check_output, read_json_lines, write_json_lines
 from ecomgpt_jax.instruct import own_data
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.parallel.processes import keep_compiled
@@ -49,6 +49,8 @@ def main(arguments: list[str]) -> None:
             raise ConfigError(f"--{flag.name} is missing; generate --checkpoint C --prompts IN.jsonl --out OUT.jsonl")
     rows = [] if interactive else read_prompts(_PROMPTS.value)
     mesh = make_mesh(MeshConfig())
+    if not interactive and jax.process_index() == 0:
+        check_output(_OUT.value)
     keep_compiled(Path(_CACHE_DIR.value).expanduser() / "compiled")
     _, params, model, tokenizer, weights = load(_CHECKPOINT.value, mesh)
     settings: dict[str, Any] = {
@@ -106,6 +108,8 @@ def read_prompts(path: str) -> list[dict[str, Any]]:
         if not isinstance(prompt, str):
             problem = "no prompt" if prompt is None else "the prompt is no text"
             raise DataError(f'{path}:{line}:1: {problem}; each line is {{"prompt": "..."}}')
+        if "\0" in prompt:
+            raise DataError(f"{path}:{line}:1: the prompt holds the character U+0000 (NUL)")
         if not prompt:
             raise DataError(f"{path}:{line}:1: the prompt is empty: there is nothing to continue")
         rows.append({"id": value.get("id", len(rows)), "prompt": prompt})

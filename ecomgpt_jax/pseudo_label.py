@@ -27,7 +27,7 @@ from ecomgpt_jax.config import DataConfig, EvalConfig, MeshConfig, nearest
 from ecomgpt_jax.decoding.resumable import decode_prompts
 from ecomgpt_jax.decoding.scoring import mean_log_probabilities
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
-from ecomgpt_jax.files import read_text, write_json
+from ecomgpt_jax.files import check_output, read_text, write_json
 from ecomgpt_jax.instruct import choice, inputs, pseudo_labels
 from ecomgpt_jax.instruct.instructions import render
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, load_task, write_task
@@ -92,6 +92,8 @@ def main(arguments: list[str]) -> None:
     if not texts:
         raise DataError(f"--pool: no text without annotation in {_POOL.value or task.dataset!r}")
     mesh = make_mesh(MeshConfig())
+    if jax.process_index() == 0:
+        check_output(_log())
     keep_compiled(Path(data.cache_dir).expanduser() / "compiled")
     loaded = load(_CHECKPOINT.value, mesh)
     rows, chances = _label(task, texts, dropped, loaded, mesh)

@@ -95,6 +95,40 @@ def test_own_files_are_described_and_audited(command: Callable[..., str], tmp_pa
     assert f"{path}:21:1: no field 'completion'" in output
 
 
+def test_what_becomes_of_own_records_is_said(command: Callable[..., str], tmp_path: Path) -> None:
+    path = tmp_path / "mine, 1.jsonl"
+    chats = [[("Hi", 0), ("Say it", 1)], [("Hi", 0)], [("Hi", 1)]]
+    lines = [
+        json.dumps(
+            {
+                "id": number,
+                "messages": [
+                    {"role": role, "content": text, "weight": weight}
+                    for text, weight in chat
+                    for role in ("user", "assistant")
+                ],
+            }
+        )
+        for number, chat in enumerate(chats)
+    ]
+    path.write_text("\n".join([*lines, lines[2]]))
+    config = (*OWN, f"--config.data.files={path}", "--config.data.num_tasks=0")
+    output = command(*config)
+    said = (
+        "4 records, 0 bad, 3 instances; ignores id (4 records), messages.weight (3 messages); 2 answers have weight 0"
+    )
+    assert said in output
+    assert "2 trained on, 0 tested, 0 refused, 2 left out (duplicate: 1, weight 0: 1)" in output
+    assert f"note: {path}: ignores id (4 records)" in command(*config, "--audit", rc=65, one_line=False)
+    path.write_text(lines[1])
+    assert "no training row was made; mine_1: 0 trained on, 0 tested, 0 refused, 1 left out (weight 0: 1)" in command(
+        *config, rc=65
+    )
+    path.write_text(lines[0])
+    message = "1 left out (language en is not in data.languages: 1)"
+    assert message in command(*config, "--config.data.languages=zh", rc=65)
+
+
 def test_a_folder_of_evaluation_tasks_is_audited_and_not_built(command: Callable[..., str], tmp_path: Path) -> None:
     tiny_tasks.write_tiny_tasks(tmp_path)
     config = (*DEMO, "--config.data.mixture=folder", f"--config.data.tasks_dir={tmp_path}", "--audit")

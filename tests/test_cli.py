@@ -84,6 +84,22 @@ def test_what_is_misspelt_is_named_with_the_nearest(arguments: tuple[str, ...], 
     assert len(result.stderr.strip().splitlines()) == 1
 
 
+def test_lists_take_texts_with_blanks_and_commas(tmp_path: Path) -> None:
+    names = ("with blank.jsonl", "a, b.jsonl", "红 色.jsonl", "it's.jsonl", "2024.jsonl", "c.jsonl")
+    for name in names:
+        (tmp_path / name).write_text("{}")
+    show = TRAIN.replace("cli.load_config(config))", "print(resolve(cli.load_config(config)).data.files))")
+    show = f"from ecomgpt_jax.config import resolve{show}"
+    asked = {name: ("=" + str(tmp_path / name), [name]) for name in names}
+    asked["two"] = (f"={tmp_path / names[1]},{tmp_path / names[0]}, {tmp_path / names[5]}", [*names[1::-1], names[5]])
+    asked["literal"] = (f"={(str(tmp_path / names[0]), str(tmp_path / names[1]))!r}", names[:2])
+    asked["apart"] = (str(tmp_path / names[0]), names[:1])
+    for given, expected in asked.values():
+        arguments = [f"--config.data.files{given}"] if given[0] == "=" else ["--config.data.files", given]
+        result = python(show, "--config=configs/own_data.py", *arguments)
+        assert result.stdout == f"{tuple(str(tmp_path / name) for name in expected)}\n", result.stderr
+
+
 def test_a_config_file_with_a_typo_is_one_line(tmp_path: Path) -> None:
     file = tmp_path / "typo.py"
     file.write_text(

@@ -239,3 +239,18 @@ def test_every_field_has_a_reader() -> None:
     unread = [path for path in field_paths(Config()) if f".{path.split('.')[-1]}" not in text]
     assert [path for path in unread if path.split(".")[-1] not in text] == []
     assert len(field_paths(Config())) <= 80  # what one person can still read through; data is the largest section
+
+
+def test_comma_lists_of_files_know_names_with_commas(tmp_path: Path) -> None:
+    for name in ("a,b.jsonl", "b.jsonl", "a"):
+        (tmp_path / name).touch()
+    both = f"{tmp_path}/a,b.jsonl"
+    for text, expected in (
+        (both, [both]),
+        (f"{both},{tmp_path}/b.jsonl", [both, f"{tmp_path}/b.jsonl"]),
+        (f"x.jsonl, {both} ,hub:me/data@0", ["x.jsonl", both, "hub:me/data@0"]),
+        ("no,such.jsonl", ["no", "such.jsonl"]),
+    ):
+        config = Config()
+        config.data.files = (text,)
+        assert list(resolve(config).data.files) == expected

@@ -5,6 +5,7 @@ import pytest
 
 from ecomgpt_jax.errors import DataError, MissingInputError
 from ecomgpt_jax.files import (
+    check_output,
     data_home,
     find_data,
     new_directory,
@@ -116,3 +117,31 @@ def test_data_is_found_by_setting_environment_and_default_place(
     monkeypatch.delenv("ECOMGPT_DATA")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert data_home() == tmp_path / ".cache/ecomgpt_jax/data"
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    check_output(tmp_path / "new" / "out.jsonl")
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path, tmp_path / "new", tmp_path / "file" / "out.jsonl"):
+        with pytest.raises(OSError, match=r"folder|exists|directory"):
+            check_output(path)
+
+
+def test_lines_that_cannot_be_written_again_are_refused_with_their_place(tmp_path: Path) -> None:
+    for bad, column in (
+        ('{"id": 1e999}', 8),
+        ('{"id": [NaN]}', 9),
+        ('{"id": 1, "id": 2}', 11),
+        ('{"i": ' + "[" * 200 + "]" * 200 + "}", 106),
+    ):
+        (tmp_path / "x.jsonl").write_text(f'{{"id": 1}}\n{bad}\n')
+        with pytest.raises(DataError, match=rf"x\.jsonl:2:{column}: "):
+            list(read_json_lines(tmp_path / "x.jsonl"))
+    for text, message in (("[\n{}\n]", "a JSON array"), ('{\n"id": 1\n}', "a JSON object over 3 lines")):
+        (tmp_path / "x.jsonl").write_text(text)
+        with pytest.raises(DataError, match=f"x.jsonl:1:1: {message}"):
+            list(read_json_lines(tmp_path / "x.jsonl"))
+    (tmp_path / "x.jsonl").write_bytes(b'{"id": 1}\n{"id": "\xba\xec"}')
+    with pytest.raises(DataError, match=r"x\.jsonl:2:9: not UTF-8 at byte 18 \(looks like GBK\)"):
+        list(read_json_lines(tmp_path / "x.jsonl"))

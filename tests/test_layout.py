@@ -7,11 +7,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ecomgpt_jax"
-BASE = {"config", "download", "errors", "experiment", "files", "redaction"}
+BASE = {"config", "download", "errors", "experiment", "files", "redaction", "strict_json"}
 COMMANDS = {path.stem for path in PACKAGE.glob("*.py")} - BASE - {"__init__", "cli"}
 MAY_IMPORT = {
     "errors": set(),
-    "files": {"errors"},
+    "strict_json": set(),
+    "files": {"errors", "strict_json"},
     "download": {"errors"},
     "redaction": set(),
     "config": {"errors"},

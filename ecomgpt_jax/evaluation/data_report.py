@@ -62,9 +62,10 @@ def _sources_table(sources: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def difference(entry: Mapping[str, Any]) -> str:
-    """Returns why a source's records differ in number from upstream's, "" where they do not."""
+    """Returns why a source's records differ in number from upstream's or from those used, "" where they do not."""
     if "upstream" not in entry:
-        return ""
+        left_out = {"refused": entry.get("refused", 0), **entry.get("left_out", {})}
+        return "; ".join(f"{reason}: {count:,}" for reason, count in left_out.items() if count)
     reasons = [f"{reason}: {count:,}" for reason, count in entry["skipped"].items()]
     reasons += [f"malformed: {entry['malformed']:,}"] if entry["malformed"] else []
     return "; ".join([*([entry["note"]] if entry["note"] else []), *reasons])

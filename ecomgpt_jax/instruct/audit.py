@@ -129,6 +129,7 @@ def audit_own_file(spec: str, exclusion: Exclusion | None = None) -> Iterator[Fi
         yield Finding(str(error))
         return
     yield from (Finding(str(bad)) for bad in file.bad)
+    yield from (Finding(f"{spec}: {note}", fault=False) for note in file.notes())
     seen: dict[tuple[str, str], str] = {}
     for instance in file.instances:
         yield instance

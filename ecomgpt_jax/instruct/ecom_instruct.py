@@ -95,7 +95,8 @@ class EcomInstruct(tfds.core.dataset_builder.FileReaderBuilder):
             names = [sample.take(self._data, stats, read, self._folder, self.account)]
             self.held_out = {name: entry["test"] for name, entry in stats["tasks"].items() if entry["held_out"]}
         if not self.account.rows["train"]:
-            raise DataError("data: no training row was made; see data.sources, data.languages, data.synthetic_records")
+            why = self.account.nothing_made() or "see data.sources, data.languages, data.synthetic_records"
+            raise DataError(f"data: no training row was made; {why}")
         splits = [self._collect(split, names) for split in SPLITS]
         self.info.set_splits(tfds.core.SplitDict([split for split in splits if split.num_examples]))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ecomgpt_jax.config import DataConfig
-from ecomgpt_jax.instruct import choice, contamination, inputs, mixture, own_data
+from ecomgpt_jax.instruct import choice, contamination, inputs, mixture, own_files
 from ecomgpt_jax.instruct.sources import catalogue as real_sources
 
 # What in the settings decides the rows; the rest (row length, packing, tokenizer) only uses them.
@@ -25,7 +25,7 @@ def cache_key(data: DataConfig) -> str:
       EcomError: a source, a task folder or the evaluation is missing.
     """
     content: dict[str, Any] = {name: getattr(data, name) for name in _FIELDS}
-    content["files"] = [(Path(spec).name, own_data.checksum(spec)) for spec in data.files]
+    content["files"] = [(Path(spec).name, own_files.checksum(spec)) for spec in data.files]
     if data.mixture == "folder":
         mixture.folder_tasks(data)
         content["tasks"] = contamination.checksum(Path(data.tasks_dir).expanduser(), "train")

@@ -1,9 +1,11 @@
 """From the settings to rows: which tasks, which records, which split, in which order.
 
-A record and all that is derived from it falls into one split, by the hash of its source and group. Sources are read one
+A record and all that is derived from it falls into one split, by the hash of its source and group. Of what users bring
+at most a tenth is tested on, so that something is left to train on however few groups there are. Sources are read one
 at a time; a task's rows come in a seeded order, so that a lower limit keeps a part of what a higher one keeps.
 """
 
+import collections
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +19,7 @@ from ecomgpt_jax.instruct.contamination import Exclusion, normalise, texts_of
 from ecomgpt_jax.instruct.duplicates import Sketch, sketch
 from ecomgpt_jax.instruct.quarantine import Quarantine
 from ecomgpt_jax.instruct.records import Record
-from ecomgpt_jax.instruct.rows import Account, Row, Rows, as_folder, as_row
+from ecomgpt_jax.instruct.rows import Account, Row, Rows, as_folder, as_row, describe_fates
 from ecomgpt_jax.instruct.sources import catalogue as real_sources
 from ecomgpt_jax.instruct.synthetic import catalogue as synthetic_sources
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow
@@ -37,8 +39,28 @@ def split_of(source: str, group: str) -> str:
         if group.startswith(synthetic_sources.EVALUATION):
             return "held_out"
         source = source.removeprefix(synthetic_sources.PREFIX).rsplit("_", 1)[1]  # parts of a product stay together
+    return "test" if _share(source, group) < TEST_SHARE else "train"
+
+
+def _share(source: str, group: str) -> float:
     digest = hashlib.blake2b(f"{source}\n{group}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return "test" if int.from_bytes(digest, "big") < TEST_SHARE * 2**64 else "train"
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def groups_to_test(source: str, sizes: Mapping[str, int], most: int) -> set[str]:
+    """Returns the groups of what a user brings that are tested on: those that `split_of` says, as far as they fit.
+
+    Args:
+      source: what the hash hangs on beside the group.
+      sizes: rows by group.
+      most: rows to test on; a tenth of all rows is the other bound.
+    """
+    room, chosen = min(most, sum(sizes.values()) // 10), set()
+    for group in sorted(sizes, key=lambda group: _share(source, group)):
+        if _share(source, group) < TEST_SHARE and sizes[group] <= room:
+            room -= sizes[group]
+            chosen.add(group)
+    return chosen
 
 
 def split_records(
@@ -227,25 +249,41 @@ def folder_tasks(data: DataConfig) -> list[TaskFolder]:
 def _from_folders(
     data: DataConfig, account: Account, rows: Rows, exclusion: Exclusion | None, test: list[Row]
 ) -> Iterator[Row]:
-    for task in folder_tasks(data):
-        split: dict[str, list[tuple[int, TaskRow]]] = {"train": [], "test": []}
-        bad: list[BadRecord] = []
-        for index, (_, _, row) in enumerate(task_folder.scan_rows(task, "train")):
+    tasks = folder_tasks(data)
+    found: dict[str, list[tuple[int, TaskRow]]] = {}
+    left_out: dict[str, list[str]] = collections.defaultdict(list)
+    sizes: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    bad: dict[str, int] = {}
+    for task in tasks:
+        scanned = [row for _, _, row in task_folder.scan_rows(task, "train")]
+        refused = [row for row in scanned if isinstance(row, BadRecord)]
+        account.quarantine.add(task.name, len(scanned), refused)
+        bad[task.name], found[task.name] = len(refused), []
+        for index, row in enumerate(scanned):
             if isinstance(row, BadRecord):
-                bad.append(row)
                 continue
             reason = exclusion.reason_of_texts((row.sentences, *(s.term for s in row.spans))) if exclusion else ""
             if reason:
+                left_out[task.name].append(f"evaluation {reason}")
                 account.dropped[f"evaluation {reason}"] += 1
             else:
-                split[split_of(task.dataset, normalise(row.sentences))].append((index, row))
-        account.quarantine.add(task.name, len(bad) + sum(map(len, split.values())), bad)
-        account.sources.setdefault(task.dataset, {"records": 0, "train": 0, "test": 0})
-        for key, part in split.items():
-            account.sources[task.dataset][key] += len(part)
-            account.sources[task.dataset]["records"] += len(part)
-        test.extend(rows.folder(task, split["test"], "test", TEST_ROWS))
-        yield from rows.folder(task, split["train"], "train", data.instances_per_task)
+                found[task.name].append((index, row))
+                sizes[task.dataset][normalise(row.sentences)] += 1
+    most = collections.Counter(task.dataset for task in tasks)
+    tested = {name: groups_to_test(name, sizes[name], TEST_ROWS * count) for name, count in most.items()}
+    for task in tasks:
+        split: dict[str, list[tuple[int, TaskRow]]] = {"test": [], "train": []}
+        for index, row in found.pop(task.name):
+            split["test" if normalise(row.sentences) in tested[task.dataset] else "train"].append((index, row))
+        fates = left_out[task.name]
+        for part, limit in (("test", TEST_ROWS), ("train", data.instances_per_task)):
+            for row, reason in rows.folder(task, split[part], part, limit):
+                fates.append(reason or part)
+                if part == "train" and not reason:
+                    yield row
+                elif not reason:
+                    test.append(row)
+        account.settle(task.dataset, len(fates) + bad[task.name], bad[task.name], fates)
 
 
 def _from_files(
@@ -253,22 +291,36 @@ def _from_files(
 ) -> Iterator[Row]:
     for file in own_data.load_files(data.files):
         account.quarantine.add(file.spec, file.records, file.bad)
-        account.files[file.spec] = str(file)
-        account.sources[file.name] = {"records": file.records, "train": 0, "test": 0}
-        split: dict[str, dict[str, list[Row]]] = {"train": {}, "test": {}}
+        fates = dict(file.left_out)  # of each record, by line
+        chosen: list[tuple[own_data.Instance, Row]] = []
         for instance in file.instances:
             row = own_data.to_row(file, instance)
             if row["language"] not in data.languages:
-                continue
-            reason = exclusion.reason_of_texts(instance.texts) if exclusion else ""
-            if reason:
+                fates.setdefault(instance.line, f"language {row['language']} is not in data.languages")
+            elif reason := exclusion.reason_of_texts(instance.texts) if exclusion else "":
                 account.dropped[f"evaluation {reason}"] += 1
-                continue
-            account.own[row["task"]] = {name: row[name] for name in _DESCRIBED}
-            part = split_of(f"{data.seed} {file.name}", instance.group)
-            split[part].setdefault(row["task"], []).append(row)
-            account.sources[file.name][part] += 1
-        for task in sorted(split["test"]):
-            test.extend(rows.own(split["test"][task], "test", TEST_ROWS))
-        for task in sorted(split["train"]):
-            yield from rows.own(split["train"][task], "train", data.instances_per_task)
+                fates.setdefault(instance.line, f"evaluation {reason}")
+            else:
+                account.own[row["task"]] = {name: row[name] for name in _DESCRIBED}
+                chosen.append((instance, row))
+        sizes = collections.Counter(instance.group for instance, _ in chosen)
+        tested = groups_to_test(f"{data.seed} {file.name}", sizes, TEST_ROWS)
+        lines = {instance.place: instance.line for instance, _ in chosen}
+        for part, limit in (("test", TEST_ROWS), ("train", data.instances_per_task)):
+            split: dict[str, list[Row]] = {}
+            for instance, row in chosen:
+                if (instance.group in tested) == (part == "test"):
+                    split.setdefault(row["task"], []).append(row)
+            for task in sorted(split):
+                for row, reason in rows.own(split[task], part, limit):
+                    line = lines[row["record_id"]]
+                    if reason:
+                        fates.setdefault(line, reason)
+                        continue
+                    fates[line] = part
+                    if part == "train":
+                        yield row
+                    else:
+                        test.append(row)
+        entry = account.settle(file.name, file.records, len(file.bad), fates.values())
+        account.files[file.spec] = f"{file}; {describe_fates(entry)}"

@@ -4,28 +4,25 @@
     completion    {"prompt": "...", "completion": "..."}                       taken as they are, with nothing between
     messages      {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}, ...]}
 
-A file has one form, told by the fields of its records; other fields are left alone and named in the description. Each
-assistant turn of a conversation becomes an instance of its own, whose prompt is all that came before it: every answer
-is learned once, each with an end of its own, and what users and the system say is never a target. User text is data:
-nothing in it is a template or becomes a special token.
-
-Parquet files and `hub:owner/name@commit[:split]` are read by `datasets` (extra `hub`), which runs no code of a data
-set. A commit is 40 hexadecimal digits, so that a data set cannot change.
+A file has one form, told by the fields of its records; other fields are left alone, named and counted in the
+description. Each assistant turn of a conversation becomes an instance of its own, whose prompt is all that came before
+it: every answer is learned once, each with an end of its own, and what users and the system say is never a target. An
+answer with "weight": 0 (or "train", "training" or "loss": false) stands in later prompts and is not learned. What is
+optional may be blank: null, white space, an empty list. User text is data: nothing in it is a template or becomes a
+special token.
 """
 
-import csv
-import hashlib
-import io
-import logging
+import collections
+import dataclasses
 import re
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ecomgpt_jax.config import nearest
-from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError, StorageError
-from ecomgpt_jax.files import MAX_LINE_BYTES, BadRecord, column_of, read_text, scan_json_lines
+from ecomgpt_jax.errors import ConfigError, DataError
+from ecomgpt_jax.files import BadRecord, column_of
+from ecomgpt_jax.instruct import own_files
 from ecomgpt_jax.instruct.contamination import is_chinese, normalise
 
 HEAD = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n"
@@ -36,22 +33,23 @@ FORMS = {
     "instruction": ("instruction", "output"),
 }
 _OPTIONAL = {"instruction": ("input",)}
-_HUB = re.compile(r"hub:(?P<name>[\w.\-]+/[\w.\-]+)@(?P<commit>[0-9a-f]{40})(?::(?P<split>[\w.\-]+))?")
-
-Read = tuple[int, str, dict[str, Any] | BadRecord]  # line (or row) number, text, record
+_FLAGS = ("train", "training", "loss")  # of a message: false means what weight 0 means
+_CALLS = ("tool_calls", "function_call")
 
 
 class Instance(NamedTuple):
     """A prompt and its response; `place` is `file:line` (and `.turn`), `group` what a split must not part."""
 
     place: str
+    line: int
     group: str
     prompt: str
     response: str
     texts: tuple[str, ...]
 
 
-class OwnFile(NamedTuple):
+@dataclasses.dataclass
+class OwnFile:
     """What a file or Hub data set holds.
 
     Attributes:
@@ -61,23 +59,44 @@ class OwnFile(NamedTuple):
       records: good and bad ones together.
       instances: what the good ones say, in order.
       bad: those that cannot be used.
-      ignored: fields that no form knows.
+      left_out: why nothing of a good one is an instance, by line.
+      unread: how many records have a field that no form knows, and messages for `messages.<field>`.
+      untrained: answers that their weight excludes.
+      wrapped: lines where records begin that go over several lines.
     """
 
     spec: str
     name: str
     form: str
-    records: int
-    instances: list[Instance]
-    bad: list[BadRecord]
-    ignored: tuple[str, ...]
+    records: int = 0
+    instances: list[Instance] = dataclasses.field(default_factory=list)
+    bad: list[BadRecord] = dataclasses.field(default_factory=list)
+    left_out: dict[int, str] = dataclasses.field(default_factory=dict)
+    unread: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    untrained: int = 0
+    wrapped: list[int] = dataclasses.field(default_factory=list)
 
     def __str__(self) -> str:
-        ignored = f"; ignores {', '.join(self.ignored)}" if self.ignored else ""
-        return (
-            f"{self.form} form ({', '.join(FORMS[self.form])}), {self.records:,} records, {len(self.bad):,} bad, "
-            f"{len(self.instances):,} instances{ignored}"
+        return "; ".join(
+            (
+                f"{self.form} form ({', '.join(FORMS[self.form])}), {self.records:,} records, {len(self.bad):,} bad, "
+                f"{len(self.instances):,} instances",
+                *self.notes(),
+            )
         )
+
+    def notes(self) -> Iterator[str]:
+        """Yields what is not read, not trained on, or may have been meant otherwise."""
+        if self.unread:
+            counts = (
+                f"{field} ({count:,} {'messages' if field.startswith('messages.') else 'records'})"
+                for field, count in self.unread.items()
+            )
+            yield f"ignores {', '.join(counts)}"
+        if self.untrained:
+            yield f"{self.untrained:,} answers have weight 0 and are not trained on"
+        if self.wrapped:
+            yield f"{len(self.wrapped):,} records go over several lines, the first from line {self.wrapped[0]}"
 
 
 class _Wrong(Exception):
@@ -118,28 +137,33 @@ def load(spec: str) -> OwnFile:
       ConfigError: it is of no known kind.
       EcomError: it is missing, cannot be read at all, is empty, or has no known form.
     """
-    instances: list[Instance] = []
-    bad: list[BadRecord] = []
-    ignored: dict[str, None] = {}
-    records = list(_read(spec))
-    if not records:
-        raise DataError(f"{spec}: empty, no record in it")
-    form = _form_of(spec, [record for _, _, record in records if isinstance(record, dict)])
-    known = {*FORMS[form], *_OPTIONAL.get(form, ())}
+    records = list(own_files.read(spec))
+    file = OwnFile(spec, name_of(spec), _form_of(spec, [record for _, _, record in records]), len(records))
+    known = {*FORMS[file.form], *_OPTIONAL.get(file.form, ())}
+    kind = Path(spec).suffix.lower()
     for line, text, record in records:
+        if kind in (".csv", ".tsv") and re.search(r"[\r\n]", text):
+            file.wrapped.append(line)
         if isinstance(record, BadRecord):
-            bad.append(record)
+            file.bad.append(record)
             continue
-        ignored |= dict.fromkeys(key for key in record if key not in known)
         try:
-            instances += _instances(record, form, f"{Path(spec).name}:{line}")
+            made, untrained = _instances(record, file.form, f"{Path(spec).name}:{line}", line)
         except _Wrong as error:
-            if text.startswith("{"):
+            if kind in (".jsonl", ".json"):
                 column = column_of(text, error.field, error.occurrence)
             else:  # a table: the number of the field
                 column = list(record).index(error.field) + 1 if error.field in record else 1
-            bad.append(BadRecord(spec, line, column, str(error), text))
-    return OwnFile(spec, name_of(spec), form, len(records), instances, bad, tuple(ignored))
+            file.bad.append(BadRecord(spec, line, column, str(error), text))
+            continue
+        file.unread.update(key for key, value in record.items() if key not in known and not _blank(value))
+        if file.form == "messages":
+            file.unread.update(f"messages.{key}" for message in record["messages"] for key in _unread(message))
+        file.instances += made
+        file.untrained += untrained
+        if not made:
+            file.left_out[line] = "weight 0"
+    return file
 
 
 def to_row(file: OwnFile, instance: Instance) -> dict[str, str]:
@@ -174,58 +198,89 @@ def prompt_of(record: Mapping[str, Any]) -> str:
         raise DataError(str(error)) from None
 
 
-def _form_of(spec: str, records: Sequence[Mapping[str, Any]]) -> str:
-    for record in records:
-        for form, fields in FORMS.items():
-            if all(field in record for field in fields):
-                return form
-    fields = ", ".join(map(repr, records[0])) if records else "no object"
+def _form_of(spec: str, records: Sequence[dict[str, Any] | BadRecord]) -> str:
+    good = [record for record in records if isinstance(record, dict)]
+    for blank in (True, False):  # a table may have a column of a form that its records do not use
+        for record in good:
+            for form, fields in FORMS.items():
+                if all(field in record and not (blank and _blank(record[field])) for field in fields):
+                    return form
+    bad = [record for record in records if isinstance(record, BadRecord)]
+    if not good:
+        raise DataError(f"{bad[0]} (none of the {len(bad):,} records can be read)")
     forms = "; ".join(" and ".join(fields) for fields in FORMS.values())
-    raise DataError(f"{spec}: no record has the fields of a known form ({forms}); the first has {fields}")
+    more = f"; {len(bad):,} records cannot be read, first {bad[0]}" if bad else ""
+    first = ", ".join(map(repr, good[0]))
+    raise DataError(f"{spec}: no record has the fields of a known form ({forms}); the first has {first:.300}{more}")
 
 
-def _instances(record: Mapping[str, Any], form: str, place: str) -> list[Instance]:
+def _instances(record: Mapping[str, Any], form: str, place: str, line: int) -> tuple[list[Instance], int]:
+    """Returns the instances of a record, and how many answers their weight excludes."""
     if form == "messages":
         if "messages" not in record:
             raise _Wrong("", f"no field 'messages'{nearest('messages', record)}")
-        turns, _ = _conversation(record["messages"], answered=True)
-        contents = tuple(message["content"] for message in record["messages"])
-        group = normalise(contents[record["messages"][0]["role"] == "system"])
-        return [
-            Instance(f"{place}.{turn}" if len(turns) > 1 else place, group, prompt, response, contents)
-            for turn, (prompt, response) in enumerate(turns, 1)
+        messages = record["messages"]
+        turns, _ = _conversation(messages, answered=True)
+        first = next(message["content"] for message in messages if message["role"] == "user")
+        texts = tuple(message["content"] for message in messages if not _blank(message["content"]))
+        made = [
+            Instance(
+                f"{place}.{number}" if len(turns) > 1 else place, line, normalise(first) or first, *turn[:2], texts
+            )
+            for number, turn in enumerate(turns, 1)
+            if turn[2]
         ]
+        return made, len(turns) - len(made)
     if form == "completion":
         prompt, response = _text(record, "prompt"), _text(record, "completion")
-        return [Instance(place, normalise(prompt) or prompt, prompt, response, (prompt, response))]
+        return [Instance(place, line, normalise(prompt) or prompt, prompt, response, (prompt, response))], 0
     prompt, response = _instruction(record), _text(record, "output")
-    texts = (record["instruction"], record.get("input") or "", response)
-    return [Instance(place, normalise(prompt.removeprefix(HEAD)) or prompt, prompt, response, texts)]
+    given = "" if _blank(record.get("input")) else record["input"]
+    group = normalise(prompt.removeprefix(HEAD)) or prompt
+    return [Instance(place, line, group, prompt, response, (record["instruction"], given, response))], 0
+
+
+def _blank(value: object) -> bool:
+    """Tells whether a value says nothing: null, white space, an empty list or object, a table's not-a-number."""
+    return value is None or value != value or not (value.strip() if isinstance(value, str) else value or value == 0)
+
+
+def _unread(message: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the fields of a message that say something and are not read."""
+    answer = message["role"] == "assistant"
+    for key, value in message.items():
+        read = key in ("role", "content") or (key == "weight" and (answer or value == 0))
+        if not (read or _blank(value) or (answer and key in _FLAGS and isinstance(value, bool))):
+            yield key
 
 
 def _instruction(record: Mapping[str, Any]) -> str:
     """Returns the released layout: the input, then what to do with it."""
-    given = _text(record, "input") + "\n" if record.get("input") not in (None, "") else ""
+    given = "" if _blank(record.get("input")) else _text(record, "input") + "\n"
     return f"{HEAD}### Instruction:\n{given}{_text(record, 'instruction')}\n### Response:"
 
 
-def _conversation(messages: object, *, answered: bool) -> tuple[list[tuple[str, str]], str]:
-    """Returns (prompt, response) of each assistant turn, and the whole as the prompt of the next one."""
+def _conversation(messages: object, *, answered: bool) -> tuple[list[tuple[str, str, bool]], str]:
+    """Returns (prompt, response, whether to train on it) of each assistant turn, and the whole as a prompt."""
     if not isinstance(messages, list) or not messages:
         raise _Wrong("messages", "messages must be a list of objects with role and content")
     prompt, before = HEAD, ""
-    turns: list[tuple[str, str]] = []
+    turns: list[tuple[str, str, bool]] = []
     for number, message in enumerate(messages):
         if not isinstance(message, dict) or not {"role", "content"} <= set(message):
             raise _Wrong("messages", f"messages: item {number + 1} is no object with role and content")
-        role, content = message["role"], _text(message, "content", number)
+        role = message["role"]
         if role == "system" and not number:
-            prompt = content + "\n"
+            prompt = prompt if _blank(message["content"]) else _text(message, "content") + "\n"
         elif role == "user" and before != "user":
+            content = _text(message, "content", number)
             prompt += ("\n" if turns else "") + f"### Instruction:\n{content}\n### Response:"
         elif role == "assistant" and before == "user":
-            turns.append((prompt, content))
-            prompt += content
+            calls = next((name for name in _CALLS if not _blank(message.get(name))), "")
+            if calls and _blank(message["content"]):
+                raise _Wrong(calls, f"content of message {number + 1} is empty, and its {calls} is not read")
+            turns.append((prompt, _text(message, "content", number), _trained(messages, number)))
+            prompt += message["content"]
         else:
             expected = "assistant" if before == "user" else "user"
             raise _Wrong("role", f"role {role!r} of message {number + 1} should be {expected!r}", number)
@@ -236,114 +291,26 @@ def _conversation(messages: object, *, answered: bool) -> tuple[list[tuple[str, 
     return turns, prompt
 
 
+def _trained(messages: Sequence[Mapping[str, Any]], number: int) -> bool:
+    """Tells whether the answer in a message is to be learned."""
+    message = messages[number]
+    weight = message.get("weight")
+    if weight is not None and weight not in (0, 1):
+        occurrence = sum("weight" in earlier for earlier in messages[:number])
+        reason = f"weight {weight!r:.40} of message {number + 1} must be 1, or 0 for an answer not to train on"
+        raise _Wrong("weight", reason, occurrence)
+    return weight != 0 and not any(message.get(flag) is False for flag in _FLAGS)
+
+
 def _text(record: Mapping[str, Any], field: str, occurrence: int = 0) -> str:
     if field not in record:
         raise _Wrong("", f"no field {field!r}{nearest(field, record)}")
     value = record[field]
-    if not isinstance(value, str | None):
+    if not (isinstance(value, str) or _blank(value)):
         raise _Wrong(field, f"{field} must be a string, not {type(value).__name__}", occurrence)
-    if not value or not value.strip():
+    if _blank(value):
         why = ", so no token would be supervised" if field in ("output", "completion", "content") else ""
         raise _Wrong(field, f"{field} is empty{why}", occurrence)
+    if "\0" in value:
+        raise _Wrong(field, f"{field} holds the character U+0000 (NUL)", occurrence)
     return value
-
-
-def _read(spec: str) -> Iterator[Read]:
-    if spec.startswith("hub:"):
-        return _read_hub(spec)
-    suffix = Path(spec).suffix.lower()
-    if suffix not in _READERS:
-        raise ConfigError(f"data.files: {spec} is none of {', '.join(_READERS)} and hub:owner/name@commit[:split]")
-    if not Path(spec).expanduser().is_file():
-        raise MissingInputError(f"{spec}: no such file (data.files)")
-    return _READERS[suffix](spec)
-
-
-def _read_json_lines(spec: str) -> Iterator[Read]:
-    path = Path(spec).expanduser()
-    with path.open("rb") as file:
-        if file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
-            raise DataError(f"{spec}:1:1: a JSON array; write one object a line, for example with jq -c '.[]'")
-    return scan_json_lines(path)
-
-
-def _read_table(spec: str) -> Iterator[Read]:
-    delimiter = "\t" if spec.lower().endswith(".tsv") else ","
-    csv.field_size_limit(MAX_LINE_BYTES)
-    reader = csv.reader(io.StringIO(read_text(Path(spec).expanduser()), newline=""), delimiter=delimiter, strict=True)
-    try:
-        header, line = next(reader, []), reader.line_num
-        for cells in reader:
-            start, line = line + 1, reader.line_num
-            text = delimiter.join(cells)
-            if len(cells) == len(header):
-                yield start, text, dict(zip(header, cells, strict=True))
-            elif cells:
-                yield start, text, BadRecord(spec, start, 1, f"{len(cells)} fields, the header has {len(header)}", text)
-    except csv.Error as error:
-        raise DataError(f"{spec}:{reader.line_num}:1: {error}") from None
-
-
-def _read_parquet(spec: str) -> Iterator[Read]:
-    path, datasets = str(Path(spec).expanduser()), _datasets(spec)
-    with tempfile.TemporaryDirectory() as cache:
-        try:
-            yield from _numbered(datasets.Dataset.from_parquet(path, cache_dir=cache, keep_in_memory=True))
-        except Exception as error:  # whatever pyarrow finds
-            raise DataError(f"{spec}: cannot be read as Parquet ({_reason(error)})") from None
-
-
-def _read_hub(spec: str) -> Iterator[Read]:
-    match = _HUB.fullmatch(spec)
-    if not match:
-        raise ConfigError(f"data.files: {spec} must be hub:owner/name@commit[:split], the commit in 40 hex digits")
-    datasets = _datasets(spec)
-    try:
-        rows = datasets.load_dataset(match["name"], revision=match["commit"], split=match["split"] or "train")
-    except Exception as error:  # the library's own, the network's and the disk's
-        hint = "check name, commit and network, or use a local file"
-        raise StorageError(f"{spec}: cannot be had from the Hub ({_reason(error)}); {hint}") from None
-    yield from _numbered(rows)
-
-
-def _datasets(spec: str) -> Any:
-    try:
-        import datasets
-    except ImportError:
-        raise ConfigError(f"data.files: {spec} needs the datasets package; pip install 'ecomgpt_jax[hub]'") from None
-    datasets.disable_progress_bars()
-    for library in ("datasets", "huggingface_hub"):  # what fails is said once, here
-        logging.getLogger(library).setLevel(logging.CRITICAL)
-    return datasets
-
-
-def _numbered(rows: Iterable[dict[str, Any]]) -> Iterator[Read]:
-    for number, row in enumerate(rows, 1):
-        yield number, "\t".join(map(str, row.values())), row
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
-
-
-_READERS = {
-    **dict.fromkeys((".jsonl", ".json"), _read_json_lines),
-    ".csv": _read_table,
-    ".tsv": _read_table,
-    ".parquet": _read_parquet,
-}
-
-
-def checksum(spec: str) -> str:
-    """Returns the sha256 of a file; of a Hub data set its name, which holds the commit.
-
-    Raises:
-      MissingInputError: the file is not there.
-    """
-    if spec.startswith("hub:"):
-        return spec
-    try:
-        with Path(spec).expanduser().open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except (FileNotFoundError, IsADirectoryError):
-        raise MissingInputError(f"{spec}: no such file (data.files)") from None

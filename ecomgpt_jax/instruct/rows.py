@@ -3,9 +3,8 @@
 import collections
 import dataclasses
 import hashlib
-import itertools
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ecomgpt_jax.config import DataConfig
@@ -38,6 +37,28 @@ class Account:
     own: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
     files: dict[str, str] = dataclasses.field(default_factory=dict)
 
+    def settle(self, name: str, records: int, refused: int, fates: Iterable[str]) -> dict[str, Any]:
+        """Adds what became of records that users bring to the entry of `sources`, and returns that.
+
+        Args:
+          name: of the file or the data set of task folders.
+          records: how many there are.
+          refused: how many of them are bad.
+          fates: of each other one: "train", "test", or why it is left out.
+        """
+        entry = self.sources.setdefault(name, {"records": 0, "train": 0, "test": 0, "refused": 0, "left_out": {}})
+        counts = collections.Counter(fates)
+        for key, count in (("records", records), ("refused", refused), *((k, counts.pop(k, 0)) for k in self.rows)):
+            entry[key] += count
+        entry["left_out"] = dict(sorted((collections.Counter(entry["left_out"]) + counts).items()))
+        return entry
+
+    def nothing_made(self) -> str:
+        """Returns why no training row was made, as far as the counts say it."""
+        said = [f"{name}: {describe_fates(entry)}" for name, entry in self.sources.items() if "left_out" in entry]
+        said += [f"dropped, {reason}: {count:,}" for reason, count in self.dropped.items()]
+        return "; ".join(said)
+
     def as_json(self) -> dict[str, Any]:
         """Returns what `add` takes, fit for JSON."""
         return {**vars(self), "quarantine": self.quarantine.records}
@@ -53,12 +74,22 @@ class Account:
         self.files |= part["files"]
 
 
+def describe_fates(entry: Mapping[str, Any]) -> str:
+    """Returns what became of the records of a file, from its entry in `Account.sources`, in a few words."""
+    left = ", ".join(f"{reason}: {count:,}" for reason, count in entry["left_out"].items())
+    return (
+        f"{entry['train']:,} trained on, {entry['test']:,} tested, {entry['refused']:,} refused, "
+        f"{sum(entry['left_out'].values()):,} left out" + (f" ({left})" if left else "")
+    )
+
+
 class Rows:
     """Makes rows of tasks and drops repeats; the same instance must make a source's test rows before its train rows."""
 
     def __init__(self, data: DataConfig, account: Account, exclusion: Exclusion | None = None) -> None:
         self.data, self.account, self.exclusion = data, account, exclusion
         self._seen: set[bytes] = set()
+        self._made: collections.Counter[tuple[str, str]] = collections.Counter()  # rows by task and split
 
     def examples(
         self, task: Task, records: Sequence[Record], labels: tuple[str, ...], split: str, limit: int
@@ -75,56 +106,65 @@ class Rows:
         for example in task.examples(records, labels, rng):
             language = languages[0] if len(languages) == 1 else rng.choice(languages)
             template = rng.choice(task.wordings.get(language) or task.wordings["en"])
-            if self._keep(task.name, example.sentences, example.answer):
+            if not self._unfit(task.name, example.sentences, example.answer):
                 yield example, row_of(task, example, template)
                 made += 1
                 if made == limit:
                     return
 
-    def folder(self, task: TaskFolder, rows: Sequence[tuple[int, TaskRow]], split: str, limit: int) -> Iterator[Row]:
-        """Yields up to `limit` (0 = all) rows of a task folder."""
-        rows = list(rows)
-        random.Random(f"{self.data.seed} {task.name} {split}").shuffle(rows)
-        made = 0
-        for index, row in rows:
+    def folder(
+        self, task: TaskFolder, rows: Sequence[tuple[int, TaskRow]], split: str, limit: int
+    ) -> Iterator[tuple[Row, str]]:
+        """Yields each row of a task folder with why it is left out, "" for up to `limit` (0 = all) of them."""
+        for index, row in self._shuffled(rows, f"{task.name} {split}"):
             instruction = task_folder.to_instruction(task, index, row)
-            if self._keep(task.name, instruction.sentences, instruction.answer):
-                prompt, response = render(instruction)
-                head = (task.name, str(index), task.dataset, task.language, task.family, "", "")
-                yield dict(zip(FIELDS, (*head, prompt, response), strict=True))
-                made += 1
-                if made == limit:
-                    return
+            head = (task.name, str(index), task.dataset, task.language, task.family, "", "")
+            made = dict(zip(FIELDS, (*head, *render(instruction)), strict=True))
+            yield made, self._limited(limit, split, task.name, instruction.sentences, instruction.answer)
 
-    def own(self, rows: Sequence[Row], split: str, limit: int) -> Iterator[Row]:
-        """Yields up to `limit` (0 = all) of the rows of one task that a user's file holds, which need no rendering."""
+    def own(self, rows: Sequence[Row], split: str, limit: int) -> Iterator[tuple[Row, str]]:
+        """Yields each row of one task of a user's file with why it is left out, as `folder` does."""
+        for row in self._shuffled(rows, f"{rows[0]['task']} {split}"):
+            yield row, self._limited(limit, split, row["task"], row["prompt"], row["response"])
+
+    def _shuffled(self, rows: Sequence[Any], key: str) -> list[Any]:
         rows = list(rows)
-        random.Random(f"{self.data.seed} {rows[0]['task'] if rows else ''} {split}").shuffle(rows)
-        kept = (row for row in rows if self._keep(row["task"], row["prompt"], row["response"]))
-        yield from itertools.islice(kept, limit or None)
+        random.Random(f"{self.data.seed} {key}").shuffle(rows)
+        return rows
 
-    def _keep(self, task: str, sentences: str, answer: str) -> bool:
+    def _limited(self, limit: int, split: str, task: str, sentences: str, answer: str) -> str:
+        """Returns why a row is left out, with at most `limit` (0 = all) of a task's in a split; "" for one to keep."""
+        if limit and self._made[task, split] == limit:
+            return f"beyond data.instances_per_task={limit}" if split == "train" else f"beyond {limit} test rows"
+        reason = self._unfit(task, sentences, answer)
+        self._made[task, split] += not reason
+        return reason
+
+    def _unfit(self, task: str, sentences: str, answer: str) -> str:
+        """Returns why a row is left out, "" for one to keep; counts it."""
+        reason = self._reason(task, sentences, answer)
+        if reason:
+            self.account.dropped[reason] += 1
+        return reason
+
+    def _reason(self, task: str, sentences: str, answer: str) -> str:
         if not answer.strip():
-            self.account.dropped["empty answer"] += 1
-            return False
+            return "empty answer"
         try:
             sentences.encode(), answer.encode()
         except UnicodeEncodeError:
-            self.account.dropped["lone surrogate"] += 1
-            return False
+            return "lone surrogate"
         folded = fold(sentences), fold(answer)
         # Records with evaluation text are gone by now; what an operator puts together may still spell one.
         reason = self.exclusion.reason_of_folded(folded) if self.exclusion else ""
         if reason:
-            self.account.dropped[f"evaluation {reason} (row)"] += 1
-            return False
+            return f"evaluation {reason} (row)"
         content = f"{task}\n{joined(folded[0]) or sentences}\n{joined(folded[1]) or answer}".encode()
         key = hashlib.blake2b(content, digest_size=8).digest()
         if key in self._seen:
-            self.account.dropped["duplicate"] += 1
-            return False
+            return "duplicate"
         self._seen.add(key)
-        return True
+        return ""
 
 
 def row_of(task: Task, example: Example, template: str) -> Row:

@@ -151,7 +151,7 @@ OWN = {
     "10 MB line": (b'{"output": "' + b"x" * 10 * 2**20 + b'"}', "the line has 10,4"),
     "missing field": (b'{"instruction": "x"}', "no field 'output'"),
     "duplicate": (b'{"instruction": "say 3", "output": "3"}', r"the same prompt and response as mine\.jsonl:4"),
-    "NUL": (b'{"instruction": "a\\u0000", "output": "y"}', r"the prompt holds the character U\+0000 .NUL."),
+    "NUL": (b'{"instruction": "a\\u0000", "output": "y"}', r"'instruction' holds the character U\+0000 .NUL."),
     "lone surrogate": (b'{"instruction": "a\\udc00", "output": "y"}', "half of a surrogate pair"),
     "eval row planted": (json.dumps({"instruction": LEAK, "output": "y"}).encode(), "shares a text with"),
 }
@@ -210,3 +210,10 @@ def test_no_false_alarm_on_the_released_tasks() -> None:
     assert faults(found) == []
     assert sum(isinstance(row, TaskRow) for row in found) == 6500
     assert sum(isinstance(row, Finding) for row in found) == 29  # rows that the release itself repeats
+
+
+def test_fields_that_are_not_read_are_notes_of_an_own_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"prompt": "a", "completion": "b", "id": 1}\n{"prompt": "c", "completion": "d", "id": null}\n')
+    found = [finding for finding in audit_own_file(str(path)) if isinstance(finding, Finding)]
+    assert found == [Finding(f"{path}: ignores id (1 records)", fault=False)]

@@ -103,8 +103,8 @@ def test_a_line_that_an_operator_put_together_is_found() -> None:
         Example("1", "商品: 冰箱\n品牌: Haier, 海尔", "好"),
         Example("2", "商品: 冰箱\n品牌: 西门子", "好"),
     ]
-    assert [rows._keep(task.name, example.sentences, example.answer) for example in examples] == [False, True]
-    assert not rows._keep(task.name, "写出属性", "商品: 冰箱\n品牌: Haier, 海尔")
+    assert [bool(rows._unfit(task.name, example.sentences, example.answer)) for example in examples] == [True, False]
+    assert rows._unfit(task.name, "写出属性", "商品: 冰箱\n品牌: Haier, 海尔")
     assert account.dropped == {"evaluation text (row)": 2}
 
 

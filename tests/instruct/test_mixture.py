@@ -1,14 +1,22 @@
 """Which tasks, which split, which rows: every setting does what it says."""
 
+import collections
+import csv
 import json
+import re
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
-from ecomgpt_jax.instruct import mixture
+from ecomgpt_jax.instruct import mixture, quarantine
 from ecomgpt_jax.instruct.contamination import Exclusion
 from ecomgpt_jax.instruct.mixture import generate, split_of
 from ecomgpt_jax.instruct.records import LabelledText
@@ -230,3 +238,131 @@ def test_bad_records_are_quarantined_and_many_are_an_error(tmp_path: Path, monke
         file.write("{\n")
     with pytest.raises(DataError, match=r"train\.json:1000:30: labels\.default is missing"):
         made(data)
+
+
+@pytest.mark.parametrize("seed", [136, 0])  # with 136 the hash of "hi" is one to test on
+def test_records_of_one_group_are_all_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    monkeypatch.delenv("ECOMGPT_EVAL", raising=False)
+    chats = [
+        {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": f"a{i}"}]} for i in range(40)
+    ]
+    (tmp_path / "chat.jsonl").write_text("".join(json.dumps(chat) + "\n" for chat in chats))
+    data = settings(mixture="files", files=(str(tmp_path / "chat.jsonl"),), instances_per_task=0, seed=seed)
+    assert (split_of("136 chat", "hi"), split_of("0 chat", "hi")) == ("test", "train")
+    assert [len(part) for part in made(data)[:2]] == [40, 0]
+    folder(tmp_path / "tasks", [TaskRow("one text", {"default": ("good",)})] * 9, "EN-T9-CLS-mood")
+    names = [f"T{i}" for i in range(999) if split_of(f"T{i}", "one text") == "test"]
+    folder(tmp_path / "other", [TaskRow("one text", {"default": ("good",)})], f"EN-{names[0]}-CLS-mood")
+    assert len(made(settings(mixture="folder", tasks_dir=str(tmp_path / "other")))[0]) == 1
+
+
+@hypothesis.settings(max_examples=100, deadline=None)
+@hypothesis.given(st.dictionaries(st.text(max_size=2), st.integers(1, 30), max_size=60), st.integers(0, 99))
+def test_at_most_a_tenth_is_tested_on(sizes: dict[str, int], seed: int) -> None:
+    with mock.patch.object(mixture, "TEST_SHARE", 0.5):
+        chosen = mixture.groups_to_test(str(seed), sizes, 50)
+        assert all(split_of(str(seed), group) == "test" for group in chosen)
+    assert sum(sizes[group] for group in chosen) <= min(50, sum(sizes.values()) / 10)
+    assert mixture.groups_to_test(str(seed), sizes, 50) <= chosen
+
+
+TEXT = st.sampled_from(
+    ["", " ", "a", "b", "A b", "红色的马克杯", "a\0", 'say "x"', "two\nlines", "tab\tbed", '5"', None]
+)
+MESSAGE = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant"]), "content": TEXT},
+    optional={"weight": st.sampled_from([0, 1, 2, None]), "tool_calls": st.just(["x"]), "name": TEXT},
+)
+TURNS = st.lists(st.tuples(TEXT, TEXT, st.sampled_from([0, 0, 1, 1, 3])), min_size=1, max_size=3).map(
+    lambda turns: [
+        {"role": role, "content": text, **({"weight": weight} if role == "assistant" else {})}
+        for question, answer, weight in turns
+        for role, text in (("user", question or "q"), ("assistant", answer or "a"))
+    ]
+)
+RECORDS = {
+    "instruction": st.fixed_dictionaries({"instruction": TEXT, "output": TEXT}, optional={"input": TEXT, "id": TEXT}),
+    "completion": st.fixed_dictionaries({"prompt": TEXT, "completion": TEXT}, optional={"note": TEXT}),
+    "messages": st.fixed_dictionaries({"messages": st.one_of(TURNS, st.lists(MESSAGE, max_size=4))}),
+    "task": st.fixed_dictionaries(
+        {"sentences": TEXT, "labels": st.sampled_from([{"default": ["good"]}, {"default": []}, {"x": ["good"]}, 3])}
+    ),
+}
+DAMAGED = st.sampled_from(['{"a": 1, "a": 2}', "[1]", "{", '{"n": 1e999}', '"x"', '{"x": "\\ud800"}', "nothing"])
+
+
+def put_lines(path: Path, records: list[dict[str, Any]], damaged: list[str]) -> int:
+    lines = [json.dumps(record) for record in records] + damaged
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return len(lines)
+
+
+def put_table(path: Path, records: list[dict[str, Any]], damaged: list[str]) -> int:
+    header = list(dict.fromkeys(key for record in records for key in record))
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, "excel" if path.suffix == ".csv" else "excel-tab", quoting=csv.QUOTE_ALL)
+        writer.writerows([header, *([record.get(key) for key in header] for record in records)])
+        writer.writerows([["x"] * (len(header) + 1)] * len(damaged))
+    return len(records) + len(damaged)
+
+
+def put_parquet(path: Path, records: list[dict[str, Any]], damaged: list[str]) -> int:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    keys = dict.fromkeys(key for record in records for key in record)
+    whole = [{key: record.get(key) for key in keys} for record in records]
+    parquet.write_table(pytest.importorskip("pyarrow").Table.from_pylist(whole), path)
+    return len(records)
+
+
+@pytest.mark.parametrize(
+    ("form", "suffix", "put"),
+    [
+        *((form, "jsonl", put_lines) for form in ("instruction", "completion", "messages", "task")),
+        *((form, suffix, put_table) for form in ("instruction", "completion") for suffix in ("csv", "tsv")),
+        *((form, "parquet", put_parquet) for form in ("instruction", "completion", "messages")),
+    ],
+)
+@hypothesis.settings(max_examples=25, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+@hypothesis.given(draw=st.data())
+def test_every_record_is_trained_tested_refused_or_left_out(
+    form: str, suffix: str, put: Callable[..., int], draw: st.DataObject
+) -> None:
+    records = draw.draw(st.lists(RECORDS[form], min_size=1, max_size=40))
+    damaged = draw.draw(st.lists(DAMAGED, max_size=3))
+    fields: dict[str, Any] = {
+        "seed": draw.draw(st.integers(0, 9)),
+        "instances_per_task": draw.draw(st.sampled_from([0, 0, 2])),
+        "languages": draw.draw(st.sampled_from([("en", "zh"), ("en", "zh"), ("en",)])),
+    }
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        mock.patch.object(quarantine, "MAX_BAD_SHARE", 1.0),
+        mock.patch.object(mixture, "TEST_SHARE", 0.3),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.delenv("ECOMGPT_EVAL", raising=False)
+        if form == "task":
+            task = folder(Path(directory), [TaskRow("x", {"default": ("good",)})])
+            count = put(task.path / "train.json", records, damaged)
+            data = settings(mixture="folder", tasks_dir=directory, **fields | {"languages": ("en",)})
+        else:
+            path = Path(directory, f"mine.{suffix}")
+            count = put(path, records, damaged)
+            data = settings(mixture="files", files=(str(path),), **fields)
+        refused = ""
+        try:
+            train, test, _, account = made(data)
+        except DataError as error:
+            refused = str(error)
+    if refused:  # no record has a form, or none can be read: all are refused, by name
+        assert re.search("no record has the fields|none of the|empty", refused)
+        return
+    (entry,) = account.sources.values()
+    assert entry["records"] == count
+    assert entry["train"] + entry["test"] + entry["refused"] + sum(entry["left_out"].values()) == count, entry
+    assert entry["refused"] == len(account.quarantine.records)
+    for rows, split in ((train, "train"), (test, "test")):
+        places = collections.Counter(row["record_id"].split(":")[-1].split(".")[0] for row in rows)
+        assert len(places) == entry[split]
+    assert train or not test
+    assert not {row["prompt"] for row in train} & {row["prompt"] for row in test}

@@ -1,4 +1,4 @@
-"""Files of users: three forms, four kinds of file, every fault with its place."""
+"""Records of users: three forms, every fault with its place."""
 
 import json
 from pathlib import Path
@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError, StorageError
-from ecomgpt_jax.instruct.own_data import HEAD, OwnFile, checksum, load, load_files, prompt_of, to_row
+from ecomgpt_jax.errors import ConfigError, DataError
+from ecomgpt_jax.instruct.own_data import HEAD, OwnFile, load, load_files, prompt_of, to_row
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 INSTRUCTION = {"instruction": "Name it.", "input": "a {red} mug </s>", "output": "mug"}
 COMPLETION = {"prompt": "Say: ", "completion": " yes"}
 
@@ -34,9 +33,9 @@ def one(file: OwnFile) -> tuple[str, str]:
 def test_instruction_form(tmp_path: Path) -> None:
     file = load(written(tmp_path, INSTRUCTION | {"id": 3}))
     assert one(file) == (HEAD + "### Instruction:\na {red} mug </s>\nName it.\n### Response:", "mug")
-    assert (file.form, file.records, file.ignored) == ("instruction", 1, ("id",))
-    assert "ignores id" in str(file)
-    for blank in ({}, {"input": ""}, {"input": None}):
+    assert (file.form, file.records, file.unread) == ("instruction", 1, {"id": 1})
+    assert "ignores id (1 records)" in str(file)
+    for blank in ({}, {"input": ""}, {"input": None}, {"input": " \t\u3000"}, {"input": []}):
         short = load(written(tmp_path, {"instruction": "Name it.", "output": "mug"} | blank))
         assert one(short) == (HEAD + "### Instruction:\nName it.\n### Response:", "mug")
 
@@ -55,6 +54,72 @@ def test_every_assistant_turn_is_learned_once(tmp_path: Path) -> None:
     assert [i.place for i in file.instances] == ["mine.jsonl:1.1", "mine.jsonl:1.2"]
     assert len({i.group for i in file.instances}) == 1
     assert one(load(written(tmp_path, say("hi", "hello"))))[0] == HEAD + first.partition("\n")[2]
+
+
+def answers(*weights: object, **more: object) -> dict[str, Any]:
+    record = say(*(f"{'qa'[i % 2]}{i // 2}" for i in range(2 * len(weights))))
+    for message, weight in zip(record["messages"][1::2], weights, strict=True):
+        message |= {} if weight == "none" else {"weight": weight} | more
+    return record
+
+
+def test_answers_of_weight_0_stand_in_prompts_and_are_not_learned(tmp_path: Path) -> None:
+    for weights in ((0, 1), (0.0, None), (False, "none")):
+        file = load(written(tmp_path, answers(*weights)))
+        assert one(file) == (HEAD + "### Instruction:\nq0\n### Response:a0\n### Instruction:\nq1\n### Response:", "a1")
+        assert (file.untrained, file.left_out, file.bad) == (1, {}, [])
+        assert "1 answers have weight 0 and are not trained on" in str(file)
+        assert file.instances[0].place == "mine.jsonl:1.2"
+    last = load(written(tmp_path, answers(1, 0), answers(0), answers(1)))
+    assert [(i.place, i.response) for i in last.instances] == [("mine.jsonl:1.1", "a0"), ("mine.jsonl:3", "a0")]
+    assert (last.untrained, last.left_out) == (2, {2: "weight 0"})
+    for flag in ("train", "training", "loss"):
+        record = say("q0", "a0", "q1", "a1")
+        record["messages"][1][flag] = False
+        assert [i.response for i in load(written(tmp_path, record)).instances] == ["a1"]
+
+
+@pytest.mark.parametrize("weight", [2, 0.5, -1, "0", [0], 1e300])
+def test_other_weights_are_refused_with_their_place(tmp_path: Path, weight: object) -> None:
+    spec = written(tmp_path, say("a", "b"), answers(1, weight))
+    (bad,) = load(spec).bad
+    column = Path(spec).read_text().split("\n")[1].rindex("weight") + len('weight": ') + 1
+    assert (
+        str(bad) == f"{spec}:2:{column}: weight {weight!r} of message 4 must be 1, or 0 for an answer not to train on"
+    )
+
+
+def test_fields_that_are_not_read_are_counted(tmp_path: Path) -> None:
+    first = say("a", "b", "c", "d") | {"tools": [{"name": "f"}], "id": 3, "note": " "}
+    first["messages"][0] |= {"name": "Ann", "weight": 1, "images": []}
+    first["messages"][1] |= {"tool_calls": [{"id": "1"}], "weight": 1, "reasoning_content": "hm"}
+    first["messages"][3] |= {"tool_calls": [{"id": "2"}], "loss": 0.4, "function_call": None}
+    second = say("e", "f") | {"id": 0}
+    file = load(written(tmp_path, first, second))
+    assert file.unread == {
+        "tools": 1, "id": 2, "messages.name": 1, "messages.weight": 1, "messages.tool_calls": 2,
+        "messages.reasoning_content": 1, "messages.loss": 1,
+    }  # fmt: skip
+    assert "id (2 records)" in str(file)
+    assert "messages.tool_calls (2 messages)" in str(file)
+    empty = say("a", "x")
+    empty["messages"][1] |= {"content": None, "tool_calls": [{"id": "1"}]}
+    (bad,) = load(written(tmp_path, say("a", "b"), empty)).bad
+    assert "content of message 2 is empty, and its tool_calls is not read" in str(bad)
+
+
+def test_what_is_optional_may_be_blank(tmp_path: Path) -> None:
+    plain = one(load(written(tmp_path, say("hi", "hello"))))
+    for blank in (None, "", " \n", []):
+        record = {"messages": [{"role": "system", "content": blank}, *say("hi", "hello")["messages"]]}
+        file = load(written(tmp_path, record))
+        assert (one(file), file.unread) == (plain, {})
+        assert prompt_of({"instruction": "x", "input": blank}) == prompt_of({"instruction": "x"})
+    file = load(written(tmp_path, {"messages": None, "prompt": "a", "completion": "b"}, COMPLETION))
+    assert (file.form, len(file.instances)) == ("completion", 2)
+    for bad in ({"instruction": " "}, {"prompt": "a\0"}, say("\u3000")):
+        with pytest.raises(DataError, match=r"is empty|NUL"):
+            prompt_of(bad)
 
 
 def test_prompts_to_answer_are_those_of_training(tmp_path: Path) -> None:
@@ -126,7 +191,7 @@ def test_bad_conversations(tmp_path: Path, record: object, message: str) -> None
         (b"\n\n", DataError, "empty"),
         (b'[{"prompt": "a"}]', DataError, "one object a line"),
         (b'{"question": "a", "answer": "b"}', DataError, "the first has 'question', 'answer'"),
-        (b"x", DataError, "the first has no object"),
+        (b"x", DataError, r"1:1: Expecting value \(none of the 1 records can be read\)"),
     ],
 )
 def test_files_that_are_no_data(tmp_path: Path, content: bytes, error: type[Exception], message: str) -> None:
@@ -135,68 +200,8 @@ def test_files_that_are_no_data(tmp_path: Path, content: bytes, error: type[Exce
         load(str(tmp_path / "a.jsonl"))
 
 
-def test_csv_and_tsv(tmp_path: Path) -> None:
-    for name, comma in (("a.csv", ","), ("a.tsv", "\t")):
-        text = 'prompt,completion\n"two\nlines",b\nc,\nonly\nd,e\n'.replace(",", comma)
-        (tmp_path / name).write_text("\ufeff" + text, encoding="utf-8")
-        file = load(str(tmp_path / name))
-        assert [(i.place, i.prompt, i.response) for i in file.instances] == [
-            (f"{name}:2", "two\nlines", "b"),
-            (f"{name}:6", "d", "e"),
-        ]
-        assert [f"{b.line}:{b.column} {b.reason}" for b in file.bad] == [
-            "4:2 completion is empty, so no token would be supervised",
-            "5:1 1 fields, the header has 2",
-        ]
-    (tmp_path / "b.csv").write_text('prompt,completion\n"open')
-    with pytest.raises(DataError, match=r"b\.csv:2:1"):
-        load(str(tmp_path / "b.csv"))
-
-
-def test_parquet(tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
-    path = str(tmp_path / "a.parquet")
-    records = [COMPLETION, {"prompt": None, "completion": "x"}]
-    datasets.Dataset.from_list(records).to_parquet(path)
-    file = load(path)
-    assert one(file) == ("Say: ", " yes")
-    assert [str(bad) for bad in file.bad] == [f"{path}:2:1: prompt is empty"]
-    datasets.Dataset.from_list([say("hi", "hello")]).to_parquet(path)
-    assert load(path).form == "messages"
-    (tmp_path / "a.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:100])
-    with pytest.raises(DataError, match="cannot be read as Parquet"):
-        load(path)
-
-
-def test_hub_data_sets_are_pinned_and_fail_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    datasets = pytest.importorskip("datasets")
-    asked = []
-
-    def offline(name: str, **options: str) -> None:
-        asked.append((name, options))
-        raise ConnectionError("Couldn't reach the Hub\nsecond line")
-
-    monkeypatch.setattr(datasets, "load_dataset", offline)
-    with pytest.raises(StorageError, match="Couldn't reach the Hub") as caught:
-        load(f"hub:me/data@{COMMIT}:test")
-    assert "\n" not in str(caught.value)
-    assert asked == [("me/data", {"revision": COMMIT, "split": "test"})]
-    monkeypatch.setattr(datasets, "load_dataset", lambda name, **options: [COMPLETION])
-    file = load(f"hub:me/data@{COMMIT}")
-    assert (file.name, one(file)) == ("me_data", ("Say: ", " yes"))
-    for spec in ("hub:me/data", "hub:me/data@main", "hub:data@" + COMMIT, "hub:../x@y"):
-        with pytest.raises(ConfigError, match="40 hex digits"):
-            load(spec)
-
-
-def test_missing_unknown_and_equal_names(tmp_path: Path) -> None:
-    for read in (load, checksum):
-        with pytest.raises(MissingInputError, match=r"no\.jsonl"):
-            read(str(tmp_path / "no.jsonl"))
-    with pytest.raises(ConfigError, match=r"none of \.jsonl"):
-        load(str(tmp_path / "a.xlsx"))
+def test_equal_names(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
-    first, second = (written(folder, COMPLETION) for folder in (tmp_path, tmp_path / "b"))
+    files = tuple(written(folder, COMPLETION) for folder in (tmp_path, tmp_path / "b"))
     with pytest.raises(ConfigError, match="both called 'mine'"):
-        list(load_files((first, second)))
-    assert checksum(first) == checksum(second) != checksum(written(tmp_path, INSTRUCTION, name="c.jsonl"))
+        list(load_files(files))

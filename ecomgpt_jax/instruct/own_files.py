@@ -1,0 +1,242 @@
+"""Files that users bring and Hub data sets, read into records: one object of fields for each line, row or table row.
+
+What is wrong with one record hides no other: it comes as a `BadRecord`. What is wrong with a whole file is an error:
+packed, in another encoding, a column there twice. A text with the character U+0000 is refused in every kind of file.
+
+CSV follows RFC 4180. In TSV a field in double quotes is read as a spreadsheet writes it (it may hold tabs, line breaks
+and doubled quotes) where the record then has as many fields as the header; all other quotes are plain characters. Lines
+that have as many fields as the header without any such reading are records of their own.
+
+Parquet is read by `pyarrow`, `hub:owner/name@commit[:split]` by `datasets` (extra `hub`), which runs no code of a data
+set. A commit is 40 hexadecimal digits, so that a data set cannot change.
+"""
+
+import csv
+import hashlib
+import importlib
+import io
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError, StorageError
+from ecomgpt_jax.files import MAX_LINE_BYTES, BadRecord, read_text, scan_json_lines
+
+Read = tuple[int, str, dict[str, Any] | BadRecord]  # line (or row) number, text, record
+_HUB = re.compile(r"hub:(?P<name>[\w.\-]+/[\w.\-]+)@(?P<commit>[0-9a-f]{40})(?::(?P<split>[\w.\-]+))?")
+_PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".tgz", ".7z")
+_CELL = re.compile(r'"((?:[^"]|"")*+)"(?=[\t\n]|\Z)|[^\t\n]*')
+_WHOLE_CELL = re.compile(r'"((?:[^"]|"")*)"')
+
+
+def read(spec: str) -> Iterator[Read]:
+    """Yields (line, text, record) for each record of a file or Hub data set; a bad one as a `BadRecord`.
+
+    Raises:
+      ConfigError: it is of no known kind.
+      MissingInputError: it is not there.
+      DataError: it is empty or cannot be read at all.
+      StorageError: the Hub cannot be reached.
+    """
+    empty = True
+    for line, text, record in _reader(spec)(spec):
+        empty = False
+        if isinstance(record, dict):
+            for number, (field, value) in enumerate(record.items(), 1):
+                if any("\0" in part for part in (field, *_strings(value))):
+                    column = text.find("\\u0000") + 1 or number
+                    record = BadRecord(spec, line, column, f"{field!r} holds the character U+0000 (NUL)", text)
+                    break
+        yield line, text, record
+    if empty:
+        raise DataError(f"{spec}: empty, no record in it")
+
+
+def checksum(spec: str) -> str:
+    """Returns the sha256 of a file; of a Hub data set its name, which holds the commit.
+
+    Raises:
+      MissingInputError: the file is not there.
+    """
+    if spec.startswith("hub:"):
+        return spec
+    with _existing(spec).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _existing(spec: str) -> Path:
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        raise MissingInputError(f"{spec}: a folder, not a file; name the files in it (data.files)")
+    if not path.is_file():
+        raise MissingInputError(f"{spec}: no such file (data.files)")
+    return path
+
+
+def _reader(spec: str) -> Callable[[str], Iterator[Read]]:
+    if spec.startswith("hub:"):
+        return _read_hub
+    suffix = Path(spec).suffix.lower()
+    if suffix in _PACKED:
+        raise ConfigError(f"data.files: {spec} is packed; unpack it and name the file in it")
+    if suffix not in _READERS and not Path(spec).expanduser().is_dir():
+        raise ConfigError(f"data.files: {spec} is none of {', '.join(_READERS)} and hub:owner/name@commit[:split]")
+    return _READERS[suffix] if _existing(spec).stat().st_size else lambda _: iter(())
+
+
+def _strings(value: object) -> Iterator[str]:
+    """Yields each text in a value, however deep."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            yield str(key)
+            yield from _strings(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _strings(part)
+
+
+def _check_names(place: str, names: Sequence[str]) -> None:
+    """Raises DataError where a column is there twice, exactly or but for case."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if (first := seen.get(name.casefold())) is not None:
+            differs = "is there twice" if first == name else f"differs from {first!r} by case alone"
+            raise DataError(f"{place}: the column {name!r} {differs}; rename or remove one")
+        seen[name.casefold()] = name
+
+
+def _read_json_lines(spec: str) -> Iterator[Read]:
+    return scan_json_lines(Path(spec).expanduser())
+
+
+def _read_table(spec: str) -> Iterator[Read]:
+    tabs = spec.lower().endswith(".tsv")
+    text = read_text(Path(spec).expanduser())
+    rows = (_tab_separated if tabs else _comma_separated)(spec, text)
+    header: list[str] | None = None
+    for line, cells in rows:
+        if not any(map(str.strip, cells)) and (header is None or len(cells) < 2):
+            continue  # a blank line
+        if header is None:
+            header = [name.strip("\ufeff\u200b \t\r\n\xa0") or f"(column {i})" for i, name in enumerate(cells, 1)]
+            _check_names(f"{spec}:{line}:1", header)
+        elif len(cells) == len(header):
+            yield line, "\t".join(cells), dict(zip(header, cells, strict=True))
+        else:
+            reason = f"{len(cells)} fields, the header has {len(header)}"
+            yield line, "\t".join(cells), BadRecord(spec, line, 1, reason, "\t".join(cells))
+
+
+def _comma_separated(spec: str, text: str) -> Iterator[tuple[int, list[str]]]:
+    """Yields (line, fields) of each record of CSV."""
+    csv.field_size_limit(MAX_LINE_BYTES)
+    reader, line = csv.reader(io.StringIO(text, newline=""), strict=True), 0
+    try:
+        for cells in reader:
+            yield line + 1, cells
+            line = reader.line_num
+    except csv.Error as error:
+        hint = "a field with quotes in it is written in quotes, and they are doubled"
+        raise DataError(f"{spec}:{line + 1}:1: the record that begins here is no CSV ({error}); {hint}") from None
+
+
+def _tab_separated(spec: str, text: str) -> Iterator[tuple[int, list[str]]]:
+    """Yields (line, fields) of each record of TSV; see the module for what quotes mean."""
+    text, at, line, width = text.replace("\r\n", "\n").replace("\r", "\n"), 0, 1, 0
+    while at < len(text):
+        end = text.find("\n", at)
+        end = len(text) if end < 0 else end
+        cells, stop = _plain(text[at:end]), end
+        if '"' in text[at:end] and width:
+            quoted, quoted_end = _quoted(text, at)
+            spanned = text[at:quoted_end].split("\n")
+            if len(quoted) == width and any(part.count("\t") + 1 != width for part in spanned):
+                cells, stop = quoted, quoted_end
+        yield line, cells
+        width = width or len(cells) * any(map(str.strip, cells))
+        line += text.count("\n", at, stop) + 1
+        at = stop + 1
+
+
+def _plain(line: str) -> list[str]:
+    """Returns the fields of a line; one that is wholly in quotes loses them."""
+    return [m[1].replace('""', '"') if (m := _WHOLE_CELL.fullmatch(cell)) else cell for cell in line.split("\t")]
+
+
+def _quoted(text: str, at: int) -> tuple[list[str], int]:
+    """Returns the fields of the record that begins at an offset, as spreadsheets write them, and where it ends."""
+    cells: list[str] = []
+    while True:
+        cell = _CELL.match(text, at)
+        cells.append(cell[0] if cell[1] is None else cell[1].replace('""', '"'))
+        at = cell.end() + 1
+        if text[cell.end() : at] != "\t":
+            return cells, cell.end()
+
+
+def _read_parquet(spec: str) -> Iterator[Read]:
+    parquet = _library(spec, "pyarrow.parquet")
+    try:
+        with parquet.ParquetFile(Path(spec).expanduser()) as file:
+            _check_fields(spec, file.schema_arrow)
+            yield from _numbered(row for batch in file.iter_batches() for row in batch.to_pylist())
+    except DataError:
+        raise
+    except Exception as error:  # whatever pyarrow finds
+        raise DataError(f"{spec}: cannot be read as Parquet ({_reason(error)})") from None
+
+
+def _check_fields(place: str, fields: Iterable[Any]) -> None:
+    """Raises DataError where a Parquet schema, or a structure in it, has a name twice."""
+    fields = list(fields)
+    _check_names(place, [field.name for field in fields])
+    for field in fields:
+        kind = field.type
+        while hasattr(kind, "value_type"):  # lists, however deep
+            kind = kind.value_type
+        _check_fields(f"{place}: in {field.name!r}", [kind.field(i) for i in range(kind.num_fields)])
+
+
+def _read_hub(spec: str) -> Iterator[Read]:
+    match = _HUB.fullmatch(spec)
+    if not match:
+        raise ConfigError(f"data.files: {spec} must be hub:owner/name@commit[:split], the commit in 40 hex digits")
+    datasets = _library(spec, "datasets")
+    datasets.disable_progress_bars()
+    for library in ("datasets", "huggingface_hub"):  # what fails is said once, here
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+    try:
+        rows = datasets.load_dataset(match["name"], revision=match["commit"], split=match["split"] or "train")
+    except Exception as error:  # the library's own, the network's and the disk's
+        hint = "check name, commit and network, or use a local file"
+        raise StorageError(f"{spec}: cannot be had from the Hub ({_reason(error)}); {hint}") from None
+    yield from _numbered(rows)
+
+
+def _library(spec: str, name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        needed = name.split(".")[0]
+        raise ConfigError(f"data.files: {spec} needs the {needed} package; pip install 'ecomgpt_jax[hub]'") from None
+
+
+def _numbered(rows: Iterable[dict[str, Any]]) -> Iterator[Read]:
+    for number, row in enumerate(rows, 1):
+        yield number, "\t".join(map(str, row.values())), row
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
+
+
+_READERS = {
+    **dict.fromkeys((".jsonl", ".json"), _read_json_lines),
+    ".csv": _read_table,
+    ".tsv": _read_table,
+    ".parquet": _read_parquet,
+}
