@@ -263,16 +263,12 @@ def split_paths(text: str) -> list[str]:
     """Splits a comma list of files; a file may have commas in its name, the longest name that exists is taken."""
     pieces, names = text.split(","), []
     while pieces:
-        lengths = (size for size in range(len(pieces), 1, -1) if _is_file(",".join(pieces[:size])))
-        size = next(lengths, 1)
-        name = ",".join(pieces[:size])
-        names.append(name if _is_file(name) else name.strip())
-        del pieces[:size]
+        heads = [",".join(pieces[: size + 1]) for size in range(len(pieces))]
+        known = [head for head in heads if Path(head.strip()).expanduser().is_file()]
+        name = known[-1] if known and "," in known[-1] else heads[0]
+        names.append(name if Path(name).expanduser().is_file() else name.strip())
+        del pieces[: name.count(",") + 1]
     return names
-
-
-def _is_file(name: str) -> bool:
-    return Path(name).expanduser().is_file()
 
 
 def _check(path: str, value: typing.Any, field: dataclasses.Field) -> None:

@@ -105,7 +105,8 @@ def layout_fault(text: str) -> str:
     first = text[start:].split("\n", 1)[0]
     array, problem = "a JSON array; write one object a line, for example with jq -c '.[]'", ""
     try:
-        if isinstance(json.loads(first), list) and not text[start + len(first) :].strip():
+        value = json.loads(first)
+        if isinstance(value, list) and isinstance((value or [{}])[0], dict) and not text[start + len(first) :].strip():
             problem = array
     except RecursionError:
         return ""

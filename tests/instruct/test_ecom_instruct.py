@@ -188,7 +188,9 @@ def test_hostile_text_comes_back_byte_for_byte(tmp_path: Path, monkeypatch: pyte
         name="EN-Mine-CLS-mood", definition="mood", template=template, label_set={"default": ("good", "bad")}
     )
     write_task(tmp_path / "tasks", task, [], [TaskRow(text, {"default": ("good",)}) for text in texts])
-    data = settings(tmp_path / "cache", mixture="folder", tasks_dir=str(tmp_path / "tasks"), num_tasks=0)
+    data = settings(
+        tmp_path / "cache", mixture="folder", tasks_dir=str(tmp_path / "tasks"), num_tasks=0, instances_per_task=0
+    )
     hostile = build(data)
     stored = [row["prompt"] for split in parts.SPLITS for row in open_split(hostile.directory, split)]
     for text in texts:
