@@ -29,9 +29,10 @@ from ecomgpt_jax.files import write_json
 from ecomgpt_jax.instruct import ecom_instruct
 from ecomgpt_jax.instruct.sources import catalogue
 from ecomgpt_jax.instruct.synthetic import catalogue as synthetic_catalogue
-from ecomgpt_jax.model import hf_weights, hub, model_card
+from ecomgpt_jax.model import hf_weights, model_card
 from ecomgpt_jax.model.attention import resolve_implementation
 from ecomgpt_jax.model.bloom import init_sharded_params
+from ecomgpt_jax.model.content_hash import content_hash
 from ecomgpt_jax.model.parameters import parameter_count
 from ecomgpt_jax.parallel import processes
 from ecomgpt_jax.parallel.mesh import make_mesh
@@ -74,13 +75,13 @@ def _apply_short_flags(config: Config) -> Config:
     return config
 
 
-def _fit_model_to_weights(config: Config) -> Path:
+def _fit_model_to_weights(config: Config, workdir: Path) -> Path:
     """Finds the weights of `init_from`, takes the model's shape from them, and returns their directory.
 
     Raises:
       ConfigError: they are of another size than the config names.
     """
-    config.model.init_from, weights = hub.find_weights(config.model.init_from)
+    config.model.init_from, weights = resume.find_weights(workdir, config.model.init_from, _RESUME.value)
     loaded = checkpoint.load_model_config(weights)
     shape = ("embed", "layers", "heads")
     wanted, found = ({name: getattr(m, name) for name in shape} for m in (config.model, loaded))
@@ -180,10 +181,11 @@ def main(arguments: list[str]) -> None:
     processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _JOIN_TIMEOUT.value)
     cache, first = Path(config.data.cache_dir).expanduser(), jax.process_index() == 0
     processes.keep_compiled(cache / "compiled")
-    weights = _fit_model_to_weights(config) if config.model.init_from else None
     if "://" in (_WORKDIR.value or ""):
         raise ConfigError(f"--workdir {_WORKDIR.value}: is no folder; mount the bucket, as tpu_setup does with gcsfuse")
     workdir = Path(_WORKDIR.value or f"runs/{config.name}").expanduser().absolute()
+    given = config.model.init_from
+    weights = _fit_model_to_weights(config, workdir) if given else None
     mesh = make_mesh(config.mesh)
     tasks_dir = _tasks_dir(config)
     built = ecom_instruct.build(config.data)
@@ -207,31 +209,50 @@ def main(arguments: list[str]) -> None:
     start = resume.find_start(workdir, config, loop.run_facts(config, rows, mesh), _ALLOW_DRIFT.value)
     trained_on = sorted(name for name, counts in built.stats["tasks"].items() if counts["train"])
     if first:
+        resume.write_start(workdir, given, config.model.init_from)
         write_json(workdir / "config.json", mask_secrets(config_lib.to_dict(config)))
         write_json(workdir / "trained_on.json", trained_on)
         copy_tokenizer(tokenizer, workdir / "tokenizer")
         print(_describe_data(built, rows, config), _describe_devices(config, mesh), sep="\n", flush=True)
 
     dtype = loop.params_dtype(config)
+    loaded: list[object] = []  # initial weights that were evaluated and not trained on yet
 
     def initial_params() -> object:
+        if loaded:
+            return loaded.pop()
         if weights:
-            return checkpoint.load_checkpoint(weights, mesh, dtype)[0]
-        return init_sharded_params(config.model, mesh, jax.random.key(config.train.seed), dtype)
+            params = checkpoint.load_checkpoint(weights, mesh, dtype)[0]
+        else:
+            params = init_sharded_params(config.model, mesh, jax.random.key(config.train.seed), dtype)
+        resume.check_initial(workdir, content_hash(params), resumed=start is not None)
+        return params
 
     def evaluate(params: object, name: str) -> dict:
-        out = workdir / "evaluation" / name
-        named = f"{name}:{json.dumps(config_lib.to_dict(config), sort_keys=True)}:{store.fingerprint}"
         return harness.evaluate_tasks(
-            params, config.model, tokenizer, tasks_dir, out, config.eval, mesh, weights=named, trained_on=trained_on
-        )
+            params, config.model, tokenizer, tasks_dir, workdir / "evaluation" / name, config.eval, mesh,
+            weights=content_hash(params), trained_on=trained_on,
+        )  # fmt: skip
+
+    def evaluate_start() -> dict:
+        """Scores the initial weights, once a run; they are kept for `loop.train` where that asks for them."""
+        found = None
+        if start and first:
+            found = harness.finished_scores(tasks_dir, workdir / "evaluation" / "before", config.eval)
+        if found := processes.broadcast_json(found):
+            return found
+        params = initial_params()
+        found = evaluate(params, "before")
+        if start is None or config.lora.rank:
+            loaded.append(params)
+        return found
 
     def evaluate_slice(params: object) -> dict[str, float]:
         return harness.evaluate_slice(params, config.model, tokenizer, tasks_dir, config.eval, mesh)
 
     before = after = None
     if tasks_dir and config.train.final_evaluation:
-        before = evaluate(initial_params(), "before")
+        before = evaluate_start()
     params = loop.train(config, rows, mesh, workdir, initial_params, start, evaluate_slice if tasks_dir else None)
     samples = []
     if before is not None:

@@ -14,7 +14,7 @@ from ecomgpt_jax.decoding import resumable
 from ecomgpt_jax.decoding.engine import generate_tokens
 from ecomgpt_jax.model.bloom import init_params
 from ecomgpt_jax.model.hf_weights import load_hf, model_config_from_hf, save_hf
-from ecomgpt_jax.training.checkpoint import weights_fingerprint
+from ecomgpt_jax.training.checkpoint import load_model_config, weights_fingerprint
 
 TEXTS = (
     "red cotton shirt, size M", "a phone case for {model}", "</s> is plain text here", "红色 连衣裙 夏季", "100% wool",
@@ -80,6 +80,8 @@ def test_prompts_are_continued_in_order_and_an_interrupted_run_goes_on(checkpoin
 
     # A tampered answer that comes back shows that an interrupted run's answers are not decoded again.
     run = [weights_fingerprint(checkpoint), MAX_NEW_TOKENS, tokenizer.eos_id, tokenizer.size, 1]
+    model = load_model_config(checkpoint)
+    run += [model.compute_dtype, model.layer_norm_epsilon]
     kept = {"key": resumable._key(tokenizer.encode(TEXTS[2]), run), "tokens": [5, 6]}
     write_lines(out.with_name("again.jsonl.partial"), [kept])
     done = generate(*arguments, "--prompts", prompts, "--out", out.with_name("again.jsonl"))

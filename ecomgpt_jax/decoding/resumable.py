@@ -21,6 +21,7 @@ from ecomgpt_jax.decoding.greedy import check_prompts
 from ecomgpt_jax.errors import DataError
 from ecomgpt_jax.files import parse_json, read_text, write_json_lines
 from ecomgpt_jax.model.parameters import Params
+from ecomgpt_jax.parallel.processes import broadcast_json
 
 
 def decode_prompts(
@@ -51,8 +52,8 @@ def decode_prompts(
       batch: see `params`.
       num_beams: see `params`.
       mesh: see `params`.
-      log: file of finished answers, created if needed and left at the end; None: no log. A run of several processes
-        keeps none either: all must decode the same prompts, and one process does not see another's disk.
+      log: file of finished answers, created if needed and left at the end; None: no log. With several processes it
+        is process 0's, which tells the others what is in it.
       weights: what names these very weights; empty where nothing does: no log.
       title: of the progress bar, which is silent where stderr is no terminal.
 
@@ -62,28 +63,30 @@ def decode_prompts(
     """
     check_beams(num_beams, vocab_limit)
     check_prompts(prompts, max_new_tokens, model.vocab_size)
-    if not weights or jax.process_count() > 1:
-        log = None
-    keys = [_key(prompt, [weights, max_new_tokens, eos_id, vocab_limit, num_beams]) for prompt in prompts]
+    log, writes = log if weights else None, jax.process_index() == 0
+    decided_by = [weights, max_new_tokens, eos_id, vocab_limit, num_beams]
+    decided_by += [model.compute_dtype, model.layer_norm_epsilon]
+    keys = [_key(prompt, decided_by) for prompt in prompts]
     by_key = dict(zip(keys, prompts, strict=True))
-    answers = _read(log, by_key) if log else {}
+    answers = broadcast_json(_read(log, by_key) if writes else None) if log else {}
     todo = [key for key in by_key if key not in answers]
     with contextlib.ExitStack() as stack:
-        if log:
+        file = None
+        if log and writes:
             # Lines of other runs go, and so does one that a kill cut short.
             write_json_lines(log, ({"key": key, "tokens": tokens} for key, tokens in answers.items()))
             file = stack.enter_context(open(log, "a", encoding="utf-8"))
         bar = stack.enter_context(
             tqdm.tqdm(
                 total=len(by_key), initial=len(answers), desc=title, unit="prompt", dynamic_ncols=True,
-                disable=None if jax.process_index() == 0 else True,
+                disable=None if writes else True,
             )
         )  # fmt: skip
 
         def finished(number: int, tokens: list[int]) -> None:
             answers[todo[number]] = tokens
             bar.update()
-            if log:
+            if file:
                 file.write(json.dumps({"key": todo[number], "tokens": tokens}) + "\n")
                 file.flush()
 
@@ -94,7 +97,7 @@ def decode_prompts(
     return [answers[key] for key in keys]
 
 
-def _key(prompt: Sequence[int], run: list[str | int]) -> str:
+def _key(prompt: Sequence[int], run: list[str | int | float]) -> str:
     return hashlib.sha256(json.dumps([*run, list(map(int, prompt))]).encode()).hexdigest()
 
 

@@ -27,7 +27,7 @@ from ecomgpt_jax.evaluation.scores import (
     score_task,
     write_predictions,
 )
-from ecomgpt_jax.files import write_json
+from ecomgpt_jax.files import read_json, write_json
 from ecomgpt_jax.instruct.task_folder import load_tasks
 
 __all__ = ["evaluate_tasks", "find_tasks_dir"]
@@ -97,6 +97,23 @@ def evaluate_tasks(
         write_json(out_dir / "scores.json", scores)
         write_report(out_dir, scores, answers=said)
     return scores
+
+
+def finished_scores(
+    tasks_dir: str | os.PathLike[str], out_dir: str | os.PathLike[str], settings: EvalConfig
+) -> dict[str, Any] | None:
+    """Returns the `scores.json` that an earlier `evaluate_tasks` left in `out_dir`; None where it has to run.
+
+    It has to where it did not end, or where tasks, settings or the wording of prompts have changed since. The weights
+    are the caller's to compare.
+    """
+    path = Path(out_dir) / "scores.json"
+    if not path.is_file():
+        return None
+    scores = read_json(path)
+    tasks = [build_prompts(task, settings.limit, settings.protocol) for task in load_tasks(tasks_dir)]
+    complete = not settings.answer_loss or all("answer_loss" in entry for entry in scores["tasks"].values())
+    return scores if complete and scores["protocol"] == describe(tasks, settings) else None
 
 
 def answer_losses(

@@ -2,13 +2,16 @@
 
 import contextlib
 import fcntl
+import json
 import re
 import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from ecomgpt_jax.errors import ConfigError, StorageError
@@ -95,6 +98,16 @@ def wait_for_all(place: str) -> None:
     """Returns when every process of the run has come to this `place`."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(place)
+
+
+def broadcast_json(value: Any) -> Any:
+    """Returns process 0's value, of what JSON holds, in every process; all must call it, and from the main thread."""
+    if jax.process_count() == 1:
+        return value
+    text = json.dumps(value if jax.process_index() == 0 else None).encode()
+    size = int(multihost_utils.broadcast_one_to_all(np.int64(len(text))))
+    buffer = np.frombuffer(text.ljust(size)[:size], np.uint8)
+    return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(buffer)).tobytes())
 
 
 def keep_compiled(folder: Path) -> None:

@@ -8,35 +8,69 @@
 
 `--resume=require` insists on 1, `--resume=never` moves the earlier run aside and begins at 2.
 
-A run may only go on as the run it was. Fields of the config that decide what is learnt are hard: a changed one refuses
-the resume, with old and new value, unless `--allow_drift=<field>` names it. Those in `SOFT` (how it is logged, saved,
-evaluated, laid out on devices) may change and are mentioned. Data is compared by the fingerprint of its tokens, so
-files may move. Shapes of the model and rows a step cannot be allowed at all.
+A run may only go on as the run it was. `FIELDS` classes every field of the config:
+
+- hard: it decides what is learned; a changed one refuses the resume, with old and new value, unless
+  `--allow_drift=<field>` names it;
+- fixed: likewise, and a saved state cannot go on with another value at all;
+- data: it does nothing but choose the instances, whose tokens are compared by their fingerprint; hard where that
+  differs, soft where it does not, so files may move;
+- soft: it may change and is mentioned: how the run is logged, saved, evaluated, laid out on devices.
+
+`start.json` in the workdir keeps what the first start began with: the commit that a branch of the Hub stood at, and a
+hash of the initial weights.
 """
 
-import fnmatch
 import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 from etils import epath
 
 from ecomgpt_jax import config as config_lib
 from ecomgpt_jax.config import Config, nearest
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
+from ecomgpt_jax.files import read_json, write_json
+from ecomgpt_jax.model import hub
+from ecomgpt_jax.parallel.processes import broadcast_json
 from ecomgpt_jax.redaction import mask_secrets
 from ecomgpt_jax.training import checkpoint
 
-SOFT = (
-    "name", "eval.*", "mesh.*",
-    "data.cache_dir", "data.sources_dir", "data.tasks_dir",
-    "model.tokenizer", "model.attention", "model.remat", "model.head", "model.head_chunk",
-    "train.rows_per_device", "train.accumulation", "train.log_every", "train.save_every", "train.keep",
-    "train.best_metric", "train.skip_nonfinite", "train.final_evaluation", "train.profile_steps",
-)  # fmt: skip
-FIXED = ("rows_per_step", "model.vocab_size", "model.embed", "model.layers", "model.heads")
+HARD, FIXED, DATA, SOFT = "hard", "fixed", "data", "soft"
+FIELDS = {
+    "rows_per_step": FIXED, "total_steps": HARD, "data": HARD,  # of the run, beside the config
+    "name": SOFT,
+    "model.size": SOFT,  # a name for the three after it
+    "model.embed": FIXED, "model.layers": FIXED, "model.heads": FIXED, "model.vocab_size": FIXED,
+    "model.layer_norm_epsilon": HARD, "model.initializer_range": HARD, "model.init_from": HARD,
+    "model.tokenizer": DATA, "model.compute_dtype": HARD,
+    "model.attention": SOFT, "model.remat": SOFT, "model.head": SOFT, "model.head_chunk": SOFT,
+    "data.mixture": DATA, "data.files": DATA, "data.tasks": DATA, "data.sources": DATA, "data.licences": DATA,
+    "data.operators": DATA, "data.leave_out_abilities": DATA, "data.strict_held_out": DATA,
+    "data.sources_dir": DATA, "data.tasks_dir": DATA, "data.cache_dir": SOFT, "data.synthetic_records": DATA,
+    "data.languages": DATA, "data.prompt_language": DATA, "data.chain_of_task": DATA, "data.num_tasks": DATA,
+    "data.instances_per_task": DATA, "data.total_instances": DATA, "data.temperature": DATA,
+    "data.length": HARD, "data.plain_text": DATA, "data.copying": DATA, "data.loss_on_prompt": HARD,
+    "data.packing": HARD, "data.workers": SOFT, "data.beam_options": SOFT, "data.tokenizer_vocab": DATA,
+    "data.seed": HARD,  # orders the rows too
+    "optimizer.learning_rate": HARD, "optimizer.weight_decay": HARD, "optimizer.warmup_fraction": HARD,
+    "optimizer.b1": HARD, "optimizer.b2": HARD, "optimizer.epsilon": HARD, "optimizer.max_grad_norm": HARD,
+    "optimizer.moment_dtype": HARD,
+    "lora.rank": FIXED, "lora.targets": FIXED, "lora.alpha": HARD, "lora.dropout": HARD,
+    "train.epochs": HARD, "train.max_steps": HARD, "train.seed": HARD,
+    "train.rows_per_device": SOFT, "train.accumulation": SOFT,  # their product is rows_per_step
+    "train.log_every": SOFT, "train.profile_steps": SOFT, "train.save_every": SOFT, "train.keep": SOFT,
+    "train.best_metric": SOFT, "train.validate_every": SOFT, "train.skip_nonfinite": SOFT,
+    "train.final_evaluation": SOFT,
+    "mesh.data": SOFT, "mesh.fsdp": SOFT, "mesh.tensor": SOFT,
+    "eval.tasks_dir": SOFT, "eval.limit": SOFT, "eval.batch": SOFT, "eval.max_prompt_tokens": SOFT,
+    "eval.max_new_tokens": SOFT, "eval.num_beams": SOFT, "eval.answer_loss": SOFT, "eval.protocol": SOFT,
+    "eval.every": SOFT,
+}  # fmt: skip
+START = "start.json"
 
 
 class Start(NamedTuple):
@@ -63,13 +97,57 @@ def prepare_workdir(workdir: Path, resume: str) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     if resume != "never":
         return
-    names = (checkpoint.FOLDER, "metrics.jsonl", "tensorboard", "evaluation", "report", "hf")
+    names = (checkpoint.FOLDER, START, "metrics.jsonl", "tensorboard", "evaluation", "report", "hf")
     old = [workdir / name for name in names if (workdir / name).exists()]
     if old:
         number = 1 + sum(1 for _ in workdir.glob("previous-*"))
         (workdir / f"previous-{number}").mkdir()
         for path in old:
             shutil.move(path, workdir / f"previous-{number}" / path.name)
+
+
+def find_weights(workdir: Path, init_from: str, resume: str) -> tuple[str, epath.Path]:
+    """Returns `hub.find_weights` of `init_from`: with the commit that the workdir's first start pinned, if it has one.
+
+    Process 0 looks and tells the others, so that all take one commit.
+
+    Raises:
+      MissingInputError: as there.
+    """
+    known = read_start(workdir) if resume != "never" else {}
+    pinned = known["pinned"] if known.get("init_from") == init_from else init_from
+    if jax.process_count() == 1:
+        return hub.find_weights(pinned)
+    return hub.find_weights(broadcast_json(hub.find_weights(pinned)[0] if jax.process_index() == 0 else None))
+
+
+def read_start(workdir: Path) -> dict[str, str]:
+    """Returns `start.json`: `init_from` as given, `pinned`, and `weights`, their hash; {} where there is none."""
+    path = workdir / START
+    return read_json(path) if path.is_file() else {}
+
+
+def write_start(workdir: Path, init_from: str, pinned: str) -> None:
+    """Writes `start.json`, unless it already names these weights."""
+    known = read_start(workdir)
+    if (known.get("init_from"), known.get("pinned")) != (init_from, pinned):
+        write_json(workdir / START, {"init_from": init_from, "pinned": pinned})
+
+
+def check_initial(workdir: Path, weights: str, resumed: bool) -> None:
+    """Keeps the hash of the initial weights, and where the run has begun compares it with the one kept then.
+
+    Raises:
+      DataError: a run that goes on from a checkpoint did not begin with these weights.
+    """
+    known = broadcast_json(read_start(workdir) if jax.process_index() == 0 else None)
+    if resumed and known.get("weights", weights) != weights:
+        raise DataError(
+            f"{workdir}: the weights that the run started from are no longer those of model.init_from; "
+            "bring them back, or go on with --config.train.final_evaluation=false"
+        )
+    if jax.process_index() == 0:
+        write_json(workdir / START, known | {"weights": weights})
 
 
 def find_start(
@@ -91,7 +169,7 @@ def find_start(
     for name in allow_drift:
         if name not in known:
             raise ConfigError(f"--allow_drift={name}: no such field{nearest(name, known)}")
-        if name in FIXED:
+        if FIELDS.get(name) == FIXED:
             raise ConfigError(f"--allow_drift={name}: a saved state cannot go on with another {name}")
     steps = checkpoint.list_steps(workdir)
     directory = checkpoint.newest_valid(workdir)
@@ -133,18 +211,19 @@ def _check_drift(
     directory: epath.Path, meta: checkpoint.Meta, config: Config, run: dict[str, Any], allow_drift: Sequence[str]
 ) -> None:
     drift = find_drift(meta, config, run)
-    soft = [name for name in drift if any(fnmatch.fnmatch(name, pattern) for pattern in SOFT)]
+    soft = (SOFT,) if "data" in drift else (SOFT, DATA)
+    mentioned = [name for name in drift if FIELDS.get(name) in soft]
     allowed = [name for name in drift if name in allow_drift]
-    hard = [name for name in drift if name not in soft and name not in allowed]
+    hard = [name for name in drift if name not in mentioned and name not in allowed]
 
     def told(names: Sequence[str]) -> str:
         return "; ".join(f"{name}={drift[name][0]}, this run has {drift[name][1]}" for name in names)
 
     if hard:
-        free = [name for name in hard if name not in FIXED]
+        free = [name for name in hard if FIELDS.get(name) != FIXED]
         way_out = f", allow it with --allow_drift={','.join(free)}" if len(free) == len(hard) else ""
         raise ConfigError(
             f"{directory}: was saved with {told(hard)}; restore the old settings{way_out}, or use another --workdir"
         )
-    if changed := [*soft, *allowed]:
+    if changed := list(dict.fromkeys([*mentioned, *allowed])):
         logging.warning("going on from %s with changed settings: %s", directory, told(changed))

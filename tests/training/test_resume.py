@@ -44,15 +44,26 @@ def test_the_newest_is_taken_with_its_cursor(workdir: Path) -> None:
     assert resume.find_start(workdir / "nowhere", toy_config(), RUN) is None
 
 
-HARD = {
-    "optimizer.learning_rate": 0.5, "optimizer.b2": 0.95, "model.compute_dtype": "bfloat16", "data.packing": False,
-    "train.seed": 3, "train.max_steps": 2,
-}  # fmt: skip
-SOFT = {"train.log_every": 7, "mesh.fsdp": 2, "eval.limit": 3, "data.cache_dir": "elsewhere"}
+def other(path: str) -> object:
+    """Returns another value for a field, of its type."""
+    value = config_lib.field_paths(toy_config())[path]
+    if isinstance(value, bool):
+        return not value
+    return {int: 7, float: 0.77, str: "elsewhere", tuple: ("elsewhere",)}[type(value)]
 
 
-@pytest.mark.parametrize(("path", "value"), HARD.items())
-def test_a_hard_field_is_refused_unless_allowed(workdir: Path, path: str, value: object) -> None:
+def fields(kind: str) -> list[str]:
+    return [path for path, its in resume.FIELDS.items() if its == kind and path not in RUN]
+
+
+def test_every_field_is_classed() -> None:
+    assert set(resume.FIELDS) == {*config_lib.field_paths(Config()), *RUN}
+    assert set(resume.FIELDS.values()) == {resume.HARD, resume.FIXED, resume.DATA, resume.SOFT}
+
+
+@pytest.mark.parametrize("path", fields(resume.HARD))
+def test_a_hard_field_is_refused_unless_allowed(workdir: Path, path: str) -> None:
+    value = other(path)
     config = drifted(path, value)
     with pytest.raises(ConfigError) as caught:
         resume.find_start(workdir, config, RUN)
@@ -60,17 +71,63 @@ def test_a_hard_field_is_refused_unless_allowed(workdir: Path, path: str, value:
     assert f"{path}={old}, this run has {value}; restore" in str(caught.value)
     assert f"--allow_drift={path}," in str(caught.value)
     assert resume.find_start(workdir, config, RUN, [path]).directory.name == "7"
-    other = "optimizer.epsilon" if path != "optimizer.epsilon" else "optimizer.b1"
+    another = "optimizer.epsilon" if path != "optimizer.epsilon" else "optimizer.b1"
     with pytest.raises(ConfigError):
-        resume.find_start(workdir, config, RUN, [other])
+        resume.find_start(workdir, config, RUN, [another])
 
 
-@pytest.mark.parametrize(("path", "value"), SOFT.items())
-def test_a_soft_field_is_mentioned(
-    workdir: Path, path: str, value: object, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("path", fields(resume.SOFT) + fields(resume.DATA))
+def test_a_soft_field_is_mentioned_and_so_is_one_of_the_same_data(
+    workdir: Path, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:  # fmt: skip
-    assert resume.find_start(workdir, drifted(path, value), RUN).directory.name == "7"
+    assert resume.find_start(workdir, drifted(path, other(path)), RUN).directory.name == "7"
     assert f"{path}=" in caplog.text
+
+
+@pytest.mark.parametrize("path", fields(resume.DATA))
+def test_a_field_that_changed_the_data_is_refused_by_name(workdir: Path, path: str) -> None:
+    with pytest.raises(ConfigError, match=f"{path}=.*--allow_drift=.*{path}"):
+        resume.find_start(workdir, drifted(path, other(path)), RUN | {"data": "e"})
+
+
+@pytest.mark.parametrize("path", fields(resume.FIXED))
+def test_a_fixed_field_cannot_be_allowed(workdir: Path, path: str) -> None:
+    with pytest.raises(ConfigError, match=f"{path}=.*; restore the old settings, or use another"):
+        resume.find_start(workdir, drifted(path, other(path)), RUN)
+    with pytest.raises(ConfigError, match="cannot go on with another"):
+        resume.find_start(workdir, drifted(path, other(path)), RUN, [path])
+
+
+def test_where_the_data_is_made_by_how_many_and_from_where_is_no_drift(workdir: Path) -> None:
+    """These cannot change what the run learns."""
+    config = toy_config()
+    config.data.workers, config.data.beam_options = 0, ("--runner=DirectRunner",)
+    config.data.files, config.data.sources_dir = ("moved/to/mine.jsonl",), "moved"
+    assert resume.find_start(workdir, config, RUN).directory.name == "7"
+
+
+def test_a_branch_stays_at_the_commit_of_the_first_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(resume.hub, "find_weights", lambda name: asked.append(name) or (f"{name}!", tmp_path))
+    assert resume.find_weights(tmp_path, "owner/name@main", "auto")[0] == "owner/name@main!"
+    resume.write_start(tmp_path, "owner/name@main", "owner/name@1234")
+    resume.write_start(tmp_path, "owner/name@main", "owner/name@1234")
+    resume.find_weights(tmp_path, "owner/name@main", "auto")
+    resume.find_weights(tmp_path, "owner/name@main", "never")
+    resume.find_weights(tmp_path, "owner/name@other", "auto")
+    assert asked == ["owner/name@main", "owner/name@1234", "owner/name@main", "owner/name@other"]
+
+
+def test_initial_weights_are_known_again(tmp_path: Path) -> None:
+    resume.write_start(tmp_path, "weights", "weights")
+    resume.check_initial(tmp_path, "a", resumed=False)
+    resume.write_start(tmp_path, "weights", "weights")
+    resume.check_initial(tmp_path, "a", resumed=True)
+    with pytest.raises(DataError, match="no longer those of"):
+        resume.check_initial(tmp_path, "b", resumed=True)
+    resume.check_initial(tmp_path, "b", resumed=False)  # nothing was trained yet, so the run begins with these
+    resume.check_initial(tmp_path, "b", resumed=True)
+    assert resume.read_start(tmp_path) == {"init_from": "weights", "pinned": "weights", "weights": "b"}
 
 
 def test_nothing_is_said_where_nothing_changed(workdir: Path, caplog: pytest.LogCaptureFixture) -> None:
