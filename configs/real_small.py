@@ -35,5 +35,5 @@ def get_config() -> Config:
     config.train.epochs = 1
     config.train.rows_per_device = 8
     config.train.accumulation = 1
-    config.train.save_every = 100
+    config.train.save_every = config.train.validate_every = 100
     return config

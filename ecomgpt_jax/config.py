@@ -176,7 +176,7 @@ class TrainConfig(_Strict):
     )  # steps to trace, from the third of this start on, into the workdir's `profile`; 0 = none
     save_every: int = _field(200, above=0)  # steps between checkpoints; the last step is always saved
     keep: int = _field(3, above=0)  # newest checkpoints to keep
-    validate_every: int = 200  # steps between losses of the instances held back (val/loss); 0 = never
+    validate_every: int = _field(200, least=0)  # steps between losses of the instances held back (val/loss); 0 = never
     best_metric: str = ""  # keep the checkpoint with the best value of this metric too (lowest of a loss, else highest)
     skip_nonfinite: int = _field(
         3, least=0

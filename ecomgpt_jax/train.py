@@ -37,7 +37,7 @@ from ecomgpt_jax.model.parameters import parameter_count
 from ecomgpt_jax.parallel import processes
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.redaction import mask_secrets
-from ecomgpt_jax.training import checkpoint, loop, memory, resume
+from ecomgpt_jax.training import checkpoint, loop, memory, resume, validation
 from ecomgpt_jax.training.progress import read_metrics
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, with an optional :argument")
@@ -197,7 +197,12 @@ def main(arguments: list[str]) -> None:
         check_vocabulary(tokenizer, config.model.vocab_size)
         instances = ecom_instruct.open_split(built.directory, "train")
         store = tokenize(instances, built.fingerprint, tokenizer, config.data.length, cache)
+        split = ecom_instruct.open_split(built.directory, "test") if config.train.validate_every else []
+        micro_batch = loop.micro_batch_rows(config, mesh)
+        held_back = validation.hold_back(split, built.fingerprint, tokenizer, config, micro_batch)
     rows = make_rows(store, config.data, config.train.epochs, loop.rows_per_step(config, mesh))
+    evaluated = harness.slice_metrics(tasks_dir) if tasks_dir and config.eval.every else []
+    validation.check_best_metric(config, held_back, evaluated)
     if _DRY_RUN.value:
         print(json.dumps(mask_secrets(config_lib.to_dict(config)), ensure_ascii=False, indent=1))
         print(_data_table(built), _describe_data(built, rows, config), _plan(config, rows, mesh), sep="\n")
@@ -214,6 +219,8 @@ def main(arguments: list[str]) -> None:
         write_json(workdir / "trained_on.json", trained_on)
         copy_tokenizer(tokenizer, workdir / "tokenizer")
         print(_describe_data(built, rows, config), _describe_devices(config, mesh), sep="\n", flush=True)
+        if held_back:
+            print(f"validation: {min(len(split), validation.INSTANCES):,} of {len(split):,} instances held back")
 
     dtype = loop.params_dtype(config)
     loaded: list[object] = []  # initial weights that were evaluated and not trained on yet
@@ -253,7 +260,9 @@ def main(arguments: list[str]) -> None:
     before = after = None
     if tasks_dir and config.train.final_evaluation:
         before = evaluate_start()
-    params = loop.train(config, rows, mesh, workdir, initial_params, start, evaluate_slice if tasks_dir else None)
+    params = loop.train(
+        config, rows, mesh, workdir, initial_params, start, evaluate_slice if tasks_dir else None, held_back
+    )
     samples = []
     if before is not None:
         after = evaluate(params, "after")

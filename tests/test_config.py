@@ -154,8 +154,8 @@ ALWAYS = re.findall(
     data.beam_options data.seed optimizer.learning_rate optimizer.weight_decay optimizer.warmup_fraction
     optimizer.b1 optimizer.b2 optimizer.epsilon optimizer.max_grad_norm optimizer.moment_dtype lora.rank
     train.epochs train.rows_per_device train.accumulation train.max_steps train.log_every train.profile_steps
-    train.save_every train.keep train.best_metric train.skip_nonfinite train.final_evaluation mesh.data
-    mesh.fsdp mesh.tensor eval.every
+    train.save_every train.keep train.validate_every train.best_metric train.skip_nonfinite train.final_evaluation
+    mesh.data mesh.fsdp mesh.tensor eval.every
     """,
 )
 

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -28,9 +29,11 @@ TINY = (
 )
 
 
-def train(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+def train(
+    *arguments: str, cwd: Path = ROOT, script: Sequence[str] = ("-m", "ecomgpt_jax.train"), **environment: str
+) -> subprocess.CompletedProcess[str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("ECOMGPT_")} | environment
-    command = [sys.executable, "-m", "ecomgpt_jax.train", *arguments]
+    command = [sys.executable, *script, *arguments]
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
 
 
@@ -65,6 +68,10 @@ def test_a_run_leaves_what_is_promised(run: tuple[Path, Path, subprocess.Complet
     page = (workdir / "report" / "index.html").read_text()
     assert page.count("<details>") == 8
     assert "Held-out" in page
+    assert "instances held back" in result.stdout
+    assert {"val/loss", "val/loss/en", "val/loss/zh", "val/loss/CLS"} <= set(lines[2])
+    assert not any("val/loss" in line for line in lines[:2])
+    assert "Validation loss" in page
     for line in lines:
         assert 0 < line["perf/packing_fill"] <= 1
         parts = [line[f"perf/{name}_seconds"] for name in ("data", "step", "host")]
@@ -106,6 +113,40 @@ def test_another_runs_checkpoint_can_be_started_from(
     assert first < start
 
 
+def test_killed_while_it_evaluates_it_decodes_and_loads_only_what_it_must(
+    run: tuple[Path, Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    base, cache, _ = run
+    counted = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+
+    def start(kill_after: int) -> tuple[int, list[str]]:
+        result = train(
+            *TINY, f"--workdir={tmp_path}", f"--config.data.cache_dir={cache}", f"--config.model.init_from={base}",
+            "--config.eval.limit=3", "--config.eval.every=0", "--config.train.validate_every=0",
+            "--config.train.max_steps=1", script=[str(ROOT / "tests/counted_train.py")], PYTHONPATH=counted,
+            KILL_AFTER=str(kill_after),
+        )  # fmt: skip
+        return result.returncode, [line for line in result.stdout.splitlines() if line.split()[0] in ("load", "decode")]
+
+    def answers(name: str) -> list[str]:
+        return (tmp_path / "evaluation" / name / "answers.jsonl").read_text().splitlines()
+
+    code, (load, decode) = start(5)
+    total, kept = int(decode.split()[1]), answers("before")
+    assert (code, load, len(kept)) == (-9, "load", 5)
+    code, seen = start(total - 5 + 7)
+    assert (code, seen) == (-9, ["load", f"decode {total - 5}", f"decode {total}"])
+    assert answers("before")[:5] == kept
+    assert len(set(answers("before"))) == len(answers("before")) == total
+    kept, scored = answers("after"), (tmp_path / "evaluation/before/scores.json").stat().st_mtime_ns
+    assert len(kept) == 7
+    assert start(0) == (0, [f"decode {total - 7}"]), "weights of before neither loaded nor decoded again"
+    assert answers("after")[:7] == kept
+    assert (tmp_path / "evaluation/before/scores.json").stat().st_mtime_ns == scored
+    (tmp_path / "evaluation/before/scores.json").unlink()
+    assert start(0) == (0, ["load", "decode 0", "decode 0"]), "the answers are there still"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -131,6 +172,9 @@ def test_another_runs_checkpoint_can_be_started_from(
         (("--languages=de",), 2, "de"),
         (("--config.data.sources=no_such_source",), 2, "no_such_source"),
         (("stray",), 2, "stray"),
+        (("--config.train.best_metric=train/los",), 2, "did you mean 'train/loss'"),
+        (("--config.train.best_metric=val/loss", "--config.train.save_every=300"), 2, "multiple of train.validate"),
+        (("--config.train.best_metric=eval/EN-Sentences-NER-NER/scor",), 2, "EN-Sentences-NER-NER/score"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(

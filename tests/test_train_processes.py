@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,15 @@ TINY = (
 )  # fmt: skip
 
 
-def start(workdir: Path, cache: Path, devices: int, *arguments: str) -> subprocess.Popen[str]:
+def start(
+    workdir: Path, cache: Path, devices: int, *arguments: str,
+    script: Sequence[str] = ("-m", "ecomgpt_jax.train"), **environment: str,
+) -> subprocess.Popen[str]:  # fmt: skip
     env = {name: value for name, value in os.environ.items() if not name.startswith("ECOMGPT_")}
     env["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=1"
+    env |= environment
     command = [
-        sys.executable, "-m", "ecomgpt_jax.train", *TINY, f"--workdir={workdir}",
+        sys.executable, *script, *TINY, f"--workdir={workdir}",
         f"--config.data.cache_dir={cache}", *arguments,
     ]  # fmt: skip
     return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -56,7 +61,46 @@ def test_two_processes_train_and_evaluate_as_one(tmp_path: Path) -> None:
     for ours, theirs in zip(two, one, strict=True):
         assert (ours["train/tokens"], ours["train/targets"]) == (theirs["train/tokens"], theirs["train/targets"])
     np.testing.assert_allclose(*([line["train/loss"] for line in run] for run in (two, one)), rtol=1e-5)
+    held_back = [{name: value for name, value in run[-1].items() if "val/loss" in name} for run in (two, one)]
+    assert len(held_back[1]) > 3
+    assert held_back[0] == pytest.approx(held_back[1], rel=1e-5)
     scores = [json.loads((tmp_path / run / "evaluation/after/scores.json").read_text()) for run in ("two", "one")]
     assert scores[0]["protocol"] == scores[1]["protocol"]
     assert len(scores[0]["tasks"]) == 12
     assert (tmp_path / "two/checkpoints/4").is_dir()
+
+
+@pytest.mark.slow
+def test_two_processes_killed_while_they_evaluate_decode_only_what_is_left(tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+
+    def run(kill_after: int) -> list[tuple[int, list[str]]]:
+        together = [f"--coordinator=localhost:{free_port()}", "--num_processes=2", "--config.eval.limit=3"]
+        pair = [
+            start(
+                workdir, tmp_path / "cache", 1, *together, f"--process_id={i}",
+                script=[str(ROOT / "tests/counted_train.py")], PYTHONPATH=str(ROOT), KILL_AFTER=str(kill_after),
+            )
+            for i in range(2)
+        ]  # fmt: skip
+        outputs = [process.communicate(timeout=600) for process in pair]
+        assert all(process.returncode == 0 for process in pair) or kill_after, outputs
+        return [
+            (process.returncode, [line for line in output.splitlines() if line.startswith("decode")])
+            for process, (output, _) in zip(pair, outputs, strict=True)
+        ]
+
+    def answers(name: str) -> list[str]:
+        return (workdir / "evaluation" / name / "answers.jsonl").read_text().splitlines()
+
+    first = run(5)
+    total, kept = int(first[0][1][0].split()[1]), answers("before")
+    assert first == [(-9, [f"decode {total}"])] * 2
+    assert len(kept) == 5
+    assert run(total - 5 + 7) == [(-9, [f"decode {total - 5}", f"decode {total}"])] * 2
+    assert answers("before")[:5] == kept
+    assert len(set(answers("before"))) == len(answers("before")) == total
+    scored = (workdir / "evaluation/before/scores.json").stat().st_mtime_ns
+    assert run(0) == [(0, [f"decode {total - 7}"])] * 2
+    assert (workdir / "evaluation/before/scores.json").stat().st_mtime_ns == scored
+    assert len(set(answers("after"))) == len(answers("after")) == total

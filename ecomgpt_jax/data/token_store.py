@@ -43,6 +43,18 @@ class TokenStore:
         """[instances] positions that each takes in a row: every token but the last is an input."""
         return np.diff(self.offsets) - 1
 
+    def take(self, instances: Sequence[int]) -> "TokenStore":
+        """Returns a store of some of the instances, in memory; what was cut is not counted again."""
+        tokens = [self.tokens[self.offsets[i] : self.offsets[i + 1]] for i in instances]
+        return dataclasses.replace(
+            self,
+            tokens=np.concatenate(tokens),
+            offsets=np.cumsum([0, *map(len, tokens)]),
+            prompt_lengths=self.prompt_lengths[list(instances)],
+            cut_prompts=0,
+            cut_answers=0,
+        )
+
 
 def _fit(prompt: list[int], answer: list[int], limit: int) -> tuple[list[int], list[int]]:
     """Cuts an instance to `limit` tokens: the prompt's beginning first, keeping at least one token of it."""

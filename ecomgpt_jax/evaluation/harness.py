@@ -165,6 +165,12 @@ def evaluate_slice(
     return found
 
 
+def slice_metrics(tasks_dir: str | os.PathLike[str]) -> list[str]:
+    """Returns the names of what `evaluate_slice` gives for a folder of tasks."""
+    names = [*(task.name for task in load_tasks(tasks_dir)), "average"]
+    return [f"eval/{task}/{name}" for task in names for _, _, name in MEASURES]
+
+
 def read_samples(
     tasks_dir: str | os.PathLike[str], out_dir: str | os.PathLike[str], settings: EvalConfig
 ) -> list[dict[str, str]]:

@@ -35,6 +35,7 @@ tr.total td { border-top: 2px solid var(--line); font-weight: 600; }
 figure { margin: .5rem 0 0; } svg { width: 100%; height: auto; display: block; }
 svg text { fill: var(--soft); font-size: 12px; } svg .grid { stroke: var(--line); }
 svg .curve { fill: none; stroke: var(--accent); stroke-width: 2; stroke-linejoin: round; }
+svg .dashed { stroke-dasharray: 6 4; }
 svg .bar { fill: var(--accent); opacity: .55; } svg .whisker { stroke: var(--ink); stroke-width: 1.5; }
 svg .mark { stroke-width: 2.5; } svg .mark0 { stroke: var(--good); } svg .mark1 { stroke: var(--soft); }
 mark { color: inherit; border-radius: 3px; padding: 0 .1em; } mark.right { background: var(--right); }
@@ -165,13 +166,18 @@ def _html_table(table: Table) -> str:
     )
 
 
-def line_chart(points: Sequence[tuple[float, float]], x_name: str, y_name: str) -> str:
-    """Returns a line through `points` as inline SVG; points that are not finite are left out."""
-    points = [(float(x), float(y)) for x, y in points if math.isfinite(x) and math.isfinite(y)]
+Points = Sequence[tuple[float, float]]
+
+
+def line_chart(points: Points, x_name: str, y_name: str, dashed: Points = ()) -> str:
+    """Returns lines through `points` and `dashed` as inline SVG; points that are not finite are left out."""
+    lines = []
+    for line in (points, dashed):
+        finite = [(float(x), float(y)) for x, y in line if math.isfinite(x) and math.isfinite(y)]
+        lines.append([*finite[: -1 : max(1, len(finite) // 500)], *finite[-1:]])
+    points = [*lines[0], *lines[1]]
     if not points:
         return ""
-    stride = max(1, len(points) // 500)
-    points = [*points[:-1:stride], points[-1]]
     width, height, left, right, top, bottom = 900, 300, 64, 16, 14, 40
     x_ticks, y_ticks = (_ticks(min(axis), max(axis)) for axis in zip(*points, strict=True))
     x_low, x_high = min(points)[0], max(max(points)[0], min(points)[0] + 1e-9)
@@ -190,10 +196,14 @@ def line_chart(points: Sequence[tuple[float, float]], x_name: str, y_name: str) 
         if x_low <= tick <= x_high:
             x, _ = place(tick, y_low)
             marks.append(f'<text x="{x}" y="{height - bottom + 18}" text-anchor="middle">{tick:g}</text>')
-    path = " ".join(f"{x},{y}" for x, y in (place(*point) for point in points))
+    drawn = "".join(
+        f'<polyline class="{name}" points="{" ".join(f"{x},{y}" for x, y in (place(*point) for point in line))}"/>'
+        for name, line in zip(("curve", "curve dashed"), lines, strict=True)
+        if line
+    )
     return (
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{_escape(y_name)} by {_escape(x_name)}">'
-        f'{"".join(marks)}<polyline class="curve" points="{path}"/>'
+        f"{''.join(marks)}{drawn}"
         f'<text x="{(left + width - right) / 2}" y="{height - 4}" text-anchor="middle">{_escape(x_name)}</text>'
         f'<text x="14" y="{(top + height - bottom) / 2}" text-anchor="middle" '
         f'transform="rotate(-90 14 {(top + height - bottom) / 2})">{_escape(y_name)}</text></svg>'

@@ -240,8 +240,11 @@ def _sample_sections(samples: Sequence[Mapping[str, str]]) -> list[Section]:
 
 
 def loss_curve(metrics: Sequence[Mapping[str, float]]) -> str:
-    """Returns the training loss by step as inline SVG; empty without metrics."""
-    return line_chart([(line["step"], line["train/loss"]) for line in metrics if "train/loss" in line], "step", "loss")
+    """Returns the training loss by step, and the validation loss where there is one, as inline SVG."""
+    train, held_back = (
+        [(line["step"], line[name]) for line in metrics if name in line] for name in ("train/loss", "val/loss")
+    )
+    return line_chart(train, "step", "loss", held_back)
 
 
 def _training_sections(metrics: Sequence[Mapping[str, float]]) -> list[Section]:
@@ -253,7 +256,16 @@ def _training_sections(metrics: Sequence[Mapping[str, float]]) -> list[Section]:
     rates = sorted(line["perf/tokens_per_second"] for line in lines if "perf/tokens_per_second" in line)
     if rates:
         text += f" Median throughput {rates[len(rates) // 2]:,.0f} tokens/s."
-    return [Section("Training loss", [text], figure=loss_curve(metrics))]
+    title, table = "Training loss", None
+    if held_back := [line for line in metrics if "val/loss" in line]:
+        title = "Training and validation loss"
+        best = min(held_back, key=lambda line: line["val/loss"])
+        text += f" Validation loss (dashed) lowest at step {best['step']}: {best['val/loss']:.4f}."
+        names = [name for name in best if name.startswith("val/loss")]
+        shown = {f"step {line['step']}": line for line in (held_back[0], best, held_back[-1])}
+        rows = [[name, *(_number(line.get(name)) for line in shown.values())] for name in names]
+        table = Table(["Validation loss", *shown], rows)
+    return [Section(title, [text], table, figure=loss_curve(metrics))]
 
 
 def _config_section(config: Mapping[str, Any]) -> Section:

@@ -22,7 +22,7 @@ from ecomgpt_jax.model.content_hash import content_hash
 from ecomgpt_jax.model.parameters import Params
 from ecomgpt_jax.parallel.sharding import RULES
 from ecomgpt_jax.redaction import mask_secrets
-from ecomgpt_jax.training import checkpoint, faults, guards, resume, signals
+from ecomgpt_jax.training import checkpoint, faults, guards, resume, signals, validation
 from ecomgpt_jax.training.gauges import Tracer, make_gauges
 from ecomgpt_jax.training.optimizer import make_optimizer, make_schedule
 from ecomgpt_jax.training.progress import Progress
@@ -34,6 +34,11 @@ def rows_per_step(config: Config, mesh: Mesh) -> int:
     """Returns the rows of one optimizer step over all devices."""
     shards = math.prod(mesh.shape[axis] for axis in RULES["batch"])
     return config.train.rows_per_device * shards * config.train.accumulation
+
+
+def micro_batch_rows(config: Config, mesh: Mesh) -> int:
+    """Returns the rows of one micro-batch over all devices."""
+    return rows_per_step(config, mesh) // config.train.accumulation
 
 
 def count_steps(config: Config, rows: PackedRows, mesh: Mesh) -> int:
@@ -64,6 +69,7 @@ def train(
     initial_params: Callable[[], Params] | None = None,
     start: resume.Start | None = None,
     evaluate: Callable[[Params], dict[str, float]] | None = None,
+    held_back: validation.HeldBack | None = None,
 ) -> Params:
     """Trains to the end and returns the parameters in `params_dtype`; `resume.py` says where weights come from.
 
@@ -79,6 +85,7 @@ def train(
         also on resuming and after each evaluation, into which the base is merged where it lies.
       start: the checkpoint to go on from; None: the workdir's newest valid one, if any.
       evaluate: called every `eval.every` steps; what it returns joins the step's line of metrics.
+      held_back: rows whose loss is taken every `train.validate_every` steps and at the last one.
 
     Raises:
       ConfigError: a checkpoint was made from other data or with other settings, or a device is out of memory.
@@ -116,15 +123,16 @@ def train(
         gauges = make_gauges(config.model, rows.length, per_step, mesh)
         writer = jax.process_index() == 0
         progress = Progress(workdir, first_step=step, total_steps=total_steps, writer=writer, gauges=gauges)
+        validate = None
+        if held_back and config.train.validate_every:
+            validate = validation.make_validate(config, held_back, micro_batch_rows(config, mesh), mesh)
         tracer = Tracer(workdir / "profile", step, config.train.profile_steps)
         source = batches(rows, per_step, first_row, jax.process_index(), jax.process_count())
         running: collections.deque[tuple[int, dict[str, jax.Array], Any]] = collections.deque()
         since_log: list[dict[str, float]] = []
-        latest: dict[str, float] = {}
+        latest: dict[str, float] = {}  # of the last line of metrics
+        measured: dict[str, float] = {}  # by what was due at the newest step that is settled
         stop = False
-
-        def due(at: int) -> bool:
-            return evaluate is not None and config.eval.every > 0 and at % config.eval.every == 0
 
         def merged() -> Params:
             """Returns the weights that the state stands for; a base under adapters leaves the state."""
@@ -136,32 +144,48 @@ def train(
 
         def score() -> dict[str, float]:
             nonlocal state
-            latest.update(evaluate(merged()))
+            found = evaluate(merged())
             if config.lora.rank:
                 state = state._replace(base=initial())
                 checkpoint.check_base(workdir, {"config": masked} | base, content_hash(state.base))
-            return {name: value for name, value in latest.items() if name.startswith("eval/")}
+            return found
+
+        def measures(at: int) -> list[Callable[[], dict[str, float]]]:
+            """Returns what is due at a step beside training: a validation, an evaluation."""
+            every, due = config.train.validate_every, []
+            if validate is not None and (at % every == 0 or at == total_steps):
+                due.append(lambda: validate(state))
+            if evaluate is not None and config.eval.every and at % config.eval.every == 0:
+                due.append(score)
+            return due
+
+        def measure(at: int) -> dict[str, float]:
+            for take in measures(at):
+                measured.update(take())
+            return measured
 
         def settle(pending: int) -> None:
             """Reads the numbers of all steps but the newest `pending`, which may still be running."""
             nonlocal stop
             while len(running) > pending:
                 at, metrics, stop_voted = running.popleft()
+                measured.clear()
                 with progress.waiting("step"):
                     numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
                 stop = stop or bool(stop_voted)
                 since_log.append(numbers)
                 progress.step()
                 watch.check(at, origin + (at - 1) * per_step, numbers)
-                if at % config.train.log_every == 0 or at == total_steps or due(at):
+                if at % config.train.log_every == 0 or at == total_steps or measures(at):
                     summary = _summary(since_log, float(schedule(at - 1)), watch)
-                    progress.log(at, summary, score if due(at) else None)
+                    progress.log(at, summary, partial(measure, at) if measures(at) else None)
                     latest.update(summary)
                     since_log.clear()
 
         def save() -> None:
             next_row = origin + step * per_step
-            checkpoints.save(state, {"config": masked, "run": run, "next_row": next_row, "metrics": latest} | base)
+            metrics = latest | measured
+            checkpoints.save(state, {"config": masked, "run": run, "next_row": next_row, "metrics": metrics} | base)
 
         try:
             while step < total_steps and not stop:
@@ -172,7 +196,7 @@ def train(
                 state, metrics = train_step(state, global_batch(batch, config.train.accumulation, mesh))
                 step += 1
                 running.append((step, metrics, vote(sigterm.is_set())))
-                settle(pending=0 if due(step) else 1)
+                settle(pending=0 if measures(step) else 1)
                 if step % config.train.save_every == 0 or step == total_steps or stop:
                     settle(pending=0)
                     save()

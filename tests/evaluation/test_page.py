@@ -58,6 +58,18 @@ def test_curves_stay_inside_their_frame(points: list) -> None:
         assert 10 <= y <= 265
 
 
+def test_a_dashed_curve_lies_beside_the_other_in_one_frame() -> None:
+    svg = line_chart([(1, 2.0), (9, 1.0)], "step", "loss", [(2, 5.0), (20, 3.0)])
+    parse(svg)
+    solid, dashed = re.findall(r'<polyline class="([^"]+)" points="([^"]+)"', svg)
+    assert (solid[0], dashed[0]) == ("curve", "curve dashed")
+    (first, last), others = (
+        [tuple(map(float, point.split(","))) for point in points.split()] for points in (solid[1], dashed[1])
+    )
+    assert first[0] < others[0][0] < last[0] < others[1][0]
+    assert others[0][1] < others[1][1] < first[1] < last[1], "5, 3, 2, 1 from the top down"
+
+
 def test_no_curve_without_points() -> None:
     assert line_chart([], "a", "b") == line_chart([(1, float("nan"))], "a", "b") == ""
 

@@ -121,3 +121,16 @@ def test_run_report_with_and_without_scores(tmp_path: Path, scores: dict) -> Non
     assert "Loss 4.0000 at step 1, 0.1379 at step 29." in page.text
     assert "optimizer.learning_rate" in page.text
     assert EVIL in parse((tmp_path / "b" / "index.html").read_text(encoding="utf-8")).text
+
+
+def test_the_run_report_says_where_the_validation_loss_was_lowest(tmp_path: Path) -> None:
+    metrics: list[dict] = [{"step": step, "train/loss": 4 / step} for step in range(1, 10)]
+    for step, loss in ((2, 3.0), (4, 1.25), (8, 2.0)):
+        metrics[step - 1] |= {"val/loss": loss, "val/loss/zh": 2 * loss}
+    write_run_report(tmp_path, config=to_dict(Config()), metrics=metrics, scores=None)
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "lowest at step 4: 1.2500" in text
+    assert text.count("<polyline") == 2
+    page = parse(text)
+    for cell in ("val/loss/zh", "6.000", "2.500", "4.000"):
+        assert cell in page.text

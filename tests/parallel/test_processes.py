@@ -54,7 +54,8 @@ from ecomgpt_jax.parallel import processes
 processes.join(sys.argv[1], 2, int(sys.argv[2]), 60)
 import jax
 processes.wait_for_all("here")
-print(jax.process_index(), jax.process_count(), len(jax.devices()))
+found = processes.broadcast_json({"from": jax.process_index(), "text": "ü" * (3 - jax.process_index())})
+print(jax.process_index(), jax.process_count(), len(jax.devices()), found)
 """
 
 
@@ -68,7 +69,11 @@ def test_two_processes_meet() -> None:
         for i in range(2)
     ]
     said = [process.communicate(timeout=120)[0].splitlines()[-1] for process in pair]  # gloo speaks before
-    assert said == ["0 2 2", "1 2 2"]
+    assert said == [f"{i} 2 2 {{'from': 0, 'text': 'üüü'}}" for i in range(2)]
+
+
+def test_alone_a_value_is_its_own() -> None:
+    assert processes.broadcast_json({"a": [1, None]}) == {"a": [1, None]}
 
 
 COMPILE = """

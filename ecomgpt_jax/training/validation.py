@@ -1,0 +1,130 @@
+"""The loss of instances held back from training: the signal to choose a checkpoint by.
+
+Each language and family has rows of its own, so one pass of the training loss gives the mean of all, of each language
+and of each family.
+"""
+
+import collections
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ecomgpt_jax import config as config_lib
+from ecomgpt_jax.config import Config, nearest
+from ecomgpt_jax.data.pipeline import PackedRows, batches, make_rows
+from ecomgpt_jax.data.token_store import tokenize
+from ecomgpt_jax.data.tokenizer import Tokenizer
+from ecomgpt_jax.errors import ConfigError
+from ecomgpt_jax.model import lora
+from ecomgpt_jax.training.train_step import Batch, TrainState, batch_loss, global_batch
+
+INSTANCES = 1_024  # that a validation looks at, at most
+TRAINED = ("loss", "grad_norm", "learning_rate", "targets", "tokens", "skipped", "spikes")  # train/… of each step
+
+HeldBack = Mapping[tuple[str, str], PackedRows]  # rows of each language and family
+
+
+def hold_back(
+    split: Sequence[Mapping[str, str]], fingerprint: str, tokenizer: Tokenizer, config: Config, rows_per_batch: int
+) -> HeldBack:
+    """Packs at most `INSTANCES` instances of a split, drawn by a fixed seed, each language and family apart.
+
+    Args:
+      split: {"prompt", "response", "language", "family"} each.
+      fingerprint: of the data set that the split belongs to.
+      tokenizer: the run's.
+      config: of the run; row length and packing are those of training.
+      rows_per_batch: each group is filled up with empty rows to a multiple of it.
+    """
+    chosen = np.sort(np.random.default_rng(0).permutation(len(split))[:INSTANCES]).tolist()
+    instances = [split[index] for index in chosen]
+    if not instances:
+        return {}
+    name = f"{fingerprint}:test:{INSTANCES}"
+    store = tokenize(instances, name, tokenizer, config.data.length, Path(config.data.cache_dir))
+    groups: dict[tuple[str, str], list[int]] = collections.defaultdict(list)
+    for index, instance in enumerate(instances):
+        groups[instance["language"], instance["family"]].append(index)
+    return {
+        group: make_rows(store.take(members), config.data, 1, rows_per_batch)
+        for group, members in sorted(groups.items())
+    }
+
+
+def metric_names(held_back: HeldBack) -> list[str]:
+    """Returns the names of the metrics that a validation gives: val/loss, val/loss/en, val/loss/CLS, …"""
+    parts = sorted({part for group in held_back for part in group})
+    return ["val/loss", *(f"val/loss/{part}" for part in parts)] if parts else []
+
+
+def make_validate(
+    config: Config, held_back: HeldBack, rows_per_batch: int, mesh: Mesh
+) -> Callable[[TrainState], dict[str, float]]:
+    """Returns `validate(state) -> {name: nats per target}` over all rows, without dropout; every process calls it."""
+
+    def loss(state: TrainState, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        micro_batch = jax.tree.map(lambda leaf: leaf[0], batch)
+        if state.base is None:
+            return batch_loss(state.params, micro_batch, config.model)
+        return batch_loss(state.base, micro_batch, config.model, lora.make_adapters(state.params, config.lora))
+
+    loss = jax.jit(loss, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+    def validate(state: TrainState) -> dict[str, float]:
+        found = {
+            group: [
+                loss(state, global_batch(batch, 1, mesh))
+                for batch in batches(rows, rows_per_batch, 0, jax.process_index(), jax.process_count())
+            ]
+            for group, rows in held_back.items()
+        }
+        sums: dict[str, np.ndarray] = collections.defaultdict(lambda: np.zeros(2))
+        for group, pairs in jax.device_get(found).items():
+            for name in ("val/loss", *(f"val/loss/{part}" for part in group)):
+                sums[name] += np.sum(pairs, axis=0, dtype=np.float64)
+        return {name: float(total / targets) for name, (total, targets) in sums.items() if targets}
+
+    return validate
+
+
+def check_best_metric(config: Config, held_back: HeldBack, evaluated: Iterable[str]) -> None:
+    """Refuses a `train.best_metric` that saved steps of this run do not have; warns of one taken on held-out tasks.
+
+    Args:
+      config: resolved.
+      held_back: what `val/loss` is taken of.
+      evaluated: names of the metrics that `eval.every` gives.
+
+    Raises:
+      ConfigError: no step has the metric, or some step that is saved lacks it.
+    """
+    metric, save_every = config.train.best_metric, config.train.save_every
+    if not metric:
+        return
+    kind = metric.split("/")[0]
+    field = {"val": "train.validate_every", "eval": "eval.every"}.get(kind, "")
+    every = config_lib.field_paths(config)[field] if field else 1
+    names = [f"train/{name}" for name in TRAINED]
+    names += metric_names(held_back) if config.train.validate_every else []
+    names += evaluated if config.eval.every else []
+    if metric not in names:
+        some = ", ".join(name for name in names if not name.startswith("eval/") or "/average/" in name)
+        raise ConfigError(
+            f"config: train.best_metric={metric}: no step of this run has it{nearest(metric, names)}; steps have "
+            f"{some}{f' (with {field}={every})' if field else ''}"
+        )
+    if save_every % every:
+        raise ConfigError(
+            f"config: train.best_metric={metric} is taken every {every} steps and checkpoints are saved every "
+            f"{save_every}; make train.save_every a multiple of {field}"
+        )
+    if kind == "eval":
+        logging.warning(
+            "train.best_metric=%s is selection on the test set: the tasks that choose the checkpoint are those that it "
+            "is scored on; val/loss chooses by instances held back from training",
+            metric,
+        )
