@@ -29,7 +29,7 @@ def strike(place: str, number: int, batch: dict[str, np.ndarray] | None = None) 
         if where != f"{place}{number}":
             continue
         if fault in ("kill", "term"):
-            os.kill(os.getpid(), signal.SIGKILL if fault == "kill" else signal.SIGTERM)
+            signal.raise_signal(signal.SIGKILL if fault == "kill" else signal.SIGTERM)
         elif fault == "oom":
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12884901888 bytes.")
         elif fault == "full":

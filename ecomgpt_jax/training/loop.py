@@ -27,6 +27,7 @@ from ecomgpt_jax.training.gauges import Tracer, make_gauges
 from ecomgpt_jax.training.optimizer import make_optimizer, make_schedule
 from ecomgpt_jax.training.progress import Progress
 from ecomgpt_jax.training.saving import Checkpoints
+from ecomgpt_jax.training.step_clock import StepClock
 from ecomgpt_jax.training.train_step import abstract_state, global_batch, init_state, make_train_step
 
 
@@ -128,7 +129,8 @@ def train(
             validate = validation.make_validate(config, held_back, micro_batch_rows(config, mesh), mesh)
         tracer = Tracer(workdir / "profile", step, config.train.profile_steps)
         source = batches(rows, per_step, first_row, jax.process_index(), jax.process_count())
-        running: collections.deque[tuple[int, dict[str, jax.Array], Any]] = collections.deque()
+        clock = StepClock()
+        running: collections.deque[tuple[int, dict[str, jax.Array]]] = collections.deque()
         since_log: list[dict[str, float]] = []
         latest: dict[str, float] = {}  # of the last line of metrics
         measured: dict[str, float] = {}  # by what was due at the newest step that is settled
@@ -161,20 +163,18 @@ def train(
 
         def measure(at: int) -> dict[str, float]:
             for take in measures(at):
-                measured.update(take())
+                with clock.spending("evaluation"):
+                    measured.update(take())
             return measured
 
         def settle(pending: int) -> None:
             """Reads the numbers of all steps but the newest `pending`, which may still be running."""
-            nonlocal stop
             while len(running) > pending:
-                at, metrics, stop_voted = running.popleft()
+                at, metrics = running.popleft()
                 measured.clear()
-                with progress.waiting("step"):
-                    numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
-                stop = stop or bool(stop_voted)
+                numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
                 since_log.append(numbers)
-                progress.step()
+                progress.step(clock.read())
                 watch.check(at, origin + (at - 1) * per_step, numbers)
                 if at % config.train.log_every == 0 or at == total_steps or measures(at):
                     summary = _summary(since_log, float(schedule(at - 1)), watch)
@@ -183,30 +183,34 @@ def train(
                     since_log.clear()
 
         def save() -> None:
-            next_row = origin + step * per_step
-            metrics = latest | measured
-            checkpoints.save(state, {"config": masked, "run": run, "next_row": next_row, "metrics": metrics} | base)
+            meta = {"config": masked, "run": run, "next_row": origin + step * per_step, "metrics": latest | measured}
+            with clock.spending("checkpoint"):
+                checkpoints.save(state, meta | base)
 
         try:
             while step < total_steps and not stop:
                 tracer.before(step, state)
-                with progress.waiting("data"):
+                with clock.spending("data"):
                     batch = next(source)
                 faults.strike("step", step + 1, batch)
-                state, metrics = train_step(state, global_batch(batch, config.train.accumulation, mesh))
+                rows_there = global_batch(batch, config.train.accumulation, mesh)
+                state, metrics = clock.call(train_step, state, rows_there)
                 step += 1
-                running.append((step, metrics, vote(sigterm.is_set())))
+                running.append((step, metrics))
                 settle(pending=0 if measures(step) else 1)
+                stop = vote(sigterm.is_set())
                 if step % config.train.save_every == 0 or step == total_steps or stop:
                     settle(pending=0)
                     save()
             checkpoints.wait()
+            stop = stop or vote(sigterm.is_set()) or vote(False)  # it may have come during the last save
         except guards.NotFiniteError:
             save()  # the step applied nothing, so this is the last finite state
             checkpoints.wait()
             raise
         finally:
             tracer.close()
+            clock.close()
             progress.close()
         if stop:
             raise PreemptedError(f"{workdir}: stopped by SIGTERM, saved at step {step}; start the same command again")

@@ -1,10 +1,9 @@
 """What a run says while it runs: `metrics.jsonl`, TensorBoard, and a progress bar."""
 
-import contextlib
+import collections
 import json
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import tensorboardX
@@ -12,6 +11,7 @@ import tqdm
 
 from ecomgpt_jax.files import write_json_lines
 from ecomgpt_jax.training.gauges import Gauges
+from ecomgpt_jax.training.step_clock import PARTS
 
 
 def read_metrics(path: Path) -> list[dict]:
@@ -36,14 +36,12 @@ class Progress:
         self, workdir: Path, *, first_step: int, total_steps: int, writer: bool = True, gauges: Gauges | None = None
     ) -> None:
         """Opens the files; `gauges(metrics, steps, seconds)` adds to what `log` writes."""
-        self._gauges, self._steps = gauges, 0
-        self._waited = {"data": 0.0, "step": 0.0}
+        self._gauges, self._steps, self._spent = gauges, 0, collections.Counter()
         self._file = self._board = None
         self._bar = tqdm.tqdm(
             total=total_steps, initial=first_step, desc="train", unit="step", disable=None if writer else True,
             dynamic_ncols=True,
         )  # fmt: skip
-        self._clock = time.monotonic()
         if not writer:
             return
         path = workdir / "metrics.jsonl"
@@ -52,40 +50,34 @@ class Progress:
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
         self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
 
-    def step(self) -> None:
-        """Counts one optimizer step."""
+    def step(self, spent: Mapping[str, float]) -> None:
+        """Counts one optimizer step and its seconds, see `StepClock.read`."""
         self._steps += 1
+        self._spent.update(spent)
         self._bar.update()
-
-    @contextlib.contextmanager
-    def waiting(self, what: str) -> Iterator[None]:
-        """Counts the time inside as waiting for `data`, or for the devices to end a `step`."""
-        begin = time.monotonic()
-        yield
-        self._waited[what] += time.monotonic() - begin
 
     def log(
         self, step: int, metrics: Mapping[str, float], evaluate: Callable[[], Mapping[str, float]] | None = None
     ) -> None:
         """Writes one line: `metrics` of the steps since the last one, and how fast they were.
 
-        `perf/tokens_per_second` counts useful tokens. A step's seconds are split into `perf/data_seconds` (waiting for
-        rows), `perf/step_seconds` (waiting for the devices) and `perf/host_seconds` (all else the host did). What
-        `evaluate` returns goes into the same line; the time it takes does not count.
+        `perf/seconds` are those of all these steps, `perf/tokens_per_second` counts useful tokens. A step's seconds are
+        split into `perf/data_seconds`, `perf/step_seconds` and `perf/host_seconds`, on average (`StepClock.read`);
+        `perf/checkpoint_seconds` is the part of the last that checkpoints took, where there were any. What `evaluate`
+        returns goes into the same line; the time it takes does not count. Where no time is known, none of these is
+        written.
         """
-        now = time.monotonic()
-        elapsed, self._clock = max(now - self._clock, 1e-9), now
-        rate = metrics["train/tokens"] / elapsed
-        line = {"step": step, **metrics, "perf/tokens_per_second": rate, "perf/seconds": elapsed}
-        if self._steps:
-            split = {**self._waited, "host": max(0.0, elapsed - sum(self._waited.values()))}
-            line |= {f"perf/{name}_seconds": seconds / self._steps for name, seconds in split.items()}
-            line |= self._gauges(metrics, self._steps, elapsed) if self._gauges else {}
-        self._waited, self._steps = dict.fromkeys(self._waited, 0.0), 0
+        line, rate, seconds = {"step": step, **metrics}, "", self._spent["seconds"]
+        if seconds > 0:
+            line |= {"perf/tokens_per_second": metrics["train/tokens"] / seconds, "perf/seconds": seconds}
+            rate = f", {line['perf/tokens_per_second']:,.0f} tokens/s"
+            parts = [*PARTS, *(["checkpoint"] if self._spent["checkpoint"] else [])]
+            line |= {f"perf/{name}_seconds": self._spent[name] / self._steps for name in parts}
+            line |= self._gauges(metrics, self._steps, seconds) if self._gauges else {}
+        self._spent, self._steps = collections.Counter(), 0
         if evaluate is not None:
             line |= evaluate()
-            self._clock = time.monotonic()
-        self._bar.set_postfix_str(f"loss {metrics.get('train/loss', math.nan):.4f}, {rate:,.0f} tokens/s")
+        self._bar.set_postfix_str(f"loss {metrics.get('train/loss', math.nan):.4f}{rate}")
         if self._file is not None:
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()

@@ -1,11 +1,12 @@
 """SIGTERM: the first asks for a checkpoint, the second ends the process at once.
 
-Hosts must stop at the same step, or the ones that go on wait for the others for ever. So every step carries a vote, the
-largest flag of all processes: one scalar all-reduce beside the step's own, read one step later with the step's numbers.
-JAX's preemption sync point was the other choice; it watches SIGTERM of its own and agrees only among hosts that already
-run in step, and a scalar costs less than the code that keeps them so.
+Hosts must stop at the same step, or the ones that go on wait for the others for ever. So after every step each process
+casts a vote, and all read the largest one a step later: one scalar all-reduce that the host never waits for. JAX's
+preemption sync point was the other choice; it watches SIGTERM of its own and agrees only among hosts that already run
+in step, and a scalar costs less than the code that keeps them so.
 """
 
+import collections
 import contextlib
 import os
 import signal
@@ -21,8 +22,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 def on_sigterm() -> Iterator[threading.Event]:
     """Yields an event that the first SIGTERM sets; a second one ends the process with code 143.
 
-    A thread listens, because Python runs handlers only between two operations of the main thread and a compiled step or
-    a save can take minutes. Outside the main thread nothing can be installed, and the event stays unset.
+    The handler sets it, which Python runs before the main thread's next operation: a signal that came during a step is
+    seen right after it, however busy the machine. A thread ends the process, since a compiled step or a save can take
+    minutes in which no handler runs. Outside the main thread nothing can be installed, and the event stays unset.
     """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -32,15 +34,15 @@ def on_sigterm() -> Iterator[threading.Event]:
     os.set_blocking(writer, False)
 
     def listen() -> None:
+        received = 0
         while number := os.read(reader, 1):
-            if number[0] == signal.SIGTERM:
-                if event.is_set():
-                    os._exit(128 + signal.SIGTERM)
-                event.set()
+            received += number[0] == signal.SIGTERM
+            if received > 1:
+                os._exit(128 + signal.SIGTERM)
         os.close(reader)
 
     threading.Thread(target=listen, name="sigterm", daemon=True).start()
-    handler = signal.signal(signal.SIGTERM, lambda number, frame: None)  # without one the default would end us
+    handler = signal.signal(signal.SIGTERM, lambda number, frame: event.set())
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
         yield event
@@ -50,18 +52,20 @@ def on_sigterm() -> Iterator[threading.Event]:
         os.close(writer)
 
 
-def make_vote(mesh: Mesh) -> Callable[[bool], jax.Array | bool]:
-    """Returns `vote(flag)`: whether any process has raised its flag, as a value that may still be on its way.
+def make_vote(mesh: Mesh) -> Callable[[bool], bool]:
+    """Returns `vote(flag)`: with one process the flag itself, else whether any process voted so in the call before.
 
-    Every process must call it equally often. With one process it is the flag itself.
+    Every process must call it equally often; all get the same answer.
     """
     if jax.process_count() == 1:
         return lambda flag: flag
     placement = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
     largest = jax.jit(lambda flags: flags.max(), out_shardings=NamedSharding(mesh, PartitionSpec()))
     here = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
+    cast: collections.deque[jax.Array] = collections.deque()
 
-    def vote(flag: bool) -> jax.Array:
-        return largest(jax.make_array_from_process_local_data(placement, np.full(here, flag)))
+    def vote(flag: bool) -> bool:
+        cast.append(largest(jax.make_array_from_process_local_data(placement, np.full(here, flag))))
+        return len(cast) > 1 and bool(cast.popleft())
 
     return vote
