@@ -6,9 +6,9 @@ Start the same command again and finished cells are kept, a cut one goes on from
 `results.json`, `table.md` and `figure.png`, written anew after each cell, so that a look in between is possible.
 """
 
+import contextlib
 import dataclasses
 import datetime
-import fcntl
 import functools
 import os
 import platform
@@ -37,6 +37,7 @@ from ecomgpt_jax.evaluation.scores import read_answer_losses, read_predictions
 from ecomgpt_jax.experiment import Cell, Experiment, cells
 from ecomgpt_jax.files import read_json, write_json, write_text
 from ecomgpt_jax.instruct.task_folder import load_tasks
+from ecomgpt_jax.waiting import file_lock
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "an experiment: configs/ablations.py:<name>")
 _OUT = flags.DEFINE_string("out", "", "folder for the cells, results.json, table.md and figure.png")
@@ -64,9 +65,9 @@ def main(arguments: list[str]) -> None:
     chains = {cell.start[:count] for cell in runs for count in range(1, len(cell.start) + 1)}
     starts = {chain: started / _folder(chain[-1]) for chain in sorted(chains)}  # a chain follows what it starts from
     out.mkdir(parents=True, exist_ok=True)
-    with open(out / ".lock", "w") as lock:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(file_lock(out / ".lock", "an experiment", wait=False))
         except BlockingIOError:
             raise ConfigError(f"{out}: another process runs an experiment there; use another --out") from None
         with tqdm.tqdm(total=len(starts) + len(runs), desc=experiment.name, unit="run", disable=None) as bar:
@@ -120,8 +121,7 @@ def _run(folder: Path, train: Sequence[str], tasks_dir: Path, limit: int) -> Non
     evaluate += ["--limit", str(limit)] if limit else []
     commands = {"train": list(train), "evaluate": evaluate}
     known = folder / "command.json"
-    with open(folder / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another experiment may be training the same start
+    with file_lock(folder / ".lock", "another experiment that trains the same start"):
         if known.is_file() and read_json(known) != commands:
             raise ConfigError(f"{folder}: was run with other settings ({known.name} has them); use another folder")
         write_json(known, commands)

@@ -19,7 +19,7 @@ from ecomgpt_jax.evaluation.scores import MEASURES, average
 from ecomgpt_jax.files import check_output, read_json
 from ecomgpt_jax.instruct.task_folder import load_tasks
 from ecomgpt_jax.parallel.mesh import make_mesh
-from ecomgpt_jax.parallel.processes import keep_compiled
+from ecomgpt_jax.parallel.processes import enable_compilation_cache
 from ecomgpt_jax.training.loading import load
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "workdir, step or Hugging Face directory, or owner/name@revision")
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> None:
     mesh = make_mesh(config.mesh)
     if jax.process_index() == 0:
         check_output(Path(_OUT.value) / "scores.json")
-    keep_compiled(Path(_CACHE_DIR.value).expanduser() / "compiled")
+    enable_compilation_cache(Path(_CACHE_DIR.value).expanduser() / "compiled")
     place, params, model, tokenizer, weights = load(_CHECKPOINT.value, mesh)
     out, trained_on = _OUT.value, _trained_on(place)
     scores = evaluate_tasks(params, model, tokenizer, tasks_dir, out, settings, mesh, only, weights, trained_on)

@@ -27,7 +27,7 @@ from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.files import check_output, read_json_lines, write_json_lines
 from ecomgpt_jax.instruct import own_data
 from ecomgpt_jax.parallel.mesh import make_mesh
-from ecomgpt_jax.parallel.processes import keep_compiled
+from ecomgpt_jax.parallel.processes import enable_compilation_cache
 from ecomgpt_jax.training.loading import load
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "workdir, step or Hugging Face directory, or owner/name@revision")
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> None:
     mesh = make_mesh(MeshConfig())
     if not interactive and jax.process_index() == 0:
         check_output(_OUT.value)
-    keep_compiled(Path(_CACHE_DIR.value).expanduser() / "compiled")
+    enable_compilation_cache(Path(_CACHE_DIR.value).expanduser() / "compiled")
     _, params, model, tokenizer, weights = load(_CHECKPOINT.value, mesh)
     settings: dict[str, Any] = {
         "max_new_tokens": _MAX_NEW_TOKENS.value,

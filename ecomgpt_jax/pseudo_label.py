@@ -32,7 +32,7 @@ from ecomgpt_jax.instruct import choice, inputs, pseudo_labels
 from ecomgpt_jax.instruct.instructions import render
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, load_task, write_task
 from ecomgpt_jax.parallel.mesh import make_mesh
-from ecomgpt_jax.parallel.processes import keep_compiled
+from ecomgpt_jax.parallel.processes import enable_compilation_cache
 from ecomgpt_jax.training.loading import Loaded, load
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, with an optional :argument")
@@ -94,7 +94,7 @@ def main(arguments: list[str]) -> None:
     mesh = make_mesh(MeshConfig())
     if jax.process_index() == 0:
         check_output(_log())
-    keep_compiled(Path(data.cache_dir).expanduser() / "compiled")
+    enable_compilation_cache(Path(data.cache_dir).expanduser() / "compiled")
     loaded = load(_CHECKPOINT.value, mesh)
     rows, chances = _label(task, texts, dropped, loaded, mesh)
     if jax.process_index() == 0:

@@ -39,6 +39,7 @@ from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.redaction import mask_secrets
 from ecomgpt_jax.training import checkpoint, loop, memory, resume, validation
 from ecomgpt_jax.training.progress import read_metrics
+from ecomgpt_jax.waiting import file_lock
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, with an optional :argument")
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; default runs/<config name>")
@@ -178,9 +179,9 @@ def main(arguments: list[str]) -> None:
     if arguments:
         raise ConfigError(f"unexpected argument {arguments[0]!r}; settings are --config.<field>=value")
     config = config_lib.resolve(_apply_short_flags(cli.load_config(_CONFIG)))
-    processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _JOIN_TIMEOUT.value)
+    processes.init_distributed(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _JOIN_TIMEOUT.value)
     cache, first = Path(config.data.cache_dir).expanduser(), jax.process_index() == 0
-    processes.keep_compiled(cache / "compiled")
+    processes.enable_compilation_cache(cache / "compiled")
     if "://" in (_WORKDIR.value or ""):
         raise ConfigError(f"--workdir {_WORKDIR.value}: is no folder; mount the bucket, as tpu_setup does with gcsfuse")
     workdir = Path(_WORKDIR.value or f"runs/{config.name}").expanduser().absolute()
@@ -190,7 +191,7 @@ def main(arguments: list[str]) -> None:
     tasks_dir = _tasks_dir(config)
     built = ecom_instruct.build(config.data)
     tasks_dir = tasks_dir or built.held_out_dir
-    with processes.one_at_a_time(cache):
+    with file_lock(cache / "turn.lock", "another process that makes tokenizer or tokens"):
         tokenizer = _find_tokenizer(config, weights, built)
         if not config.model.vocab_size:
             config.model.vocab_size = -(-tokenizer.size // 128) * 128

@@ -7,13 +7,14 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ecomgpt_jax"
-BASE = {"config", "download", "errors", "experiment", "files", "redaction", "strict_json"}
+BASE = {"config", "download", "errors", "experiment", "files", "redaction", "strict_json", "waiting"}
 COMMANDS = {path.stem for path in PACKAGE.glob("*.py")} - BASE - {"__init__", "cli"}
 MAY_IMPORT = {
     "errors": set(),
     "strict_json": set(),
     "files": {"errors", "strict_json"},
     "download": {"errors"},
+    "waiting": {"errors"},
     "redaction": set(),
     "config": {"errors"},
     "experiment": {"config", "errors"},

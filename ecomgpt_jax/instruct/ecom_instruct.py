@@ -14,7 +14,6 @@ process from doing the same work, and whoever holds it removes what killed build
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import hashlib
 import io
@@ -36,6 +35,7 @@ from ecomgpt_jax.instruct.parts import DIGEST_BYTES, SPLITS, from_example
 from ecomgpt_jax.instruct.quarantine import Quarantine
 from ecomgpt_jax.instruct.rows import FIELDS, Account, Row
 from ecomgpt_jax.instruct.tasks.task import Task
+from ecomgpt_jax.waiting import file_lock
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,14 +149,15 @@ def build(data: DataConfig) -> Built:
     """Returns the data set of the settings, built now or found where an earlier call has left it.
 
     Raises:
+      ConfigError: a script called this at its top level, so that the processes of a build call it too.
       EcomError: a setting, source or task folder is wrong or missing; nothing is left behind.
     """
     root = _root(data)
     root.mkdir(parents=True, exist_ok=True)
     key = keys.cache_key(data)
     final = root / key
-    with open(root / f"{key}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    parts.refuse_in_worker()
+    with file_lock(root / f"{key}.lock", "another process that builds the same data set"):
         if not (final / "built.json").is_file():
             _remove_leftovers(root, key)
             shutil.rmtree(final, ignore_errors=True)
@@ -173,12 +174,8 @@ def _remove_leftovers(root: Path, own: str) -> None:
     """Removes the working folders of builds that no process holds the lock of (`own` is ours)."""
     for leftover in root.glob("*.tmp*"):
         key = leftover.name.split(".tmp")[0]
-        with open(root / f"{key}.lock", "w") as lock:
-            try:
-                if key != own:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
+        lock = contextlib.nullcontext() if key == own else file_lock(root / f"{key}.lock", key, wait=False)
+        with contextlib.suppress(BlockingIOError), lock:
             shutil.rmtree(leftover, ignore_errors=True)
 
 

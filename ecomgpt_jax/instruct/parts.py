@@ -45,6 +45,12 @@ from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow
 SPLITS = ("train", "test")
 DIGEST_BYTES = hashlib.sha256().digest_size
 Work = Callable[[str], int]
+_WORKER = "ecomgpt_jax build"  # name of the processes that a build starts
+_CALLED_AGAIN = 113  # their exit code where they were about to build themselves
+_NO_GUARD = (
+    "data: the script builds at its top level, which the processes of a build import; write the call under "
+    '`if __name__ == "__main__":`, or set data.workers=1'
+)
 Run = Callable[[Work, Sequence[str], str], None]
 
 
@@ -136,13 +142,20 @@ def processes(workers: int) -> Iterator[Run]:
 
     `run` raises:
       EcomError: the work of a part failed; the others are given up.
+      ConfigError: the processes came to `refuse_in_worker`.
       StorageError: a process was ended from outside.
     """
     if workers == 1:
         yield lambda work, parts, name: _count(map(work, parts), len(parts), name)
         return
-    # Spawned, because whoever calls may run threads (jax does) and a fork would copy their locks.
-    context = multiprocessing.get_context("spawn")
+    # Spawned, because the caller may run threads (jax does) and a fork would copy their locks.
+    context, started = multiprocessing.context.SpawnContext(), []
+
+    def start(**arguments: Any) -> multiprocessing.Process:
+        started.append(multiprocessing.context.SpawnProcess(**arguments, name=_WORKER))
+        return started[-1]
+
+    context.Process = start
     with concurrent.futures.ProcessPoolExecutor(workers, context, _end_with_parent) as pool:
 
         def run(work: Work, parts: Sequence[str], name: str) -> None:
@@ -151,6 +164,10 @@ def processes(workers: int) -> Iterator[Run]:
             try:
                 _count(done, len(parts), name)
             except concurrent.futures.process.BrokenProcessPool:
+                for process in started:
+                    process.join()
+                if any(process.exitcode == _CALLED_AGAIN for process in started):
+                    raise ConfigError(_NO_GUARD) from None
                 raise StorageError(
                     f"{name}: a process was ended from outside (out of memory?); set data.workers=1"
                 ) from None
@@ -159,6 +176,12 @@ def processes(workers: int) -> Iterator[Run]:
                     future.cancel()
 
         yield run
+
+
+def refuse_in_worker() -> None:
+    """Ends this process if a build has started it: it would wait for the lock that its parent holds."""
+    if multiprocessing.current_process().name == _WORKER:
+        os._exit(_CALLED_AGAIN)
 
 
 def _count(done: Iterable[int], total: int, name: str) -> None:

@@ -11,6 +11,7 @@ import re
 from etils import epath
 
 from ecomgpt_jax.errors import MissingInputError
+from ecomgpt_jax.waiting import notice
 
 _HUB = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)@([A-Za-z0-9][\w./-]*)")
 _BESIDE = ("*.json", "tokenizer*", "special_tokens_map.json")
@@ -39,7 +40,8 @@ def find_weights(name: str) -> tuple[str, epath.Path]:
 
     repo, revision = match.groups()
     try:
-        info = huggingface_hub.HfApi().model_info(repo, revision=revision, timeout=20)
+        with notice(f"the Hub to say what {name} is, up to 20 s"):
+            info = huggingface_hub.HfApi().model_info(repo, revision=revision, timeout=20)
         names = [sibling.rfilename for sibling in info.siblings or ()]
         weights = "*.safetensors" if any(file.endswith(".safetensors") for file in names) else "*.bin"
         pinned, patterns = str(info.sha), [*_BESIDE, weights]
@@ -48,9 +50,10 @@ def find_weights(name: str) -> tuple[str, epath.Path]:
     else:
         reason = None
     try:
-        folder = huggingface_hub.snapshot_download(
-            repo, revision=pinned, allow_patterns=patterns, local_files_only=reason is not None
-        )
+        with notice(f"the files of {name} from the Hub"):
+            folder = huggingface_hub.snapshot_download(
+                repo, revision=pinned, allow_patterns=patterns, local_files_only=reason is not None
+            )
     except Exception as error:
         text = (str(reason or error).strip() or type(error).__name__).splitlines()[0][:160]
         raise MissingInputError(

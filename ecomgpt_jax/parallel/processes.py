@@ -1,12 +1,12 @@
 """What a process does before its first array: it joins the others of its run, and finds programs compiled earlier."""
 
 import contextlib
-import fcntl
+import functools
 import json
 import re
 import socket
+import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ecomgpt_jax.errors import ConfigError, StorageError
+from ecomgpt_jax.waiting import Notice, notice
 
+_COMPILED = "/jax/core/compile/backend_compile_duration"  # what jax.monitoring hears after each compilation
 AUTOMATIC = "auto"  # a coordinator that jax finds by itself, as on TPU slices
 
 
-def join(coordinator: str, num_processes: int | None, process_id: int | None, timeout: int) -> None:
+def init_distributed(coordinator: str, num_processes: int | None, process_id: int | None, timeout: int) -> None:
     """Makes this process one of a run's; with no coordinator it stays alone. Call it before any other use of jax.
 
     Args:
@@ -38,6 +40,8 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None, ti
             raise ConfigError("--num_processes and --process_id need --coordinator=host:port")
         return
     if coordinator == AUTOMATIC:
+        if num_processes is not None or process_id is not None:
+            raise ConfigError("--coordinator=auto finds --num_processes and --process_id itself; leave them out")
         address = num_processes = process_id = None
     else:
         address = coordinator
@@ -50,8 +54,9 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None, ti
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
         if address is not None:
-            _meet(address, num_processes, process_id, timeout)
-        jax.distributed.initialize(address, num_processes, process_id, initialization_timeout=timeout)
+            _rendezvous(address, num_processes, process_id, timeout)
+        with notice(f"the other processes, up to {timeout} s"):
+            jax.distributed.initialize(address, num_processes, process_id, initialization_timeout=timeout)
     except (OSError, RuntimeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise StorageError(
@@ -60,7 +65,7 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None, ti
         ) from error
 
 
-def _meet(address: str, num_processes: int, process_id: int, timeout: int) -> None:
+def _rendezvous(address: str, num_processes: int, process_id: int, timeout: int) -> None:
     """Returns in every process once all are there; jax itself would abort the process of one that waits too long.
 
     Raises:
@@ -69,26 +74,36 @@ def _meet(address: str, num_processes: int, process_id: int, timeout: int) -> No
     host, port = address.rsplit(":", 1)
     end = time.monotonic() + timeout
     if process_id > 0:
-        while (left := end - time.monotonic()) > 0:
-            with contextlib.suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), left) as link:
-                link.sendall(b"%d\n" % process_id)
-                if link.recv(2) == b"go":
-                    return
-            time.sleep(min(0.2, max(0.0, left)))
-        raise TimeoutError(f"process 0 does not answer at {address}")
+        why = ""
+        with notice(f"process 0 at {address}, up to {timeout} s"):
+            while (left := end - time.monotonic()) > 0:
+                try:
+                    with socket.create_connection((host.strip("[]"), int(port)), left) as link:
+                        link.sendall(b"%d\n" % process_id)
+                        if link.recv(2) == b"go":
+                            return
+                except OSError as error:
+                    why = f" ({error.strerror or error})"
+                time.sleep(min(0.2, max(0.0, left)))
+        raise TimeoutError(f"process 0 does not answer at {address}{why}")
     both = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if both else socket.AF_INET
     links: dict[int, socket.socket] = {}
+
+    def missing() -> str:
+        return ", ".join(str(number) for number in range(1, num_processes) if number not in links)
+
     with contextlib.ExitStack() as stack:
+        stack.enter_context(notice(lambda: f"process {missing()} at port {port}, up to {timeout} s"))
         server = stack.enter_context(socket.create_server(("", int(port)), family=family, dualstack_ipv6=both))
-        while missing := [i for i in range(1, num_processes) if i not in links]:
+        while missing():
             server.settimeout(max(0.001, end - time.monotonic()))
             try:
                 link = stack.enter_context(server.accept()[0])
             except TimeoutError:
-                raise TimeoutError(f"missing: process {', '.join(map(str, missing))}") from None
+                raise TimeoutError(f"missing: process {missing()}") from None
             link.settimeout(5)
-            with contextlib.suppress(OSError, ValueError):  # whoever else knocks at the port
+            with contextlib.suppress(OSError, ValueError):  # a connection that is no process of the run
                 links[int(link.recv(16))] = link
         for link in links.values():
             link.sendall(b"go")
@@ -97,7 +112,8 @@ def _meet(address: str, num_processes: int, process_id: int, timeout: int) -> No
 def wait_for_all(place: str) -> None:
     """Returns when every process of the run has come to this `place`."""
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(place)
+        with notice(f"the other processes to come to {place!r}"):
+            multihost_utils.sync_global_devices(place)
 
 
 def broadcast_json(value: Any) -> Any:
@@ -105,21 +121,34 @@ def broadcast_json(value: Any) -> Any:
     if jax.process_count() == 1:
         return value
     text = json.dumps(value if jax.process_index() == 0 else None).encode()
-    size = int(multihost_utils.broadcast_one_to_all(np.int64(len(text))))
-    buffer = np.frombuffer(text.ljust(size)[:size], np.uint8)
-    return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(buffer)).tobytes())
+    with notice("what process 0 has to say"):
+        size = int(multihost_utils.broadcast_one_to_all(np.int64(len(text))))
+        buffer = np.frombuffer(text.ljust(size)[:size], np.uint8)
+        return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(buffer)).tobytes())
 
 
-def keep_compiled(folder: Path) -> None:
-    """Keeps every compiled program in `folder`, where the next run with the same shapes finds it."""
+def enable_compilation_cache(folder: Path) -> None:
+    """Keeps every compiled program in `folder`, where the next run with the same shapes finds it.
+
+    A program that takes longer than `waiting.PATIENCE` to be compiled or found costs a line.
+    """
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    _say_compilations()
 
 
-@contextlib.contextmanager
-def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Lets the processes of one machine take turns, so that one makes what the next ones find in `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "turn.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+@functools.cache  # a process needs its listeners once
+def _say_compilations() -> None:
+    running: dict[int, Notice] = {}  # by thread
+
+    def begin(event: str, **_: Any) -> None:
+        if event == "/jax/compilation_cache/compile_requests_use_cache":
+            running[threading.get_ident()] = Notice("a program to be compiled; the next start finds it in the cache")
+
+    def end(event: str, seconds: float, **_: Any) -> None:
+        found = running.pop(threading.get_ident(), None) if event == _COMPILED else None
+        if found:
+            found.end()
+
+    jax.monitoring.register_event_listener(begin)
+    jax.monitoring.register_event_duration_secs_listener(end)

@@ -1,7 +1,6 @@
 """The builder: whole or not at all, the same everywhere, found again."""
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import pickle
@@ -23,6 +22,7 @@ from ecomgpt_jax.instruct.instructions import render
 from ecomgpt_jax.instruct.records import LabelledText, Record
 from ecomgpt_jax.instruct.rows import FIELDS, Row
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, load_tasks, read_rows, to_instruction, write_task
+from ecomgpt_jax.waiting import file_lock
 
 ROOT = Path(__file__).parents[2]
 
@@ -153,8 +153,7 @@ def test_leftovers_of_a_killed_build_are_removed(tmp_path: Path, built: Built) -
 def test_the_folder_of_a_build_that_runs_is_left_alone(tmp_path: Path) -> None:
     root = tmp_path / "datasets"
     (root / "busy.tmpabc").mkdir(parents=True)
-    with open(root / "busy.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with file_lock(root / "busy.lock", "a build"):
         build(settings(tmp_path))
         assert (root / "busy.tmpabc").is_dir()
 

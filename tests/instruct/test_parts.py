@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -93,6 +94,30 @@ def test_beam_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_error_in_a_process_comes_back_as_it_is() -> None:
     with parts.processes(2) as run, pytest.raises(DataError, match="the shelf is empty"):
         run(broken, ["a", "b"], "work")
+
+
+SCRIPT = """
+from ecomgpt_jax.config import DataConfig
+from ecomgpt_jax.instruct.ecom_instruct import build
+
+data = DataConfig(cache_dir={cache!r}, synthetic_records=20, instances_per_task=3, workers=2)
+{guard}print("built", build(data).stats["totals"]["tasks"])
+"""
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_a_script_without_a_main_guard_is_told_to_write_one(tmp_path: Path, guarded: bool) -> None:
+    script, guard = tmp_path / "script.py", 'if __name__ == "__main__":\n    ' if guarded else ""
+    script.write_text(SCRIPT.format(cache=str(tmp_path / "cache"), guard=guard))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    if guarded:
+        assert done.stdout.startswith("built "), done.stderr
+        return
+    assert done.stderr.splitlines()[-1].endswith(f"ConfigError: {parts._NO_GUARD}")
+    assert 'if __name__ == "__main__":' in parts._NO_GUARD
+    assert done.stderr.count("Traceback") == 1, "the processes that were started are silent"
+    assert done.returncode == 1
 
 
 def test_a_process_that_is_killed_is_named() -> None:

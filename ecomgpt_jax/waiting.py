@@ -1,0 +1,126 @@
+"""Waits that say what they wait for: locks between processes, peers, downloads, compilations."""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from ecomgpt_jax.errors import StorageError
+
+PATIENCE = 2.0  # seconds that a wait may take without a line
+_POLL = 0.2  # seconds between two looks at a lock
+
+
+class Notice:
+    """One line about a wait, written once it has taken `PATIENCE` seconds."""
+
+    def __init__(self, what: str | Callable[[], str]) -> None:
+        """Starts the time; `what` is waited for, or a function that returns that when the line is written."""
+        self._what = what
+        self._timer = threading.Timer(PATIENCE, self._say)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _say(self) -> None:
+        logging.warning("waiting for %s", self._what() if callable(self._what) else self._what)
+
+    def end(self) -> None:
+        """Ends the wait; a line that was not written will not be."""
+        self._timer.cancel()
+
+
+@contextlib.contextmanager
+def notice(what: str | Callable[[], str]) -> Iterator[None]:
+    """Writes a line about what the block waits for if it takes longer than `PATIENCE` seconds."""
+    started = Notice(what)
+    try:
+        yield
+    finally:
+        started.end()
+
+
+def _own_place() -> str:
+    """Returns what tells this process's ids from those of another host or container."""
+    with contextlib.suppress(OSError):
+        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
+    return socket.gethostname()
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _holder(path: Path) -> dict[str, Any]:
+    """Returns {"pid", "thread", "place"} of the process that holds a lock; empty while it has not said so."""
+    try:
+        holder = json.loads(path.read_text(encoding="utf-8"))
+        return holder if isinstance(holder["pid"], int) and isinstance(holder["place"], str) else {}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
+
+
+def _take(file: TextIO, path: Path, what: str) -> None:
+    begin, told, doubted = time.monotonic(), None, (0, 0.0)
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _holder(path)
+        pid, here = holder.get("pid", 0), holder.get("place") == _own_place()
+        if here and (pid, holder.get("thread")) == (os.getpid(), threading.get_ident()):
+            raise StorageError(f"{path}: this process holds the lock already and would wait for itself ({what})")
+        if here and not _runs(pid):  # or the next one has not written its own id yet
+            if doubted[0] != pid:
+                doubted = pid, time.monotonic()
+            elif time.monotonic() - doubted[1] >= 5 * PATIENCE:
+                raise StorageError(
+                    f"{path}: held for process {pid}, which has ended, by a process that it started ({what}); end that "
+                    "one, or remove the file"
+                )
+        if time.monotonic() - begin >= PATIENCE and told != pid:
+            told = pid
+            by = f"process {pid}" + ("" if here else f" on {holder['place'].split()[0]}") if pid else "another process"
+            logging.warning("waiting for %s: %s is held by %s", what, path, by)
+        time.sleep(_POLL)
+
+
+@contextlib.contextmanager
+def file_lock(path: str | os.PathLike[str], what: str, *, wait: bool = True) -> Iterator[None]:
+    """Holds a lock between processes, which ends with the process that holds it.
+
+    Args:
+      path: a file, created if needed; holds the id of the process that has the lock.
+      what: is waited for, in the line that is written when another process holds it for longer than `PATIENCE` seconds.
+      wait: False: raise at once where another process holds it.
+
+    Raises:
+      BlockingIOError: it is held, and `wait` is off.
+      StorageError: the wait cannot end: this thread holds the lock itself, or the process that took it has ended.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+        if wait:
+            _take(file, path, what)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.truncate(0)
+        json.dump({"pid": os.getpid(), "thread": threading.get_ident(), "place": _own_place()}, file)
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
