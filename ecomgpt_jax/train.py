@@ -209,8 +209,7 @@ def main(arguments: list[str]) -> None:
         print(_data_table(built), _describe_data(built, rows, config), _plan(config, rows, mesh), sep="\n")
         print("dry run: nothing was trained")
         return
-    if first:
-        resume.prepare_workdir(workdir, _RESUME.value)
+    resume.prepare_workdir(workdir, _RESUME.value)
     processes.wait_for_all("workdir")
     start = resume.find_start(workdir, config, loop.run_facts(config, rows, mesh), _ALLOW_DRIFT.value)
     trained_on = sorted(name for name, counts in built.stats["tasks"].items() if counts["train"])

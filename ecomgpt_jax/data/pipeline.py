@@ -1,11 +1,10 @@
-"""From the token store to global batches: packed rows with random access, read in an order no host count can change."""
+"""From the token store to batches: packed rows with random access, in an order that no number of hosts changes."""
 
 import dataclasses
 from collections.abc import Iterator
 
 import grain
 import numpy as np
-from grain.experimental import ElasticIterator
 
 from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.data import packing
@@ -79,14 +78,34 @@ def make_rows(store: TokenStore, data: DataConfig, epochs: int, rows_per_step: i
     return PackedRows(store, plan, data.length, -(-len(plan) // rows_per_step) * rows_per_step, data.loss_on_prompt)
 
 
-def batches(
-    rows: PackedRows, rows_per_step: int, first_row: int = 0, process_index: int = 0, process_count: int = 1
-) -> Iterator[Batch]:
-    """Yields this host's share of each step's rows from `first_row` on, [rows_per_step / process_count, length] each.
+@dataclasses.dataclass(frozen=True)
+class _HostRows:
+    """The rows of each step from `first_row` on that one process feeds, as a grain random-access source."""
 
-    The rows of a step depend on the step alone, never on the number of hosts.
+    rows: PackedRows
+    rows_per_step: int
+    first_row: int
+    held: np.ndarray
+
+    def __len__(self) -> int:
+        return (len(self.rows) - self.first_row) // self.rows_per_step * len(self.held)
+
+    def __getitem__(self, index: int) -> Batch:
+        step, place = divmod(index, len(self.held))
+        return self.rows[self.first_row + step * self.rows_per_step + int(self.held[place])]
+
+
+def batches(
+    rows: PackedRows, rows_per_step: int, first_row: int = 0, held: np.ndarray | None = None
+) -> Iterator[Batch]:
+    """Yields the rows `held` of each step from row `first_row` on, [len(held), length] each; no other row is read.
+
+    Args:
+      rows: all rows of the run; row `first_row + i * rows_per_step + j` is row j of the i-th step that is yielded.
+      rows_per_step: rows of one optimizer step over all processes.
+      first_row: where to go on.
+      held: numbers of the rows of a step that this process feeds (`train_step.held_rows`); None: all.
     """
-    shard = grain.sharding.ShardOptions(process_index, process_count, drop_remainder=True)
-    iterator = iter(ElasticIterator(grain.MapDataset.source(rows), rows_per_step, shard))
-    iterator.set_state({"global_next_index": first_row})
-    return iterator
+    held = np.arange(rows_per_step) if held is None else held
+    source = grain.MapDataset.source(_HostRows(rows, rows_per_step, first_row, held))
+    return iter(source.batch(len(held), drop_remainder=True).to_iter_dataset())

@@ -25,7 +25,7 @@ from ecomgpt_jax.decoding.cache import init_cache
 from ecomgpt_jax.decoding.greedy import Slots, Stop
 from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.model.parameters import Params
-from ecomgpt_jax.parallel.sharding import RULES
+from ecomgpt_jax.parallel.mesh import batch_shards
 
 OnFinished = Callable[[int, list[int]], None]
 
@@ -137,11 +137,6 @@ def _smallest(choices: Sequence[int], need: int) -> int:
 
 def _shortest_first(prompts: dict[int, Sequence[int]]) -> list[int]:
     return sorted(prompts, key=lambda index: (len(prompts[index]), *prompts[index]))
-
-
-def batch_shards(mesh: Mesh | None) -> int:
-    """Returns how many parts of a batch the mesh's devices hold."""
-    return 1 if mesh is None else int(np.prod([mesh.shape[axis] for axis in RULES["batch"]]))
 
 
 def _run(
@@ -278,7 +273,7 @@ def generate_tokens(
         if on_finished is not None:
             on_finished(index, tokens)
 
-    shards = batch_shards(mesh)
+    shards = 1 if mesh is None else batch_shards(mesh)
     batch = round_up(max(MIN_ROWS, min(batch, len(prompts))), shards)
     stop = Stop(eos_id, vocab_limit, max_new_tokens)
     with contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh):

@@ -11,9 +11,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ecomgpt_jax.config import ModelConfig
-from ecomgpt_jax.decoding.engine import GRANULE, batch_shards, bucket_lengths, round_up
+from ecomgpt_jax.decoding.engine import GRANULE, bucket_lengths, round_up
 from ecomgpt_jax.model import bloom
 from ecomgpt_jax.model.parameters import Params
+from ecomgpt_jax.parallel.mesh import batch_shards
 from ecomgpt_jax.parallel.sharding import constrain
 
 
@@ -57,7 +58,8 @@ def mean_log_probabilities(
       batch: rows scored together, each padded on the right to one of a few lengths; rounded up to what `mesh` divides.
       mesh: where to compute; None: where the parameters are.
     """
-    score, batch = _score(dataclasses.astuple(model)), round_up(batch, batch_shards(mesh))
+    shards = 1 if mesh is None else batch_shards(mesh)
+    score, batch = _score(dataclasses.astuple(model)), round_up(batch, shards)
     rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
     buckets = bucket_lengths([len(row) - 1 for row in rows]) if rows else []
     longest = round_up(max(map(len, answers), default=0), GRANULE)

@@ -287,7 +287,8 @@ def save_hf(
     directory = Path(directory)
     if dtype not in _STORED:
         raise ConfigError(f"dtype {dtype!r} is none of {', '.join(_STORED)}")
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    # Process 0 alone looks: another one could still see what process 0 has just removed, and stop by itself.
+    if jax.process_index() == 0 and directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ConfigError(f"{directory}: exists already; choose another place or remove it")
     _check_params(params, model)
     stored = np.dtype(jnp.dtype(dtype))

@@ -4,16 +4,18 @@ import math
 from collections.abc import Sequence
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 
 from ecomgpt_jax.config import MeshConfig
 from ecomgpt_jax.errors import ConfigError
-from ecomgpt_jax.parallel.sharding import spec
+from ecomgpt_jax.parallel.sharding import RULES, spec
 
 AXES = ("data", "fsdp", "tensor")
 
 
-def _valid_shapes(devices: int, mesh: MeshConfig) -> str:
+def _shapes(devices: int, mesh: MeshConfig) -> list[tuple[int, int, int]]:
+    """Returns every (data, fsdp, tensor) of that many devices, those nearest to `mesh` first."""
     shapes = [
         (devices // (fsdp * tensor), fsdp, tensor)
         for tensor in range(1, devices + 1)
@@ -21,7 +23,10 @@ def _valid_shapes(devices: int, mesh: MeshConfig) -> str:
         if devices % (fsdp * tensor) == 0
     ]
     wanted = (mesh.data, mesh.fsdp, mesh.tensor)
-    shapes.sort(key=lambda shape: -sum(have == want for have, want in zip(shape, wanted, strict=True)))
+    return sorted(shapes, key=lambda shape: -sum(have == want for have, want in zip(shape, wanted, strict=True)))
+
+
+def _listed(shapes: Sequence[tuple[int, int, int]]) -> str:
     return ", ".join(map(str, shapes[:12])) + (", …" if len(shapes) > 12 else "")
 
 
@@ -41,7 +46,7 @@ def mesh_shape(mesh: MeshConfig, devices: int) -> tuple[int, int, int]:
     if math.prod(shape) != devices:
         raise ConfigError(
             f"config: mesh.data={mesh.data} mesh.fsdp={mesh.fsdp} mesh.tensor={mesh.tensor} does not use exactly "
-            f"{devices} devices; valid (data, fsdp, tensor): {_valid_shapes(devices, mesh)}"
+            f"{devices} devices; valid (data, fsdp, tensor): {_listed(_shapes(devices, mesh))}"
         )
     return shape
 
@@ -50,13 +55,56 @@ def make_mesh(mesh: MeshConfig, devices: Sequence[jax.Device] | None = None) -> 
     """Returns a mesh over all `devices` (default: every device of every process) with axes `data`, `fsdp`, `tensor`.
 
     Raises:
-      ConfigError: the axes do not multiply to the number of devices; lists shapes that do, nearest first.
+      ConfigError: the axes do not multiply to the number of devices, or the network that connects them has no such
+        mesh; lists shapes that fit, nearest first.
     """
     devices = jax.devices() if devices is None else list(devices)
     shape = mesh_shape(mesh, len(devices))
+    try:
+        return _lay_out(shape, devices)
+    except (NotImplementedError, ValueError) as error:
+        fitting = [other for other in _shapes(len(devices), mesh) if _fits(other, devices)]
+        raise ConfigError(
+            f"config: mesh.data={shape[0]} mesh.fsdp={shape[1]} mesh.tensor={shape[2]} cannot be laid out on the "
+            f"network of these {len(devices)} devices ({str(error).splitlines()[0].split('. ')[0]}); "
+            f"valid (data, fsdp, tensor): {_listed(fitting)}"
+        ) from error
+
+
+def _lay_out(shape: tuple[int, int, int], devices: Sequence[jax.Device]) -> Mesh:
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def _fits(shape: tuple[int, int, int], devices: Sequence[jax.Device]) -> bool:
+    try:
+        _lay_out(shape, devices)
+    except (NotImplementedError, ValueError):
+        return False
+    return True
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of every batch array [batch, length]: rows over `data` and `fsdp`."""
     return NamedSharding(mesh, spec("batch"))
+
+
+def batch_shards(mesh: Mesh) -> int:
+    """Returns how many parts the mesh splits a batch into."""
+    return math.prod(mesh.shape[axis] for axis in RULES["batch"])
+
+
+def held_rows(mesh: Mesh, rows: int) -> np.ndarray:
+    """Returns the numbers, ascending, of the rows of a batch [rows, ...] that devices of this process hold.
+
+    Processes that hold the same part of the batch, as where `tensor` spans hosts, get the same rows.
+
+    Raises:
+      ConfigError: no device of the mesh belongs to this process.
+    """
+    held = batch_sharding(mesh).addressable_devices_indices_map((rows,)).values()
+    if not held:
+        raise ConfigError(
+            f"config: mesh {dict(mesh.shape)} has no device of process {jax.process_index()}; "
+            "use every device of every process"
+        )
+    return np.unique(np.concatenate([np.arange(rows)[index] for index in held]))

@@ -127,6 +127,14 @@ def broadcast_json(value: Any) -> Any:
         return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(buffer)).tobytes())
 
 
+def any_process(flag: bool) -> bool:
+    """Returns whether the flag is set in any process; all must call it, and from the main thread."""
+    if jax.process_count() == 1:
+        return flag
+    with notice("every process to say whether it failed"):
+        return bool(multihost_utils.process_allgather(np.bool_(flag)).any())
+
+
 def enable_compilation_cache(folder: Path) -> None:
     """Keeps every compiled program in `folder`, where the next run with the same shapes finds it.
 

@@ -15,10 +15,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from ecomgpt_jax import config as config_lib
@@ -28,6 +26,7 @@ from ecomgpt_jax.model import hf_weights, hub, lora
 from ecomgpt_jax.model.bloom import init_sharded_params
 from ecomgpt_jax.model.content_hash import content_hash
 from ecomgpt_jax.model.parameters import Params, param_shapes, param_shardings
+from ecomgpt_jax.parallel import processes
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training import manifest
 from ecomgpt_jax.training.train_step import TrainState
@@ -65,8 +64,7 @@ def newest_valid(workdir: str | os.PathLike[str]) -> epath.Path | None:
                 break
             aside = _quarantine(directory)
             logging.warning("%s: %s; moved to %s, trying the step before it", directory, problem, aside)
-    if jax.process_count() > 1:
-        found = int(multihost_utils.broadcast_one_to_all(np.int64(found)))
+    found = processes.broadcast_json(found)
     return None if found < 0 else epath.Path(workdir).absolute() / FOLDER / str(found)
 
 
@@ -100,10 +98,15 @@ def _read(directory: epath.Path, **items: ocp.args.CheckpointArgs) -> ocp.args.C
 def read_meta(directory: epath.Path) -> Meta:
     """Returns the `meta` item of a step directory.
 
+    It reads orbax's file itself: a restore waits for every process, and process 0 alone calls this when it prunes.
+
     Raises:
       DataError: it cannot be read.
     """
-    return _read(directory, meta=ocp.args.JsonRestore()).meta
+    try:
+        return json.loads((directory / "meta" / "metadata").read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{directory}: unreadable checkpoint ({one_line(error)})") from error
 
 
 def _is_hugging_face(path: epath.Path) -> bool:

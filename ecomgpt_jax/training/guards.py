@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Mapping
 from pathlib import Path
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -82,11 +83,13 @@ class Watch:
             )
 
     def _dump(self, step: int, first_row: int) -> Path:
+        path = self._workdir / f"bad_batch-{step}.npz"
+        if jax.process_index() != 0:  # every process is here; one writes
+            return path
         numbers = range(first_row, first_row + self._per_step)
         rows = [self._rows[number] for number in numbers]
         plan = self._rows.plan
         instances = [plan.row(number) for number in numbers if number < len(plan)]
-        path = self._workdir / f"bad_batch-{step}.npz"
         np.savez(
             path, rows=np.array(numbers), instances=np.concatenate([*instances, np.zeros(0, np.int64)]),
             **{name: np.stack([row[name] for row in rows]) for name in rows[0]},

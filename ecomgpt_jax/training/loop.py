@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import math
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -20,7 +19,7 @@ from ecomgpt_jax.model import lora
 from ecomgpt_jax.model.bloom import init_sharded_params
 from ecomgpt_jax.model.content_hash import content_hash
 from ecomgpt_jax.model.parameters import Params
-from ecomgpt_jax.parallel.sharding import RULES
+from ecomgpt_jax.parallel.mesh import batch_shards
 from ecomgpt_jax.redaction import mask_secrets
 from ecomgpt_jax.training import checkpoint, faults, guards, resume, signals, validation
 from ecomgpt_jax.training.gauges import Tracer, make_gauges
@@ -28,13 +27,12 @@ from ecomgpt_jax.training.optimizer import make_optimizer, make_schedule
 from ecomgpt_jax.training.progress import Progress
 from ecomgpt_jax.training.saving import Checkpoints
 from ecomgpt_jax.training.step_clock import StepClock
-from ecomgpt_jax.training.train_step import abstract_state, global_batch, init_state, make_train_step
+from ecomgpt_jax.training.train_step import abstract_state, global_batch, init_state, make_train_step, step_rows
 
 
 def rows_per_step(config: Config, mesh: Mesh) -> int:
     """Returns the rows of one optimizer step over all devices."""
-    shards = math.prod(mesh.shape[axis] for axis in RULES["batch"])
-    return config.train.rows_per_device * shards * config.train.accumulation
+    return config.train.rows_per_device * batch_shards(mesh) * config.train.accumulation
 
 
 def micro_batch_rows(config: Config, mesh: Mesh) -> int:
@@ -128,7 +126,7 @@ def train(
         if held_back and config.train.validate_every:
             validate = validation.make_validate(config, held_back, micro_batch_rows(config, mesh), mesh)
         tracer = Tracer(workdir / "profile", step, config.train.profile_steps)
-        source = batches(rows, per_step, first_row, jax.process_index(), jax.process_count())
+        source = batches(rows, per_step, first_row, step_rows(per_step, config.train.accumulation, mesh))
         clock = StepClock()
         running: collections.deque[tuple[int, dict[str, jax.Array]]] = collections.deque()
         since_log: list[dict[str, float]] = []

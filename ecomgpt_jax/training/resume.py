@@ -84,7 +84,8 @@ def prepare_workdir(workdir: Path, resume: str) -> None:
     """Creates the workdir and settles `--resume`.
 
     auto goes on from the newest checkpoint if there is one; require insists on one; never moves an earlier run's
-    checkpoints and metrics aside into `previous-<n>` and starts afresh.
+    checkpoints and metrics aside into `previous-<n>` and starts afresh. Every process calls it and is refused alike;
+    process 0 creates and moves.
 
     Raises:
       ConfigError: `resume` is none of the three.
@@ -94,6 +95,8 @@ def prepare_workdir(workdir: Path, resume: str) -> None:
         raise ConfigError(f"--resume={resume!r} is none of auto, never, require")
     if resume == "require" and not checkpoint.list_steps(workdir):
         raise MissingInputError(f"{workdir}: --resume=require, but it holds no checkpoint")
+    if jax.process_index() != 0:
+        return
     workdir.mkdir(parents=True, exist_ok=True)
     if resume != "never":
         return
@@ -171,7 +174,7 @@ def find_start(
             raise ConfigError(f"--allow_drift={name}: no such field{nearest(name, known)}")
         if FIELDS.get(name) == FIXED:
             raise ConfigError(f"--allow_drift={name}: a saved state cannot go on with another {name}")
-    steps = checkpoint.list_steps(workdir)
+    steps = broadcast_json(len(checkpoint.list_steps(workdir)))  # before process 0 moves damaged ones aside
     directory = checkpoint.newest_valid(workdir)
     if directory is None:
         if steps:

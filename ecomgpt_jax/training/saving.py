@@ -13,15 +13,14 @@ import shutil
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.experimental import multihost_utils
 
 from ecomgpt_jax import config as config_lib
 from ecomgpt_jax.config import Config, ModelConfig
 from ecomgpt_jax.errors import StorageError
 from ecomgpt_jax.model.parameters import Params
+from ecomgpt_jax.parallel import processes
 from ecomgpt_jax.training import faults, manifest
 from ecomgpt_jax.training.checkpoint import FOLDER, Meta, list_steps, one_line, read_meta
 from ecomgpt_jax.training.train_step import TrainState
@@ -81,7 +80,7 @@ class Checkpoints:
         """
         self._collect()
         step = int(state.step)
-        if (self._folder / str(step) / manifest.NAME).exists():
+        if processes.broadcast_json((self._folder / str(step) / manifest.NAME).exists()):
             return
         try:
             self._check_room(state)
@@ -96,7 +95,8 @@ class Checkpoints:
                 force=True,
             )
         except Exception as error:  # orbax and tensorstore raise many types
-            self._failed(error)
+            self._running = concurrent.futures.Future()
+            self._running.set_exception(error)
             return
         self._running = self._thread.submit(self._commit, step)
 
@@ -120,11 +120,11 @@ class Checkpoints:
     def _collect(self, last: bool = False) -> None:
         running, self._running = self._running, None
         if running is not None:
-            try:
-                running.result()
+            error = running.exception()
+            if processes.any_process(error is not None):  # all count the failure, or one would end the run alone
+                self._failed(error or OSError("another process failed to save"), last)
+            else:
                 self._failures = 0
-            except Exception as error:
-                self._failed(error, last)
         elif last and self._failures:
             raise StorageError(f"{self._folder}: {self._reason}")
 
@@ -143,10 +143,7 @@ class Checkpoints:
         """Raises OSError where the state has no room on the disk; all processes agree on it."""
         need = int(_HEADROOM * sum(leaf.nbytes for leaf in jax.tree.leaves((state.params, state.optimizer))))
         free = free_bytes(self._folder) if self._writer else 0
-        enough = free >= need
-        if jax.process_count() > 1:
-            enough = bool(multihost_utils.broadcast_one_to_all(np.bool_(enough)))
-        if not enough:
+        if not processes.broadcast_json(free >= need):
             raise OSError(f"no space: {need / 2**20:,.1f} MiB needed, {free / 2**20:,.1f} MiB free")
 
     def _remove_partial(self) -> None:

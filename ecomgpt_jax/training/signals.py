@@ -61,11 +61,11 @@ def make_vote(mesh: Mesh) -> Callable[[bool], bool]:
         return lambda flag: flag
     placement = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
     largest = jax.jit(lambda flags: flags.max(), out_shardings=NamedSharding(mesh, PartitionSpec()))
-    here = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
     cast: collections.deque[jax.Array] = collections.deque()
 
     def vote(flag: bool) -> bool:
-        cast.append(largest(jax.make_array_from_process_local_data(placement, np.full(here, flag))))
+        flags = jax.make_array_from_callback((mesh.size,), placement, lambda index: np.full(1, flag))
+        cast.append(largest(flags))
         return len(cast) > 1 and bool(cast.popleft())
 
     return vote

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -12,6 +13,7 @@ from ecomgpt_jax.config import Config, ModelConfig
 from ecomgpt_jax.model import bloom, head, lora
 from ecomgpt_jax.model.bloom import init_sharded_params
 from ecomgpt_jax.model.parameters import Params, param_shapes, param_shardings
+from ecomgpt_jax.parallel.mesh import batch_shards, held_rows
 from ecomgpt_jax.parallel.sharding import spec
 
 Batch = dict[str, jax.Array]
@@ -177,10 +179,38 @@ def make_train_step(
     )
 
 
-def global_batch(local: dict[str, Any], accumulation: int, mesh: Mesh) -> Batch:
-    """Puts this host's rows of one step on the mesh as [accumulation, rows, length] arrays."""
-    placement = NamedSharding(mesh, spec(None, "batch"))
-    return {
-        name: jax.make_array_from_process_local_data(placement, rows.reshape(accumulation, -1, rows.shape[-1]))
-        for name, rows in local.items()
-    }
+def step_rows(rows_per_step: int, accumulation: int, mesh: Mesh) -> np.ndarray:
+    """Returns the numbers of the rows of a step that this process hands to `global_batch`: those its devices hold.
+
+    Raises:
+      ConfigError: the mesh has no device of this process.
+    """
+    rows = rows_per_step // accumulation
+    return (rows * np.arange(accumulation)[:, None] + held_rows(mesh, rows)).ravel()
+
+
+def global_batch(local: dict[str, np.ndarray], accumulation: int, mesh: Mesh) -> Batch:
+    """Puts one step on the mesh.
+
+    Args:
+      local: arrays [rows, length]: the rows that `step_rows` names, in its order; all of them with one process.
+      accumulation: micro-batches of the step.
+      mesh: its devices.
+
+    Returns:
+      Arrays [accumulation, rows of all processes / accumulation, length], the rows in the step's order whatever the
+      mesh and the number of processes.
+    """
+    shards, placement = batch_shards(mesh), NamedSharding(mesh, spec(None, "batch"))
+
+    def put(array: np.ndarray) -> jax.Array:
+        array = array.reshape(accumulation, -1, array.shape[-1])
+        rows = array.shape[1] // len(held_rows(mesh, shards)) * shards
+        held = held_rows(mesh, rows)
+
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            return array[:, slice(*np.searchsorted(held, index[1].indices(rows)[:2]))]
+
+        return jax.make_array_from_callback((accumulation, rows, array.shape[-1]), placement, part)
+
+    return jax.tree.map(put, local)

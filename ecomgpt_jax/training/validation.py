@@ -20,7 +20,7 @@ from ecomgpt_jax.data.token_store import tokenize
 from ecomgpt_jax.data.tokenizer import Tokenizer
 from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.model import lora
-from ecomgpt_jax.training.train_step import Batch, TrainState, batch_loss, global_batch
+from ecomgpt_jax.training.train_step import Batch, TrainState, batch_loss, global_batch, step_rows
 
 INSTANCES = 1_024  # that a validation looks at, at most
 TRAINED = ("loss", "grad_norm", "learning_rate", "targets", "tokens", "skipped", "spikes")  # train/… of each step
@@ -72,14 +72,11 @@ def make_validate(
             return batch_loss(state.params, micro_batch, config.model)
         return batch_loss(state.base, micro_batch, config.model, lora.make_adapters(state.params, config.lora))
 
-    loss = jax.jit(loss, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    loss, held = jax.jit(loss, out_shardings=NamedSharding(mesh, PartitionSpec())), step_rows(rows_per_batch, 1, mesh)
 
     def validate(state: TrainState) -> dict[str, float]:
         found = {
-            group: [
-                loss(state, global_batch(batch, 1, mesh))
-                for batch in batches(rows, rows_per_batch, 0, jax.process_index(), jax.process_count())
-            ]
+            group: [loss(state, global_batch(batch, 1, mesh)) for batch in batches(rows, rows_per_batch, held=held)]
             for group, rows in held_back.items()
         }
         sums: dict[str, np.ndarray] = collections.defaultdict(lambda: np.zeros(2))

@@ -68,15 +68,20 @@ def test_the_last_step_is_filled_with_empty_rows() -> None:
     assert not any(array.any() for array in empty.values())
 
 
-def test_any_host_count_reads_the_same_steps() -> None:
-    rows = random_rows(8)
-    alone = [sorted(map(bytes, step["inputs"])) for step in batches(rows, 8)]
-    for hosts in (2, 4):
-        parts = [list(batches(rows, 8, process_index=host, process_count=hosts)) for host in range(hosts)]
-        assert all(part["inputs"].shape == (8 // hosts, 32) for host in parts for part in host)
-        merged = [sorted(bytes(row) for part in step for row in part["inputs"]) for step in zip(*parts, strict=True)]
-        assert merged == alone
-    assert len(alone) == len(rows) // 8
+@pytest.mark.parametrize("held", [[0, 1, 2, 3], [1, 4, 6], [7]])
+def test_a_process_reads_its_rows_of_each_step_and_no_other(held: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, read = random_rows(8), []
+    whole = list(batches(rows, 8, first_row=8))
+    get = PackedRows.__getitem__
+    monkeypatch.setattr(PackedRows, "__getitem__", lambda self, index: read.append(index) or get(self, index))
+    part = list(batches(rows, 8, first_row=8, held=np.array(held)))
+    assert len(part) == len(whole) == len(rows) // 8 - 1
+    assert all(
+        np.array_equal(mine[name], all_of[name][held])
+        for mine, all_of in zip(part, whole, strict=True)
+        for name in mine
+    )
+    assert sorted(read) == [step * 8 + row for step in range(1, len(rows) // 8) for row in held]
 
 
 def test_resuming_skips_exactly_the_steps_done() -> None:

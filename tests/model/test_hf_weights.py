@@ -193,6 +193,16 @@ def test_missing_config(tmp_path: Path) -> None:
         model_config_from_hf(tmp_path)
 
 
+def test_one_process_of_many_neither_looks_nor_writes(
+    params: Params, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could still see the directory that process 0 has just removed."""
+    before = {path: path.stat().st_mtime_ns for path in saved.iterdir()}
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    save_hf(params, MODEL, saved)
+    assert {path: path.stat().st_mtime_ns for path in saved.iterdir()} == before
+
+
 def test_export_is_whole_or_not_at_all(params: Params, saved: Path, tmp_path: Path) -> None:
     before = sorted(tmp_path.iterdir())
     with pytest.raises(ConfigError, match="exists already"):

@@ -1,10 +1,14 @@
+import dataclasses
+import re
+
 import jax
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
 from ecomgpt_jax.config import MeshConfig
 from ecomgpt_jax.errors import ConfigError
-from ecomgpt_jax.parallel.mesh import AXES, batch_sharding, make_mesh, mesh_shape
+from ecomgpt_jax.parallel import mesh as mesh_lib
+from ecomgpt_jax.parallel.mesh import AXES, batch_sharding, batch_shards, held_rows, make_mesh, mesh_shape
 
 
 @pytest.mark.parametrize(
@@ -46,3 +50,51 @@ def test_batches() -> None:
 )
 def test_mesh_shape(config: tuple[int, int, int], devices: int, shape: tuple[int, int, int]) -> None:
     assert mesh_shape(MeshConfig(*config), devices) == shape
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What jax asks of a TPU v6e when it lays out a mesh; four chips to a host."""
+
+    coords: tuple[int, int, int]
+    platform: str = "tpu"
+    device_kind: str = "TPU v6 lite"
+    core_on_chip: int = 0
+    slice_index: int = 0
+
+    @property
+    def id(self) -> int:
+        return 4 * self.coords[1] + self.coords[0]
+
+    @property
+    def process_index(self) -> int:
+        return 2 * (self.coords[1] // 2) + self.coords[0] // 2
+
+
+CHIPS = [Chip((x, y, 0)) for y in range(4) for x in range(4)]
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 2), (2, 8, 1), (8, -1, 2)])
+def test_a_mesh_that_the_network_does_not_have(shape: tuple[int, int, int]) -> None:
+    """A 4x4 torus has no axis of eight chips; what is named instead can be made."""
+    with pytest.raises(ConfigError, match=r"16 devices \(Failed to .*valid \(data, fsdp, tensor\): \(") as error:
+        make_mesh(MeshConfig(*shape), CHIPS)
+    shapes = re.findall(r"\((\d+), (\d+), (\d+)\)", str(error.value))
+    assert len(shapes) == 6
+    for valid in shapes:
+        assert make_mesh(MeshConfig(*map(int, valid)), CHIPS).size == 16
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 1), (1, 2, 4), (1, 1, 8)])
+def test_one_process_holds_all_rows(shape: tuple[int, int, int]) -> None:
+    """`tests/training/test_hosts.py` asks two processes."""
+    mesh = make_mesh(MeshConfig(*shape))
+    assert batch_shards(mesh) == shape[0] * shape[1]
+    assert held_rows(mesh, 16).tolist() == list(range(16))
+
+
+def test_a_process_without_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    sharding = type("Sharding", (), {"addressable_devices_indices_map": lambda self, shape: {}})()
+    monkeypatch.setattr(mesh_lib, "batch_sharding", lambda mesh: sharding)
+    with pytest.raises(ConfigError, match="no device of process 0"):
+        held_rows(make_mesh(MeshConfig()), 16)

@@ -2,6 +2,7 @@ import math
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from toy import toy_config, toy_rows
@@ -37,6 +38,13 @@ def test_more_in_a_row_than_patience_stop_and_leave_their_rows(
     assert dumped["rows"].tolist() == [8, 9, 10, 11]
     np.testing.assert_array_equal(dumped["inputs"], [ROWS[row]["inputs"] for row in range(8, 12)])
     assert dumped["instances"].tolist() == [i for row in range(8, 12) for i in ROWS.plan.row(row)]
+
+
+def test_one_process_of_many_leaves_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    with pytest.raises(guards.NotFiniteError, match=r"bad_batch-1\.npz"):
+        watch(tmp_path, 0).check(1, 0, numbers(math.nan))
+    assert not list(tmp_path.iterdir())
 
 
 def test_patience_of_zero_stops_at_the_first(tmp_path: Path) -> None:

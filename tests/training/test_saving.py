@@ -1,9 +1,12 @@
 import errno
+from collections.abc import Callable
 from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
 from etils import epath
+from jax.experimental import multihost_utils
+from orbax.checkpoint import multihost
 
 from ecomgpt_jax.errors import StorageError
 from ecomgpt_jax.training import checkpoint, manifest, saving
@@ -37,6 +40,34 @@ def test_the_best_is_kept_too(tmp_path: Path, metric: str, kept: str | None) -> 
     scores = {1: (3, 0.1), 2: (1, 0.2), 3: (2, 0.9), 4: (2.5, 0.3), 5: (2.6, 0.2)}
     save(tmp_path, {step: {"train/loss": a, "eval/all/score": b} for step, (a, b) in scores.items()}, 1, metric)
     assert names(tmp_path) == [name for name in (kept, "5") if name]
+
+
+def test_what_process_0_does_alone_waits_for_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sealing, naming and removing: a barrier of orbax or jax in there would wait for the other processes for ever."""
+    alone, reached = [], []
+    prune, seal = saving.Checkpoints._prune, manifest.seal
+
+    def watched(function: Callable) -> Callable:
+        def call(*arguments: object) -> None:
+            alone.append(True)
+            try:
+                function(*arguments)
+            finally:
+                alone.pop()
+
+        return call
+
+    def barrier(*arguments: object, **named: object) -> None:
+        reached.append(bool(alone))
+
+    monkeypatch.setattr(saving.Checkpoints, "_prune", watched(prune))
+    monkeypatch.setattr(manifest, "seal", watched(seal))
+    monkeypatch.setattr(multihost, "sync_global_processes", barrier)
+    monkeypatch.setattr(multihost_utils, "sync_global_devices", barrier)
+    save(tmp_path, {1: {"score": 3}, 2: {"score": 1}, 3: {"score": 2}}, 1, "score")
+    assert names(tmp_path) == ["1", "3"]
+    assert reached  # a save itself does wait
+    assert not any(reached)
 
 
 def test_leftovers_of_a_killed_run_are_removed_and_strangers_stay(tmp_path: Path) -> None:
