@@ -59,7 +59,8 @@ def export_tasks(parts: Sequence[TaskPrompts], directory: Path, grouped: Sequenc
     directory = directory.absolute()
     for part in parts:
         name, data = part.task.name, directory / "data" / f"{part.task.name}.jsonl"
-        rows = zip(part.prompts, part.golds, strict=True)
+        golds = [gold.removeprefix(" ") for gold in part.golds]  # as the filter does with what a model says
+        rows = zip(part.prompts, golds, strict=True)
         write_json_lines(data, ({"index": i, "prompt": prompt, "gold": gold} for i, (prompt, gold) in enumerate(rows)))
         generates = part.task.family == "Generate"
         fields = {

@@ -11,7 +11,7 @@ from typing import Any
 
 from ecomgpt_jax.evaluation.answers import answer_sections
 from ecomgpt_jax.evaluation.baselines import BASELINES
-from ecomgpt_jax.evaluation.page import Bar, Section, Table, bar_chart, line_chart, render_html, render_markdown
+from ecomgpt_jax.evaluation.page import Bar, Section, Table, bar_chart, cell, line_chart, render_html, render_markdown
 from ecomgpt_jax.evaluation.protocol import TaskPrompts
 from ecomgpt_jax.evaluation.scores import MEASURES, groups
 from ecomgpt_jax.files import write_text
@@ -223,7 +223,7 @@ def _chart(tasks: Mapping[str, Any], measure: tuple[str, str, str]) -> str:
 
 
 def _protocol_section(scores: Scores) -> Section:
-    rows = [[str(key), str(value)] for key, value in scores["protocol"].items()]
+    rows = [[str(key), cell(str(value))] for key, value in scores["protocol"].items()]
     return Section(
         "Protocol",
         ["Two runs with the same sha256 saw the same prompts."],
@@ -272,5 +272,5 @@ def _config_section(config: Mapping[str, Any]) -> Section:
     rows = []
     for section, value in config.items():
         leaves = value.items() if isinstance(value, Mapping) else [("", value)]
-        rows += [[f"{section}.{name}" if name else section, str(leaf)] for name, leaf in leaves]
+        rows += [[f"{section}.{name}" if name else section, cell(str(leaf))] for name, leaf in leaves]
     return Section("Settings", table=Table(["Field", "Value"], rows, plain=True))

@@ -6,13 +6,14 @@ A finding names its place and what is wrong there. Files are read to their end: 
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import NamedTuple
 
 from ecomgpt_jax.errors import EcomError
 from ecomgpt_jax.files import BadRecord, column_of
 from ecomgpt_jax.instruct import own_data, task_folder
+from ecomgpt_jax.instruct.answer_parts import name_of
 from ecomgpt_jax.instruct.contamination import Exclusion, normalise
 from ecomgpt_jax.instruct.rows import FIELDS, Row
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow
@@ -48,6 +49,7 @@ def audit_folder(directory: str | os.PathLike[str], exclusion: Exclusion | None 
         except EcomError as error:
             yield Finding(str(error))
             continue
+        yield from _label_problems(task)
         splits = [split for split in ("test", "train") if (path / f"{split}.json").is_file()]
         if not splits:
             yield Finding(f"{path}: neither train.json nor test.json in this task folder")
@@ -57,6 +59,52 @@ def audit_folder(directory: str | os.PathLike[str], exclusion: Exclusion | None 
                 yield from _audit_file(task, split, seen, exclusion if split == "train" else None)
             except EcomError as error:  # a link out of the folder
                 yield Finding(str(error))
+
+
+def _label_problems(task: TaskFolder) -> Iterator[Finding]:
+    """Yields what makes answers of labels (CLS) or types (NER) hard to read: each is known by its name alone."""
+    if task.family not in ("CLS", "NER"):
+        return
+    where, kind = (
+        f"{task.path / 'meta-info.json'}: label_set.{task.label_key}",
+        "label" if task.family == "CLS" else "type",
+    )
+    first: dict[str, str] = {}
+    for label in task.labels:
+        if not label.strip():
+            yield Finding(f"{where}: {kind} {label!r} is blank")
+        elif first.setdefault(name_of(label), label) != label:
+            other = first[name_of(label)]
+            yield Finding(
+                f"{where}: {kind}s {other!r} and {label!r} differ in blanks at the ends only; they score as one"
+            )
+        if task.family == "NER":
+            if "\n" in label:
+                yield Finding(f"{where}: type {label!r} holds a line break, and a line of the answer is one type")
+            elif ": " in label:
+                yield Finding(f"{where}: type {label!r} holds ': '; official scores cut it there", fault=False)
+        elif task.separator in label and label.strip():
+            pieces = _as_several(label, task.separator, set(task.labels) - {label})
+            if pieces:
+                yield Finding(
+                    f"{where}: label {label!r} reads like the labels {', '.join(map(repr, pieces))} in one answer"
+                )
+            else:
+                what = f"holds the separator {task.separator!r}; official scores split it there"
+                yield Finding(f"{where}: label {label!r} {what}", fault=False)
+
+
+def _as_several(text: str, separator: str, labels: Set[str]) -> list[str]:
+    """Returns labels that joined with the separator are the text; empty where there are none."""
+    if text in labels:
+        return [text]
+    at = text.find(separator)
+    while at >= 0:
+        rest = _as_several(text[at + len(separator) :], separator, labels) if text[:at] in labels else []
+        if rest:
+            return [text[:at], *rest]
+        at = text.find(separator, at + 1)
+    return []
 
 
 def _audit_file(
@@ -201,11 +249,10 @@ def _problems(row: Row) -> Iterator[str]:
         yield from _not_copied(response, given)
     elif row["family"] == "NER":
         for line in response.split("\n"):
-            kind, colon, terms = line.partition(": ")
-            if not colon or kind not in given:
-                yield f"line {line!r} names no type of the prompt"
-            else:
-                yield from _not_copied(terms, given)
+            # A type may hold a colon, and a term may: what fits the prompt best is meant.
+            cuts = [match.span() for match in re.finditer(": ", line) if line[: match.start()] in given]
+            problems = [list(_not_copied(line[end:], given)) for _, end in cuts]
+            yield from min(problems, key=len, default=[f"line {line!r} names no type of the prompt"])
 
 
 def _not_copied(terms: str, given: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterable, Sequence
 
 from ecomgpt_jax.errors import ConfigError
+from ecomgpt_jax.instruct.answer_parts import name_of, split_known, split_type
 from ecomgpt_jax.instruct.contamination import normalise
 from ecomgpt_jax.instruct.instructions import Instruction
 from ecomgpt_jax.instruct.records import Record, Span
@@ -106,19 +107,23 @@ def accept(task: TaskFolder, text: str, answer: str, shown: Sequence[str]) -> Ta
     if not answer:
         return "empty answer"
     if task.family == "CLS":
-        labels = tuple(answer.split(task.separator))
-        if not set(labels) <= set(shown):
+        named = {name_of(label): label for label in shown}
+        names = [name for name, _, _ in split_known(answer, task.separator, shown)]
+        labels = tuple(named.get(name, name) for name in names)
+        written = {task.separator.join(names), task.separator.join(labels).strip()}
+        if not set(names) <= set(named) or answer not in written:
             return "no candidate"
         return TaskRow(text, {task.label_key: labels}) if len(set(labels)) == len(labels) else "format"
     if task.family != "NER":
         return _spanned(text, [("", answer)])
-    lines = [line.partition(": ") for line in answer.split("\n")]
-    kinds = [kind for kind, _, _ in lines]
-    if not all(colon and terms for _, colon, terms in lines) or len(set(kinds)) != len(kinds):
+    named = {name_of(kind): kind for kind in shown}
+    lines = [split_type(line, shown) for line in answer.split("\n")]
+    kinds = {kind for kind, _ in lines}
+    if not all(terms[:1] == " " and terms.strip() for _, terms in lines) or len(kinds) != len(lines):
         return "format"
-    if set(kinds) != set(shown):
-        return "no candidate" if set(kinds) - set(shown) else "format"
-    return _spanned(text, [(kind, terms) for kind, _, terms in lines])
+    if kinds != named.keys():
+        return "no candidate" if kinds - named.keys() else "format"
+    return _spanned(text, [(named[kind], terms[1:]) for kind, terms in lines])
 
 
 def _spanned(text: str, parts: Iterable[tuple[str, str]]) -> TaskRow | str:

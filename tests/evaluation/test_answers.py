@@ -33,6 +33,33 @@ def test_confusions_by_hand() -> None:
     ]
 
 
+def test_labels_of_confusions_are_compared_as_they_are_scored() -> None:
+    labels = ("yes ", "no ", "Clothing, Bags", "*", "Co.", "Co")
+    task = TaskFolder("EN-Shop-CLS-a", "d", "{sentences}{label_set}" + tiny_tasks.TAIL, {"default": labels})
+    part = prompts_of((task, tuple(tiny_tasks.labelled("x", label) for label in labels)))
+    answers = ["no", "no", "Clothing", "*", "Co", "Clothing, Bags"]
+    assert confusions(part, answers) == {
+        ("yes", "no"): 1, ("no", "no"): 1, ("Clothing, Bags", "(no label)"): 1, ("*", "*"): 1, ("Co.", "Co"): 1,
+        ("Co", "Clothing, Bags"): 1,
+    }  # fmt: skip
+    table = answer_sections(part, answers)[0].table
+    assert [row[0] for row in table.rows] == ["yes", "no", "Clothing, Bags", " *", "Co.", "Co"]
+    assert [row[-1] for row in table.rows] == ["0.000", "0.667", "0.000", "1.000", "0.000", "0.000"]
+
+
+def test_parts_that_hold_separators_colons_or_line_separators_are_marked_whole() -> None:
+    task = TaskFolder(
+        "EN-Shop-NER-a", "d", "{sentences}{label_set}" + tiny_tasks.TAIL, {"default": ("size:EU", "brand")}
+    )
+    row = tiny_tasks.spanned("4, 5 Oak\u2028moor", ("size:EU", "4, 5"), ("brand", "Oak\u2028moor"))
+    part = prompts_of((task, (row,)))
+    answer = "size:EU: 4, 5, 6\nbrand: Oak\u2028moor"
+    pieces = mark(part, 0, answer, part.golds[0], "wrong")
+    assert [piece for piece in pieces if piece[1]] == [("4, 5", "right"), ("6", "wrong"), ("Oak\u2028moor", "right")]
+    fields = examples(part, [answer])[0][1]
+    assert [piece for piece in fields[0][1] if piece[1]] == [("4, 5", "right"), ("Oak\u2028moor", "right")]
+
+
 def test_many_labels_are_listed_by_their_confusions() -> None:
     part = prompts_of(tiny_tasks.SHADES)
     wrong = [f"shade {number:02d}" for number in range(1, 6)]

@@ -6,6 +6,7 @@ import tiny_tasks
 
 from ecomgpt_jax.evaluation.lm_eval_export import export_tasks
 from ecomgpt_jax.evaluation.protocol import TaskPrompts, build_prompts
+from ecomgpt_jax.instruct.task_folder import TaskFolder, write_task
 
 
 @pytest.fixture
@@ -29,6 +30,14 @@ def test_files_name_the_fields_of_rendered_rows(exported: tuple[Path, list[TaskP
         assert [metric["metric"] for metric in task["metric_list"]] == [wanted]
     group = yaml.safe_load((directory / "ecomgpt.yaml").read_text(encoding="utf-8"))
     assert group["task"] == [f"ecomgpt_{part.task.name}" for part in parts[:2]]
+
+
+def test_gold_answers_lose_the_leading_blank_that_the_filter_takes_from_answers(tmp_path: Path) -> None:
+    task = TaskFolder("EN-Shop-CLS-a", "d", "{sentences}{label_set}" + tiny_tasks.TAIL, {"default": (" yes", "no ")})
+    rows = (tiny_tasks.labelled("x", " yes"), tiny_tasks.labelled("y", "no "))
+    export_tasks([build_prompts(write_task(tmp_path / "tasks", task, rows))], tmp_path / "out", [task.name])
+    lines = (tmp_path / "out" / "data" / f"{task.name}.jsonl").read_text(encoding="utf-8").split("\n")
+    assert [json.loads(line)["gold"] for line in lines if line] == ["yes", "no "]
 
 
 def test_the_harness_loads_them_and_shows_the_same_prompts(exported: tuple[Path, list[TaskPrompts]]) -> None:

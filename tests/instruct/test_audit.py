@@ -1,5 +1,6 @@
 """The audit finds each planted fault and nothing in clean rows."""
 
+import dataclasses
 import json
 import os
 import re
@@ -32,6 +33,8 @@ CLEAN = [
     row(response="good, bad"),
     row("NER", "### Instruction:\nAcme red mug\nBrand, Size\n### Response:", "Brand: Acme\nSize: None"),
     row("Condition_Extract", "### Instruction:\nAcme red mug\nBrand\n### Response:", "Acme, red"),
+    row("NER", "### Instruction:\nsizes: 4, ratio 1: 2\na, a: b\n### Response:", "a: b: 4\na: ratio 1: 2, 4"),
+    row(prompt="### Instruction:\nwarm\nPick: Shoes, Bags, Toys\n### Response:", response="Toys, Shoes, Bags"),
     row("Generate", response="anything at all"),
 ]
 
@@ -49,6 +52,7 @@ def test_clean_rows_raise_nothing() -> None:
         (row(response="good, ugly"), "label 'ugly'"),
         (row("NER", CLEAN[2]["prompt"], "Brand: Acmee\nSize: None"), "span 'Acmee' is not in the text"),
         (row("NER", CLEAN[2]["prompt"], "Colour: red"), "names no type"),
+        (row("NER", CLEAN[2]["prompt"], "Brand: Size: blue"), "span 'Size: blue' is not in the text"),
         (row("Condition_Extract", CLEAN[3]["prompt"], "Acme, blue"), "span 'blue'"),
         (row(prompt=CLEAN[0]["prompt"] + "\x00"), "U\\+0000"),
         (row("Generate", response="a\ud800"), "U\\+D800"),
@@ -191,6 +195,35 @@ def test_a_row_of_the_own_test_file_is_a_fault_in_training_and_repeats_in_it_are
     assert found == [
         Finding(f"{folder / 'test.json'}:5:1: the same row as {folder / 'test.json'}:1", fault=False),
         Finding(f"{folder / 'train.json'}:1:1: the same input as {folder / 'test.json'}:1"),
+    ]
+
+
+def test_labels_that_are_hard_to_read_in_an_answer_are_found(tmp_path: Path) -> None:
+    task, rows = tiny_tasks.TOPICS
+    labels = ("Price", "Price ", "Size", "Colour", "Size, Colour", "Clothing, Bags", " ", "Co.", "price")
+    where = (
+        f"{write_task(tmp_path, dataclasses.replace(task, label_set={'default': labels}), rows).path}/meta-info.json"
+    )
+    found = [finding for finding in audit_folder(tmp_path) if isinstance(finding, Finding)]
+    assert found == [
+        Finding(f"{where}: label_set.default: {text}", fault)
+        for text, fault in (
+            ("labels 'Price' and 'Price ' differ in blanks at the ends only; they score as one", True),
+            ("label 'Size, Colour' reads like the labels 'Size', 'Colour' in one answer", True),
+            ("label 'Clothing, Bags' holds the separator ', '; official scores split it there", False),
+            ("label ' ' is blank", True),
+        )
+    ]
+
+
+def test_types_that_are_hard_to_read_in_an_answer_are_found(tmp_path: Path) -> None:
+    task, rows = tiny_tasks.PARTS
+    kinds = ("Brand", "Part", "size:EU", "size: US", "two\nlines", "a, b")
+    where = f"{write_task(tmp_path, dataclasses.replace(task, label_set={'en': kinds}), rows).path}/meta-info.json"
+    found = [finding for finding in audit_folder(tmp_path) if isinstance(finding, Finding)]
+    assert found == [
+        Finding(f"{where}: label_set.en: type 'size: US' holds ': '; official scores cut it there", False),
+        Finding(f"{where}: label_set.en: type 'two\\nlines' holds a line break, and a line of the answer is one type"),
     ]
 
 

@@ -1,5 +1,7 @@
 """Which answers of a model may become rows."""
 
+import dataclasses
+
 import pytest
 
 from ecomgpt_jax.errors import ConfigError
@@ -96,9 +98,39 @@ def test_a_task_of_a_mixture_becomes_a_folder_without_rows() -> None:
 
 
 def test_a_task_whose_gold_answers_fail_is_refused() -> None:
+    data = Dataset(name="Cups", source="s", language="en")
+    moved = [dataclasses.replace(spanned(i), text=f"a blue cup {i}") for i in range(4)]  # "red" is not in the text
+    with pytest.raises(ConfigError, match="1 of 5 of its own gold answers"):
+        as_folder(bind(entities.RECOGNITION, data), [*moved, spanned(9)])
+
+
+def test_labels_that_hold_their_separator_pass() -> None:
     data = Dataset(name="Cups", source="s", language="en", kind="mood")
     common = {"language": "en", "labels": {"mood": ("a, b",)}}
     records = [LabelledText(id=str(i), group=str(i), text=f"text {i}", **common) for i in range(4)]
     records += [LabelledText(id="9", group="9", language="en", text="x", labels={"mood": ("c",)})]
-    with pytest.raises(ConfigError, match="1 of 5 of its own gold answers"):
-        as_folder(bind(classification.CLASSIFICATION, data), records)
+    assert as_folder(bind(classification.CLASSIFICATION, data), records).labels == ("a, b", "c")
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("Shoes, Bags", ("Shoes, Bags",)),
+        ("yes, Shoes, Bags", ("yes ", "Shoes, Bags")),
+        ("Shoes, Bags, Shoes", ("Shoes, Bags", "Shoes")),
+        ("Bags", "no candidate"),
+        ("Shoes, Bags, ", "no candidate"),
+        ("Shoes, Shoes, Bags, Shoes", "format"),
+    ],
+)
+def test_known_labels_are_matched_whole(answer: str, expected: object) -> None:
+    task = TaskFolder("EN-Shop-CLS-group", "group", TEMPLATE, {"default": ("Shoes", "Shoes, Bags", "yes ")})
+    row = accept(task, TEXT, answer, task.labels)
+    assert (row.labels["default"] if isinstance(row, TaskRow) else row) == expected
+
+
+def test_types_may_hold_colons() -> None:
+    task = TaskFolder("EN-Shop-NER-size", "size", TEMPLATE, {"default": ("size: EU", "size", "Part ")})
+    row = accept(task, TEXT, "size: EU: red\nsize: drill\nPart : None", task.labels)
+    assert [(span.type, span.term) for span in row.spans] == [("size: EU", "red"), ("size", "drill")]
+    assert accept(task, TEXT, "size: EU: red\nsize:drill\nPart : None", task.labels) == "format"
