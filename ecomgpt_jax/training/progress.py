@@ -18,7 +18,7 @@ def read_metrics(path: Path) -> list[dict]:
     """Returns the lines of a `metrics.jsonl`; a last line cut short by a kill is left out."""
     lines = []
     if path.is_file():
-        for text in path.read_text(encoding="utf-8").splitlines():
+        for text in path.read_text(encoding="utf-8").split("\n"):
             try:
                 lines.append(json.loads(text))
             except ValueError:
