@@ -1,7 +1,8 @@
 """BLOOM weights in HF's layout: read strictly and written whole, one tensor at a time, through safetensors.
 
-Reading puts each tensor straight where its parameter's sharding says, writing streams each into its file; beside the
-devices' arrays no more than two tensors are held. Names, shapes and transforms come from the parameter table.
+Reading puts each tensor straight where its parameter's sharding says (the embedding, which is a large share of a small
+model, some rows at a time), writing streams each into its file; beside the devices' arrays no more than two tensors are
+held. Names, shapes and transforms come from the parameter table.
 """
 
 import json
@@ -28,7 +29,7 @@ from ecomgpt_jax.model.parameters import Parameter, Params, leaf_of, param_shard
 
 UNK_ID, BOS_ID, EOS_ID, PAD_ID = 0, 1, 2, 3
 _STORED = {"float32": "F32", "bfloat16": "BF16"}
-_ROWS_COMPARED = 16_384  # rows of the head and the embedding held at one time to see that they are tied
+_ROWS = 16_384  # rows of the embedding that the host holds at one time
 
 
 def model_config_from_hf(directory: str | os.PathLike[str]) -> ModelConfig:
@@ -85,7 +86,7 @@ def _check(checkpoint: Tensors, table: Iterable[Parameter]) -> None:
         vocab = shapes[embedding][0]
         tied = checkpoint.shapes[head] == shapes[embedding] and all(
             np.array_equal(checkpoint.read(head, rows), checkpoint.read(embedding, rows))
-            for rows in (slice(i, min(i + _ROWS_COMPARED, vocab)) for i in range(0, vocab, _ROWS_COMPARED))
+            for rows in (slice(i, min(i + _ROWS, vocab)) for i in range(0, vocab, _ROWS))
         )
         if not tied:
             raise DataError(f"{checkpoint.directory}: lm_head.weight differs from the embedding; BLOOM's head is tied")
@@ -108,9 +109,32 @@ def _stacking(shape: tuple[int, ...], dtype: Any, sharding: Sharding) -> tuple[C
     )
 
 
+@partial(jax.jit, donate_argnums=0)
+def _put_rows(part: jax.Array, rows: jax.Array, start: jax.typing.ArrayLike) -> jax.Array:
+    return jax.lax.dynamic_update_slice_in_dim(part, rows, start, axis=0)
+
+
+def _load_matrix(checkpoint: Tensors, parameter: Parameter, sharding: Sharding, dtype: Any) -> jax.Array:
+    """Reads the embedding some rows at a time, each process those of its devices alone, into place on each device."""
+    holders: dict[tuple[int, int], list[tuple[jax.Device, slice]]] = {}
+    for device, (rows, columns) in sharding.addressable_devices_indices_map(parameter.shape).items():
+        holders.setdefault(rows.indices(parameter.shape[0])[:2], []).append((device, columns))
+    shape, parts = sharding.shard_shape(parameter.shape), {}
+    for (begin, end), devices in holders.items():
+        parts |= {device: jnp.zeros(shape, dtype, device=device) for device, _ in devices}
+        for start in range(begin, end, _ROWS):
+            rows = checkpoint.read(parameter.hf_name, slice(start, min(start + _ROWS, end)))
+            for device, columns in devices:
+                piece = jax.device_put(np.ascontiguousarray(rows[:, columns]).astype(dtype, copy=False), device)
+                parts[device] = jax.block_until_ready(_put_rows(parts[device], piece, start - begin))
+    return jax.make_array_from_single_device_arrays(parameter.shape, sharding, list(parts.values()))
+
+
 def _load_parameter(checkpoint: Tensors, parameter: Parameter, sharding: Sharding, dtype: Any) -> jax.Array:
     """Reads a parameter tensor by tensor; each block's goes into its place in the stacked array on the devices."""
     if not parameter.stacked:
+        if len(parameter.shape) == 2:
+            return _load_matrix(checkpoint, parameter, sharding, dtype)
         return _place(parameter.from_hf(checkpoint.read(parameter.hf_name)), sharding, dtype)
     of_layer = sharding
     if isinstance(sharding, NamedSharding):

@@ -10,7 +10,8 @@ from safetensors.numpy import load_file, save_file
 
 from ecomgpt_jax.config import MODEL_SHAPES, MeshConfig, ModelConfig
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
-from ecomgpt_jax.model.hf_files import INDEX
+from ecomgpt_jax.model import hf_weights
+from ecomgpt_jax.model.hf_files import INDEX, Tensors
 from ecomgpt_jax.model.hf_weights import hf_config, load_hf, model_config_from_hf, save_hf
 from ecomgpt_jax.model.parameters import Params, param_shardings
 from ecomgpt_jax.parallel.mesh import make_mesh
@@ -69,9 +70,18 @@ def test_several_files_and_an_index(params: Params, tmp_path: Path) -> None:
         load_hf(tmp_path / "hf")
 
 
-def test_onto_a_mesh(params: Params, saved: Path) -> None:
-    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+def test_onto_a_mesh(params: Params, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh, read, asked = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)), Tensors.read, []
+
+    def noted(self: Tensors, name: str, rows: slice | None = None) -> np.ndarray:
+        asked.append((name, rows))
+        return read(self, name, rows)
+
+    monkeypatch.setattr(hf_weights, "_ROWS", 24)  # 24 and 8 of the 32 rows of each half
+    monkeypatch.setattr(Tensors, "read", noted)
     loaded = load_hf(saved, MODEL, mesh)
+    bounds = [(0, 24), (24, 32), (32, 56), (56, 64)]
+    assert [rows for name, rows in asked if name == "word_embeddings.weight"] == [slice(*pair) for pair in bounds]
     assert_equal(loaded, params)
     assert jax.tree.map(lambda leaf: leaf.sharding, loaded) == param_shardings(MODEL, mesh)
     save_hf(loaded, MODEL, saved.parent / "again")
