@@ -9,6 +9,7 @@ somebody who looks for such a pair.
 
 import hashlib
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +25,9 @@ def _mix(bits: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def _sums(array: jax.Array) -> jax.Array:
-    """Returns [2] uint32 of an array of any shape, in float32 or bfloat16."""
-    position = jnp.zeros(array.shape, jnp.uint32)
+def _sums(array: jax.Array, first: jax.typing.ArrayLike = 0) -> jax.Array:
+    """Returns [2] uint32 of an array of any shape, in float32 or bfloat16; `first` is its first value's position."""
+    position = jnp.full(array.shape, first, jnp.uint32)
     for axis in range(array.ndim):
         stride = jnp.uint32(math.prod(array.shape[axis + 1 :]) % 2**32)
         position += jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis) * stride
@@ -36,13 +37,24 @@ def _sums(array: jax.Array) -> jax.Array:
     return jnp.stack([mixed.sum(dtype=jnp.uint32), (mixed * odd).sum(dtype=jnp.uint32)])
 
 
+def _layered_sums(leaves: Sequence[jax.Array]) -> np.ndarray:
+    firsts = (np.uint32(index * leaf.size % 2**32) for index, leaf in enumerate(leaves))
+    return np.sum([_sums(leaf, first) for leaf, first in zip(leaves, firsts, strict=True)], axis=0, dtype=np.uint32)
+
+
 def content_hash(params: Params) -> str:
     """Returns 64 hexadecimal digits that are the same for the same names, shapes and values, and only for those.
 
-    A value is hashed as float32: bfloat16 weights and the same numbers in float32 have one hash. Every process of a run
-    must call this.
+    A value is hashed as float32: bfloat16 weights and the same numbers in float32 have one hash, and so have stacked
+    and layered params. Every process of a run must call this.
     """
+    tree = dict(params)
+    if isinstance(params["blocks"], tuple):
+        tree["blocks"] = jax.tree.map(lambda *leaves: list(leaves), *params["blocks"])
     found = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):  # dictionaries come in order of their keys
-        found.update(f"{jax.tree_util.keystr(path)} {leaf.shape} ".encode() + np.asarray(_sums(leaf)).tobytes())
+    # Dictionaries come in order of their keys.
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda node: isinstance(node, list)):
+        layered = isinstance(leaf, list)
+        shape, sums = ((len(leaf), *leaf[0].shape), _layered_sums(leaf)) if layered else (leaf.shape, _sums(leaf))
+        found.update(f"{jax.tree_util.keystr(path)} {shape} ".encode() + np.asarray(sums).tobytes())
     return found.hexdigest()

@@ -151,17 +151,24 @@ def _merging(sharding: Sharding, dtype: jnp.dtype, in_place: bool) -> Callable[.
 def merge(base: Params, adapters: Adapters, dtype: jax.typing.DTypeLike) -> Params:
     """Returns plain parameters that compute what base and adapters do together; the base's arrays are deleted.
 
-    Parameters are made one after the other, kernels block by block: beside the result there is one parameter of the
+    Arrays are made one after the other, stacked kernels block by block: beside the result there is one array of the
     base at most, and none where the dtype stays the same.
+
+    Args:
+      base: stacked, or layered (`blocks` is a tuple with one pytree per block).
+      adapters: stacked.
+      dtype: of the result.
     """
     dtype = jnp.dtype(dtype)
 
     def one(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
-        names = [key.key for key in path]
-        if names[-1] == "kernel" and names[1] in adapters.layers:
-            leaves = adapters.layers[names[1]]
-            program = _merging(leaf.sharding, dtype, leaf.dtype == dtype)
-            made = program(leaf, leaves["lora_a"], leaves["lora_b"], adapters.scale)
+        layer, kind = path[-2].key, path[-1].key
+        if kind == "kernel" and layer in adapters.layers:
+            a, b = (adapters.layers[layer][name] for name in ("lora_a", "lora_b"))
+            if isinstance(index := path[1], jax.tree_util.SequenceKey):
+                made = merge_layer(leaf, a[index.idx], b[index.idx], adapters.scale).astype(dtype)
+            else:
+                made = _merging(leaf.sharding, dtype, leaf.dtype == dtype)(leaf, a, b, adapters.scale)
         else:
             made = leaf.astype(dtype)
         if made is not leaf and not leaf.is_deleted():

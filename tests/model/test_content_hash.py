@@ -35,6 +35,14 @@ def test_neither_the_mesh_nor_the_dtype_changes_it(shape: tuple[int, int, int]) 
     assert content_hash(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), split)) == expected
 
 
+def test_layered_weights_have_the_hash_of_stacked_ones() -> None:
+    params = weights()
+    kernel = params["blocks"]["mlp"]["kernel"]
+    layers = [{"mlp": {"kernel": layer}} for layer in kernel]
+    assert content_hash(params | {"blocks": tuple(layers)}) == content_hash(params)
+    assert content_hash(params | {"blocks": tuple(layers[::-1])}) != content_hash(params)
+
+
 def test_one_bit_anywhere_changes_it() -> None:
     expected = content_hash(weights())
     random = np.random.default_rng(1)
