@@ -9,13 +9,16 @@ somebody who looks for such a pair.
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 from ecomgpt_jax.model.parameters import Params
+
+_PIECE = 1 << 22  # values mixed together: their temporaries are a few times 16 MiB
 
 
 def _mix(bits: jax.Array) -> jax.Array:
@@ -25,21 +28,46 @@ def _mix(bits: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def _sums(array: jax.Array, first: jax.typing.ArrayLike = 0) -> jax.Array:
-    """Returns [2] uint32 of an array of any shape, in float32 or bfloat16; `first` is its first value's position."""
-    position = jnp.full(array.shape, first, jnp.uint32)
-    for axis in range(array.ndim):
-        stride = jnp.uint32(math.prod(array.shape[axis + 1 :]) % 2**32)
-        position += jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis) * stride
-    bits = jax.lax.bitcast_convert_type(array.astype(jnp.float32), jnp.uint32)
+def _sums(piece: jax.Array, first: np.uint32, strides: np.ndarray) -> jax.Array:
+    """Returns [2] uint32 of an array; `first` is the position of its first value, `strides` those of its axes."""
+    position = jnp.full(piece.shape, first, jnp.uint32)
+    for axis in range(piece.ndim):
+        position += jax.lax.broadcasted_iota(jnp.uint32, piece.shape, axis) * strides[axis]
+    bits = jax.lax.bitcast_convert_type(piece.astype(jnp.float32), jnp.uint32)
     mixed = _mix(bits ^ _mix(position + jnp.uint32(0x9E3779B9)))
     odd = (position * jnp.uint32(0x9E3779B1)) | jnp.uint32(1)
     return jnp.stack([mixed.sum(dtype=jnp.uint32), (mixed * odd).sum(dtype=jnp.uint32)])
 
 
-def _layered_sums(leaves: Sequence[jax.Array]) -> np.ndarray:
-    firsts = (np.uint32(index * leaf.size % 2**32) for index, leaf in enumerate(leaves))
-    return np.sum([_sums(leaf, first) for leaf, first in zip(leaves, firsts, strict=True)], axis=0, dtype=np.uint32)
+def _pieces(array: jax.Array, first: int, strides: Sequence[int]) -> Iterator[tuple[jax.Array, int, Sequence[int]]]:
+    """Yields arguments of `_sums` for parts of an array on one device, none much larger than `_PIECE`."""
+    if array.size <= _PIECE:
+        yield array, first, strides
+        return
+    rows = max(1, _PIECE * len(array) // array.size)
+    for index in range(0, len(array), rows):
+        start = first + index * strides[0]
+        if rows == 1 and array.ndim > 1:
+            yield from _pieces(array[index], start, strides[1:])
+        else:
+            yield array[index : index + rows], start, strides
+
+
+def _sums_here(array: jax.Array, first: int) -> np.ndarray:
+    """Returns the sums over the parts of an array that this process holds, each part once over all processes."""
+    strides = [math.prod(array.shape[axis + 1 :]) for axis in range(array.ndim)]
+    parts = [(array, first)]
+    if len(array.sharding.device_set) > 1:
+        parts = [
+            (shard.data, first + sum((at.start or 0) * stride for at, stride in zip(shard.index, strides, strict=True)))
+            for shard in array.addressable_shards
+            if shard.replica_id == 0
+        ]
+    total = np.zeros(2, np.uint32)
+    for part, start in parts:
+        for piece, at, steps in _pieces(part, start, strides):
+            total += np.asarray(_sums(piece, np.uint32(at % 2**32), np.array(steps, np.int64).astype(np.uint32)))
+    return total
 
 
 def content_hash(params: Params) -> str:
@@ -51,10 +79,14 @@ def content_hash(params: Params) -> str:
     tree = dict(params)
     if isinstance(params["blocks"], tuple):
         tree["blocks"] = jax.tree.map(lambda *leaves: list(leaves), *params["blocks"])
-    found = hashlib.sha256()
+    names, sums = [], []
     # Dictionaries come in order of their keys.
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda node: isinstance(node, list)):
-        layered = isinstance(leaf, list)
-        shape, sums = ((len(leaf), *leaf[0].shape), _layered_sums(leaf)) if layered else (leaf.shape, _sums(leaf))
-        found.update(f"{jax.tree_util.keystr(path)} {shape} ".encode() + np.asarray(sums).tobytes())
-    return found.hexdigest()
+        layers = leaf if isinstance(leaf, list) else [leaf]
+        shape = (len(leaf), *leaf[0].shape) if isinstance(leaf, list) else leaf.shape
+        names.append(f"{jax.tree_util.keystr(path)} {shape} ")
+        sums.append(sum(_sums_here(layer, index * layer.size) for index, layer in enumerate(layers)))
+    total = np.stack(sums)
+    if jax.process_count() > 1:
+        total = multihost_utils.process_allgather(total).sum(axis=0, dtype=np.uint32)
+    return hashlib.sha256("".join(names).encode() + total.tobytes()).hexdigest()

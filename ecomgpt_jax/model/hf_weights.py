@@ -209,6 +209,8 @@ def _to_host(array: jax.Array | np.ndarray, layer: int | None) -> np.ndarray:
     if isinstance(array, np.ndarray) or not array.is_fully_addressable:
         part = array if layer is None else array[layer]
         return part if isinstance(part, np.ndarray) else multihost_utils.process_allgather(part, tiled=True)
+    if len(array.sharding.device_set) == 1:  # on a CPU this is no copy
+        return np.asarray(array if layer is None else array[layer])
     out = np.empty(array.shape if layer is None else array.shape[1:], array.dtype)
     for shard in array.addressable_shards:
         if shard.replica_id == 0:

@@ -6,6 +6,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ecomgpt_jax.config import MeshConfig
+from ecomgpt_jax.model import content_hash as content_hash_module
 from ecomgpt_jax.model.content_hash import content_hash
 from ecomgpt_jax.model.parameters import Params
 from ecomgpt_jax.parallel.mesh import make_mesh
@@ -27,11 +28,15 @@ def changed(index: tuple[int, ...], value: float) -> str:
 
 
 @pytest.mark.parametrize("shape", [(8, 1, 1), (1, 4, 2), (2, 2, 2)])
-def test_neither_the_mesh_nor_the_dtype_changes_it(shape: tuple[int, int, int]) -> None:
+def test_neither_the_mesh_nor_the_dtype_nor_the_pieces_change_it(
+    shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     mesh, expected = make_mesh(MeshConfig(*shape)), content_hash(weights())
     places = {3: P(None, "fsdp", "tensor"), 1: P()}
     split = jax.tree.map(lambda leaf: jax.device_put(leaf, NamedSharding(mesh, places[leaf.ndim])), weights())
     assert content_hash(split) == expected
+    monkeypatch.setattr(content_hash_module, "_PIECE", 50)  # two rows of a block, and of a shard's part of one
+    assert content_hash(split) == content_hash(weights()) == expected
     assert content_hash(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), split)) == expected
 
 
