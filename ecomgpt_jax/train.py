@@ -141,8 +141,8 @@ def _plan(config: Config, rows: PackedRows, mesh: Mesh) -> str:
     return (
         f"plan: {steps:,} steps of {loop.rows_per_step(config, mesh):,} rows ({tokens:,} tokens) on {mesh.size} "
         f"devices, mesh {dict(mesh.shape)}; {parameter_count(model):,} parameters, {trained:,} trained; weights and "
-        f"optimizer state take {held / 2**30:.2f} GiB a device, with gradients and activations about "
-        f"{memory.estimated_bytes(config, mesh) / 2**30:.2f} GiB"
+        f"optimizer state take {held / 2**30:.2f} GiB a device; each stage takes about "
+        f"{memory.describe(memory.stage_bytes(config, mesh))}"
     )
 
 

@@ -48,9 +48,9 @@ def _pieces(array: jax.Array, first: int, strides: Sequence[int]) -> Iterator[tu
     for index in range(0, len(array), rows):
         start = first + index * strides[0]
         if rows == 1 and array.ndim > 1:
-            yield from _pieces(array[index], start, strides[1:])
+            yield from _pieces(jax.lax.dynamic_index_in_dim(array, index, keepdims=False), start, strides[1:])
         else:
-            yield array[index : index + rows], start, strides
+            yield jax.lax.dynamic_slice_in_dim(array, index, min(rows, len(array) - index)), start, strides
 
 
 def _sums_here(array: jax.Array, first: int) -> np.ndarray:

@@ -210,7 +210,7 @@ def _to_host(array: jax.Array | np.ndarray, layer: int | None) -> np.ndarray:
         part = array if layer is None else array[layer]
         return part if isinstance(part, np.ndarray) else multihost_utils.process_allgather(part, tiled=True)
     if len(array.sharding.device_set) == 1:  # on a CPU this is no copy
-        return np.asarray(array if layer is None else array[layer])
+        return np.asarray(array if layer is None else jax.lax.dynamic_index_in_dim(array, layer, keepdims=False))
     out = np.empty(array.shape if layer is None else array.shape[1:], array.dtype)
     for shard in array.addressable_shards:
         if shard.replica_id == 0:

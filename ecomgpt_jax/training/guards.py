@@ -105,9 +105,15 @@ def explain_out_of_memory(error: Exception, config: Config, mesh: Mesh) -> Confi
     asked = re.search(r"allocat\w*\D{0,20}([\d.]+ ?(?:[KMGT]i?B|bytes))", text)
     train, model, tips = config.train, config.model, []
 
+    stages = memory.stage_bytes(config, mesh)
+
     def need(config: Config) -> str:
         return f"about {memory.estimated_bytes(config, mesh) / 2**30:.3g} GiB"
 
+    if config.eval.batch > 1 and stages.get("evaluation", 0) > stages["training"]:
+        fewer = dataclasses.replace(config.eval, batch=config.eval.batch // 2)
+        less = memory.evaluation_bytes(dataclasses.replace(config, eval=fewer), mesh) / 2**30
+        tips.append(f"eval.batch={fewer.batch} ({less:.3g} GiB while evaluating)")
     if train.rows_per_device > 1:
         half = train.rows_per_device // 2
         steps = train.accumulation * train.rows_per_device // half
@@ -121,7 +127,9 @@ def explain_out_of_memory(error: Exception, config: Config, mesh: Mesh) -> Confi
     if not config.lora.rank:
         tips.append("lora.rank=16")
     allocation = f"; it asked for {asked[1]} more" if asked else ""
+    most = max(stages.values()) / 2**30
     return ConfigError(
-        f"a device is out of memory (this run takes {need(config)} a device by arithmetic{allocation}); try "
+        f"a device is out of memory (this run takes about {most:.3g} GiB a device by arithmetic, by stage: "
+        f"{memory.describe(stages)}{allocation}); try "
         + ", then ".join(tips) + "; `python -m ecomgpt_jax.plan --config ...` tells more without running it"
     )  # fmt: skip

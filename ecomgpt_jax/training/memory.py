@@ -1,4 +1,4 @@
-"""Bytes a device needs to train, by arithmetic: nothing is compiled and no device is touched."""
+"""Bytes a device needs at each stage of a run, by arithmetic: nothing is compiled and no device is touched."""
 
 import math
 from typing import Any
@@ -8,6 +8,9 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh
 
 from ecomgpt_jax.config import Config
+from ecomgpt_jax.model.parameters import parameter_table
+from ecomgpt_jax.parallel.mesh import batch_shards
+from ecomgpt_jax.parallel.sharding import array_sharding
 from ecomgpt_jax.training.optimizer import make_optimizer
 from ecomgpt_jax.training.train_step import TrainState, abstract_state
 
@@ -42,7 +45,7 @@ def row_bytes(config: Config) -> int:
 
 
 def estimated_bytes(config: Config, mesh: AnyMesh) -> int:
-    """Returns the bytes a device needs by arithmetic: state, gradients, gathered weights, logits, activations."""
+    """Returns the bytes a device needs to train: state, gradients, gathered weights, logits, activations."""
     model = config.model
     words = model.vocab_size // mesh.shape["tensor"]
     narrow = jnp.dtype(model.compute_dtype).itemsize
@@ -56,3 +59,58 @@ def estimated_bytes(config: Config, mesh: AnyMesh) -> int:
     logits = positions * words * (2 * 4 + narrow)
     activations = config.train.rows_per_device * row_bytes(config)
     return shard_bytes(held) + gradients + copies + gathered + head + logits + activations
+
+
+def _weight_bytes(config: Config, mesh: AnyMesh, dtype: str) -> tuple[int, int]:
+    """Returns what one device holds of all weights in `dtype`, and of the largest stacked parameter."""
+    sizes = {}
+    for parameter in parameter_table(config.model):
+        shard = array_sharding(parameter.name, parameter.shape, parameter.axes, mesh).shard_shape(parameter.shape)
+        sizes[parameter] = math.prod(shard) * jnp.dtype(dtype).itemsize
+    return sum(sizes.values()), max(size for parameter, size in sizes.items() if parameter.stacked)
+
+
+def evaluation_bytes(config: Config, mesh: AnyMesh) -> int:
+    """Returns the bytes a device needs to decode `eval.batch` prompts beside the training state.
+
+    Decoding reads a copy of the weights in the compute dtype, block by block. With LoRA that is the base itself, merged
+    where it lies, while one parameter at a time is there twice. To it come the cache, the prompts that are being read
+    (a quarter of the batch), gathered weights and logits.
+    """
+    model, settings = config.model, config.eval
+    narrow = jnp.dtype(model.compute_dtype).itemsize
+    weights, largest = _weight_bytes(config, mesh, model.compute_dtype)
+    held = state(config, mesh)
+    beside = shard_bytes((held.params, held.optimizer)) + (largest if config.lora.rank else 0)
+    rows = math.ceil(settings.batch * settings.num_beams / batch_shards(mesh))
+    words, tensor = model.vocab_size // mesh.shape["tensor"], mesh.shape["tensor"]
+    cached = model.layers * 2 * model.embed // tensor * narrow  # keys and values of a token
+    cache = rows * (settings.max_prompt_tokens + settings.max_new_tokens) * cached
+    reading = math.ceil(rows / 4) * settings.max_prompt_tokens * (cached + _KEPT["none"] * model.embed * narrow)
+    gathered = (2 * 12 * model.embed**2 // tensor + words * model.embed) * narrow if mesh.shape["fsdp"] > 1 else 0
+    return beside + weights + cache + reading + gathered + rows * words * 2 * 4
+
+
+def stage_bytes(config: Config, mesh: AnyMesh) -> dict[str, int]:
+    """Returns the bytes a device needs at each stage of a run: loading, training, with LoRA merging, evaluation.
+
+    Loading holds the weights and the tensor (of the embedding some rows) that is being put into place; merging holds
+    the state, and the sum and product of one block's kernel in float32. A stage that the run does not have is left out.
+    """
+    lora, embed = config.lora.rank > 0, config.model.embed
+    dtype = config.model.compute_dtype if lora else "float32"
+    tensor = 4 * embed**2 // (mesh.shape["fsdp"] * mesh.shape["tensor"])  # of one block
+    stages = {
+        "loading": _weight_bytes(config, mesh, dtype)[0] + tensor * jnp.dtype(dtype).itemsize,
+        "training": estimated_bytes(config, mesh),
+    }
+    if lora:
+        stages["merging"] = state_bytes(config, mesh) + 2 * tensor * 4
+    if config.train.final_evaluation or config.eval.every:
+        stages["evaluation"] = evaluation_bytes(config, mesh)
+    return stages
+
+
+def describe(stages: dict[str, int]) -> str:
+    """Returns what `stage_bytes` found as words: "loading 1.04, training 5.31 GiB"."""
+    return ", ".join(f"{name} {size / 2**30:.2f}" for name, size in stages.items()) + " GiB"

@@ -108,6 +108,7 @@ def make_plan(config: Config, topology: Topology, largest: bool = False, price: 
         mesh = AbstractMesh(mesh_shape(config.mesh, topology.chips), AXES, axis_types=(AxisType.Auto,) * len(AXES))
         used = memory.estimated_bytes(config, mesh)
         fits = used <= chip.hbm_bytes
+    stages = memory.stage_bytes(config, mesh) | {"training": used}
     # One compilation fixes what does not depend on the rows, and arithmetic says what each row adds.
     rows = max(0, train.rows_per_device + math.floor((chip.hbm_bytes - used) / memory.row_bytes(config)))
     rows = max(rows, train.rows_per_device) if fits else min(rows, train.rows_per_device - 1)
@@ -125,9 +126,10 @@ def make_plan(config: Config, topology: Topology, largest: bool = False, price: 
         "topology": topology.name,
         "chips": topology.chips,
         "method": "compiled" if compiled else "arithmetic",
-        "hbm_bytes_per_chip": used,
+        "hbm_bytes_per_chip": max(stages.values()),
         "hbm_limit_bytes": chip.hbm_bytes,
-        "fits": fits,
+        "fits": fits and max(stages.values()) <= chip.hbm_bytes,
+        "stage_bytes_per_chip": stages,
         "state_bytes_per_chip": memory.state_bytes(config, mesh),
         "flops_per_step": flops,
         "parameters": parameter_count(model),
@@ -169,6 +171,7 @@ def describe(plan: dict[str, Any]) -> str:
             f"{plan['topology']}, {plan['chips']} chips, mesh {mesh}, {plan['parameters']:,} parameters",
             f"{'fits' if plan['fits'] else 'DOES NOT FIT'}: {used:.2f} of {limit:.2f} GiB a chip with "
             f"{plan['rows_per_device']} rows a device ({how})",
+            f"by stage: {memory.describe(plan['stage_bytes_per_chip'])} a chip (all but training by arithmetic)",
             f"largest rows_per_device that fits: {plan['largest_rows_per_device']} ({plan['largest_rows_method']})",
             f"{plan['flops_per_step']:.3g} FLOPs a step",
             f"estimate, not measured: {estimate['step_seconds']:.2f} s a step; {estimate['epoch_hours']:.1f} h and "

@@ -79,3 +79,13 @@ def test_out_of_memory_names_settings(text: str) -> None:
     here, fewer, recomputed = map(float, re.findall(r"about ([\d.]+) GiB", str(error)))
     assert here > max(fewer, recomputed) > 0
     assert guards.explain_out_of_memory(RuntimeError("INVALID_ARGUMENT"), config, mesh) is None
+
+
+def test_out_of_memory_while_evaluating_names_the_batch() -> None:
+    config, mesh = toy_config(), make_mesh(MeshConfig())
+    config.eval.batch = 64
+    text = str(guards.explain_out_of_memory(RuntimeError("RESOURCE_EXHAUSTED"), config, mesh))
+    assert re.search(r"by stage: loading [\d.]+, training [\d.]+, evaluation [\d.]+ GiB", text)
+    assert "eval.batch=32 (" in text
+    config.train.final_evaluation = False
+    assert "eval" not in str(guards.explain_out_of_memory(RuntimeError("RESOURCE_EXHAUSTED"), config, mesh))

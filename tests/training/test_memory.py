@@ -46,3 +46,33 @@ def test_what_makes_a_run_smaller_does_so_in_the_estimate() -> None:
         assert memory.estimated_bytes(changed(config, section, **smaller), abstract_mesh(config, 8)) < whole
     more = changed(config, "train", rows_per_device=8)
     assert memory.estimated_bytes(more, abstract_mesh(config, 8)) == whole + 4 * memory.row_bytes(config)
+
+
+def test_stages_of_full_training_and_of_lora() -> None:
+    """What each stage must hold at the least, in bytes per weight, on one device and in eighths on eight."""
+    full = changed(changed(sharded("7b1"), "train", rows_per_device=1), "eval", batch=8)
+    count = parameter_count(full.model)
+    for chips in (1, 8):
+        weight = count / chips
+        stages = memory.stage_bytes(full, abstract_mesh(full, chips))
+        assert set(stages) == {"loading", "training", "evaluation"}
+        assert stages["loading"] == pytest.approx(4 * weight, rel=0.02)
+        assert stages["evaluation"] > (12 + 2) * weight
+        adapted = changed(full, "lora", rank=16)
+        stages = memory.stage_bytes(adapted, abstract_mesh(adapted, chips))
+        assert stages["loading"] == pytest.approx(2 * weight, rel=0.02)
+        held = memory.state_bytes(adapted, abstract_mesh(adapted, chips))
+        assert stages["merging"] == pytest.approx(held + 2 * 4 * 4096**2 * 4 / chips, rel=1e-3)
+        assert held < stages["evaluation"] < held + 1.1 * weight + 3 * 2**30
+    no_tasks = changed(full, "train", final_evaluation=False)
+    assert "evaluation" not in memory.stage_bytes(no_tasks, abstract_mesh(no_tasks, 1))
+
+
+def test_evaluation_counts_its_batch_its_beams_and_its_lengths() -> None:
+    config = changed(sharded("7b1"), "eval", batch=64)
+    mesh = abstract_mesh(config, 8)
+    whole = memory.evaluation_bytes(config, mesh)
+    token = 30 * 2 * 4096 * 2  # keys and values of all blocks, bfloat16
+    assert whole - memory.evaluation_bytes(changed(config, "eval", batch=8), mesh) > 7 * 964 * token
+    assert memory.evaluation_bytes(changed(config, "eval", num_beams=4), mesh) - whole > 3 * 8 * 964 * token
+    assert whole - memory.evaluation_bytes(changed(config, "eval", max_new_tokens=64), mesh) == 8 * 100 * token

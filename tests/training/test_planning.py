@@ -78,6 +78,20 @@ def test_arithmetic_for_gpus() -> None:
     assert planning.make_plan(sized("560m"), parse_topology("h200"), price=0)["estimate"]["epoch_dollars"] == 0
 
 
+def test_a_plan_counts_evaluation_too() -> None:
+    """Training fits a chip and decoding 4,096 prompts beside its state does not: the plan says so, rows stay."""
+    config = sized("560m", train__rows_per_device=1)
+    plan = planning.make_plan(config, parse_topology("h200"))
+    assert plan["fits"]
+    config.eval.batch = 4096
+    larger = planning.make_plan(config, parse_topology("h200"))
+    stages = larger["stage_bytes_per_chip"]
+    assert not larger["fits"]
+    assert larger["hbm_bytes_per_chip"] == stages["evaluation"] > larger["hbm_limit_bytes"] > stages["training"]
+    assert larger["largest_rows_per_device"] == plan["largest_rows_per_device"]
+    assert "evaluation" in planning.describe(larger)
+
+
 def test_the_largest_rows_are_the_last_that_fit() -> None:
     topology = parse_topology("h200")
     rows = planning.make_plan(sized("1b7"), topology)["largest_rows_per_device"]
