@@ -8,6 +8,7 @@ costs one warning; the run goes on with the older steps intact, and ends after `
 import concurrent.futures
 import contextlib
 import logging
+import math
 import os
 import shutil
 from typing import Any
@@ -166,7 +167,8 @@ class Checkpoints:
             return []
         values: dict[int, Any] = {step: read_meta(self._folder / str(step)).get("metrics", {}) for step in steps}
         scores = {step: metrics[self._metric] for step, metrics in values.items() if self._metric in metrics}
-        choose = min if "loss" in self._metric else max
+        scores = {step: score for step, score in scores.items() if math.isfinite(score)}
+        choose = min if "loss" in self._metric.split("/")[:2] else max  # a task may have the word in its name
         return [choose(scores, key=scores.get)] if scores else []
 
 

@@ -1,4 +1,5 @@
 import errno
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,10 +36,25 @@ def test_the_newest_are_kept_sealed(tmp_path: Path) -> None:
         assert manifest.find_damage(epath.Path(tmp_path / "checkpoints" / name)) == ""
 
 
-@pytest.mark.parametrize(("metric", "kept"), [("train/loss", "2"), ("eval/all/score", "3"), ("never/seen", None)])
+@pytest.mark.parametrize(
+    ("metric", "kept"),
+    [
+        ("train/loss", "2"),
+        ("val/loss/en", "2"),
+        ("eval/all/score", "3"),
+        ("eval/EN-glosses-CLS-x/score", "3"),
+        ("never/seen", None),
+    ],
+)
 def test_the_best_is_kept_too(tmp_path: Path, metric: str, kept: str | None) -> None:
-    scores = {1: (3, 0.1), 2: (1, 0.2), 3: (2, 0.9), 4: (2.5, 0.3), 5: (2.6, 0.2)}
-    save(tmp_path, {step: {"train/loss": a, "eval/all/score": b} for step, (a, b) in scores.items()}, 1, metric)
+    scores = {1: (math.nan, math.nan), 2: (1, 0.2), 3: (2, 0.9), 4: (2.5, 0.3), 5: (2.6, 0.2)}
+    named = {
+        step: {
+            "train/loss": a, "val/loss": 3 - a, "val/loss/en": a, "eval/all/score": b, "eval/EN-glosses-CLS-x/score": b
+        }
+        for step, (a, b) in scores.items()
+    }  # fmt: skip
+    save(tmp_path, named, 1, metric)
     assert names(tmp_path) == [name for name in (kept, "5") if name]
 
 
