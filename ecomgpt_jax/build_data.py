@@ -158,7 +158,7 @@ def _tokenizer(built: Built, config: Config) -> Tokenizer:
     """Returns the tokenizer that training would use; where training would make one first, so does this."""
     directory = config.model.tokenizer
     if not directory and config.model.init_from:
-        from ecomgpt_jax.training.checkpoint import tokenizer_directory  # brings jax, which nothing else here needs
+        from ecomgpt_jax.model.loading import tokenizer_directory  # brings jax, which nothing else here needs
 
         directory = tokenizer_directory(hub.find_weights(config.model.init_from)[1])
     return find_tokenizer(directory, ecom_instruct.open_split(built.directory, "train"), built.fingerprint, config.data)

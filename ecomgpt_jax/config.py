@@ -210,6 +210,10 @@ class EvalConfig(_Strict):
     answer_loss: bool = False  # also the loss of the right answers, which tells models apart that score nothing yet
     protocol: str = FROZEN  # greedy (candidates are fixed) | released:SEED (drawn as the authors' code draws them)
     every: int = _field(0, least=0)  # steps between evaluations of a small slice during training; 0 = none
+    dtype: str = _field(
+        "", choices=("", "float32", "bfloat16")
+    )  # of weights and products in decoding; empty = the checkpoint's own, in training compute_dtype
+    mesh: str = ""  # devices in decoding, such as data=1,fsdp=8; empty = all along data, in training those of `mesh`
 
 
 @dataclasses.dataclass
@@ -270,6 +274,24 @@ def split_paths(text: str) -> list[str]:
         names.append(name if Path(name).expanduser().is_file() else name.strip())
         del pieces[: name.count(",") + 1]
     return names
+
+
+def parse_mesh(text: str, field: str = "eval.mesh") -> MeshConfig:
+    """Returns the mesh that `data=1,fsdp=8` means; an axis that is not named has its default.
+
+    Raises:
+      ConfigError: an axis is unknown, named twice or no whole number.
+    """
+    mesh, seen = MeshConfig(), set()
+    for part in filter(None, text.split(",")):
+        axis, _, size = part.partition("=")
+        if axis not in ("data", "fsdp", "tensor") or axis in seen or not re.fullmatch(r"-1|[1-9]\d{0,5}", size):
+            raise ConfigError(f"config: {field}={text!r}: {part!r} is no axis; data=1,fsdp=8,tensor=1 is a mesh")
+        seen.add(axis)
+        setattr(mesh, axis, int(size))
+    if mesh.tensor < 1:
+        raise ConfigError(f"config: {field}={text!r}: tensor must be above 0")
+    return mesh
 
 
 def _check(path: str, value: typing.Any, field: dataclasses.Field) -> None:
@@ -417,6 +439,7 @@ def resolve(config: Config) -> Config:
     for name in ("data", "fsdp"):
         if (size := getattr(config.mesh, name)) == 0 or size < -1:
             raise ConfigError(f"config: mesh.{name} must be -1 (all that are left) or above 0, not {size}")
+    parse_mesh(config.eval.mesh)
     model = config.model
     if model.size != "custom":
         for name, value in MODEL_SHAPES[model.size].items():

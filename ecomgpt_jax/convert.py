@@ -11,16 +11,22 @@ from pathlib import Path
 
 import jax
 from absl import flags
+from etils import epath
 
 from ecomgpt_jax import cli
 from ecomgpt_jax.config import MeshConfig
 from ecomgpt_jax.errors import ConfigError, MissingInputError
 from ecomgpt_jax.files import new_directory, read_text
-from ecomgpt_jax.model import hub
 from ecomgpt_jax.model.hf_weights import copy_tokenizer, save_hf
+from ecomgpt_jax.model.loading import (
+    find_checkpoint,
+    load_adapters,
+    load_params,
+    load_unmerged,
+    tokenizer_directory,
+)
 from ecomgpt_jax.model.lora import save_peft
 from ecomgpt_jax.parallel.mesh import make_mesh
-from ecomgpt_jax.training.checkpoint import load_adapters, load_checkpoint, load_unmerged, tokenizer_directory
 from ecomgpt_jax.training.saving import save_orbax_params
 
 _FROM = flags.DEFINE_string("from", None, "Checkpoint: a training workdir, an orbax step directory or an HF directory.")
@@ -46,24 +52,24 @@ def convert(source: str, target: str, layout: str, dtype: str) -> None:
     target_path = Path(target).expanduser().absolute()
     if target_path.exists() and (not target_path.is_dir() or any(target_path.iterdir())):
         raise ConfigError(f"--to {target}: exists already; choose another place or remove it")
-    place, mesh = hub.find_weights(source)[1], make_mesh(MeshConfig(), jax.devices("cpu")[:1])
+    checkpoint, mesh = find_checkpoint(source, dtype), make_mesh(MeshConfig(), jax.devices("cpu")[:1])
     try:
-        tokenizer = tokenizer_directory(place)
+        tokenizer = tokenizer_directory(checkpoint.directory)
     except MissingInputError:
         tokenizer = None
     if layout == "hf":
-        params, model, adapters = load_unmerged(place, mesh, dtype)
-        card = place / "hf" / "README.md"
+        params, adapters = load_unmerged(checkpoint, mesh)
+        card = epath.Path(source).expanduser() / "hf" / "README.md"
         text = read_text(card) if card.is_file() else ""
-        save_hf(params, model, target_path, dtype, tokenizer, card=text, adapters=adapters)
+        save_hf(params, checkpoint.model, target_path, dtype, tokenizer, card=text, adapters=adapters)
     else:
         with new_directory(target_path) as scratch:
             beside = scratch
             if layout == "peft":
-                adapters, config = load_adapters(place, mesh)
+                adapters, config = load_adapters(source, mesh)
                 save_peft(adapters, config.model, config.lora, scratch, config.model.init_from)
             else:
-                save_orbax_params(*load_checkpoint(place, mesh, dtype), scratch)
+                save_orbax_params(load_params(checkpoint, mesh, layered=False), checkpoint.model, scratch)
                 beside = scratch / "tokenizer"
             if tokenizer is not None:
                 beside.mkdir(exist_ok=True)

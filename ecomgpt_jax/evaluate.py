@@ -11,16 +11,17 @@ from absl import flags
 from etils import epath
 
 from ecomgpt_jax import cli
-from ecomgpt_jax.config import FROZEN, Config, DataConfig, EvalConfig, resolve
+from ecomgpt_jax.config import FROZEN, Config, DataConfig, EvalConfig, parse_mesh, resolve
+from ecomgpt_jax.data.tokenizer import check_vocabulary, load_tokenizer
 from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.evaluation.harness import evaluate_tasks
 from ecomgpt_jax.evaluation.protocol import find_tasks_dir
 from ecomgpt_jax.evaluation.scores import MEASURES, average
 from ecomgpt_jax.files import check_output, read_json
 from ecomgpt_jax.instruct.task_folder import load_tasks
+from ecomgpt_jax.model import loading
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.parallel.processes import enable_compilation_cache
-from ecomgpt_jax.training.loading import load
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "workdir, step or Hugging Face directory, or owner/name@revision")
 _TASKS = flags.DEFINE_string("tasks", "", "folder of tasks; default $ECOMGPT_EVAL")
@@ -33,6 +34,8 @@ _ANSWER_LOSS = flags.DEFINE_bool("answer_loss", False, "also the loss of the rig
 _PROTOCOL = flags.DEFINE_string("protocol", FROZEN, "greedy: fixed candidates; released:SEED: drawn as the authors do")
 _CACHE_DIR = flags.DEFINE_string("cache_dir", DataConfig.cache_dir, "folder that compiled programs are kept in")
 _NUM_BEAMS = flags.DEFINE_integer("num_beams", EvalConfig.num_beams, "beams; 1 = greedy", lower_bound=1)
+_DTYPE = flags.DEFINE_string("dtype", EvalConfig.dtype, "float32 or bfloat16; default the checkpoint's own")
+_MESH = flags.DEFINE_string("mesh", EvalConfig.mesh, "devices, such as data=1,fsdp=8; default all along data")
 
 
 def main(arguments: list[str]) -> None:
@@ -45,18 +48,24 @@ def main(arguments: list[str]) -> None:
     settings = EvalConfig(
         tasks_dir=_TASKS.value, limit=_LIMIT.value, batch=_BATCH.value, max_new_tokens=_MAX_NEW_TOKENS.value,
         num_beams=_NUM_BEAMS.value, protocol=_PROTOCOL.value, answer_loss=_ANSWER_LOSS.value,
+        dtype=_DTYPE.value, mesh=_MESH.value,
     )  # fmt: skip
-    config = resolve(Config(eval=settings))
+    resolve(Config(eval=settings))
     tasks_dir = find_tasks_dir(settings)
     only = _ONLY.value or None
     load_tasks(tasks_dir, only)  # a wrong folder is told before minutes of loading
-    mesh = make_mesh(config.mesh)
+    mesh = make_mesh(parse_mesh(settings.mesh))
     if jax.process_index() == 0:
         check_output(Path(_OUT.value) / "scores.json")
     enable_compilation_cache(Path(_CACHE_DIR.value).expanduser() / "compiled")
-    place, params, model, tokenizer, weights = load(_CHECKPOINT.value, mesh)
-    out, trained_on = _OUT.value, _trained_on(place)
-    scores = evaluate_tasks(params, model, tokenizer, tasks_dir, out, settings, mesh, only, weights, trained_on)
+    found = loading.find_checkpoint(_CHECKPOINT.value, settings.dtype)
+    tokenizer = load_tokenizer(loading.tokenizer_directory(found.directory))
+    check_vocabulary(tokenizer, found.model.vocab_size)
+    print(loading.describe(found, mesh), flush=True)
+    scores = evaluate_tasks(
+        loading.load_params(found, mesh), found.model, tokenizer, tasks_dir, _OUT.value, settings, mesh, only,
+        loading.weights_fingerprint(found), _trained_on(found.directory),
+    )  # fmt: skip
     entries = list(scores["tasks"].values())
     for title, kind, name in MEASURES:
         print(f"{title}, average of {len(entries)} tasks: {average(entries, kind, name):.4f}")

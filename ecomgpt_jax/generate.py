@@ -20,15 +20,16 @@ import jax
 from absl import flags
 
 from ecomgpt_jax import cli
-from ecomgpt_jax.config import DataConfig, EvalConfig, MeshConfig
+from ecomgpt_jax.config import DataConfig, EvalConfig, parse_mesh
+from ecomgpt_jax.data.tokenizer import check_vocabulary, load_tokenizer
 from ecomgpt_jax.decoding.engine import generate_tokens
 from ecomgpt_jax.decoding.resumable import decode_prompts
 from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.files import check_output, read_json_lines, write_json_lines
 from ecomgpt_jax.instruct import own_data
+from ecomgpt_jax.model import loading
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.parallel.processes import enable_compilation_cache
-from ecomgpt_jax.training.loading import load
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "workdir, step or Hugging Face directory, or owner/name@revision")
 _PROMPTS = flags.DEFINE_string("prompts", "", 'JSON lines, {"prompt": "..."} each')
@@ -37,6 +38,8 @@ _MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", EvalConfig.max_new_toke
 _BATCH = flags.DEFINE_integer("batch", EvalConfig.batch, "prompts decoded together", lower_bound=1)
 _CACHE_DIR = flags.DEFINE_string("cache_dir", DataConfig.cache_dir, "folder that compiled programs are kept in")
 _NUM_BEAMS = flags.DEFINE_integer("num_beams", EvalConfig.num_beams, "beams; 1 = greedy", lower_bound=1)
+_DTYPE = flags.DEFINE_string("dtype", EvalConfig.dtype, "float32 or bfloat16; default the checkpoint's own")
+_MESH = flags.DEFINE_string("mesh", EvalConfig.mesh, "devices, such as data=1,fsdp=8; default all along data")
 
 
 def main(arguments: list[str]) -> None:
@@ -48,11 +51,15 @@ def main(arguments: list[str]) -> None:
         if not flag.value:
             raise ConfigError(f"--{flag.name} is missing; generate --checkpoint C --prompts IN.jsonl --out OUT.jsonl")
     rows = [] if interactive else read_prompts(_PROMPTS.value)
-    mesh = make_mesh(MeshConfig())
+    mesh = make_mesh(parse_mesh(_MESH.value, "--mesh"))
     if not interactive and jax.process_index() == 0:
         check_output(_OUT.value)
     enable_compilation_cache(Path(_CACHE_DIR.value).expanduser() / "compiled")
-    _, params, model, tokenizer, weights = load(_CHECKPOINT.value, mesh)
+    found = loading.find_checkpoint(_CHECKPOINT.value, _DTYPE.value)
+    tokenizer = load_tokenizer(loading.tokenizer_directory(found.directory))
+    check_vocabulary(tokenizer, found.model.vocab_size)
+    print(loading.describe(found, mesh), flush=True)
+    params, model, weights = loading.load_params(found, mesh), found.model, loading.weights_fingerprint(found)
     settings: dict[str, Any] = {
         "max_new_tokens": _MAX_NEW_TOKENS.value,
         "eos_id": tokenizer.eos_id,

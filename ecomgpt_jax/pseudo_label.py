@@ -23,7 +23,8 @@ from ml_collections import config_flags
 
 from ecomgpt_jax import cli
 from ecomgpt_jax import config as config_lib
-from ecomgpt_jax.config import DataConfig, EvalConfig, MeshConfig, nearest
+from ecomgpt_jax.config import DataConfig, EvalConfig, nearest, parse_mesh
+from ecomgpt_jax.data.tokenizer import Tokenizer, check_vocabulary, load_tokenizer
 from ecomgpt_jax.decoding.resumable import decode_prompts
 from ecomgpt_jax.decoding.scoring import mean_log_probabilities
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
@@ -31,9 +32,9 @@ from ecomgpt_jax.files import check_output, read_text, write_json
 from ecomgpt_jax.instruct import choice, inputs, pseudo_labels
 from ecomgpt_jax.instruct.instructions import render
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, load_task, write_task
+from ecomgpt_jax.model import loading
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.parallel.processes import enable_compilation_cache
-from ecomgpt_jax.training.loading import Loaded, load
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, with an optional :argument")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "workdir, step or Hugging Face directory, or owner/name@revision")
@@ -44,6 +45,8 @@ _LIMIT = flags.DEFINE_integer("limit", 0, "only the first texts of the pool; 0 =
 _LEAST = flags.DEFINE_float("min_log_probability", -0.5, "mean a token, natural logarithm; lower answers are dropped")
 _BATCH = flags.DEFINE_integer("batch", EvalConfig.batch, "prompts decoded together", lower_bound=1)
 _MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", EvalConfig.max_new_tokens, "longest answer", lower_bound=1)
+_DTYPE = flags.DEFINE_string("dtype", EvalConfig.dtype, "float32 or bfloat16; default the checkpoint's own")
+_MESH = flags.DEFINE_string("mesh", EvalConfig.mesh, "devices, such as data=1,fsdp=8; default all along data")
 
 
 def find_task(name: str, pool: str, data: DataConfig) -> tuple[TaskFolder, list[str]]:
@@ -91,27 +94,35 @@ def main(arguments: list[str]) -> None:
     texts = texts[: _LIMIT.value or None]
     if not texts:
         raise DataError(f"--pool: no text without annotation in {_POOL.value or task.dataset!r}")
-    mesh = make_mesh(MeshConfig())
+    mesh = make_mesh(parse_mesh(_MESH.value, "--mesh"))
     if jax.process_index() == 0:
         check_output(_log())
     enable_compilation_cache(Path(data.cache_dir).expanduser() / "compiled")
-    loaded = load(_CHECKPOINT.value, mesh)
-    rows, chances = _label(task, texts, dropped, loaded, mesh)
+    checkpoint = loading.find_checkpoint(_CHECKPOINT.value, _DTYPE.value)
+    tokenizer = load_tokenizer(loading.tokenizer_directory(checkpoint.directory))
+    check_vocabulary(tokenizer, checkpoint.model.vocab_size)
+    print(loading.describe(checkpoint, mesh), flush=True)
+    rows, chances = _label(task, texts, dropped, checkpoint, tokenizer, mesh)
     if jax.process_index() == 0:
-        _write(task, rows, chances, len(texts), dropped, loaded.fingerprint)
+        _write(task, rows, chances, len(texts), dropped, checkpoint)
 
 
 def _label(
-    task: TaskFolder, texts: list[str], dropped: collections.Counter[str], loaded: Loaded, mesh: Mesh
+    task: TaskFolder,
+    texts: list[str],
+    dropped: collections.Counter[str],
+    checkpoint: loading.Checkpoint,
+    tokenizer: Tokenizer,
+    mesh: Mesh,
 ) -> tuple[list[TaskRow], list[float]]:
     """Returns the rows that pass every filter and their mean log-probabilities; counts the others."""
-    _, params, model, tokenizer, weights = loaded
+    params, model = loading.load_params(checkpoint, mesh), checkpoint.model
     asked = pseudo_labels.instructions(task, texts)
     prompts = tokenizer.encode_batch([render(instruction)[0] for instruction in asked])
     answers = decode_prompts(
         params, model, prompts, max_new_tokens=_MAX_NEW_TOKENS.value, eos_id=tokenizer.eos_id,
         vocab_limit=tokenizer.size, batch=_BATCH.value, mesh=mesh, log=_log(), title="label",
-        weights=weights,
+        weights=loading.weights_fingerprint(checkpoint),
     )  # fmt: skip
     passed: list[tuple[int, TaskRow]] = []
     for index, (instruction, answer) in enumerate(zip(asked, answers, strict=True)):
@@ -142,7 +153,7 @@ def _write(
     chances: list[float],
     asked: int,
     dropped: collections.Counter[str],
-    weights: str,
+    checkpoint: loading.Checkpoint,
 ) -> None:
     counts = {reason: count for reason, count in sorted(dropped.items()) if count}
     summary = f"{len(rows):,} of {asked:,} texts labelled ({len(rows) / asked:.1%}); " + ", ".join(
@@ -155,7 +166,8 @@ def _write(
         "parent": _TASK.value,
         "pool": _POOL.value or "texts without annotation in the source of the task",
         "checkpoint": _CHECKPOINT.value,
-        "weights": weights,
+        "weights": loading.weights_fingerprint(checkpoint),
+        "dtype": checkpoint.model.compute_dtype,
         "template": task.template,
         "max_new_tokens": _MAX_NEW_TOKENS.value,
         "min_log_probability": _LEAST.value,

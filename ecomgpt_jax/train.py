@@ -18,7 +18,7 @@ from ml_collections import config_flags
 
 from ecomgpt_jax import cli
 from ecomgpt_jax import config as config_lib
-from ecomgpt_jax.config import Config
+from ecomgpt_jax.config import Config, parse_mesh
 from ecomgpt_jax.data import packing
 from ecomgpt_jax.data.pipeline import PackedRows, make_rows
 from ecomgpt_jax.data.token_store import tokenize
@@ -29,15 +29,15 @@ from ecomgpt_jax.files import write_json
 from ecomgpt_jax.instruct import ecom_instruct
 from ecomgpt_jax.instruct.sources import catalogue
 from ecomgpt_jax.instruct.synthetic import catalogue as synthetic_catalogue
-from ecomgpt_jax.model import hf_weights, model_card
+from ecomgpt_jax.model import hf_weights, loading, model_card
 from ecomgpt_jax.model.attention import resolve_implementation
 from ecomgpt_jax.model.bloom import init_sharded_params
 from ecomgpt_jax.model.content_hash import content_hash
-from ecomgpt_jax.model.parameters import parameter_count
+from ecomgpt_jax.model.parameters import param_shardings, parameter_count, split_layers
 from ecomgpt_jax.parallel import processes
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.redaction import mask_secrets
-from ecomgpt_jax.training import checkpoint, loop, memory, resume, validation
+from ecomgpt_jax.training import loop, memory, resume, validation
 from ecomgpt_jax.training.progress import read_metrics
 from ecomgpt_jax.waiting import file_lock
 
@@ -76,14 +76,15 @@ def _apply_short_flags(config: Config) -> Config:
     return config
 
 
-def _fit_model_to_weights(config: Config, workdir: Path) -> Path:
-    """Finds the weights of `init_from`, takes the model's shape from them, and returns their directory.
+def _fit_model_to_weights(config: Config, workdir: Path) -> loading.Checkpoint:
+    """Finds the weights of `init_from` and takes the model's shape from them.
 
     Raises:
       ConfigError: they are of another size than the config names.
     """
-    config.model.init_from, weights = resume.find_weights(workdir, config.model.init_from, _RESUME.value)
-    loaded = checkpoint.load_model_config(weights)
+    config.model.init_from, directory = resume.find_weights(workdir, config.model.init_from, _RESUME.value)
+    weights = loading.find_checkpoint(directory, loop.params_dtype(config))
+    loaded = weights.model
     shape = ("embed", "layers", "heads")
     wanted, found = ({name: getattr(m, name) for name in shape} for m in (config.model, loaded))
     if config.model.size != "custom" and wanted != found:
@@ -101,10 +102,10 @@ def _tasks_dir(config: Config) -> Path | None:
     return Path(harness.find_tasks_dir(config.eval))
 
 
-def _find_tokenizer(config: Config, weights: Path | None, built: ecom_instruct.Built) -> Tokenizer:
+def _find_tokenizer(config: Config, weights: loading.Checkpoint | None, built: ecom_instruct.Built) -> Tokenizer:
     directory = config.model.tokenizer
     if not directory and weights:
-        directory = checkpoint.tokenizer_directory(weights)
+        directory = loading.tokenizer_directory(weights.directory)
     return find_tokenizer(directory, ecom_instruct.open_split(built.directory, "train"), built.fingerprint, config.data)
 
 
@@ -188,6 +189,8 @@ def main(arguments: list[str]) -> None:
     given = config.model.init_from
     weights = _fit_model_to_weights(config, workdir) if given else None
     mesh = make_mesh(config.mesh)
+    eval_mesh = make_mesh(parse_mesh(config.eval.mesh)) if config.eval.mesh else mesh
+    eval_model = loading.for_use(config.model, config.eval.dtype)
     tasks_dir = _tasks_dir(config)
     built = ecom_instruct.build(config.data)
     tasks_dir = tasks_dir or built.held_out_dir
@@ -196,6 +199,8 @@ def main(arguments: list[str]) -> None:
         if not config.model.vocab_size:
             config.model.vocab_size = -(-tokenizer.size // 128) * 128
         check_vocabulary(tokenizer, config.model.vocab_size)
+        eval_model.vocab_size = config.model.vocab_size
+        param_shardings(eval_model, eval_mesh)  # refuses a mesh that does not fit before anything is trained
         instances = ecom_instruct.open_split(built.directory, "train")
         store = tokenize(instances, built.fingerprint, tokenizer, config.data.length, cache)
         split = ecom_instruct.open_split(built.directory, "test") if config.train.validate_every else []
@@ -229,7 +234,7 @@ def main(arguments: list[str]) -> None:
         if loaded:
             return loaded.pop()
         if weights:
-            params = checkpoint.load_checkpoint(weights, mesh, dtype)[0]
+            params = loading.load_params(weights, mesh, layered=False)
         else:
             params = init_sharded_params(config.model, mesh, jax.random.key(config.train.seed), dtype)
         resume.check_initial(workdir, content_hash(params), resumed=start is not None)
@@ -237,15 +242,17 @@ def main(arguments: list[str]) -> None:
 
     def evaluate(params: object, name: str) -> dict:
         return harness.evaluate_tasks(
-            params, config.model, tokenizer, tasks_dir, workdir / "evaluation" / name, config.eval, mesh,
-            weights=content_hash(params), trained_on=trained_on,
+            split_layers(params, eval_model, eval_mesh), eval_model, tokenizer, tasks_dir,
+            workdir / "evaluation" / name, config.eval, eval_mesh, weights=content_hash(params), trained_on=trained_on,
         )  # fmt: skip
 
     def evaluate_start() -> dict:
         """Scores the initial weights, once a run; they are kept for `loop.train` where that asks for them."""
         found = None
         if start and first:
-            found = harness.finished_scores(tasks_dir, workdir / "evaluation" / "before", config.eval)
+            found = harness.finished_scores(
+                tasks_dir, workdir / "evaluation" / "before", config.eval, eval_model.compute_dtype
+            )
         if found := processes.broadcast_json(found):
             return found
         params = initial_params()
@@ -255,7 +262,9 @@ def main(arguments: list[str]) -> None:
         return found
 
     def evaluate_slice(params: object) -> dict[str, float]:
-        return harness.evaluate_slice(params, config.model, tokenizer, tasks_dir, config.eval, mesh)
+        # Masters stay; weights with adapters merged in belong to this call.
+        params = split_layers(params, eval_model, eval_mesh, consume=config.lora.rank > 0)
+        return harness.evaluate_slice(params, eval_model, tokenizer, tasks_dir, config.eval, eval_mesh)
 
     before = after = None
     if tasks_dir and config.train.final_evaluation:

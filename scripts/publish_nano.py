@@ -32,8 +32,8 @@ from ecomgpt_jax.evaluation.protocol import build_prompts
 from ecomgpt_jax.files import read_json, read_text, write_json, write_text
 from ecomgpt_jax.instruct import ecom_instruct
 from ecomgpt_jax.instruct.task_folder import load_tasks
+from ecomgpt_jax.model.loading import find_checkpoint, load_params, tokenizer_directory
 from ecomgpt_jax.parallel.mesh import make_mesh
-from ecomgpt_jax.training.checkpoint import load_checkpoint, tokenizer_directory
 from ecomgpt_jax.training.progress import read_metrics
 
 CONFIG = "configs/ecom_base.py:nano"
@@ -116,7 +116,8 @@ def loss_log(checkpoints: dict[str, Path], data: DataConfig, tasks_dir: str) -> 
     losses: dict[str, dict[str, float]] = {name: {"rows": len(rows)} for name, rows in sorted(chosen.items())}
     for label, checkpoint in checkpoints.items():
         tokenizer: Tokenizer = load_tokenizer(tokenizer_directory(checkpoint))
-        params, model = load_checkpoint(checkpoint, make_mesh(MeshConfig()))
+        found = find_checkpoint(checkpoint)
+        params, model = load_params(found, make_mesh(MeshConfig())), found.model
         for name, rows in losses.items():
             prompts, answers = zip(*chosen[name], strict=True)
             found = answer_losses(params, model, tokenizer, prompts, answers, EvalConfig(max_new_tokens=UNCUT))

@@ -8,7 +8,7 @@ from typing import Any
 from ecomgpt_jax import cli, train
 from ecomgpt_jax.decoding import resumable
 
-generate_tokens, load, answers = resumable.generate_tokens, train.checkpoint.load_checkpoint, 0
+generate_tokens, load, answers = resumable.generate_tokens, train.loading.load_params, 0
 
 
 def generate(
@@ -25,11 +25,11 @@ def generate(
     return generate_tokens(params, model, prompts, on_finished=finished, **settings)
 
 
-def load_checkpoint(*arguments: Any) -> Any:
+def load_params(*arguments: Any, **settings: Any) -> Any:
     print("load", flush=True)
-    return load(*arguments)
+    return load(*arguments, **settings)
 
 
-resumable.generate_tokens, train.checkpoint.load_checkpoint = generate, load_checkpoint
+resumable.generate_tokens, train.loading.load_params = generate, load_params
 if __name__ == "__main__":
     cli.run(train.main)

@@ -14,8 +14,8 @@ from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
 from ecomgpt_jax.model import bloom
 from ecomgpt_jax.model.hf_weights import load_hf, model_config_from_hf, save_hf
+from ecomgpt_jax.model.loading import load_checkpoint, tokenizer_directory
 from ecomgpt_jax.model.parameters import Params
-from ecomgpt_jax.training.checkpoint import load_checkpoint, tokenizer_directory
 
 MODEL = ModelConfig(size="custom", embed=32, layers=2, heads=4, vocab_size=64, layer_norm_epsilon=1e-6)
 

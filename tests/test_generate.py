@@ -14,7 +14,7 @@ from ecomgpt_jax.decoding import resumable
 from ecomgpt_jax.decoding.engine import generate_tokens
 from ecomgpt_jax.model.bloom import init_params
 from ecomgpt_jax.model.hf_weights import load_hf, model_config_from_hf, save_hf
-from ecomgpt_jax.training.checkpoint import load_model_config, weights_fingerprint
+from ecomgpt_jax.model.loading import find_checkpoint, weights_fingerprint
 
 TEXTS = (
     "red cotton shirt, size M", "a phone case for {model}", "</s> is plain text here", "红色 连衣裙 夏季", "100% wool",
@@ -66,7 +66,10 @@ def test_prompts_are_continued_in_order_and_an_interrupted_run_goes_on(checkpoin
     prompts, out = write_lines(tmp_path / "in.jsonl", rows), tmp_path / "new" / "out.jsonl"
     done = generate(*arguments, "--prompts", prompts, "--out", out)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == done.stderr == "", "nothing to say where there is no terminal"
+    assert done.stderr == "", "nothing to say where there is no terminal"
+    assert done.stdout.startswith(f"weights: {checkpoint}, ")
+    assert " in float32 (the checkpoint's own); 1 x " in done.stdout
+    assert done.stdout.count("\n") == 1
     tokenizer, answers = expected(checkpoint)
     found = [json.loads(line) for line in out.read_text(encoding="utf-8").split("\n") if line]
     assert found == [
@@ -79,9 +82,9 @@ def test_prompts_are_continued_in_order_and_an_interrupted_run_goes_on(checkpoin
     assert sorted(path.name for path in out.parent.iterdir()) == ["out.jsonl"]
 
     # A tampered answer that comes back shows that an interrupted run's answers are not decoded again.
-    run = [weights_fingerprint(checkpoint), MAX_NEW_TOKENS, tokenizer.eos_id, tokenizer.size, 1]
-    model = load_model_config(checkpoint)
-    run += [model.compute_dtype, model.layer_norm_epsilon]
+    found = find_checkpoint(checkpoint)
+    run = [weights_fingerprint(found), MAX_NEW_TOKENS, tokenizer.eos_id, tokenizer.size, 1]
+    run += [found.model.compute_dtype, found.model.layer_norm_epsilon]
     kept = {"key": resumable._key(tokenizer.encode(TEXTS[2]), run), "tokens": [5, 6]}
     write_lines(out.with_name("again.jsonl.partial"), [kept])
     done = generate(*arguments, "--prompts", prompts, "--out", out.with_name("again.jsonl"))
@@ -123,7 +126,9 @@ def test_at_a_terminal_it_asks_and_answers(checkpoint: Path) -> None:
         vocab_limit=tokenizer.size, batch=8,
     )  # fmt: skip
     first, second = map(tokenizer.decode, answers)
-    assert stdout == f"prompt> {first}\nprompt> prompt> {second}\nprompt> \n"
+    described, asked_and_answered = stdout.split("\n", 1)
+    assert described.startswith(f"weights: {checkpoint}, ")
+    assert asked_and_answered == f"prompt> {first}\nprompt> prompt> {second}\nprompt> \n"
 
 
 def test_without_a_terminal_prompts_must_be_given(checkpoint: Path) -> None:

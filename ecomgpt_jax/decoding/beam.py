@@ -12,7 +12,6 @@ Log-probabilities are over all rows of the head, those past `vocab_limit` includ
 this is what HF computes with `suppress_tokens`, and without where no such row comes up.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -148,15 +147,11 @@ def _advance(beams: Beams, cache: Cache, logits: jax.Array, stop: Stop) -> Beams
     return Beams(beams.cache, *map(constrain, beams[1:]))  # what the host reads is whole on every device
 
 
-def start(
-    params: Params, inputs: jax.Array, lengths: jax.Array, stop: Stop, model: ModelConfig, *,
-    cache_length: int, width: int, num_beams: int,
-) -> Beams:  # fmt: skip
-    """Prefills prompts, one row each (arguments as in `greedy.prefill`), and branches into `num_beams` beams.
+def start(cache: Cache, logits: jax.Array, lengths: jax.Array, stop: Stop, *, width: int, num_beams: int) -> Beams:
+    """Branches prompts that `greedy.prefill` has read, one row each, into `num_beams` beams.
 
     `width` is that of the output, at least the limit of new tokens.
     """
-    cache, logits = greedy.prefill(params, inputs, lengths, model, cache_length)
     batch = lengths.shape[0]
     zeros = jnp.zeros(batch, jnp.int32)
     root = Beams(
@@ -173,13 +168,13 @@ def start(
     return _advance(root, cache, logits, stop)
 
 
-def search(params: Params, layers: Sequence[Params], beams: Beams, stop: Stop, model: ModelConfig) -> Beams:
-    """Steps until every search is over; weights from `greedy.split_layers`."""
+def search(params: Params, beams: Beams, stop: Stop, model: ModelConfig) -> Beams:
+    """Steps until every search is over; `params` are layered."""
 
     def step(beams: Beams) -> Beams:
         tokens = jax.lax.dynamic_index_in_dim(beams.output, beams.steps - 1, axis=2, keepdims=False).reshape(-1)
         positions = jnp.repeat(beams.lengths + beams.steps - 1, beams.output.shape[1])
-        cache, logits = greedy.decode_step(params, layers, beams.cache, tokens, positions, model)
+        cache, logits = greedy.decode_step(params, beams.cache, tokens, positions, model)
         return _advance(beams, cache, logits, stop)
 
     return jax.lax.while_loop(lambda beams: beams.active.any(), step, beams)

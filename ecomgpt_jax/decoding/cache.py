@@ -43,20 +43,20 @@ def init_cache(model: ModelConfig, batch: int, length: int) -> Cache:
     return tuple(LayerCache(empty(), empty()) for _ in range(model.layers))
 
 
-def from_prompt(keys: jax.Array, values: jax.Array, length: int) -> Cache:
-    """Returns a cache of `length` positions that begins with a prompt's keys and values.
+def from_prompt(keys: jax.Array, values: jax.Array, length: int) -> LayerCache:
+    """Returns a layer's cache of `length` positions that begins with a prompt's keys and values.
 
     Args:
-      keys: [layers, batch, prompt_length, heads, head_dim], `prompt_length <= length`.
+      keys: [batch, prompt_length, heads, head_dim], `prompt_length <= length`.
       values: same shape.
       length: positions a row has room for.
     """
-    room = ((0, 0), (0, 0), (0, length - keys.shape[2]), (0, 0))
+    room = ((0, 0), (0, 0), (0, length - keys.shape[1]), (0, 0))
 
     def rows(prompt: jax.Array) -> jax.Array:
         return place(jnp.pad(prompt.swapaxes(1, 2), room))
 
-    return tuple(LayerCache(rows(k), rows(v)) for k, v in zip(jnp.unstack(keys), jnp.unstack(values), strict=True))
+    return LayerCache(rows(keys), rows(values))
 
 
 def append(layer: LayerCache, keys: jax.Array, values: jax.Array, positions: jax.Array) -> LayerCache:

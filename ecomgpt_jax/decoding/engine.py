@@ -24,7 +24,7 @@ from ecomgpt_jax.decoding.beam import Beams
 from ecomgpt_jax.decoding.cache import init_cache
 from ecomgpt_jax.decoding.greedy import Slots, Stop
 from ecomgpt_jax.errors import ConfigError
-from ecomgpt_jax.model.parameters import Params
+from ecomgpt_jax.model.parameters import Params, split_layers
 from ecomgpt_jax.parallel.mesh import batch_shards
 
 OnFinished = Callable[[int, list[int]], None]
@@ -42,7 +42,10 @@ log = logging.getLogger(__name__)
 
 
 class _Programs(NamedTuple):
-    """The compiled functions of one model; see `greedy` and, for the last two, `beam` for what they compute."""
+    """The functions of one model, compiled; see `greedy` and, for the last two, `beam` for what they compute.
+
+    `start` and `branch` read prompts with one program per block and then run one of their own.
+    """
 
     start: Callable[..., Slots]
     empty: Callable[..., Slots]
@@ -81,14 +84,27 @@ def _programs(fields: tuple) -> _Programs:
     def gather(slots: Slots, rows: jax.Array) -> Slots:
         return greedy.place(jax.tree.map(lambda leaf: leaf[rows], slots))
 
+    first_tokens = jax.jit(greedy.start, static_argnames="width", donate_argnames="cache")
+    first_beams = jax.jit(beam.start, static_argnames=("width", "num_beams"))
+
+    def start(
+        params: Params, inputs: np.ndarray, lengths: np.ndarray, stop: Stop, cache_length: int, width: int
+    ) -> Slots:
+        return first_tokens(*greedy.prefill(params, inputs, lengths, model, cache_length), lengths, stop, width=width)
+
+    def branch(
+        params: Params, inputs: np.ndarray, lengths: np.ndarray, stop: Stop, cache_length: int, **sizes: int
+    ) -> Beams:
+        return first_beams(*greedy.prefill(params, inputs, lengths, model, cache_length), lengths, stop, **sizes)
+
     return _Programs(
-        start=jax.jit(partial(greedy.start, model=model), static_argnames=("cache_length", "width")),
+        start=start,
         empty=empty,
         insert=insert,
         shorten=shorten,
         gather=gather,
         decode=jax.jit(partial(greedy.decode, model=model), donate_argnames="slots"),
-        branch=jax.jit(partial(beam.start, model=model), static_argnames=("cache_length", "width", "num_beams")),
+        branch=branch,
         search=jax.jit(partial(beam.search, model=model), donate_argnames="beams"),
     )
 
@@ -153,7 +169,7 @@ def _run(
 
     Prompts are read `refill` at a time and wait for a free slot: few programs read long groups, and slots stay full.
     """
-    programs, weights = _programs(dataclasses.astuple(model)), greedy.split_layers(params, model)
+    programs = _programs(dataclasses.astuple(model))
     buckets = bucket_lengths([len(prompt) for prompt in prompts.values()])
     width = round_up(stop.max_new_tokens, GRANULE)
     caches = cache_lengths(buckets, width)
@@ -188,7 +204,7 @@ def _run(
         if not (queue or waiting) and len(held) <= tail < len(owners):
             rows = sorted(range(batch), key=lambda row: owners[row] is None)[:tail]
             slots, owners = programs.gather(slots, np.array(rows, np.int32)), [owners[row] for row in rows]
-        slots = programs.decode(*weights, slots, stop, until_active)
+        slots = programs.decode(params, slots, stop, until_active)
         active, counts, output = jax.device_get((slots.active, slots.counts, slots.output))
         for row, index in enumerate(owners):
             if index is not None and not active[row]:
@@ -206,7 +222,7 @@ def _run_beams(
     finished: OnFinished,
 ) -> None:
     """Decodes all `prompts` by beam search, `batch` at a time, and hands each result to `finished`."""
-    programs, weights = _programs(dataclasses.astuple(model)), greedy.split_layers(params, model)
+    programs = _programs(dataclasses.astuple(model))
     buckets = bucket_lengths([len(prompt) for prompt in prompts.values()])
     width = round_up(stop.max_new_tokens, GRANULE)
     caches = cache_lengths(buckets, width)
@@ -217,7 +233,7 @@ def _run_beams(
         inputs, lengths = greedy.pad_prompts([prompts[index] for index in group], batch, bucket)
         length = _smallest(caches, bucket + width)
         beams = programs.branch(params, inputs, lengths, stop, cache_length=length, width=width, num_beams=num_beams)
-        beams = programs.search(*weights, beams, stop)
+        beams = programs.search(params, beams, stop)
         answers, counts = jax.device_get((beams.answer, beams.counts))
         for row, index in enumerate(group):
             finished(index, greedy.new_tokens(answers[row], counts[row]))
@@ -242,7 +258,7 @@ def generate_tokens(
     logits are closer than rounding (about 1e-6 of their size): other shapes sum in another order.
 
     Args:
-      params: the model's parameters.
+      params: the model's parameters; of stacked ones a layered copy in the compute dtype is made, of layered ones none.
       model: shapes and numerics.
       prompts: token ids of each prompt. None is ever cut: cutting is up to the caller.
       max_new_tokens: an answer ends here if not at the end-of-sequence token.
@@ -275,7 +291,7 @@ def generate_tokens(
 
     shards = 1 if mesh is None else batch_shards(mesh)
     batch = round_up(max(MIN_ROWS, min(batch, len(prompts))), shards)
-    stop = Stop(eos_id, vocab_limit, max_new_tokens)
+    stop, params = Stop(eos_id, vocab_limit, max_new_tokens), split_layers(params, model)
     with contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh):
         while len(results) < len(prompts):
             todo = {index: prompt for index, prompt in enumerate(prompts) if index not in results}

@@ -17,10 +17,10 @@ import numpy as np
 
 from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.decoding import cache as cache_lib
-from ecomgpt_jax.decoding.cache import Cache
+from ecomgpt_jax.decoding.cache import Cache, LayerCache
 from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.model import attention, bloom
-from ecomgpt_jax.model.parameters import Params
+from ecomgpt_jax.model.parameters import Params, split_layers
 from ecomgpt_jax.parallel.sharding import constrain
 
 
@@ -63,13 +63,53 @@ def place(slots: Slots) -> Slots:
     return Slots(jax.tree.map(cache_lib.place, slots.cache), *map(constrain, slots[1:]))
 
 
+@partial(jax.jit, static_argnames="fields")
+def embed(params: Params, inputs: jax.Array, fields: tuple) -> jax.Array:
+    """Maps token ids int [batch, length] to the first block's input; `fields` are those of the model."""
+    return bloom.embed(params, inputs, ModelConfig(*fields))
+
+
+@partial(jax.jit, static_argnames=("fields", "cache_length"), donate_argnames="x")
+def read_block(
+    block_params: Params, x: jax.Array, lengths: jax.Array, fields: tuple, cache_length: int
+) -> tuple[jax.Array, LayerCache | None]:
+    """Reads whole prompts through one block: one program for all blocks, so compile time does not grow with depth.
+
+    Args:
+      block_params: one of a layered model's `blocks`.
+      x: [batch, length, embed], the block's input; it is donated.
+      lengths: int32 [batch], tokens of each prompt.
+      fields: of the model.
+      cache_length: positions that the cache has room for; 0: no cache is kept.
+
+    Returns:
+      (the block's output, its cache or None).
+    """
+    model, kept = ModelConfig(*fields), []
+    segment_ids = (jnp.arange(x.shape[1])[None, :] < lengths[:, None]).astype(jnp.int32)
+
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        kept.append((k, v))
+        return attention.attend(q, k, v, segment_ids, model.attention)
+
+    x = bloom.block(block_params, x, attend, model)
+    return x, cache_lib.from_prompt(*kept[0], cache_length) if cache_length else None
+
+
+@partial(jax.jit, static_argnames="fields")
+def _last_logits(top: Params, x: jax.Array, lengths: jax.Array, fields: tuple) -> jax.Array:
+    model = ModelConfig(*fields)
+    last = jnp.take_along_axis(x, jnp.maximum(lengths - 1, 0)[:, None, None], axis=1)
+    return bloom.logits(top, bloom.final_norm(top, last, model), model)[:, 0]
+
+
 def prefill(
     params: Params, inputs: jax.Array, lengths: jax.Array, model: ModelConfig, cache_length: int
 ) -> tuple[Cache, jax.Array]:
-    """Reads whole prompts.
+    """Reads whole prompts, block by block.
 
     Args:
-      params: the model's parameters.
+      params: the model's parameters, layered (`split_layers`).
       inputs: token ids, int [batch, length], padded on the right.
       lengths: int32 [batch], tokens of each prompt; a row of length 0 is padding throughout.
       model: shapes and numerics.
@@ -78,56 +118,22 @@ def prefill(
     Returns:
       (cache, logits [batch, vocab] float32 after each prompt's last token).
     """
-    segment_ids = (jnp.arange(inputs.shape[1])[None, :] < lengths[:, None]).astype(jnp.int32)
-
-    def layer(x: jax.Array, block_params: Params) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        kept = []
-
-        def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-            kept.append((k, v))
-            return attention.attend(q, k, v, segment_ids, model.attention)
-
-        return bloom.block(block_params, x, attend, model), kept[0]
-
-    x, (keys, values) = jax.lax.scan(layer, bloom.embed(params, inputs, model), params["blocks"])
-    last = jnp.take_along_axis(x, jnp.maximum(lengths - 1, 0)[:, None, None], axis=1)
-    logits = bloom.logits(params, bloom.final_norm(params, last, model), model)[:, 0]
-    return cache_lib.from_prompt(keys, values, cache_length), logits
-
-
-@partial(jax.jit, static_argnames=("layers", "dtype"))
-def _split_blocks(blocks: Params, layers: int, dtype: str) -> tuple[Params, ...]:
-    def cast(path: tuple, leaf: jax.Array) -> jax.Array:
-        return leaf.astype(dtype) if path[-1].key == "kernel" else leaf
-
-    blocks = jax.tree_util.tree_map_with_path(cast, blocks)
-    return tuple(jax.tree.map(lambda stacked, i=i: stacked[i], blocks) for i in range(layers))
-
-
-def split_layers(params: Params, model: ModelConfig) -> tuple[Params, tuple[Params, ...]]:
-    """Returns (params, one pytree a block) as `decode_step` reads them, matrices in the compute dtype.
-
-    Made once, outside the loop over steps: a slice of a stacked array is copied every time it is read, and a cast reads
-    the wider array again. The values are those that the training forward casts to.
-    """
-    table = params["embedding"]["table"].astype(model.compute_dtype)
-    layers = _split_blocks(params["blocks"], model.layers, model.compute_dtype)
-    return {**params, "embedding": {"table": table}}, layers
+    fields, cache = dataclasses.astuple(model), []
+    top = {**params, "blocks": params["blocks"][:1]}
+    x = embed(top, inputs, fields)
+    for block_params in params["blocks"]:
+        x, layer = read_block(block_params, x, lengths, fields, cache_length)
+        cache.append(layer)
+    return tuple(cache), _last_logits(top, x, lengths, fields)
 
 
 def decode_step(
-    params: Params,
-    layers: Sequence[Params],
-    cache: Cache,
-    tokens: jax.Array,
-    positions: jax.Array,
-    model: ModelConfig,
+    params: Params, cache: Cache, tokens: jax.Array, positions: jax.Array, model: ModelConfig
 ) -> tuple[Cache, jax.Array]:
     """Reads one more token in every row, through the same blocks as training.
 
     Args:
-      params: from `split_layers`, or the model's parameters.
-      layers: the blocks, one pytree each (`split_layers`).
+      params: the model's parameters, layered (`split_layers`).
       cache: what the rows have read so far.
       tokens: int32 [batch].
       positions: int32 [batch], the tokens' positions in their rows.
@@ -137,9 +143,9 @@ def decode_step(
       (cache with the tokens in it, logits [batch, vocab] float32 for the tokens that follow).
     """
     x, grown = bloom.embed(params, tokens[:, None], model), []
-    for block_params, layer in zip(layers, cache, strict=True):
+    for block_params, layer in zip(params["blocks"], cache, strict=True):
 
-        def attend(q: jax.Array, k: jax.Array, v: jax.Array, layer: cache_lib.LayerCache = layer) -> jax.Array:
+        def attend(q: jax.Array, k: jax.Array, v: jax.Array, layer: LayerCache = layer) -> jax.Array:
             grown.append(cache_lib.append(layer, k, v, positions))
             return cache_lib.attend_cached(q, grown[-1], positions)
 
@@ -174,11 +180,9 @@ def _advance(slots: Slots, cache: Cache, chosen: jax.Array, stop: Stop) -> Slots
 
 
 def start(
-    params: Params, inputs: jax.Array, lengths: jax.Array, stop: Stop, model: ModelConfig, *,
-    cache_length: int, width: int,
+    cache: Cache, logits: jax.Array, lengths: jax.Array, stop: Stop, width: int
 ) -> Slots:  # fmt: skip
-    """Prefills prompts (arguments as in `prefill`) and chooses their first token; `width` is that of the output."""
-    cache, logits = prefill(params, inputs, lengths, model, cache_length)
+    """Chooses the first token after prompts that `prefill` has read; `width` is that of the output."""
     zeros = jnp.zeros(lengths.shape, jnp.int32)
     # Rows stand before their first token; `_advance` moves them onto it.
     output = jnp.zeros((lengths.shape[0], width), jnp.int32)
@@ -186,18 +190,11 @@ def start(
     return _advance(slots, cache, choose(logits, stop.vocab_limit), stop)
 
 
-def decode(
-    params: Params,
-    layers: Sequence[Params],
-    slots: Slots,
-    stop: Stop,
-    until_active: jax.typing.ArrayLike,
-    model: ModelConfig,
-) -> Slots:
-    """Steps all slots until at most `until_active` of them are still active; weights from `split_layers`."""
+def decode(params: Params, slots: Slots, stop: Stop, until_active: jax.typing.ArrayLike, model: ModelConfig) -> Slots:
+    """Steps all slots until at most `until_active` of them are still active; `params` are layered."""
 
     def step(slots: Slots) -> Slots:
-        cache, logits = decode_step(params, layers, slots.cache, slots.tokens, slots.positions, model)
+        cache, logits = decode_step(params, slots.cache, slots.tokens, slots.positions, model)
         return _advance(slots, cache, choose(logits, stop.vocab_limit), stop)
 
     # Pinned once more: the compiler is free to split what leaves a loop.
@@ -249,8 +246,8 @@ def _whole(fields: tuple) -> Callable[..., tuple[jax.Array, jax.Array]]:
     def run(
         params: Params, inputs: jax.Array, lengths: jax.Array, stop: Stop, cache_length: int, width: int
     ) -> tuple[jax.Array, jax.Array]:
-        slots = start(params, inputs, lengths, stop, model, cache_length=cache_length, width=width)
-        slots = decode(*split_layers(params, model), slots, stop, 0, model)
+        slots = start(*prefill(params, inputs, lengths, model, cache_length), lengths, stop, width)
+        slots = decode(params, slots, stop, 0, model)
         return slots.output, slots.counts
 
     return run
@@ -280,5 +277,6 @@ def greedy_decode(
     longest = max(map(len, prompts))
     inputs, lengths = pad_prompts(prompts, len(prompts), longest)
     run, stop = _whole(dataclasses.astuple(model)), Stop(eos_id, vocab_limit, max_new_tokens)
+    params = split_layers(params, model)
     output, counts = run(params, inputs, lengths, stop, cache_length=longest + max_new_tokens, width=max_new_tokens)
     return [new_tokens(row, count) for row, count in zip(np.asarray(output), np.asarray(counts), strict=True)]

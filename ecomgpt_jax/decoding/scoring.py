@@ -11,9 +11,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ecomgpt_jax.config import ModelConfig
+from ecomgpt_jax.decoding import greedy
 from ecomgpt_jax.decoding.engine import GRANULE, bucket_lengths, round_up
 from ecomgpt_jax.model import bloom
-from ecomgpt_jax.model.parameters import Params
+from ecomgpt_jax.model.parameters import Params, split_layers
 from ecomgpt_jax.parallel.mesh import batch_shards
 from ecomgpt_jax.parallel.sharding import constrain
 
@@ -23,13 +24,13 @@ def _score(fields: tuple) -> Callable[..., jax.Array]:
     model = ModelConfig(*fields)
 
     @jax.jit
-    def score(params: Params, inputs: jax.Array, first: jax.Array, targets: jax.Array, counted: jax.Array) -> jax.Array:
-        hidden = bloom.forward(params, inputs, None, model)
+    def score(top: Params, x: jax.Array, first: jax.Array, targets: jax.Array, counted: jax.Array) -> jax.Array:
+        hidden = bloom.final_norm(top, x, model)
 
         def of_row(row: tuple[jax.Array, jax.Array, jax.Array, jax.Array]) -> jax.Array:
             hidden, first, targets, counted = row
             before = jnp.minimum(first + jnp.arange(len(targets)), len(hidden) - 1)
-            chances = jax.nn.log_softmax(bloom.logits(params, hidden[before], model))
+            chances = jax.nn.log_softmax(bloom.logits(top, hidden[before], model))
             at_target = jnp.take_along_axis(chances, targets[:, None], axis=1)[:, 0]
             return jnp.sum(jnp.where(counted, at_target, 0)) / jnp.sum(counted)
 
@@ -51,7 +52,7 @@ def mean_log_probabilities(
     """Returns for each answer the mean natural logarithm of its tokens' probabilities.
 
     Args:
-      params: the model's parameters.
+      params: the model's parameters, stacked or layered.
       model: shapes and numerics.
       prompts: token ids of each prompt, at least one.
       answers: token ids of each answer, at least one; the end-of-sequence token counts where it is given.
@@ -59,7 +60,8 @@ def mean_log_probabilities(
       mesh: where to compute; None: where the parameters are.
     """
     shards = 1 if mesh is None else batch_shards(mesh)
-    score, batch = _score(dataclasses.astuple(model)), round_up(batch, shards)
+    fields, params = dataclasses.astuple(model), split_layers(params, model)
+    score, batch, top = _score(fields), round_up(batch, shards), {**params, "blocks": params["blocks"][:1]}
     rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
     buckets = bucket_lengths([len(row) - 1 for row in rows]) if rows else []
     longest = round_up(max(map(len, answers), default=0), GRANULE)
@@ -75,5 +77,8 @@ def mean_log_probabilities(
             first[place] = len(prompts[index]) - 1  # where the answer's first token is foretold
             targets[place, : len(answers[index])], counted[place, : len(answers[index])] = answers[index], True
         with jax.set_mesh(mesh) if mesh is not None else contextlib.nullcontext():
-            found[group] = np.asarray(score(params, inputs, first, targets, counted))[: len(group)]
+            x, lengths = greedy.embed(top, inputs, fields), np.full(batch, length, np.int32)
+            for block_params in params["blocks"]:
+                x, _ = greedy.read_block(block_params, x, lengths, fields, 0)
+            found[group] = np.asarray(score(top, x, first, targets, counted))[: len(group)]
     return found.tolist()

@@ -92,7 +92,8 @@ def evaluate_tasks(
         entries[part.task.name] = {**score_task(part, texts), **known, "cut_prompts": sum(cut), "cut_answers": full}
         said.append((part, texts))
     protocol = describe([part for part, _ in said], settings)
-    scores = {"tasks": entries, "averages": averages(entries), "protocol": protocol}
+    run = {"dtype": model.compute_dtype}
+    scores = {"tasks": entries, "averages": averages(entries), "protocol": protocol, "run": run}
     if writes:
         write_json(out_dir / "scores.json", scores)
         write_report(out_dir, scores, answers=said)
@@ -100,12 +101,12 @@ def evaluate_tasks(
 
 
 def finished_scores(
-    tasks_dir: str | os.PathLike[str], out_dir: str | os.PathLike[str], settings: EvalConfig
+    tasks_dir: str | os.PathLike[str], out_dir: str | os.PathLike[str], settings: EvalConfig, dtype: str
 ) -> dict[str, Any] | None:
     """Returns the `scores.json` that an earlier `evaluate_tasks` left in `out_dir`; None where it has to run.
 
-    It has to where it did not end, or where tasks, settings or the wording of prompts have changed since. The weights
-    are the caller's to compare.
+    It has to where it did not end, or where dtype, tasks, settings or the wording of prompts have changed since. The
+    weights are the caller's to compare.
     """
     path = Path(out_dir) / "scores.json"
     if not path.is_file():
@@ -113,6 +114,7 @@ def finished_scores(
     scores = read_json(path)
     tasks = [build_prompts(task, settings.limit, settings.protocol) for task in load_tasks(tasks_dir)]
     complete = not settings.answer_loss or all("answer_loss" in entry for entry in scores["tasks"].values())
+    complete = complete and scores["run"] == {"dtype": dtype}
     return scores if complete and scores["protocol"] == describe(tasks, settings) else None
 
 

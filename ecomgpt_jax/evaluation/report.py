@@ -223,7 +223,8 @@ def _chart(tasks: Mapping[str, Any], measure: tuple[str, str, str]) -> str:
 
 
 def _protocol_section(scores: Scores) -> Section:
-    rows = [[str(key), cell(str(value))] for key, value in scores["protocol"].items()]
+    settings = {**scores["protocol"], **scores.get("run", {})}
+    rows = [[str(key), cell(str(value))] for key, value in settings.items()]
     return Section(
         "Protocol",
         ["Two runs with the same sha256 saw the same prompts."],

@@ -1,7 +1,8 @@
 """Prediction files and `scores.json`: official and corrected scores of every task, baselines beside them.
 
     {"tasks": {task: {"rows", "language", "family", "official", "corrected", "intervals", "classes", "baselines"}},
-     "averages": {group: {"tasks", "official", "corrected"}}, "protocol": {"sha256", ...}}
+     "averages": {group: {"tasks", "official", "corrected"}}, "protocol": {"sha256", ...},
+     "run": {"dtype"}}
 
 "intervals" holds [low, high] of each corrected score, "classes" the F1 of each class (CLS, NER), "baselines" the same
 two sets of scores for each of `baselines.BASELINES`. A task has "domain" too where it is known what the model was

@@ -102,14 +102,29 @@ class Embedding(nnx.Module):
         """
         ids = constrain(inputs.astype(jnp.uint32), "group_batch", "length")  # a negative id would count from the end
         rows = jnp.take(self.table[...], ids, axis=0, mode="fill", fill_value=jnp.nan).astype(self.dtype)
-        return constrain(constrain(rows, "group_batch", "length", "embed"), "batch", "length", None)
+        return _residual(constrain(rows, "group_batch", "length", "embed"))
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Maps hidden [..., embed] to float32 [..., vocab]."""
-        return jnp.einsum(
-            "...e,ve->...v", hidden, self.table[...].astype(hidden.dtype),
+        logits = jnp.einsum(
+            "...e,ve->...v", _residual(hidden) if _stay(hidden) else hidden, self.table[...].astype(hidden.dtype),
             precision=matmul_precision(hidden.dtype), preferred_element_type=jnp.float32,
         )  # fmt: skip
+        return constrain(logits, "batch", "length", "vocab") if _stay(hidden) else logits
+
+
+def _stay(x: jax.Array) -> bool:
+    """Whether x [batch, length, ...] holds one token per row, as in a decoding step.
+
+    Then the weights stay where they are: each device multiplies its share of `embed` for the rows of its whole FSDP
+    group and the results are summed. Gathered instead, the weights of all blocks would lie whole on every device, since
+    the compiler takes what does not change out of the loop over steps.
+    """
+    return x.ndim == 3 and x.shape[1] == 1
+
+
+def _residual(x: jax.Array) -> jax.Array:
+    return constrain(x, "group_batch", "length", "embed") if _stay(x) else constrain(x, "batch", "length", None)
 
 
 class Block(nnx.Module):
@@ -127,9 +142,11 @@ class Block(nnx.Module):
         """Maps x [batch, length, embed] to the same shape; `attend` sees q, k, v [batch, length, heads, head_dim]."""
         qkv = constrain(self.qkv(self.input_norm(x), adapters), "batch", "length", "heads", "qkv", "head_dim")
         context = attend(*jnp.unstack(checkpoint_name(qkv, "qkv"), axis=3))
-        x = checkpoint_name(constrain(x + self.attention_out(context, adapters), "batch", "length", None), "attended")
-        up = constrain(self.mlp_up(self.post_norm(x), adapters), "batch", "length", "mlp")
-        return constrain(x + self.mlp_down(gelu(up), adapters), "batch", "length", None)
+        rows = "group_batch" if _stay(x) else "batch"
+        context = constrain(context, rows, "length", "heads", "head_dim")
+        x = checkpoint_name(_residual(x + self.attention_out(context, adapters)), "attended")
+        up = constrain(self.mlp_up(self.post_norm(x), adapters), rows, "length", "mlp")
+        return _residual(x + self.mlp_down(gelu(up), adapters))
 
 
 class Bloom(nnx.Module):
@@ -144,7 +161,7 @@ class Bloom(nnx.Module):
 
     def embed(self, inputs: jax.Array) -> jax.Array:
         """Maps token ids int [batch, length] to the first block's input [batch, length, embed], compute dtype."""
-        return constrain(self.embedding_norm(self.embedding(inputs)), "batch", "length", None)
+        return _residual(self.embedding_norm(self.embedding(inputs)))
 
     def __call__(
         self, inputs: jax.Array, segment_ids: jax.Array | None = None, adapters: Adapters | None = None
@@ -170,6 +187,8 @@ def _graphs(fields: tuple) -> tuple[nnx.GraphDef, nnx.GraphDef]:
 
 
 def _bloom(params: Params, model: ModelConfig) -> Bloom:
+    if isinstance(params["blocks"], tuple):  # layered: `block` runs these, the rest of the network does not read them
+        params = params | {"blocks": params["blocks"][0]}
     return nnx.merge(_graphs(dataclasses.astuple(model))[0], params)
 
 

@@ -102,18 +102,24 @@ class Tensors:
     Attributes:
       directory: where they are.
       shapes: shape of each.
+      kinds: stored types of them all, as safetensors names them.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = Path(directory)
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.kinds: set[str] = set()
         self._where: dict[str, tuple[Path, str]] = {}
         for path in find_weight_files(self.directory):
             if path.suffix == ".bin":
-                self._note(path, {name: tuple(tensor.shape) for name, tensor in _pickled(path).items()})
+                tensors = _pickled(path)
+                self.kinds |= {_kind(tensor) for tensor in tensors.values()}
+                self._note(path, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
                 continue
             with _safetensors(path) as file:
-                self._note(path, {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118
+                slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+                self.kinds |= {view.get_dtype() for view in slices.values()}
+                self._note(path, {name: tuple(view.get_shape()) for name, view in slices.items()})
 
     def _note(self, path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
         for stored, shape in shapes.items():
@@ -131,8 +137,7 @@ class Tensors:
         path, stored = self._where[name]
         if path.suffix == ".bin":
             found = _pickled(path)[stored]
-            kind = {"torch.float32": "F32", "torch.float16": "F16", "torch.bfloat16": "BF16"}.get(str(found.dtype))
-            _check_kind(path, stored, kind or str(found.dtype))
+            _check_kind(path, stored, _kind(found))
             tensor = _to_numpy(found if rows is None else found[rows])
         else:
             with _safetensors(path) as file:
@@ -142,6 +147,12 @@ class Tensors:
         if not is_finite(tensor):
             raise DataError(f"{path}: tensor {stored} holds values that are not finite")
         return tensor
+
+
+def _kind(tensor: Any) -> str:
+    """Returns safetensors' name of a torch tensor's type, or torch's where it has none that is used here."""
+    name = str(tensor.dtype)
+    return {"torch.float32": "F32", "torch.float16": "F16", "torch.bfloat16": "BF16"}.get(name, name)
 
 
 def _check_kind(path: Path, stored: str, kind: str) -> None:

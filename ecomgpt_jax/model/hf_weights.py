@@ -18,22 +18,34 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
+from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 
 from ecomgpt_jax import files
 from ecomgpt_jax.config import MODEL_SHAPES, ModelConfig
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
 from ecomgpt_jax.model.hf_files import INDEX, PREFIX, SINGLE, Tensors, is_finite
 from ecomgpt_jax.model.lora import Adapters, merge_layer
-from ecomgpt_jax.model.parameters import Parameter, Params, leaf_of, param_shardings, parameter_table, to_tree
+from ecomgpt_jax.model.parameters import (
+    Parameter,
+    Params,
+    leaf_of,
+    of_layer,
+    param_shardings,
+    parameter_table,
+    to_layers,
+    to_tree,
+)
 
 UNK_ID, BOS_ID, EOS_ID, PAD_ID = 0, 1, 2, 3
 _STORED = {"float32": "F32", "bfloat16": "BF16"}
+_WIDEST_FIRST = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _ROWS = 16_384  # rows of the embedding that the host holds at one time
 
 
 def model_config_from_hf(directory: str | os.PathLike[str]) -> ModelConfig:
     """Returns the shape that an HF directory's config.json describes; the vocabulary is the embedding's row count.
+
+    The compute dtype is the checkpoint's own (`own_dtype`), and float32 for float16.
 
     Raises:
       MissingInputError: no such directory, or no config.json in it.
@@ -66,8 +78,27 @@ def model_config_from_hf(directory: str | os.PathLike[str]) -> ModelConfig:
         vocab_size=number(int, "vocab_size"),
         layer_norm_epsilon=number(float, "layer_norm_epsilon", default=1e-5),
         initializer_range=number(float, "initializer_range", default=0.02),
+        compute_dtype="bfloat16" if own_dtype(directory) == "bfloat16" else "float32",
         **shape,
     )
+
+
+def own_dtype(directory: str | os.PathLike[str]) -> str:
+    """Returns the dtype of an HF checkpoint: `dtype` or `torch_dtype` of config.json, else the widest of its tensors.
+
+    Raises:
+      MissingInputError: no config.json, or where it names no dtype, no weights.
+      DataError: the dtype is none of float32, float16, bfloat16.
+    """
+    path = Path(directory) / "config.json"
+    values = files.read_json(path)
+    named = next((values[key] for key in ("dtype", "torch_dtype") if values.get(key) is not None), None)
+    if named is None:
+        kinds = Tensors(directory).kinds
+        named = next((dtype for kind, dtype in _WIDEST_FIRST.items() if kind in kinds), ", ".join(sorted(kinds)))
+    if named not in _WIDEST_FIRST.values():
+        raise DataError(f"{path}: dtype {named!r} is none of {', '.join(_WIDEST_FIRST.values())}")
+    return named
 
 
 def _check(checkpoint: Tensors, table: Iterable[Parameter]) -> None:
@@ -130,26 +161,29 @@ def _load_matrix(checkpoint: Tensors, parameter: Parameter, sharding: Sharding, 
     return jax.make_array_from_single_device_arrays(parameter.shape, sharding, list(parts.values()))
 
 
-def _load_parameter(checkpoint: Tensors, parameter: Parameter, sharding: Sharding, dtype: Any) -> jax.Array:
+def _load_parameter(
+    checkpoint: Tensors, parameter: Parameter, sharding: Sharding, dtype: Any, layered: bool
+) -> jax.Array | list[jax.Array]:
     """Reads a parameter tensor by tensor; each block's goes into its place in the stacked array on the devices."""
     if not parameter.stacked:
         if len(parameter.shape) == 2:
             return _load_matrix(checkpoint, parameter, sharding, dtype)
         return _place(parameter.from_hf(checkpoint.read(parameter.hf_name)), sharding, dtype)
-    of_layer = sharding
-    if isinstance(sharding, NamedSharding):
-        of_layer = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
+    place = of_layer(sharding)
+    if layered:
+        read = (parameter.from_hf(checkpoint.read(name)) for name in parameter.hf_names)
+        return [jax.block_until_ready(_place(layer, place, dtype)) for layer in read]
     make_empty, put_layer = _stacking(parameter.shape, jnp.dtype(dtype), sharding)
     stacked = make_empty()
     for index, name in enumerate(parameter.hf_names):
-        layer = _place(parameter.from_hf(checkpoint.read(name)), of_layer, dtype)
+        layer = _place(parameter.from_hf(checkpoint.read(name)), place, dtype)
         stacked = jax.block_until_ready(put_layer(stacked, layer, index))  # or all would wait in memory
     return stacked
 
 
 def load_hf(
     directory: str | os.PathLike[str], model: ModelConfig | None = None, mesh: Mesh | None = None,
-    dtype: jax.typing.DTypeLike = jnp.float32,
+    dtype: jax.typing.DTypeLike = jnp.float32, *, layered: bool = False,
 ) -> Params:  # fmt: skip
     """Reads an HF BLOOM checkpoint: one file or several with an index, names with or without prefix.
 
@@ -158,6 +192,7 @@ def load_hf(
       model: the shape to expect; None: config.json's.
       mesh: where to put the weights, sharded as parallel/sharding.py says; None: on the default device.
       dtype: of the returned arrays.
+      layered: one pytree per block instead of stacked arrays (`parameters.Params`).
 
     Raises:
       MissingInputError: the directory or a file is not there.
@@ -174,8 +209,8 @@ def load_hf(
     leaves = {}
     for parameter in tqdm.tqdm(table, desc="load weights", unit="parameter", disable=None, delay=2):
         sharding = one_device if shardings is None else leaf_of(shardings, parameter.path)
-        leaves[parameter.path] = _load_parameter(checkpoint, parameter, sharding, dtype)
-    return to_tree(leaves)
+        leaves[parameter.path] = _load_parameter(checkpoint, parameter, sharding, dtype, layered)
+    return to_layers(leaves) if layered else to_tree(leaves)
 
 
 def hf_config(model: ModelConfig, dtype: str) -> dict[str, Any]:

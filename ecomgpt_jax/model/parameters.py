@@ -3,17 +3,21 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AbstractMesh, Mesh
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec, Sharding
 
 from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.parallel.sharding import array_sharding, check_split
 
-Params = dict[str, Any]  # nested dictionaries of arrays, shaped as the table's paths say
+# Nested dictionaries of arrays, shaped as the table's paths say. Under "blocks" arrays are stacked; layered params, as
+# decoding reads them, have a tuple there, one pytree per block.
+Params = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +44,11 @@ class Parameter:
     def name(self) -> str:
         """The path as one word, for messages."""
         return "/".join(self.path)
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return math.prod(self.shape)
 
     @property
     def stacked(self) -> bool:
@@ -136,6 +145,62 @@ def to_tree(leaves: dict[tuple[str, ...], Any]) -> Params:
             node = node.setdefault(key, {})
         node[path[-1]] = leaf
     return tree
+
+
+def to_layers(leaves: dict[tuple[str, ...], Any]) -> Params:
+    """Nests {path: leaf} into layered params; the leaf of a stacked parameter is a sequence with an array per block."""
+    stacked = {path[1:]: arrays for path, arrays in leaves.items() if path[0] == "blocks"}
+    layers = range(len(next(iter(stacked.values()))))
+    blocks = tuple(to_tree({path: arrays[layer] for path, arrays in stacked.items()}) for layer in layers)
+    return to_tree({path: leaf for path, leaf in leaves.items() if path[0] != "blocks"}) | {"blocks": blocks}
+
+
+def of_layer(sharding: Sharding) -> Sharding:
+    """Returns the sharding of one block's part of a stacked array."""
+    if not isinstance(sharding, NamedSharding):
+        return sharding
+    return NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
+
+
+@partial(jax.jit, static_argnames="dtype")
+def unstack(stacked: jax.Array, dtype: str) -> tuple[jax.Array, ...]:
+    """Returns the array of each block [...] of a stacked parameter [layers, ...], in `dtype`."""
+    return tuple(layer.astype(dtype) for layer in jnp.unstack(stacked))
+
+
+def split_layers(params: Params, model: ModelConfig, mesh: Mesh | None = None, *, consume: bool = False) -> Params:
+    """Returns layered params in the compute dtype; arrays that are right already are returned as they are.
+
+    From stacked params it makes one copy, a parameter at a time. Decoding reads layered ones because a slice of a
+    stacked array is copied every time it is read, and a cast reads the wider array again.
+
+    Args:
+      params: the model's parameters, stacked or layered.
+      model: their shape and compute dtype.
+      mesh: where the copy goes; None: where `params` are.
+      consume: delete each array of stacked `params` as soon as it is copied.
+    """
+    dtype, leaves, layered = model.compute_dtype, {}, isinstance(params["blocks"], tuple)
+    shardings = None if mesh is None else param_shardings(model, mesh)
+    for parameter in parameter_table(model):
+        path = parameter.path
+        if not parameter.stacked:
+            old = leaf_of(params, path)
+            new = old.astype(dtype)
+        elif layered:
+            old = [leaf_of(block, path[1:]) for block in params["blocks"]]
+            new = [array.astype(dtype) for array in old]
+        else:
+            old = leaf_of(params, path)
+            new = list(unstack(old, dtype))
+        if shardings is not None:
+            place = leaf_of(shardings, path)
+            new = jax.device_put(new, of_layer(place) if parameter.stacked else place)
+        if consume and not layered and new is not old:
+            jax.block_until_ready(new)
+            old.delete()
+        leaves[path] = new
+    return to_layers(leaves)
 
 
 def leaf_of(params: Params, path: tuple[str, ...]) -> Any:

@@ -18,6 +18,7 @@ from ecomgpt_jax.errors import PreemptedError
 from ecomgpt_jax.model import lora
 from ecomgpt_jax.model.bloom import init_sharded_params
 from ecomgpt_jax.model.content_hash import content_hash
+from ecomgpt_jax.model.loading import BASE, check_base
 from ecomgpt_jax.model.parameters import Params
 from ecomgpt_jax.parallel.mesh import batch_shards
 from ecomgpt_jax.redaction import mask_secrets
@@ -114,8 +115,8 @@ def train(
             state = checkpoint.restore(start.directory, abstract_state(config, optimizer, mesh))
             if config.lora.rank:  # a checkpoint holds the adapters alone
                 state = state._replace(base=initial())
-                checkpoint.check_base(start.directory, start.meta, content_hash(state.base))
-        base = {checkpoint.BASE: content_hash(state.base)} if config.lora.rank else {}
+                check_base(start.directory, start.meta, content_hash(state.base))
+        base = {BASE: content_hash(state.base)} if config.lora.rank else {}
         step, first_row = int(state.step), start.meta["next_row"] if start else 0
         origin = first_row - step * per_step  # row that step 1 would have begun at
         watch = guards.Watch(rows, per_step, config.train.skip_nonfinite, workdir)
@@ -147,7 +148,7 @@ def train(
             found = evaluate(merged())
             if config.lora.rank:
                 state = state._replace(base=initial())
-                checkpoint.check_base(workdir, {"config": masked} | base, content_hash(state.base))
+                check_base(workdir, {"config": masked} | base, content_hash(state.base))
             return found
 
         def measures(at: int) -> list[Callable[[], dict[str, float]]]:

@@ -35,6 +35,7 @@ from ecomgpt_jax.config import Config, nearest
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
 from ecomgpt_jax.files import read_json, write_json
 from ecomgpt_jax.model import hub
+from ecomgpt_jax.model.step_files import FOLDER, Meta, list_steps, read_meta
 from ecomgpt_jax.parallel.processes import broadcast_json
 from ecomgpt_jax.redaction import mask_secrets
 from ecomgpt_jax.training import checkpoint
@@ -68,7 +69,7 @@ FIELDS = {
     "mesh.data": SOFT, "mesh.fsdp": SOFT, "mesh.tensor": SOFT,
     "eval.tasks_dir": SOFT, "eval.limit": SOFT, "eval.batch": SOFT, "eval.max_prompt_tokens": SOFT,
     "eval.max_new_tokens": SOFT, "eval.num_beams": SOFT, "eval.answer_loss": SOFT, "eval.protocol": SOFT,
-    "eval.every": SOFT,
+    "eval.every": SOFT, "eval.dtype": SOFT, "eval.mesh": SOFT,
 }  # fmt: skip
 START = "start.json"
 
@@ -77,7 +78,7 @@ class Start(NamedTuple):
     """A checkpoint to go on from: its step directory and its meta."""
 
     directory: epath.Path
-    meta: checkpoint.Meta
+    meta: Meta
 
 
 def prepare_workdir(workdir: Path, resume: str) -> None:
@@ -93,14 +94,14 @@ def prepare_workdir(workdir: Path, resume: str) -> None:
     """
     if resume not in ("auto", "never", "require"):
         raise ConfigError(f"--resume={resume!r} is none of auto, never, require")
-    if resume == "require" and not checkpoint.list_steps(workdir):
+    if resume == "require" and not list_steps(workdir):
         raise MissingInputError(f"{workdir}: --resume=require, but it holds no checkpoint")
     if jax.process_index() != 0:
         return
     workdir.mkdir(parents=True, exist_ok=True)
     if resume != "never":
         return
-    names = (checkpoint.FOLDER, START, "metrics.jsonl", "tensorboard", "evaluation", "report", "hf")
+    names = (FOLDER, START, "metrics.jsonl", "tensorboard", "evaluation", "report", "hf")
     old = [workdir / name for name in names if (workdir / name).exists()]
     if old:
         number = 1 + sum(1 for _ in workdir.glob("previous-*"))
@@ -174,7 +175,7 @@ def find_start(
             raise ConfigError(f"--allow_drift={name}: no such field{nearest(name, known)}")
         if FIELDS.get(name) == FIXED:
             raise ConfigError(f"--allow_drift={name}: a saved state cannot go on with another {name}")
-    steps = broadcast_json(len(checkpoint.list_steps(workdir)))  # before process 0 moves damaged ones aside
+    steps = broadcast_json(len(list_steps(workdir)))  # before process 0 moves damaged ones aside
     directory = checkpoint.newest_valid(workdir)
     if directory is None:
         if steps:
@@ -182,12 +183,12 @@ def find_start(
                 f"{workdir}: no checkpoint is whole (see its {checkpoint.QUARANTINE}/); --resume=never starts afresh"
             )
         return None
-    meta = checkpoint.read_meta(directory)
+    meta = read_meta(directory)
     _check_drift(directory, meta, config, run, allow_drift)
     return Start(directory, meta)
 
 
-def find_drift(meta: checkpoint.Meta, config: Config, run: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+def find_drift(meta: Meta, config: Config, run: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Returns {field: (saved value, this run's value)} of everything that differs."""
     # A field that is younger than the checkpoint had its default.
     saved = {**_flat(config_lib.to_dict(Config())), **_flat(meta.get("config", {})), **meta.get("run", {})}
@@ -211,7 +212,7 @@ def _plain(value: Any) -> Any:
 
 
 def _check_drift(
-    directory: epath.Path, meta: checkpoint.Meta, config: Config, run: dict[str, Any], allow_drift: Sequence[str]
+    directory: epath.Path, meta: Meta, config: Config, run: dict[str, Any], allow_drift: Sequence[str]
 ) -> None:
     drift = find_drift(meta, config, run)
     soft = (SOFT,) if "data" in drift else (SOFT, DATA)

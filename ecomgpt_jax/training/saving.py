@@ -20,10 +20,11 @@ from etils import epath
 from ecomgpt_jax import config as config_lib
 from ecomgpt_jax.config import Config, ModelConfig
 from ecomgpt_jax.errors import StorageError
+from ecomgpt_jax.model import manifest
 from ecomgpt_jax.model.parameters import Params
+from ecomgpt_jax.model.step_files import FOLDER, Meta, list_steps, one_line, read_meta
 from ecomgpt_jax.parallel import processes
-from ecomgpt_jax.training import faults, manifest
-from ecomgpt_jax.training.checkpoint import FOLDER, Meta, list_steps, one_line, read_meta
+from ecomgpt_jax.training import faults
 from ecomgpt_jax.training.train_step import TrainState
 
 PARTIAL = ".partial"

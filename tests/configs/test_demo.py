@@ -5,14 +5,14 @@ import pytest
 from configs import demo
 from ecomgpt_jax.config import resolve
 from ecomgpt_jax.errors import ConfigError
-from ecomgpt_jax.training.checkpoint import load_model_config
+from ecomgpt_jax.model.loading import find_checkpoint
 
 
 def test_fresh_weights_are_the_default_and_nano_starts_from_the_published_base() -> None:
     fresh, nano = resolve(demo.get_config()), resolve(demo.get_config("nano"))
     assert fresh.model.init_from == ""
     assert Path(nano.model.init_from).name == "nano_base"
-    assert load_model_config(nano.model.init_from).embed == 192
+    assert find_checkpoint(nano.model.init_from).model.embed == 192
     assert (fresh.data.tasks, fresh.eval) == (nano.data.tasks, nano.eval)
     assert fresh.name != nano.name
 

@@ -136,8 +136,9 @@ def test_one_beam_is_greedy(params: Params) -> None:
     programs = engine._programs(dataclasses.astuple(MODEL))
     inputs, lengths = greedy.pad_prompts(PROMPTS, 32, 64)
     stop = greedy.Stop(**{name: SETTINGS[name] for name in greedy.Stop._fields})
-    beams = programs.branch(params, inputs, lengths, stop, cache_length=96, width=32, num_beams=1)
-    beams = programs.search(*greedy.split_layers(params, MODEL), beams, stop)
+    layered = greedy.split_layers(params, MODEL)
+    beams = programs.branch(layered, inputs, lengths, stop, cache_length=96, width=32, num_beams=1)
+    beams = programs.search(layered, beams, stop)
     found = [
         greedy.new_tokens(row, count) for row, count in zip(*jax.device_get((beams.answer, beams.counts)), strict=True)
     ]
@@ -168,11 +169,11 @@ def test_answers_do_not_hang_on_groups_order_or_devices(
 def test_limits_and_order_are_no_reason_to_compile(params: Params) -> None:
     programs = engine._programs(dataclasses.astuple(MODEL))
     engine.generate_tokens(params, MODEL, PROMPTS, batch=8, num_beams=2, **SETTINGS)
-    sizes = programs.branch._cache_size(), programs.search._cache_size()
+    sizes = greedy.read_block._cache_size(), programs.search._cache_size()
     assert min(sizes) > 0
     other = {"max_new_tokens": 9, "eos_id": 5, "vocab_limit": 100}
     engine.generate_tokens(params, MODEL, PROMPTS[::-1], batch=8, num_beams=2, **other)
-    assert (programs.branch._cache_size(), programs.search._cache_size()) == sizes
+    assert (greedy.read_block._cache_size(), programs.search._cache_size()) == sizes
 
 
 def test_the_batch_is_halved_when_memory_runs_out(
@@ -180,11 +181,11 @@ def test_the_batch_is_halved_when_memory_runs_out(
 ) -> None:
     programs, calls, seen = engine._programs(dataclasses.astuple(MODEL)), itertools.count(), []
 
-    def search(weights: Params, layers: Params, beams: Beams, stop: greedy.Stop) -> Beams:
+    def search(weights: Params, beams: Beams, stop: greedy.Stop) -> Beams:
         # The first group is finished before it happens: its answers are kept.
         if beams.active.shape[0] > 8 and next(calls) >= 1:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
-        return programs.search(weights, layers, beams, stop)
+        return programs.search(weights, beams, stop)
 
     monkeypatch.setattr(engine, "_programs", lambda fields: programs._replace(search=search))
     found = engine.generate_tokens(

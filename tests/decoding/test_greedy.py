@@ -1,4 +1,5 @@
 import itertools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.decoding import greedy
 from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.model import bloom
-from ecomgpt_jax.model.parameters import Params
+from ecomgpt_jax.model.parameters import Params, split_layers
 
 Answers = list[list[int]]
 
@@ -23,9 +24,9 @@ def after(params: Params, prompt: list[int], model: ModelConfig, shift: int = 0)
 
     @jax.jit
     def both(params: Params, inputs: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
-        cache, _ = greedy.prefill(params, inputs[:, :-1], lengths, model, 80)
-        weights = greedy.split_layers(params, model)
-        _, logits = greedy.decode_step(*weights, cache, inputs[:, -1], lengths + shift, model)
+        layered = split_layers(params, model)
+        cache, _ = greedy.prefill(layered, inputs[:, :-1], lengths, model, 80)
+        _, logits = greedy.decode_step(layered, cache, inputs[:, -1], lengths + shift, model)
         return logits[0], bloom.logits(params, bloom.forward(params, inputs, None, model)[0, -1], model)
 
     return both(params, jnp.array([prompt]), jnp.array([len(prompt) - 1]))
@@ -68,11 +69,11 @@ def test_decoding_runs_the_blocks_of_training(params: Params, monkeypatch: pytes
     block = bloom.block
     monkeypatch.setattr(bloom, "block", lambda *arguments: calls.append(1) or block(*arguments))
     inputs, lengths = greedy.pad_prompts(PROMPTS[:1], 1, 64)
-    cache, _ = jax.eval_shape(lambda: greedy.prefill(params, inputs, lengths, MODEL, 64))
-    assert len(calls) == 1, "prefill scans over one block"
+    layered = split_layers(params, MODEL)
+    cache, _ = jax.eval_shape(lambda: greedy.prefill(layered, inputs, lengths, MODEL, 72))  # a length of no other test
+    assert len(calls) == 1, "prefill runs one program for all blocks"
     tokens = jax.ShapeDtypeStruct((1,), jnp.int32)
-    weights = greedy.split_layers(params, MODEL)
-    jax.eval_shape(lambda c, t: greedy.decode_step(*weights, c, t, t, MODEL), cache, tokens)
+    jax.eval_shape(lambda c, t: greedy.decode_step(layered, c, t, t, MODEL), cache, tokens)
     assert len(calls) == 1 + MODEL.layers
 
 
@@ -94,9 +95,10 @@ def test_choose_takes_the_lowest_of_equals_and_marks_rows_that_are_not_finite() 
 
 def test_bfloat16_decodes_with_weights_cast_once(params: Params) -> None:
     model = type(MODEL)(**{**vars(MODEL), "compute_dtype": "bfloat16"})
-    top, layers = greedy.split_layers(params, model)
-    assert top["embedding"]["table"].dtype == layers[0]["qkv"]["kernel"].dtype == jnp.bfloat16
-    assert layers[0]["input_norm"]["scale"].dtype == jnp.float32
+    layered = split_layers(params, model)
+    assert {leaf.dtype for leaf in jax.tree.leaves(layered)} == {jnp.dtype(jnp.bfloat16)}
+    again = jax.tree.leaves(split_layers(layered, model))
+    assert all(map(operator.is_, again, jax.tree.leaves(layered))), "no second copy"
     stepped, whole = after(params, PROMPTS[0], model)
     assert abs(stepped - whole).max() < 0.1 * jnp.std(whole)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import survivor
 
-from ecomgpt_jax.training.checkpoint import list_steps
+from ecomgpt_jax.model.step_files import list_steps
 
 
 def newest(workdir: Path) -> int:

@@ -13,7 +13,8 @@ from survivor import losses, run
 from toy import toy_config
 
 from ecomgpt_jax.errors import StorageError
-from ecomgpt_jax.training import checkpoint, manifest, saving
+from ecomgpt_jax.model import manifest, step_files
+from ecomgpt_jax.training import saving
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_the_run_ends_with_its_steps_intact_and_goes_on(
     whole = run(tmp_path / "whole", config, devices=2)
     if seen == "while writing":
         monkeypatch.setattr(saving, "free_bytes", lambda folder: float("inf"))
-    ballast, log = small_disk / "ballast", checkpoint.list_steps
+    ballast, log = small_disk / "ballast", step_files.list_steps
 
     def fill(*arguments: object) -> list[int]:  # after the second step has its name, all the room goes
         steps = log(*arguments)
@@ -51,7 +52,7 @@ def test_the_run_ends_with_its_steps_intact_and_goes_on(
     with pytest.raises(StorageError, match=words):
         run(small_disk / "run", config, devices=2)
     monkeypatch.setattr(saving, "list_steps", log)
-    steps = checkpoint.list_steps(small_disk / "run")
+    steps = step_files.list_steps(small_disk / "run")
     assert steps == [1, 2]
     for step in steps:
         assert manifest.find_damage(epath.Path(small_disk / "run" / "checkpoints" / str(step))) == ""

@@ -10,12 +10,12 @@ from survivor import losses, run
 from toy import toy_config
 
 from ecomgpt_jax.errors import DataError
-from ecomgpt_jax.training import checkpoint
+from ecomgpt_jax.model import loading, step_files
 from ecomgpt_jax.training.progress import read_metrics
 
 
 def saved(workdir: Path, step: int) -> list[np.ndarray]:
-    params = checkpoint.load_checkpoint(epath.Path(workdir / "checkpoints" / str(step)))[0]
+    params = loading.load_checkpoint(epath.Path(workdir / "checkpoints" / str(step)))[0]
     return [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
 
 
@@ -38,7 +38,7 @@ def test_too_many_in_a_row_stop_with_finite_weights(tmp_path: Path, monkeypatch:
         run(tmp_path, config, devices=2)
     dumped = np.load(tmp_path / "bad_batch-5.npz", allow_pickle=False)
     assert dumped["rows"].tolist() == [16, 17, 18, 19]
-    newest = checkpoint.list_steps(tmp_path)[-1]
+    newest = step_files.list_steps(tmp_path)[-1]
     assert newest in (5, 6)
     assert all(map(np.array_equal, saved(tmp_path, 2), saved(tmp_path, newest)))
     monkeypatch.delenv("ECOMGPT_FAULT")

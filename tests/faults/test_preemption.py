@@ -18,7 +18,8 @@ from survivor import losses, run
 from toy import toy_config
 
 from ecomgpt_jax.errors import ConfigError, PreemptedError
-from ecomgpt_jax.training import checkpoint, loop, saving
+from ecomgpt_jax.model import step_files
+from ecomgpt_jax.training import loop, saving
 
 PROGRAM = Path(__file__).parent / "survivor.py"
 
@@ -34,7 +35,7 @@ def test_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: tup
     monkeypatch.setenv("ECOMGPT_FAULT", "term@step3")
     with pytest.raises(PreemptedError, match=r"saved at step 3; start the same command again"):
         run(tmp_path / "stopped", config, devices=2)
-    assert checkpoint.list_steps(tmp_path / "stopped") == [3]
+    assert step_files.list_steps(tmp_path / "stopped") == [3]
     monkeypatch.delenv("ECOMGPT_FAULT")
     params = run(tmp_path / "stopped", config, devices=2)
     assert losses(tmp_path / "stopped") == losses(whole[0])
@@ -58,7 +59,7 @@ def test_while_the_host_waits_for_a_step(
     monkeypatch.setattr(loop.jax, "device_get", device_get)
     with pytest.raises(PreemptedError, match=f"saved at step {saved};"):
         run(tmp_path, toy_config(save_every=100), devices=2)
-    assert checkpoint.list_steps(tmp_path) == [saved]
+    assert step_files.list_steps(tmp_path) == [saved]
 
 
 def test_during_the_last_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

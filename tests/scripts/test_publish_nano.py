@@ -11,8 +11,8 @@ from ecomgpt_jax.data.tokenizer import load_tokenizer
 from ecomgpt_jax.evaluation.harness import answer_losses
 from ecomgpt_jax.instruct.instructions import HEAD, fill
 from ecomgpt_jax.model.bloom import init_params
+from ecomgpt_jax.model.loading import load_checkpoint
 from ecomgpt_jax.parallel.mesh import make_mesh
-from ecomgpt_jax.training.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[2]
 NANO = ROOT / "configs" / "nano"

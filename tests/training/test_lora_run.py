@@ -13,11 +13,11 @@ from toy import toy_config, toy_rows
 from ecomgpt_jax import convert
 from ecomgpt_jax.config import Config, LoraConfig, MeshConfig
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
-from ecomgpt_jax.model import bloom
+from ecomgpt_jax.model import bloom, loading
 from ecomgpt_jax.model.hf_weights import load_hf, save_hf
 from ecomgpt_jax.model.parameters import Params
 from ecomgpt_jax.parallel.mesh import make_mesh
-from ecomgpt_jax.training import checkpoint, loop
+from ecomgpt_jax.training import loop
 from ecomgpt_jax.training.optimizer import make_optimizer
 from ecomgpt_jax.training.progress import read_metrics
 from ecomgpt_jax.training.train_step import global_batch, init_state, make_train_step
@@ -66,13 +66,13 @@ def test_only_adapted_kernels_change(run: tuple[Path, Path, Params]) -> None:
 
 def test_checkpoint_holds_adapters_alone_and_loads_as_merged_weights(run: tuple[Path, Path, Params]) -> None:
     _, workdir, params = run
-    adapters, config = checkpoint.load_adapters(workdir, MESH)
+    adapters, config = loading.load_adapters(workdir, MESH)
     assert config.lora.rank == 4
     assert {name.key for path, _ in jax.tree_util.tree_leaves_with_path(adapters) for name in path[-1:]} == {
         "lora_a",
         "lora_b",
     }
-    loaded, model = checkpoint.load_checkpoint(workdir, MESH)
+    loaded, model = loading.load_checkpoint(workdir, MESH)
     assert model.embed == 32
     jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=1e-6), loaded, params)
 
@@ -111,7 +111,7 @@ def test_a_base_that_has_gone_is_named(run: tuple[Path, Path, Params], tmp_path:
     base.rename(tmp_path / "elsewhere")
     try:
         with pytest.raises(MissingInputError, match="init_from"):
-            checkpoint.load_checkpoint(workdir, MESH)
+            loading.load_checkpoint(workdir, MESH)
     finally:
         (tmp_path / "elsewhere").rename(base)
 
@@ -138,7 +138,7 @@ def test_other_weights_under_the_adapters_are_refused(
     try:
         (tmp_path / "other").rename(base)
         with pytest.raises(DataError, match=f"trained on other weights .*{base}"):
-            checkpoint.load_checkpoint(workdir, MESH)
+            loading.load_checkpoint(workdir, MESH)
         shutil.copytree(workdir, tmp_path / "run")
         with pytest.raises(DataError, match="trained on other weights"):
             train(config, tmp_path / "run")
@@ -150,7 +150,7 @@ def test_other_weights_under_the_adapters_are_refused(
 def test_a_checkpoint_that_recorded_norms_alone_is_refused(run: tuple[Path, Path, Params]) -> None:
     meta = {"base": "0" * 64, "config": {"model": {"init_from": ""}}}
     with pytest.raises(DataError, match="--format peft"):
-        checkpoint.check_base(run[1], meta, "0" * 64)
+        loading.check_base(run[1], meta, "0" * 64)
 
 
 def test_the_same_base_in_another_dtype_is_the_same(run: tuple[Path, Path, Params], tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_the_same_base_in_another_dtype_is_the_same(run: tuple[Path, Path, Param
     train(config, tmp_path / "run")
     shutil.rmtree(tmp_path / "base")
     save_hf(load_hf(run[0]), config.model, tmp_path / "base")
-    assert checkpoint.load_checkpoint(tmp_path / "run", MESH, "bfloat16")[1].embed == 32
+    assert loading.load_checkpoint(tmp_path / "run", MESH, "bfloat16")[1].embed == 32
 
 
 def test_dropout_follows_the_seed(run: tuple[Path, Path, Params], tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
 from ecomgpt_jax.errors import StorageError
-from ecomgpt_jax.training import checkpoint, manifest, saving
+from ecomgpt_jax.model import manifest
+from ecomgpt_jax.training import checkpoint, saving
 from ecomgpt_jax.training.train_step import TrainState
 
 

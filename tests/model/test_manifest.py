@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from etils import epath
 
-from ecomgpt_jax.training import manifest
+from ecomgpt_jax.model import manifest
 
 
 @pytest.fixture

@@ -1,0 +1,268 @@
+"""Checkpoints for use: the one door through which every command gets weights that are not the state of its own run.
+
+A checkpoint is a training workdir (its newest step), a step directory, a Hugging Face directory, or
+`owner/name@revision` on the Hub. Weights stream parameter by parameter (from a Hugging Face directory tensor by tensor)
+straight into the wanted dtype and to their places on the mesh, so no wider and no second copy of the model ever exists.
+The adapters of a LoRA run are merged into the weights under them.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from etils import epath
+from jax.sharding import Mesh
+
+from ecomgpt_jax import config as config_lib
+from ecomgpt_jax.config import Config, MeshConfig, ModelConfig
+from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
+from ecomgpt_jax.model import hf_weights, hub, lora
+from ecomgpt_jax.model.bloom import init_sharded_params
+from ecomgpt_jax.model.content_hash import content_hash
+from ecomgpt_jax.model.parameters import (
+    Params,
+    leaf_of,
+    param_shardings,
+    parameter_count,
+    parameter_table,
+    split_layers,
+    to_layers,
+    to_tree,
+    unstack,
+)
+from ecomgpt_jax.model.step_files import Meta, one_line, read_meta, read_params, step_directory
+from ecomgpt_jax.parallel.mesh import make_mesh
+
+BASE = "base_weights"  # in the meta of a LoRA run: `content_hash` of the weights under the adapters
+
+
+class Checkpoint(NamedTuple):
+    """Weights that are found and not loaded yet.
+
+    Attributes:
+      name: as given; a branch of the Hub is pinned to its commit.
+      directory: the step directory or Hugging Face directory.
+      model: shape of the network; `compute_dtype` is the dtype that the weights are to be used in.
+      reason: where that dtype comes from, in a few words.
+      config: of the run that saved it; None for a Hugging Face directory.
+    """
+
+    name: str
+    directory: epath.Path
+    model: ModelConfig
+    reason: str
+    config: Config | None
+
+
+def find_checkpoint(name: str | os.PathLike[str], dtype: str = "") -> Checkpoint:
+    """Finds a checkpoint and says what it holds.
+
+    Args:
+      name: one of the four kinds of the module's docstring.
+      dtype: `float32` or `bfloat16`; empty: the checkpoint's own, which is that of its config.json or else of its
+        tensors, or the compute dtype of a run. float16 is used as float32, which holds every value of it.
+
+    Raises:
+      MissingInputError: there is no checkpoint.
+      DataError: it does not say what model it holds.
+      ConfigError: no such dtype.
+    """
+    pinned, path = hub.find_weights(str(name))
+    config = None
+    if _is_hugging_face(path):
+        directory, model = path, hf_weights.model_config_from_hf(path)
+        reason = "the checkpoint's own" if hf_weights.own_dtype(path) == model.compute_dtype else "it holds float16"
+    else:
+        directory = step_directory(path)
+        try:
+            config = config_lib.from_dict(read_meta(directory)["config"])
+        except (KeyError, TypeError, ConfigError) as error:
+            raise DataError(f"{directory}: its meta names no model ({one_line(error)})") from error
+        model, reason = config.model, "compute dtype of the run"
+    if dtype not in ("", "float32", "bfloat16"):
+        raise ConfigError(f"dtype {dtype!r} is none of float32, bfloat16")
+    return Checkpoint(pinned, directory, for_use(model, dtype), "as asked for" if dtype else reason, config)
+
+
+def for_use(model: ModelConfig, dtype: str = "") -> ModelConfig:
+    """Returns a model to be used in `dtype` (empty: its compute dtype) on whatever devices there are."""
+    kernel = model.attention in ("cudnn", "splash")  # which another platform, or float32, does not have
+    return dataclasses.replace(
+        model, compute_dtype=dtype or model.compute_dtype, attention="auto" if kernel else model.attention
+    )
+
+
+def describe(checkpoint: Checkpoint, mesh: Mesh) -> str:
+    """Returns the line that says which weights are used, in which dtype, on which devices."""
+    axes = " ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
+    return (
+        f"weights: {checkpoint.directory}, {parameter_count(checkpoint.model):,} parameters in "
+        f"{checkpoint.model.compute_dtype} ({checkpoint.reason}); {mesh.size} x {mesh.devices.flat[0].device_kind}, "
+        f"mesh {axes}"
+    )
+
+
+def load_params(checkpoint: Checkpoint, mesh: Mesh, *, layered: bool = True) -> Params:
+    """Loads the weights in `checkpoint.model.compute_dtype`, sharded over `mesh`.
+
+    Args:
+      checkpoint: from `find_checkpoint`.
+      mesh: where the weights go, each device its part by the rules of parallel/sharding.py.
+      layered: `blocks` is a tuple of one pytree per block, as decoding reads them; False: stacked, as training does.
+
+    Raises:
+      ConfigError: the mesh does not divide a parameter; nothing was read then.
+      MissingInputError: a file, or the base of a LoRA run, is not there.
+      DataError: a file is damaged, or the base is not the one that the adapters were trained on.
+    """
+    model, config = checkpoint.model, checkpoint.config
+    shardings = param_shardings(model, mesh)
+    if config is None:
+        return hf_weights.load_hf(checkpoint.directory, model, mesh, model.compute_dtype, layered=layered)
+    if config.lora.rank:
+        params = lora.merge(*load_unmerged(checkpoint, mesh), model.compute_dtype)
+        return split_layers(params, model, consume=True) if layered else params
+    leaves = {}
+    places = {parameter: leaf_of(shardings, parameter.path) for parameter in parameter_table(model)}
+    for parameter, array in read_params(checkpoint.directory, places, model.compute_dtype):
+        leaves[parameter.path] = unstack(array, model.compute_dtype) if layered and parameter.stacked else array
+    return to_layers(leaves) if layered else to_tree(leaves)
+
+
+def load_checkpoint(
+    name: str | os.PathLike[str], mesh: Mesh | None = None, dtype: str = "float32"
+) -> tuple[Params, ModelConfig]:
+    """Loads (stacked parameters, model) of any checkpoint.
+
+    Args:
+      name: see `find_checkpoint`.
+      mesh: where the parameters go; None spreads the batch over all devices and replicates the parameters.
+      dtype: of the parameters.
+
+    Returns:
+      The parameters, and the model as the checkpoint has it: its `compute_dtype` is the checkpoint's own.
+
+    Raises:
+      MissingInputError: there is no checkpoint.
+      DataError: it cannot be read, or its files are not those that were written.
+    """
+    own = find_checkpoint(name)
+    wanted = own._replace(model=dataclasses.replace(own.model, compute_dtype=dtype))
+    mesh = make_mesh(MeshConfig()) if mesh is None else mesh
+    return load_params(wanted, mesh, layered=False), own.model
+
+
+def load_unmerged(checkpoint: Checkpoint, mesh: Mesh) -> tuple[Params, lora.Adapters | None]:
+    """Loads (stacked parameters, None); of a LoRA run (base, adapters).
+
+    A base is in the run's compute dtype, whatever `checkpoint.model` says, since the adapters were trained on that.
+    """
+    directory, config = checkpoint.directory, checkpoint.config
+    if config is None or not config.lora.rank:
+        return load_params(checkpoint, mesh, layered=False), None
+    base, trained = _base(config, mesh), _adapters(directory, config, mesh)
+    check_base(directory, read_meta(directory), content_hash(base))
+    return base, lora.make_adapters(trained, config.lora)
+
+
+def load_adapters(name: str | os.PathLike[str], mesh: Mesh) -> tuple[Params, Config]:
+    """Loads (adapters, config) of a LoRA run from its workdir or one of its step directories.
+
+    Raises:
+      MissingInputError: there is no checkpoint.
+      ConfigError: it is no checkpoint of a LoRA run.
+      DataError: it cannot be read.
+    """
+    found = find_checkpoint(name)
+    if found.config is None:
+        raise ConfigError(f"{name}: a Hugging Face directory; adapters come from the workdir of a LoRA run")
+    if not found.config.lora.rank:
+        raise ConfigError(f"{found.directory}: all weights were trained (lora.rank=0), so there are no adapters")
+    return _adapters(found.directory, found.config, mesh), found.config
+
+
+def _adapters(directory: epath.Path, config: Config, mesh: Mesh) -> Params:
+    shardings = lora.adapter_shardings(config.model, config.lora, mesh)
+    table = lora.adapter_table(config.model, config.lora)
+    places = {parameter: leaf_of(shardings, parameter.path) for parameter in table}
+    return to_tree({parameter.path: array for parameter, array in read_params(directory, places, "float32")})
+
+
+def _base(config: Config, mesh: Mesh) -> Params:
+    """Returns the weights under a run's adapters, those it started from, in its compute dtype."""
+    if not config.model.init_from:
+        return init_sharded_params(config.model, mesh, jax.random.key(config.train.seed), config.model.compute_dtype)
+    try:
+        found = find_checkpoint(config.model.init_from, config.model.compute_dtype)
+    except MissingInputError as error:
+        raise MissingInputError(f"the weights under the adapters (model.init_from): {error}") from error
+    for name in ("vocab_size", "embed", "layers", "heads"):
+        if getattr(found.model, name) != getattr(config.model, name):
+            raise DataError(f"{config.model.init_from}: not the weights that the adapters were trained on ({name})")
+    return load_params(found, mesh, layered=False)
+
+
+def check_base(directory: epath.Path | Path, meta: Meta, found: str) -> None:
+    """Refuses weights that are not those under which a LoRA checkpoint was saved.
+
+    Args:
+      directory: the checkpoint.
+      meta: its meta.
+      found: `content_hash` of the weights, in the run's compute dtype.
+
+    Raises:
+      DataError: they are others, or an earlier version saved the checkpoint, which did not look at all of them.
+    """
+    if BASE not in meta:
+        raise DataError(
+            f"{directory}: saved by a version that did not record all weights under the adapters, so nothing tells "
+            "whether model.init_from holds them; `convert --format peft` writes the adapters alone"
+        )
+    if meta[BASE] != found:
+        raise DataError(
+            f"{directory}: its adapters were trained on other weights ({meta[BASE][:16]}) than "
+            f"model.init_from={meta['config']['model']['init_from']!r} holds now ({found[:16]}); name the checkpoint "
+            "they were trained on, step directory and all"
+        )
+
+
+def _is_hugging_face(path: epath.Path) -> bool:
+    file = path / "config.json"
+    if not file.exists():
+        return False
+    try:
+        return "model_type" in json.loads(file.read_text())
+    except ValueError as error:
+        raise DataError(f"{file}: not valid JSON ({one_line(error)})") from error
+
+
+def tokenizer_directory(path: str | os.PathLike[str]) -> Path:
+    """Returns the directory of the tokenizer that belongs to a checkpoint.
+
+    Raises:
+      MissingInputError: none is found beside it.
+    """
+    start = Path(path).expanduser().absolute()
+    for candidate in (start, start / "tokenizer", start.parent.parent / "tokenizer"):
+        if (candidate / "tokenizer.json").is_file():
+            return candidate
+    raise MissingInputError(f"{start}: no tokenizer.json in it, in its tokenizer folder, or in its run's")
+
+
+def weights_fingerprint(checkpoint: Checkpoint) -> str:
+    """Returns a hash of the names, sizes and times of a checkpoint's files.
+
+    Empty where they are not on this disk. Other files beside them, such as the answers that a run writes there, do not
+    count.
+    """
+    root = Path(checkpoint.directory).absolute()
+    if not root.is_dir():
+        return ""
+    names = ("config.json", "*.safetensors", "*.bin") if checkpoint.config is None else ("params/**/*", "meta/**/*")
+    files = sorted(file for name in names for file in root.glob(name) if file.is_file())
+    stats = [(str(file.relative_to(root)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(repr((str(root), stats)).encode()).hexdigest()
