@@ -38,6 +38,8 @@ def test_neither_the_mesh_nor_the_dtype_nor_the_pieces_change_it(
     monkeypatch.setattr(content_hash_module, "_PIECE", 50)  # two rows of a block, and of a shard's part of one
     assert content_hash(split) == content_hash(weights()) == expected
     assert content_hash(jax.tree.map(lambda leaf: leaf.astype(jnp.float32), split)) == expected
+    with jax.set_mesh(mesh):  # as in the training loop
+        assert content_hash(split) == expected
 
 
 def test_layered_weights_have_the_hash_of_stacked_ones() -> None:
