@@ -21,6 +21,7 @@ from ecomgpt_jax.errors import DataError, MissingInputError
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 BIN_INDEX, BIN_SINGLE = "pytorch_model.bin.index.json", "pytorch_model.bin"
 PREFIX = "transformer."
+_WIDEST_FIRST = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _CHUNK = 1 << 24  # elements looked at together
 
 
@@ -158,3 +159,21 @@ def _kind(tensor: Any) -> str:
 def _check_kind(path: Path, stored: str, kind: str) -> None:
     if kind not in ("F32", "F16", "BF16"):
         raise DataError(f"{path}: tensor {stored} is {kind}; only F32, F16 and BF16 are weights")
+
+
+def own_dtype(directory: str | os.PathLike[str]) -> str:
+    """Returns the dtype of an HF checkpoint: `dtype` or `torch_dtype` of config.json, else the widest of its tensors.
+
+    Raises:
+      MissingInputError: no config.json, or where it names no dtype, no weights.
+      DataError: the dtype is none of float32, float16, bfloat16.
+    """
+    path = Path(directory) / "config.json"
+    values = files.read_json(path)
+    named = next((values[key] for key in ("dtype", "torch_dtype") if values.get(key) is not None), None)
+    if named is None:
+        kinds = Tensors(directory).kinds
+        named = next((dtype for kind, dtype in _WIDEST_FIRST.items() if kind in kinds), ", ".join(sorted(kinds)))
+    if named not in _WIDEST_FIRST.values():
+        raise DataError(f"{path}: dtype {named!r} is none of {', '.join(_WIDEST_FIRST.values())}")
+    return named

@@ -23,7 +23,7 @@ from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 from ecomgpt_jax import files
 from ecomgpt_jax.config import MODEL_SHAPES, ModelConfig
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
-from ecomgpt_jax.model.hf_files import INDEX, PREFIX, SINGLE, Tensors, is_finite
+from ecomgpt_jax.model.hf_files import INDEX, PREFIX, SINGLE, Tensors, is_finite, own_dtype
 from ecomgpt_jax.model.lora import Adapters, merge_layer
 from ecomgpt_jax.model.parameters import (
     Parameter,
@@ -38,7 +38,6 @@ from ecomgpt_jax.model.parameters import (
 
 UNK_ID, BOS_ID, EOS_ID, PAD_ID = 0, 1, 2, 3
 _STORED = {"float32": "F32", "bfloat16": "BF16"}
-_WIDEST_FIRST = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _ROWS = 16_384  # rows of the embedding that the host holds at one time
 
 
@@ -81,24 +80,6 @@ def model_config_from_hf(directory: str | os.PathLike[str]) -> ModelConfig:
         compute_dtype="bfloat16" if own_dtype(directory) == "bfloat16" else "float32",
         **shape,
     )
-
-
-def own_dtype(directory: str | os.PathLike[str]) -> str:
-    """Returns the dtype of an HF checkpoint: `dtype` or `torch_dtype` of config.json, else the widest of its tensors.
-
-    Raises:
-      MissingInputError: no config.json, or where it names no dtype, no weights.
-      DataError: the dtype is none of float32, float16, bfloat16.
-    """
-    path = Path(directory) / "config.json"
-    values = files.read_json(path)
-    named = next((values[key] for key in ("dtype", "torch_dtype") if values.get(key) is not None), None)
-    if named is None:
-        kinds = Tensors(directory).kinds
-        named = next((dtype for kind, dtype in _WIDEST_FIRST.items() if kind in kinds), ", ".join(sorted(kinds)))
-    if named not in _WIDEST_FIRST.values():
-        raise DataError(f"{path}: dtype {named!r} is none of {', '.join(_WIDEST_FIRST.values())}")
-    return named
 
 
 def _check(checkpoint: Tensors, table: Iterable[Parameter]) -> None:

@@ -23,6 +23,7 @@ from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
 from ecomgpt_jax.model import hf_weights, hub, lora
 from ecomgpt_jax.model.bloom import init_sharded_params
 from ecomgpt_jax.model.content_hash import content_hash
+from ecomgpt_jax.model.hf_files import own_dtype
 from ecomgpt_jax.model.parameters import (
     Params,
     leaf_of,
@@ -75,7 +76,7 @@ def find_checkpoint(name: str | os.PathLike[str], dtype: str = "") -> Checkpoint
     config = None
     if _is_hugging_face(path):
         directory, model = path, hf_weights.model_config_from_hf(path)
-        reason = "the checkpoint's own" if hf_weights.own_dtype(path) == model.compute_dtype else "it holds float16"
+        reason = "the checkpoint's own" if own_dtype(path) == model.compute_dtype else "it holds float16"
     else:
         directory = step_directory(path)
         try:
