@@ -17,7 +17,8 @@ from ecomgpt_jax import cli
 from ecomgpt_jax.config import MeshConfig
 from ecomgpt_jax.errors import ConfigError, MissingInputError
 from ecomgpt_jax.files import new_directory, read_text
-from ecomgpt_jax.model.hf_weights import copy_tokenizer, save_hf
+from ecomgpt_jax.model.hf_files import copy_tokenizer
+from ecomgpt_jax.model.hf_weights import save_hf
 from ecomgpt_jax.model.loading import (
     find_checkpoint,
     load_adapters,

@@ -177,3 +177,14 @@ def own_dtype(directory: str | os.PathLike[str]) -> str:
     if named not in _WIDEST_FIRST.values():
         raise DataError(f"{path}: dtype {named!r} is none of {', '.join(_WIDEST_FIRST.values())}")
     return named
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copies an HF tokenizer's files into an existing directory.
+
+    Raises:
+      MissingInputError: `source` has no tokenizer.json.
+    """
+    if not (source / "tokenizer.json").is_file():
+        raise MissingInputError(f"{source}: no tokenizer.json to copy")
+    files.copy_tokenizer_files(source, target)

@@ -22,8 +22,8 @@ from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 
 from ecomgpt_jax import files
 from ecomgpt_jax.config import MODEL_SHAPES, ModelConfig
-from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
-from ecomgpt_jax.model.hf_files import INDEX, PREFIX, SINGLE, Tensors, is_finite, own_dtype
+from ecomgpt_jax.errors import ConfigError, DataError
+from ecomgpt_jax.model.hf_files import INDEX, PREFIX, SINGLE, Tensors, copy_tokenizer, is_finite, own_dtype
 from ecomgpt_jax.model.lora import Adapters, merge_layer
 from ecomgpt_jax.model.parameters import (
     Parameter,
@@ -291,17 +291,6 @@ def _check_params(params: Params, model: ModelConfig) -> None:
         shape = have[path].shape if path in have else None
         if shape != expected.get(path):
             raise DataError(f"params {'/'.join(path)}: shape {shape}, the model needs {expected.get(path)}")
-
-
-def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copies an HF tokenizer's files into an existing directory.
-
-    Raises:
-      MissingInputError: `source` has no tokenizer.json.
-    """
-    if not (source / "tokenizer.json").is_file():
-        raise MissingInputError(f"{source}: no tokenizer.json to copy")
-    files.copy_tokenizer_files(source, target)
 
 
 def save_hf(
