@@ -1,6 +1,7 @@
 """babysit.sh: each state leads to its action, tries are bounded, and it ends with the run."""
 
 import os
+import shlex
 
 import pytest
 from fake_cloud import HERE, Cloud
@@ -12,7 +13,7 @@ def finish_after(cloud: Cloud, calls: int) -> None:
     """Wraps the fake so that the run's DONE marker appears with the given call of describe."""
     folder = cloud.folder / "bin"
     folder.mkdir()
-    real = HERE / "bin" / "gcloud"
+    real = shlex.quote(str(HERE / "bin" / "gcloud"))
     (folder / "gcloud").write_text(
         f"""#!/usr/bin/env bash
         {real} "$@"; code=$?
