@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Sourced by the other scripts: makes `.venv` once and puts its python into $PYTHON.
+# Sourced by the other scripts: makes `.venv` (or $ECOMGPT_VENV) once and puts its python into $PYTHON.
 # Usage: . scripts/env.sh EXTRAS      (EXTRAS such as "" or "[dev]")
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 make_environment() {
-  local extras=$1 candidate stamp
-  stamp=.venv/.made-for-$(cksum <setup.py | cut -d' ' -f1)-${extras//[^a-z]/_}
+  local extras=$1 venv=${ECOMGPT_VENV:-$PWD/.venv} candidate stamp
+  stamp=$venv/.made-for-$(cksum <setup.py | cut -d' ' -f1)-${extras//[^a-z]/_}
   if [ ! -e "$stamp" ]; then
     for candidate in "${PYTHON_FOR_VENV:-python3}" python3.13 python3.12 python3.11; do
       if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break; fi
@@ -17,12 +17,12 @@ make_environment() {
       echo "error: Python 3.11 or newer is needed; install it or name it in PYTHON_FOR_VENV" >&2
       exit 66
     fi
-    echo "Making the environment in .venv (once; downloads about 0.5 GB) ..." >&2
-    "$candidate" -m venv .venv
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".$extras"
+    echo "Making the environment in $venv (once; downloads about 0.5 GB) ..." >&2
+    "$candidate" -m venv "$venv"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".$extras"
     touch "$stamp"
   fi
-  PYTHON=$PWD/.venv/bin/python
+  PYTHON=$venv/bin/python
 }
 
 make_environment "${1:-}"
