@@ -93,7 +93,7 @@ def test_no_more_than_four_connections(tmp_path: Path) -> None:
             most = max(most, open_now)
             first = len(requests) <= 4
         if first:
-            four.wait(timeout=60)  # four do come at one time
+            four.wait(timeout=1800)  # four do come at one time
         with lock:
             open_now -= 1
         return False
@@ -147,12 +147,12 @@ def test_killed_at_ten_moments_and_started_again(tmp_path: Path) -> None:
         for moment in range(10):
             sent, limit = 0, total * moment // 25
             process = driver(tmp_path, base)
-            process.wait(timeout=120)
+            process.wait(timeout=1800)
             assert process.returncode == -signal.SIGKILL or not fetch.missing_files(TOY, tmp_path)
             assert half_written(tmp_path) == []
         limit = float("inf")
         process = driver(tmp_path, base)
-        assert process.wait(timeout=120) == 0
+        assert process.wait(timeout=1800) == 0
     assert_whole(tmp_path)
 
 

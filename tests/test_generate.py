@@ -116,7 +116,7 @@ def test_at_a_terminal_it_asks_and_answers(checkpoint: Path) -> None:
         os.close(theirs)
         asked = [TEXTS[0], "", TEXTS[9].replace("\n", "\\n").replace("\t", " ").replace("\u2028", " ")]
         os.write(ours, "".join(f"{line}\n" for line in asked).encode() + b"\x04")
-        stdout, stderr = process.communicate(timeout=300)
+        stdout, stderr = process.communicate(timeout=1800)
     os.close(ours)
     assert process.returncode == 0, stderr
     model, tokenizer = model_config_from_hf(checkpoint), load_tokenizer(checkpoint)

@@ -49,12 +49,12 @@ def metrics(workdir: Path) -> list[dict]:
 def test_two_processes_train_and_evaluate_as_one(tmp_path: Path) -> None:
     together = [f"--coordinator=localhost:{free_port()}", "--num_processes=2"]
     pair = [start(tmp_path / "two", tmp_path / "cache", 1, *together, f"--process_id={i}") for i in range(2)]
-    outputs = [process.communicate(timeout=900) for process in pair]
+    outputs = [process.communicate(timeout=1800) for process in pair]
     assert [process.returncode for process in pair] == [0, 0], outputs
     assert "report:" in outputs[0][0]
     assert "report:" not in outputs[1][0]
     alone = start(tmp_path / "one", tmp_path / "cache", 2)
-    _, errors = alone.communicate(timeout=900)
+    _, errors = alone.communicate(timeout=1800)
     assert alone.returncode == 0, errors
     two, one = metrics(tmp_path / "two"), metrics(tmp_path / "one")
     assert [line["step"] for line in two] == [line["step"] for line in one] == [1, 2, 3, 4]
@@ -83,7 +83,7 @@ def test_two_processes_killed_while_they_evaluate_decode_only_what_is_left(tmp_p
             )
             for i in range(2)
         ]  # fmt: skip
-        outputs = [process.communicate(timeout=600) for process in pair]
+        outputs = [process.communicate(timeout=1800) for process in pair]
         assert all(process.returncode == 0 for process in pair) or kill_after, outputs
         return [
             (process.returncode, [line for line in output.splitlines() if line.startswith("decode")])

@@ -94,7 +94,7 @@ def test_ten_items_are_judged_by_keyboard_saved_and_restored(browser: Any, tmp_p
     press("2")  # a change of mind
     press("s")
     saved = tmp_path / "saved" / "judgements-annotator-1.json"
-    end = time.monotonic() + 15
+    end = time.monotonic() + 600
     while not saved.exists() and time.monotonic() < end:
         time.sleep(0.1)
     choices = ["left", "right", "tie", "left", "right", "tie", "right", "right", "left", "right"]

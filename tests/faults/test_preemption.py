@@ -102,7 +102,7 @@ def two_processes(workdir: Path, cache: Path, fault: str = "") -> list[subproces
         for number in range(2)
     ]  # fmt: skip
     try:
-        ended = [process.communicate(timeout=240) for process in started]
+        ended = [process.communicate(timeout=1800) for process in started]
     finally:
         for process in started:
             process.kill()

@@ -1,6 +1,5 @@
 """The builder: whole or not at all, the same everywhere, found again."""
 
-import contextlib
 import hashlib
 import os
 import pickle
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import tensorflow_datasets as tfds
+from sessions import session_members
 
 from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.errors import ConfigError, DataError
@@ -241,26 +241,15 @@ def test_a_build_killed_in_the_middle_is_made_anew(tmp_path: Path, built: Built)
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True
     )
     root = tmp_path / "datasets"
-    deadline = time.monotonic() + 120
-    while not list(root.glob("*.tmp*/parts/*")) and time.monotonic() < deadline:
+    while not list(root.glob("*.tmp*/parts/*")) and process.poll() is None:
         time.sleep(0.05)
     process.kill()
     process.wait()
     assert list(root.glob("*.tmp*/parts/*"))
-    while session_members(process.pid) and time.monotonic() < deadline:
+    while session_members(process.pid):  # for ever where the processes outlive their parent
         time.sleep(0.05)
     assert build(settings(tmp_path)).fingerprint == built.fingerprint
     assert not list(root.glob("*.tmp*"))
-
-
-def session_members(session: int) -> list[str]:
-    """Returns the processes that live in a session."""
-    members = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            if stat.read_text().rsplit(") ", 1)[1].split()[3] == str(session):
-                members.append(stat.parent.name)
-    return members
 
 
 def test_tfds_reads_the_data_set_itself(built: Built) -> None:

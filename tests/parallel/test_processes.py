@@ -52,7 +52,7 @@ def test_a_port_in_use() -> None:
 JOIN = """
 import sys
 from ecomgpt_jax.parallel import processes
-processes.init_distributed(sys.argv[1], 2, int(sys.argv[2]), 60)
+processes.init_distributed(sys.argv[1], 2, int(sys.argv[2]), 1800)
 import jax
 processes.wait_for_all("here")
 found = processes.broadcast_json({"from": jax.process_index(), "text": "ü" * (3 - jax.process_index())})
