@@ -155,7 +155,7 @@ KINDS = {"feed": feed, "train": train, "fail": fail, "decode": decode}
 def main() -> None:
     """Does the jobs."""
     port, process, folder, jobs = sys.argv[1:]
-    processes.join(f"localhost:{port}", 2, int(process), 120)
+    processes.init_distributed(f"localhost:{port}", 2, int(process), 120)
     processes.enable_compilation_cache(Path(folder) / "compiled")
     for job in json.loads(jobs):
         name, kind = job.pop("name"), job.pop("kind")
