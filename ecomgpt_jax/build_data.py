@@ -9,6 +9,7 @@ there are any.
 
 import functools
 import itertools
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -179,11 +180,16 @@ def main(arguments: list[str]) -> None:
     """Builds the data set of `--config` and shows what the flags ask for."""
     if arguments:
         raise ConfigError(f"unexpected argument {arguments[0]!r}")
-    config = config_lib.resolve(cli.load_config(_CONFIG))
+    asked = cli.load_config(_CONFIG)
+    config = config_lib.resolve(asked)
     files = config.data.files or config.data.mixture == "folder"
     if _AUDIT.value and files and not audit_files(config.data):
-        return  # evaluation files alone: there is nothing to build
+        cli.refuse_idle("on evaluation files alone, which nothing is built from", _LIST, _PREVIEW, _STATS)
+        return
     built = ecom_instruct.build(config.data)
+    for line in config_lib.unused(asked):
+        if line.startswith("data."):
+            logging.warning("config: %s", line)
     for file, description in built.stats["files"].items():
         print(visible(f"{file}: {description}"))
     if bad := built.stats["quarantine"]["records"]:

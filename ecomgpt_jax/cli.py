@@ -122,6 +122,21 @@ def load_config(flag: flags.FlagHolder) -> Config:
     return config
 
 
+def refuse_idle(where: str, *given: flags.FlagHolder) -> None:
+    """Refuses flags of the command line that this call would not read.
+
+    Args:
+      where: they have no effect, such as "without --coordinator".
+      given: the flags.
+
+    Raises:
+      ConfigError: one of them is there.
+    """
+    for flag in given:
+        if flags.FLAGS[flag.name].present:
+            raise ConfigError(f"--{flag.name} has no effect {where}; leave it out")
+
+
 def _preempted(number: int, frame: object) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the second one ends it at once
     raise PreemptedError("stopped by SIGTERM; start the same command again and it goes on")

@@ -9,7 +9,6 @@ The file is longer than 350 lines because fields, their bounds and the runs they
 
 import dataclasses
 import difflib
-import logging
 import math
 import operator
 import re
@@ -374,7 +373,8 @@ USES = (
     _Use("train.seed", lambda c: not c.model.init_from or c.lora.rank, "on fresh weights, without model.init_from"),
     _Use("model.head_chunk", lambda c: c.model.head == "targets", "with model.head=targets"),
     _Use(
-        "eval.tasks_dir eval.batch eval.max_prompt_tokens eval.max_new_tokens eval.num_beams eval.protocol",
+        "eval.tasks_dir eval.batch eval.max_prompt_tokens eval.max_new_tokens eval.num_beams eval.protocol eval.dtype "
+        "eval.mesh",
         lambda c: c.train.final_evaluation or c.eval.every, "with train.final_evaluation or eval.every",
     ),
     _Use(
@@ -386,7 +386,10 @@ USES = (
 
 
 def unused(config: Config) -> list[str]:
-    """Returns a line for each setting of a resolved config that differs from its default and has no effect in its run.
+    """Returns a line for each setting that differs from its default and has no effect in the config's run.
+
+    Give it the config as it was before `resolve`, which fills in the shape. Commands log the lines once all else is
+    checked, so that an error stays one line.
 
     Raises:
       ConfigError: one of them asks for what the run cannot do.
@@ -400,11 +403,14 @@ def unused(config: Config) -> list[str]:
             if use.refused:
                 raise ConfigError(f"config: {line}")
             lines.append(line)
+    for name, value in MODEL_SHAPES.get(config.model.size, {}).items():
+        if (given := getattr(config.model, name)) not in (0, value):
+            lines.append(f"model.{name}={given}: gives way to {value}, that of model.size={config.model.size}")
     return lines
 
 
 def resolve(config: Config) -> Config:
-    """Returns a checked copy with the model's shape filled in and comma lists split; logs what has no effect.
+    """Returns a checked copy with the model's shape filled in and comma lists split.
 
     Raises:
       ConfigError: a field has the wrong type, is out of range, contradicts another, or asks for what the run cannot do.
@@ -421,8 +427,7 @@ def resolve(config: Config) -> Config:
                 value = tuple(name for item in value for name in split(str(item)) if name)
                 setattr(part, field.name, value)
             _check(f"{section}.{field.name}" if section else field.name, value, field)
-    for line in unused(config):
-        logging.warning("config: %s", line)
+    unused(config)
     if not re.fullmatch(rf"{FROZEN}|released:\d+", config.eval.protocol, re.ASCII):
         raise ConfigError(f"config: eval.protocol={config.eval.protocol!r} is neither {FROZEN} nor released:SEED")
     if not config.data.languages:
@@ -443,10 +448,6 @@ def resolve(config: Config) -> Config:
     model = config.model
     if model.size != "custom":
         for name, value in MODEL_SHAPES[model.size].items():
-            if (given := getattr(model, name)) not in (0, value):
-                logging.warning(
-                    "config: model.%s=%d gives way to %d, that of model.size=%s", name, given, value, model.size
-                )
             setattr(model, name, value)
     for name in ("embed", "layers", "heads"):
         if getattr(model, name) <= 0:

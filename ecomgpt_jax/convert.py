@@ -90,6 +90,8 @@ def main(arguments: list[str]) -> None:
     for flag in (_FROM, _TO, _FORMAT):
         if not flag.value:
             raise ConfigError(f"--{flag.name} is required")
+    if _FORMAT.value == "peft":
+        cli.refuse_idle("with --format=peft: adapters are kept as they were trained", _DTYPE)
     convert(_FROM.value, _TO.value, _FORMAT.value, _DTYPE.value)
 
 

@@ -47,6 +47,8 @@ def main(arguments: list[str]) -> None:
     if arguments:
         raise ConfigError(f"unexpected argument {arguments[0]!r}; use --checkpoint, --prompts and --out")
     interactive = not (_PROMPTS.value or _OUT.value) and sys.stdin.isatty()
+    if interactive:
+        cli.refuse_idle("at a terminal, where prompts come one by one", _BATCH)
     for flag in (_CHECKPOINT,) if interactive else (_CHECKPOINT, _PROMPTS, _OUT):
         if not flag.value:
             raise ConfigError(f"--{flag.name} is missing; generate --checkpoint C --prompts IN.jsonl --out OUT.jsonl")

@@ -33,6 +33,8 @@ def main(arguments: list[str]) -> None:
     if _PRICE.value is not None and _PRICE.value < 0:
         raise ConfigError(f"--price must not be negative, not {_PRICE.value}")
     topology = parse_topology(_TOPOLOGY.value)
+    if not topology.layout:
+        cli.refuse_idle("on a GPU, which nothing is compiled for", _LARGEST)
     config = config_lib.resolve(cli.load_config(_CONFIG))
     if not config.model.vocab_size:  # that of the tokenizer which training would make
         config.model.vocab_size = -(-config.data.tokenizer_vocab // 128) * 128

@@ -47,10 +47,12 @@ def main(arguments: list[str]) -> None:
     if _MAKE.value == bool(_JUDGEMENTS.value):
         raise ConfigError("give either --make A B or --judgements FILES --key FILE")
     if _MAKE.value:
+        cli.refuse_idle("with --make", _KEY)
         if len(arguments) != 2:
             raise ConfigError(f"{len(arguments)} folders given, --make needs two: A B")
         _make(*map(Path, arguments))
     else:
+        cli.refuse_idle("without --make", _TASKS, _ROWS, _ANNOTATORS, _SEED)
         if not _KEY.value:
             raise ConfigError("--key is missing; it is the key.json that --make wrote")
         _read([_JUDGEMENTS.value, *arguments])

@@ -7,6 +7,7 @@ and it goes on where it stopped.
 """
 
 import json
+import logging
 import math
 import shutil
 from pathlib import Path
@@ -18,7 +19,7 @@ from ml_collections import config_flags
 
 from ecomgpt_jax import cli
 from ecomgpt_jax import config as config_lib
-from ecomgpt_jax.config import Config, parse_mesh
+from ecomgpt_jax.config import Config, ModelConfig, parse_mesh
 from ecomgpt_jax.data import packing
 from ecomgpt_jax.data.pipeline import PackedRows, make_rows
 from ecomgpt_jax.data.token_store import tokenize
@@ -38,6 +39,7 @@ from ecomgpt_jax.parallel import processes
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.redaction import mask_secrets
 from ecomgpt_jax.training import loop, memory, resume, validation
+from ecomgpt_jax.training.gauges import TRACED_FROM
 from ecomgpt_jax.training.progress import read_metrics
 from ecomgpt_jax.waiting import file_lock
 
@@ -147,6 +149,24 @@ def _plan(config: Config, rows: PackedRows, mesh: Mesh) -> str:
     )
 
 
+def _idle_settings(asked: Config, config: Config, rows: PackedRows, mesh: Mesh) -> list[str]:
+    """Returns a line for each setting that was asked for and has no effect in the run that became of it."""
+    lines = config_lib.unused(asked)
+    for name in ("embed", "layers", "heads", "vocab_size", "layer_norm_epsilon") if config.model.init_from else ():
+        given, there = getattr(asked.model, name), getattr(config.model, name)
+        if given not in (0, there, getattr(ModelConfig, name)):
+            lines.append(f"model.{name}={given}: gives way to {there}, that of model.init_from")
+    steps, epochs = loop.count_steps(config, rows, mesh), len(rows) // loop.rows_per_step(config, mesh)
+    train, traced = config.train, max(0, steps - TRACED_FROM + 1)
+    if train.max_steps > epochs:
+        lines.append(f"train.max_steps={train.max_steps}: train.epochs={train.epochs} are {epochs} steps")
+    if train.profile_steps > traced:
+        lines.append(f"train.profile_steps={train.profile_steps}: {traced} of {steps} steps come after the second")
+    if config.eval.every > steps:
+        lines.append(f"eval.every={config.eval.every}: the run has {steps} steps, so no slice is evaluated")
+    return lines
+
+
 def _licences(built: ecom_instruct.Built) -> dict[str, str]:
     """Returns the licence of each source that is trained on; the user's own files are theirs to know."""
     return {task["source"]: _licence(task["source"]) for task in built.stats["tasks"].values()}
@@ -179,7 +199,12 @@ def main(arguments: list[str]) -> None:
     """Runs the whole path; see the module's docstring."""
     if arguments:
         raise ConfigError(f"unexpected argument {arguments[0]!r}; settings are --config.<field>=value")
-    config = config_lib.resolve(_apply_short_flags(cli.load_config(_CONFIG)))
+    asked = _apply_short_flags(cli.load_config(_CONFIG))
+    config = config_lib.resolve(asked)
+    if not _COORDINATOR.value:
+        cli.refuse_idle("without --coordinator", _JOIN_TIMEOUT)
+    if _RESUME.value == "never":
+        cli.refuse_idle("with --resume=never, which compares with no checkpoint", _ALLOW_DRIFT)
     processes.init_distributed(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _JOIN_TIMEOUT.value)
     cache, first = Path(config.data.cache_dir).expanduser(), jax.process_index() == 0
     processes.enable_compilation_cache(cache / "compiled")
@@ -209,6 +234,8 @@ def main(arguments: list[str]) -> None:
     rows = make_rows(store, config.data, config.train.epochs, loop.rows_per_step(config, mesh))
     evaluated = harness.slice_metrics(tasks_dir) if tasks_dir and config.eval.every else []
     validation.check_best_metric(config, held_back, evaluated)
+    for line in _idle_settings(asked, config, rows, mesh) if first else ():
+        logging.warning("config: %s", line)
     if _DRY_RUN.value:
         print(json.dumps(mask_secrets(config_lib.to_dict(config)), ensure_ascii=False, indent=1))
         print(_data_table(built), _describe_data(built, rows, config), _plan(config, rows, mesh), sep="\n")

@@ -134,5 +134,6 @@ def test_a_folder_of_evaluation_tasks_is_audited_and_not_built(command: Callable
     tiny_tasks.write_tiny_tasks(tmp_path)
     config = (*DEMO, "--config.data.mixture=folder", f"--config.data.tasks_dir={tmp_path}", "--audit")
     assert "audit: no findings in 22 rows of the files\n" in command(*config)
+    assert "--list has no effect on evaluation files alone" in command(*config, "--list", rc=2)
     (tmp_path / "Shop/tasks/EN-Shop-CLS-topic/test.json").write_text("{")
     assert "test.json:1:2: " in command(*config, rc=65, one_line=False)

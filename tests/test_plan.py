@@ -25,6 +25,8 @@ def test_the_command() -> None:
     result = json.loads(done.stdout)
     assert set(result) >= KEYS
     assert result["parameters"] == 559_214_592
+    idle = command("--topology", "h200:8", "--largest")
+    assert (idle.returncode, "--largest has no effect on a GPU" in idle.stderr) == (2, True)
     refused = command("--topology", "v5e-3")
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: --topology='v5e-3'")

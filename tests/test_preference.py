@@ -93,6 +93,8 @@ def test_a_study_is_not_written_over_and_missing_tasks_are_named(world: Path) ->
         ("--make a tasks --tasks tasks --out o", 66, "in both"),
         ("--make a b --out o", 66, "ECOMGPT_EVAL"),
         ("--make a b --rows 0 --out o", 2, "rows"),
+        ("--make a b --key k.json --out o", 2, "--key has no effect with --make"),
+        ("--judgements j.json --key k.json --rows 3 --out o", 2, "--rows has no effect without --make"),
         ("--judgements j.json --out o", 2, "--key is missing"),
         ("--judgements j.json --key k.json --out .", 2, "name the file"),
         ("--judgements j.json --key k.json --out o", 66, "k.json"),

@@ -24,7 +24,7 @@ PEAK_FLOPS = {
     "H100": 989e12,
     "H200": CHIPS["h200"].peak_flops,
 }
-_WARM_UP = 2  # steps before a trace: the first compiles, the second fills what runs ahead
+TRACED_FROM = 3  # first step of a trace: the first compiles, the second fills what runs ahead
 
 Gauges = Callable[[Mapping[str, float], int, float], dict[str, float]]
 
@@ -62,7 +62,7 @@ class Tracer:
     def __init__(self, folder: Path, first_step: int, steps: int) -> None:
         """Starts nothing yet; `steps` 0 never will."""
         self._folder, self._running = folder, False
-        self._first = first_step + _WARM_UP
+        self._first = first_step + TRACED_FROM - 1
         self._last = self._first + steps
 
     def before(self, step: int, state: Any) -> None:

@@ -14,7 +14,8 @@ _NOT_DECAYED = ("scale", "bias")  # last keys of norms' weights and of biases
 def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
     """Returns step -> learning rate: linear from 0 over ceil(warmup_fraction * total_steps), then cosine to 0.
 
-    The same curve as transformers' `get_cosine_schedule_with_warmup`, which the authors' recipe names.
+    The same curve as transformers' `get_cosine_schedule_with_warmup`, which the authors' recipe names. Runs that would
+    be all warm-up differ: their last step has the peak, so that a run of one step learns.
     """
     warmup = min(math.ceil(config.warmup_fraction * total_steps), total_steps - 1)
     return optax.schedules.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, max(1, total_steps), 0.0)

@@ -168,7 +168,7 @@ def test_columns_without_a_name_are_no_repeats(tmp_path: Path) -> None:
         ("a.jsonl", b'{"prompt": "caf\xe9"}', "a.jsonl:1:16: not UTF-8 at byte 15 (looks like Latin-1"),
         *((f"a.{kind}", LINE.encode(code), f"a.{kind}:1:1: {code.upper()}, not UTF-8")
           for kind in ("jsonl", "csv", "tsv") for code in ("utf-16", "utf-16le", "utf-16be", "utf-32")),
-        ("a.jsonl", gzip.compress(LINE.encode()), "a.jsonl:1:1: packed with gzip"),
+        ("a.jsonl", gzip.compress(LINE.encode(), mtime=0), "a.jsonl:1:1: packed with gzip"),
         ("a.csv", b"PK\x03\x04rest", "a.csv:1:1: a zip archive or a spreadsheet"),
         ("a.jsonl", json.dumps(COMPLETION, indent=2) * 2, "a.jsonl:1:1: a JSON object over 4 lines; write one"),
         ("a.jsonl", "\n" + json.dumps([COMPLETION], indent=2), "a.jsonl:2:1: a JSON array; write one object a line"),

@@ -44,8 +44,12 @@ def test_known_rates() -> None:
     np.testing.assert_allclose(found, [0, 0.5, 1, 0.853553, 0.5, 0.146447, 0], atol=1e-6)
 
 
-def test_one_step_runs_are_possible() -> None:
-    assert float(make_schedule(OptimizerConfig(), 1)(0)) > 0
+def test_a_run_that_is_all_warm_up_reaches_the_peak_at_its_last_step() -> None:
+    """Where transformers' schedule would end a step before it, and give a run of one step the rate 0."""
+    for fraction in (0.03, 1.0):
+        assert float(make_schedule(OptimizerConfig(learning_rate=1.0, warmup_fraction=fraction), 1)(0)) == 1.0
+    schedule = make_schedule(OptimizerConfig(learning_rate=1.0, warmup_fraction=1.0), 5)
+    np.testing.assert_allclose([float(schedule(step)) for step in range(5)], [0, 0.25, 0.5, 0.75, 1.0])
 
 
 def test_the_update_is_adamw_by_hand() -> None:
