@@ -27,7 +27,7 @@ from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.evaluation.data_report import data_sections
 from ecomgpt_jax.evaluation.page import render_html, render_markdown
 from ecomgpt_jax.files import write_json, write_text
-from ecomgpt_jax.instruct import audit, ecom_instruct, inputs
+from ecomgpt_jax.instruct import audit, ecom_instruct, read
 from ecomgpt_jax.instruct.ecom_instruct import Built
 from ecomgpt_jax.instruct.instructions import render
 from ecomgpt_jax.instruct.task_folder import load_tasks, read_rows, to_instruction
@@ -110,7 +110,7 @@ def audit_files(data: DataConfig) -> bool:
       DataError: there are some.
       EcomError: there is no task or file.
     """
-    exclusion = inputs.exclusion(data)
+    exclusion = read.exclusion(data)
     parts = [audit.audit_own_file(spec, exclusion) for spec in data.files]
     if data.mixture == "folder":
         if not data.tasks_dir:
@@ -148,7 +148,7 @@ def run_audit(built: Built, config: Config) -> None:
     def answer_tokens(response: str) -> int:
         return len(tokenizer().encode(response)) + 1
 
-    count = _print_findings(audit.audit(splits, inputs.exclusion(config.data), config.data.length, answer_tokens))
+    count = _print_findings(audit.audit(splits, read.exclusion(config.data), config.data.length, answer_tokens))
     rows = sum(map(len, splits.values()))
     if count:
         raise DataError(f"audit: {count:,} findings in {rows:,} built rows")

@@ -29,7 +29,7 @@ from ecomgpt_jax.decoding.resumable import decode_prompts
 from ecomgpt_jax.decoding.scoring import mean_log_probabilities
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
 from ecomgpt_jax.files import check_output, read_text, write_json
-from ecomgpt_jax.instruct import choice, inputs, pseudo_labels
+from ecomgpt_jax.instruct import choose, pseudo_labels, read
 from ecomgpt_jax.instruct.instructions import render
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, load_task, write_task
 from ecomgpt_jax.model import loading
@@ -62,17 +62,17 @@ def find_task(name: str, pool: str, data: DataConfig) -> tuple[TaskFolder, list[
         task = dataclasses.replace(task, name=pseudo_labels.pseudo_name(task.name))
         pseudo_labels.check_family(task)
     else:
-        known = {each.name: each for each in choice.training_tasks(data)} if data.mixture != "folder" else {}
+        known = {each.name: each for each in choose.choose(data).training} if data.mixture != "folder" else {}
         if name not in known:
             raise ConfigError(f"--task: no task {name!r} in the {data.mixture} mixture{nearest(name, known)}")
-        records = inputs.read_source(known[name].source, data)
+        records = read.read_source(known[name].source, data)
         task = pseudo_labels.as_folder(known[name], records)
         if not pool:
             return task, pseudo_labels.pool_of(pseudo_labels.unlabelled(records, task.language))
     if Path(pool).is_file():
         return task, pseudo_labels.pool_of(read_text(pool).split("\n"))
     if data.mixture in ("real", "all") and pool:
-        return task, pseudo_labels.pool_of(pseudo_labels.unlabelled(inputs.read_source(pool, data), task.language))
+        return task, pseudo_labels.pool_of(pseudo_labels.unlabelled(read.read_source(pool, data), task.language))
     raise MissingInputError(
         f"--pool: {pool or 'nothing'!r} is no file with a text a line, and no source of the mixture"
     )
@@ -88,7 +88,7 @@ def main(arguments: list[str]) -> None:
     data = config_lib.resolve(cli.load_config(_CONFIG)).data if _CONFIG.value is not None else DataConfig()
     task, pool = find_task(_TASK.value, _POOL.value, data)
     dropped: collections.Counter[str] = collections.Counter()
-    exclusion = inputs.exclusion(DataConfig(mixture="folder"))  # of any mixture: the texts may be anybody's
+    exclusion = read.exclusion(DataConfig(mixture="folder"))  # of any mixture: the texts may be anybody's
     texts = [text for text in pool if not (exclusion and exclusion.reason_of_texts([text]))]
     dropped["evaluation text"] = len(pool) - len(texts)
     texts = texts[: _LIMIT.value or None]

@@ -136,3 +136,30 @@ def test_no_file_is_too_long() -> None:
             assert "longer than 350 lines because" in (ast.get_docstring(ast.parse(source)) or "").replace("\n", " "), (
                 path
             )
+
+
+def import_depth(sources: dict[str, str]) -> tuple[int, list[str]]:
+    """Returns the longest chain of imports among modules, in steps, and the modules that import in a circle."""
+    graph = {name: (imported(ast.parse(source)) & sources.keys()) - {name} for name, source in sources.items()}
+    depth: dict[str, int] = {}
+    while ready := [name for name in graph if name not in depth and graph[name] <= depth.keys()]:
+        depth |= {name: 1 + max((depth[other] for other in graph[name]), default=-1) for name in ready}
+    return max(depth.values(), default=0), sorted(graph.keys() - depth.keys())
+
+
+def test_imports_of_the_data_room_run_one_way_and_are_shallow() -> None:
+    """From records to `ecom_instruct`, at most seven steps, so that a reader can follow a record to a row."""
+    room = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path.read_text(encoding="utf-8")
+        for path in (PACKAGE / "instruct").rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    depth, circle = import_depth(room)
+    assert circle == []
+    assert depth <= 7
+
+
+def test_a_deep_chain_and_a_circle_are_seen() -> None:
+    chain = {"p.m0": ""} | {f"p.m{i}": f"from p import m{i - 1}" for i in range(1, 9)}
+    assert import_depth(chain) == (8, [])
+    assert import_depth(chain | {"p.m0": "def f():\n    import p.m1"})[1] == sorted(chain)

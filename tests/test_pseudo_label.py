@@ -15,9 +15,10 @@ from ecomgpt_jax.config import DataConfig, ModelConfig
 from ecomgpt_jax.data.tokenizer import train_tokenizer
 from ecomgpt_jax.decoding.engine import generate_tokens
 from ecomgpt_jax.decoding.scoring import mean_log_probabilities
-from ecomgpt_jax.instruct import mixture, pseudo_labels
+from ecomgpt_jax.instruct import make, pseudo_labels
+from ecomgpt_jax.instruct.choose import choose
 from ecomgpt_jax.instruct.instructions import render
-from ecomgpt_jax.instruct.rows import Account
+from ecomgpt_jax.instruct.read import BuildStats
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, load_task, read_rows, write_task
 from ecomgpt_jax.model.bloom import init_params
 from ecomgpt_jax.model.hf_weights import load_hf, model_config_from_hf, save_hf
@@ -89,7 +90,8 @@ def test_answers_that_pass_become_a_task_to_train_on(setting: dict[str, Any], tm
     assert f"{len(rows)} of 12 texts labelled ({provenance['acceptance_rate']:.1%})" in output
     assert not (tmp_path / "answers.partial.jsonl").exists()
     data = DataConfig(mixture="folder", tasks_dir=str(tmp_path))
-    made = [row for part in mixture.parts(data) for row in mixture.generate(data, part, Account(), [], {})]
+    (shard,) = make.shards(choose(data))
+    made = [row for split, row in make.make_rows(choose(data), shard, BuildStats(), {}) if split == "train"]
     assert {row["task"] for row in made} == {written.name}
 
 

@@ -23,7 +23,7 @@ import transformers
 from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.errors import DataError, MissingInputError
 from ecomgpt_jax.files import copy_tokenizer_files, new_directory
-from ecomgpt_jax.instruct import choice
+from ecomgpt_jax.instruct import choose
 
 SPLIT_PATTERN = r"\p{Han}|[\p{P}\p{S}]+| ?[^\s\p{Han}\p{P}\p{S}]+|\s"
 SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", "<pad>")
@@ -151,7 +151,7 @@ def find_tokenizer(
     slices = (instances[i : i + 1024 * stride : stride] for i in range(0, len(instances), 1024 * stride))
     rows = itertools.chain.from_iterable(slices)
     # Texts are learned first and instructions later with the same tokenizer; ten times they weigh about as much.
-    wordings = choice.wordings(data) * 10 if data.plain_text else []
+    wordings = choose.wordings(data) * 10 if data.plain_text else []
     texts = itertools.chain((row[part] for row in rows for part in ("prompt", "response")), wordings)
     known = hashlib.sha256("\0".join(wordings).encode()).hexdigest()
     key = hashlib.sha256(f"2:{fingerprint}:{data.tokenizer_vocab}:{known}".encode()).hexdigest()[:16]

@@ -15,7 +15,7 @@ from ecomgpt_jax.files import BadRecord, column_of
 from ecomgpt_jax.instruct import own_data, task_folder
 from ecomgpt_jax.instruct.answer_parts import name_of
 from ecomgpt_jax.instruct.contamination import Exclusion, normalise
-from ecomgpt_jax.instruct.rows import FIELDS, Row
+from ecomgpt_jax.instruct.instructions import ROW_FIELDS, Row
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow
 from ecomgpt_jax.instruct.tasks.task import NOTHING
 
@@ -236,7 +236,7 @@ def _problems(row: Row) -> Iterator[str]:
     if not response.strip():
         yield "the response is empty, so no token is supervised"
         return
-    for name in FIELDS:
+    for name in ROW_FIELDS:
         found = _CONTROL.search(row[name])
         if found:
             yield f"{name} holds the character {_name(found[0])} at {found.start()}"

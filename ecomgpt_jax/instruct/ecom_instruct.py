@@ -4,11 +4,12 @@
                               /held_out/              task folders of the held-out tasks
                               /built.json             fingerprint and statistics, written last
 
+A build runs from `choose` (which tasks) over `read` and `make` (records to rows, one shard per source) to `write`.
 Where `data.total_instances` says how many rows there are, the whole data set is built first, with all tasks, and rows
-of the chosen ones are taken from it (`sample`): settings that differ in their choice alone share all the reading. Which
-records repeat others is kept in `<key>.repeats.json` for builds that differ in seed, wording and limits.
+of the chosen ones are taken from it: settings that differ in their choice alone share all the reading. Which records
+repeat others is kept in `<key>.repeats.json` for builds that differ in seed, wording and limits.
 
-A build happens in a folder of its own beside the final one and is moved there when it is whole; a lock keeps a second
+A build works in a folder of its own beside the final one and moves it there when it is complete; a lock keeps a second
 process from doing the same work, and whoever holds it removes what killed builds have left.
 """
 
@@ -30,12 +31,20 @@ import tensorflow_datasets as tfds
 from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.files import read_json, write_json
-from ecomgpt_jax.instruct import choice, keys, mixture, parts, sample
-from ecomgpt_jax.instruct.parts import DIGEST_BYTES, SPLITS, from_example
-from ecomgpt_jax.instruct.quarantine import Quarantine
-from ecomgpt_jax.instruct.rows import FIELDS, Account, Row
+from ecomgpt_jax.instruct import choose, make, task_folder, write
+from ecomgpt_jax.instruct.choose import Choice
+from ecomgpt_jax.instruct.instructions import ROW_FIELDS, Row
+from ecomgpt_jax.instruct.read import BuildStats
+from ecomgpt_jax.instruct.task_folder import TaskFolder
 from ecomgpt_jax.instruct.tasks.task import Task
+from ecomgpt_jax.instruct.write import SPLITS
 from ecomgpt_jax.waiting import file_lock
+
+# What chooses among the rows of a whole data set, at the values that choose nothing.
+_NO_CHOICE = {
+    "tasks": (), "operators": (), "leave_out_abilities": (), "chain_of_task": True, "num_tasks": 0,
+    "total_instances": 0, "temperature": 1.0,
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +53,7 @@ class Built:
 
     Attributes:
       directory: the tfds data set (array_record), for `open_split`.
-      fingerprint: sha256 over each split's name and the sha256 (`parts.digest`) of each of its decoded rows, in order.
+      fingerprint: sha256 over each split's name and the sha256 (`write.digest`) of each of its decoded rows, in order.
       stats: {"tasks": {name: {"language", "family", "operator", "parent", "source", "abilities", "train", "test",
         "held_out"}}, "sources": {...}, "files": {...}, "near_held_out": {...}, "quarantine": {...}, "dropped": {...},
         "totals": {...}}.
@@ -57,94 +66,6 @@ class Built:
     held_out_dir: Path | None
 
 
-class EcomInstruct(tfds.core.dataset_builder.FileReaderBuilder):
-    """The tfds builder: one shard a part of `mixture.parts`, made in processes here or, with Beam options, on Beam.
-
-    Attributes:
-      account: what became of everything.
-      held_out: rows of each held-out task.
-      digest: of all rows, the data set's fingerprint.
-    """
-
-    VERSION = tfds.core.Version("1.0.0")
-    url_infos: typing.ClassVar[dict[str, Any]] = {}  # nothing to download; tfds would look for a list beside this file
-
-    def __init__(
-        self, data: DataConfig, folder: Path, quarantine: Path, whole: Built | None = None, **kwargs: Any
-    ) -> None:
-        """Takes the settings, the folder to make parts in and the file for bad records; all workers must see both.
-
-        Rows are taken from the `whole` data set if there is one, and made otherwise.
-        """
-        self._data, self._folder, self._whole = data, folder, whole
-        self.account, self.held_out = Account(quarantine=Quarantine(quarantine)), {}
-        self.digest = hashlib.sha256()
-        super().__init__(**kwargs)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        features = tfds.features.FeaturesDict({name: tfds.features.Text() for name in FIELDS})
-        return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
-
-    def _download_and_prepare(
-        self, dl_manager: tfds.download.DownloadManager, download_config: tfds.download.DownloadConfig
-    ) -> None:
-        if self._whole is None:
-            names = self._make(download_config)
-        else:
-            read, stats = functools.partial(open_split, self._whole.directory), self._whole.stats
-            names = [sample.take(self._data, stats, read, self._folder, self.account)]
-            self.held_out = {name: entry["test"] for name, entry in stats["tasks"].items() if entry["held_out"]}
-        if not self.account.rows["train"]:
-            why = self.account.nothing_made() or "see data.sources, data.languages, data.synthetic_records"
-            raise DataError(f"data: no training row was made; {why}")
-        splits = [self._collect(split, names) for split in SPLITS]
-        self.info.set_splits(tfds.core.SplitDict([split for split in splits if split.num_examples]))
-
-    def _make(self, download_config: tfds.download.DownloadConfig) -> list[str]:
-        """Makes all parts from their sources; returns their names."""
-        names = mixture.parts(self._data)
-        bad = self.account.quarantine.path
-        runner, options = download_config.beam_runner, download_config.beam_options
-        workers = max(1, min(self._data.workers or os.cpu_count() or 1, len(names)))
-        with contextlib.ExitStack() as stack:
-            if runner or options:
-                run = parts.beam_workers(runner, options)
-            else:
-                run = stack.enter_context(parts.processes(workers))
-            if surveyed := mixture.surveyed(self._data):
-                known = _root(self._data) / f"{keys.survey_key(self._data, surveyed)}.repeats.json"
-                if not known.is_file():
-                    run(functools.partial(parts.survey_part, self._data, self._folder, bad), surveyed, "survey")
-                    write_json(known, parts.settle(surveyed, self._folder))
-                for part, repeats in read_json(known).items():
-                    write_json(self._folder / f"{part}.repeats.json", repeats)
-            run(functools.partial(parts.make_part, self._data, self._folder, bad), names, "build")
-        for name in names:
-            made = read_json(self._folder / f"{name}.json")
-            self.account.add(made["account"])
-            self.held_out |= made["held_out"]
-        self.account.quarantine.write()
-        return names
-
-    def _collect(self, split: str, names: Sequence[str]) -> tfds.core.SplitInfo:
-        """Moves the files of a split's parts to where tfds looks for its shards, and takes up their digests."""
-        made = [file for name in names if (file := self._folder / f"{name}.{split}").is_file()]
-        template = self._get_filename_template(split)
-        lengths, size = [], 0
-        self.digest.update(split.encode())
-        for index, file in enumerate(made):
-            digests = file.with_name(f"{file.name}.digests").read_bytes()
-            self.digest.update(digests)
-            lengths.append(len(digests) // DIGEST_BYTES)
-            size += file.stat().st_size
-            os.replace(file, template.sharded_filepath(shard_index=index, num_shards=len(made)))
-        return tfds.core.SplitInfo(split, lengths, size, template)
-
-
-def _root(data: DataConfig) -> Path:
-    return Path(data.cache_dir).expanduser() / "datasets"
-
-
 def build(data: DataConfig) -> Built:
     """Returns the data set of the settings, built now or found where an earlier call has left it.
 
@@ -154,29 +75,21 @@ def build(data: DataConfig) -> Built:
     """
     root = _root(data)
     root.mkdir(parents=True, exist_ok=True)
-    key = keys.cache_key(data)
+    key = choose.cache_key(data)
     final = root / key
-    parts.refuse_in_worker()
+    write.refuse_in_worker()
     with file_lock(root / f"{key}.lock", "another process that builds the same data set"):
         if not (final / "built.json").is_file():
             _remove_leftovers(root, key)
             shutil.rmtree(final, ignore_errors=True)
             working = Path(tempfile.mkdtemp(prefix=f"{key}.tmp", dir=root))
             try:
-                _write(data, working, build(sample.whole(data)) if data.total_instances else None)
+                whole = build(dataclasses.replace(data, **_NO_CHOICE)) if data.total_instances else None
+                _build_in(working, root / f"{key}.quarantine.jsonl", choose.choose(data), whole)
                 os.replace(working, final)
             finally:
                 shutil.rmtree(working, ignore_errors=True)
     return load_built(final)
-
-
-def _remove_leftovers(root: Path, own: str) -> None:
-    """Removes the working folders of builds that no process holds the lock of (`own` is ours)."""
-    for leftover in root.glob("*.tmp*"):
-        key = leftover.name.split(".tmp")[0]
-        lock = contextlib.nullcontext() if key == own else file_lock(root / f"{key}.lock", key, wait=False)
-        with contextlib.suppress(BlockingIOError), lock:
-            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def load_built(directory: Path) -> Built:
@@ -191,109 +104,6 @@ def load_built(directory: Path) -> Built:
     )
 
 
-def _write(data: DataConfig, working: Path, whole: Built | None) -> None:
-    made = working / "parts"
-    made.mkdir()
-    config = tfds.download.DownloadConfig(beam_options=parts.beam_options(data) if data.beam_options else None)
-    quarantine = working.parent / f"{working.name.split('.')[0]}.quarantine.jsonl"
-    builder = EcomInstruct(data, made, quarantine, whole, data_dir=str(working), file_format="array_record")
-    with contextlib.redirect_stdout(io.StringIO()):  # tfds announces a download, and there is none
-        builder.download_and_prepare(download_dir=str(working / "downloads"), download_config=config)
-    shutil.rmtree(working / "downloads", ignore_errors=True)
-    if whole is not None and whole.held_out_dir:
-        shutil.copytree(whole.held_out_dir, working / "held_out")
-    elif (made / "held_out").is_dir():
-        os.replace(made / "held_out", working / "held_out")
-    stats = _stats(data, builder)
-    if whole is not None:
-        stats["quarantine"] = whole.stats["quarantine"]
-    shutil.rmtree(made)
-    write_json(
-        working / "built.json",
-        {
-            "directory": str(Path(builder.data_path).relative_to(working)),
-            "fingerprint": builder.digest.hexdigest(),
-            "stats": stats,
-        },
-    )
-
-
-def _stats(data: DataConfig, builder: EcomInstruct) -> dict[str, Any]:
-    account = builder.account
-    train, test = account.rows["train"], account.rows["test"]
-    tasks: dict[str, dict[str, Any]] = {}
-    if data.mixture == "folder":
-        for folder in mixture.folder_tasks(data):
-            described = {"language": folder.language, "family": folder.family, "operator": "", "parent": ""}
-            tasks[folder.name] = {**described, "source": folder.dataset}
-    elif data.mixture != "files":
-        for task in choice.training_tasks(data):
-            tasks[task.name] = describe(task)
-    tasks |= account.own
-    for name, entry in tasks.items():
-        entry |= {"train": train[name], "test": test[name], "held_out": False}
-    if data.mixture != "folder":
-        for task in choice.held_out_tasks(data):
-            rows = builder.held_out.get(task.name, 0)
-            tasks[task.name] = {**describe(task), "train": 0, "test": rows, "held_out": True}
-    training = [entry for entry in tasks.values() if not entry["held_out"]]
-    totals = {
-        "tasks": len(tasks),
-        "training_tasks": len(training),
-        "held_out_tasks": len(tasks) - len(training),
-        "atomic_tasks": sum(bool(entry["operator"]) for entry in tasks.values()),
-        "train": train.total(),
-        "test": test.total(),
-        "empty_tasks": sorted(name for name, entry in tasks.items() if not entry["train"] + entry["test"]),
-    }
-    return {
-        "tasks": tasks,
-        "sources": account.sources,
-        "files": account.files,
-        "near_held_out": choice.near_sources(data) if data.strict_held_out else {},
-        "quarantine": {"records": len(account.quarantine.records), "file": str(account.quarantine.path)},
-        "dropped": dict(sorted(account.dropped.items())),
-        "totals": totals,
-    }
-
-
-def describe(task: Task) -> dict[str, Any]:
-    """Returns what the statistics say of a task beside its counts."""
-    names = ("language", "family", "operator", "parent", "source")
-    return {**{name: getattr(task, name) for name in names}, "abilities": list(task.abilities)}
-
-
-class _Split(Sequence[Row]):
-    """Random access to the rows of a split; parses the stored bytes itself, five times as fast as tfds does."""
-
-    def __init__(self, source: Any) -> None:
-        self._source = source
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    @typing.overload
-    def __getitem__(self, index: int) -> Row: ...
-
-    @typing.overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        if isinstance(index, slice):
-            return self.__getitems__(range(*index.indices(len(self))))
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        return self.__getitems__([index])[0]
-
-    def __getitems__(self, indices: Sequence[int]) -> list[Row]:
-        """Returns several rows at once, which costs less a row."""
-        return [from_example(raw) for raw in self._source.__getitems__(indices)]
-
-    def __iter__(self) -> Iterator[Row]:
-        for start in range(0, len(self), 1024):
-            yield from self[start : start + 1024]
-
-
 def open_split(directory: str | os.PathLike[str], split: str) -> Sequence[Row]:
     """Returns the rows of a split ("train" or "test") as dictionaries of strings with random access.
 
@@ -306,4 +116,214 @@ def open_split(directory: str | os.PathLike[str], split: str) -> Sequence[Row]:
     if split not in builder.info.splits:
         return []
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
-    return _Split(builder.as_data_source(split, deserialize_method=raw))
+    return write.StoredRows(builder.as_data_source(split, deserialize_method=raw))
+
+
+def _root(data: DataConfig) -> Path:
+    return Path(data.cache_dir).expanduser() / "datasets"
+
+
+def _remove_leftovers(root: Path, own: str) -> None:
+    """Removes the working folders of builds that no process holds the lock of (`own` is ours)."""
+    for leftover in root.glob("*.tmp*"):
+        key = leftover.name.split(".tmp")[0]
+        lock = contextlib.nullcontext() if key == own else file_lock(root / f"{key}.lock", key, wait=False)
+        with contextlib.suppress(BlockingIOError), lock:
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _build_in(working: Path, bad_file: Path, choice: Choice, whole: Built | None) -> None:
+    """Builds a data set in a folder, from the sources or from a whole data set."""
+    made = working / "shards"
+    made.mkdir()
+    options = write.beam_options(choice.data) if choice.data.beam_options else None
+    builder = EcomInstruct(choice, made, bad_file, whole, data_dir=str(working), file_format="array_record")
+    with contextlib.redirect_stdout(io.StringIO()):  # tfds announces a download, and there is none
+        builder.download_and_prepare(
+            download_dir=str(working / "downloads"), download_config=tfds.download.DownloadConfig(beam_options=options)
+        )
+    shutil.rmtree(working / "downloads", ignore_errors=True)
+    if whole is not None and whole.held_out_dir:
+        shutil.copytree(whole.held_out_dir, working / "held_out")
+    elif (made / "held_out").is_dir():
+        os.replace(made / "held_out", working / "held_out")
+    stats = _describe_build(choice, builder.stats, builder.held_out)
+    if whole is not None:
+        stats["quarantine"] = whole.stats["quarantine"]
+    shutil.rmtree(made)
+    directory = str(Path(builder.data_path).relative_to(working))
+    built = {"directory": directory, "fingerprint": builder.digest.hexdigest(), "stats": stats}
+    write_json(working / "built.json", built)
+
+
+class EcomInstruct(tfds.core.dataset_builder.FileReaderBuilder):
+    """The tfds builder: one stored shard per shard of `make.shards`, made in processes here or, with options, on Beam.
+
+    Attributes:
+      stats: what became of every record.
+      held_out: number of rows of each held-out task.
+      digest: of all rows, the data set's fingerprint.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    url_infos: typing.ClassVar[dict[str, Any]] = {}  # nothing to download; tfds would look for a list beside this file
+
+    def __init__(self, choice: Choice, folder: Path, bad_file: Path, whole: Built | None = None, **kwargs: Any) -> None:
+        """Takes the tasks, the folder to make shards in and the file for bad records; all workers need access to both.
+
+        Rows are taken from the `whole` data set if there is one, and made otherwise.
+        """
+        self._choice, self._folder, self._whole = choice, folder, whole
+        self.stats, self.held_out, self.digest = BuildStats(bad_file), {}, hashlib.sha256()
+        super().__init__(**kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = tfds.features.FeaturesDict({name: tfds.features.Text() for name in ROW_FIELDS})
+        return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
+
+    def _download_and_prepare(
+        self, dl_manager: tfds.download.DownloadManager, download_config: tfds.download.DownloadConfig
+    ) -> None:
+        names = self._make_shards(download_config) if self._whole is None else self._take_from(self._whole)
+        if not self.stats.rows["train"]:
+            why = self.stats.nothing_made() or "see data.sources, data.languages, data.synthetic_records"
+            raise DataError(f"data: no training row was made; {why}")
+        splits = [self._collect(split, names) for split in SPLITS]
+        self.info.set_splits(tfds.core.SplitDict([split for split in splits if split.num_examples]))
+
+    def _make_shards(self, download_config: tfds.download.DownloadConfig) -> list[str]:
+        """Makes all shards from their sources; returns their names."""
+        data, folder = self._choice.data, self._folder
+        shards, compared = make.shards(self._choice), make.compared_shards(self._choice)
+        arguments = self._choice, folder, self.stats.bad_file
+        runner, options = download_config.beam_runner, download_config.beam_options
+        workers = max(1, min(data.workers or os.cpu_count() or 1, len(shards)))
+        with contextlib.ExitStack() as stack:
+            if runner or options:
+                run = write.beam_workers(runner, options)
+            else:
+                run = stack.enter_context(write.processes(workers))
+            if compared:
+                known = _root(data) / f"{choose.repeats_key(data, compared)}.repeats.json"
+                if not known.is_file():
+                    run(functools.partial(sketch_shard, *arguments), compared, "survey")
+                    write_json(known, write.find_duplicates(compared, folder))
+                for shard, repeats in read_json(known).items():
+                    write_json(folder / f"{shard}.repeats.json", repeats)
+            run(functools.partial(make_shard, *arguments), shards, "build")
+        for shard in shards:
+            made = read_json(folder / f"{shard}.json")
+            self.stats.add(made["stats"])
+            self.held_out |= made["held_out"]
+        self.stats.write_bad()
+        return shards
+
+    def _take_from(self, whole: Built) -> list[str]:
+        """Takes `data.total_instances` rows of a whole data set as one shard; returns its name."""
+        data, stats, every = self._choice.data, self.stats, whole.stats["tasks"]
+        self.held_out = {name: entry["test"] for name, entry in every.items() if entry["held_out"]}
+        own = every.keys() - self.held_out.keys() - {task.name for task in self._choice.declared}
+        wanted = own.union(task.name for task in self._choice.training)
+        chosen = {name: entry for name, entry in every.items() if name in wanted}
+        sizes = {name: entry["train"] for name, entry in chosen.items()}
+        limits = {
+            "train": write.allocate(sizes, data.total_instances, data.temperature),
+            "test": {name: entry["test"] for name, entry in chosen.items()},
+        }
+        stats.rows = write.take_rows(limits, functools.partial(open_split, whole.directory), self._folder)
+        stats.own = {name: entry for name, entry in chosen.items() if name in own}
+        stats.sources, stats.files = whole.stats["sources"], whole.stats["files"]
+        stats.dropped.update(whole.stats["dropped"])
+        return [write.SAMPLE]
+
+    def _collect(self, split: str, names: Sequence[str]) -> tfds.core.SplitInfo:
+        """Moves the files of a split to where tfds looks for its shards, and adds their digests to the fingerprint."""
+        made = [file for name in names if (file := self._folder / f"{name}.{split}").is_file()]
+        template = self._get_filename_template(split)
+        lengths, size = [], 0
+        self.digest.update(split.encode())
+        for index, file in enumerate(made):
+            digests = file.with_name(f"{file.name}.digests").read_bytes()
+            self.digest.update(digests)
+            lengths.append(len(digests) // write.DIGEST_BYTES)
+            size += file.stat().st_size
+            os.replace(file, template.sharded_filepath(shard_index=index, num_shards=len(made)))
+        return tfds.core.SplitInfo(split, lengths, size, template)
+
+
+def sketch_shard(choice: Choice, folder: Path, bad_file: Path, shard: str) -> int:
+    """Writes what the records of a shard are compared by; returns their number.
+
+    Raises:
+      EcomError: the source is missing or broken; `bad_file` lists its bad records.
+    """
+    ids, sketch = make.sketch_shard(choice, shard, BuildStats(bad_file))
+    write.write_sketch(folder, shard, ids, sketch)
+    return len(ids)
+
+
+def make_shard(choice: Choice, folder: Path, bad_file: Path, shard: str) -> int:
+    """Makes and writes one shard; returns its number of training rows.
+
+    Raises:
+      EcomError: a source or task folder is missing or broken; `bad_file` lists its bad records.
+    """
+    stats, test = BuildStats(bad_file), []
+    held_out: make.HeldOut = {}
+    known = folder / f"{shard}.repeats.json"
+    repeats = read_json(known) if known.is_file() else None
+
+    def train() -> Iterator[Row]:
+        for split, row in make.make_rows(choice, shard, stats, held_out, repeats):
+            if split == "train":
+                yield row
+            else:
+                test.append(row)
+
+    write.write_rows(folder, f"{shard}.train", train())
+    write.write_rows(folder, f"{shard}.test", test)
+    for task, rows in held_out.values():
+        if rows:
+            task_folder.write_task(folder / "held_out", task, rows)
+    counts = {name: len(rows) for name, (_, rows) in held_out.items()}
+    write_json(folder / f"{shard}.json", {"held_out": counts, "stats": stats.as_json()})
+    return stats.rows["train"].total()
+
+
+def _describe_build(choice: Choice, stats: BuildStats, held_out: dict[str, int]) -> dict[str, Any]:
+    """Returns `Built.stats`."""
+    train, test = stats.rows["train"], stats.rows["test"]
+    tasks = {task.name: _describe_task(task) for task in choice.training} | stats.own
+    for name, entry in tasks.items():
+        entry |= {"train": train[name], "test": test[name], "held_out": False}
+    for task in choice.held_out:
+        tasks[task.name] = {
+            **_describe_task(task), "train": 0, "test": held_out.get(task.name, 0), "held_out": True
+        }  # fmt: skip
+    training = [entry for entry in tasks.values() if not entry["held_out"]]
+    totals = {
+        "tasks": len(tasks),
+        "training_tasks": len(training),
+        "held_out_tasks": len(tasks) - len(training),
+        "atomic_tasks": sum(bool(entry["operator"]) for entry in tasks.values()),
+        "train": train.total(),
+        "test": test.total(),
+        "empty_tasks": sorted(name for name, entry in tasks.items() if not entry["train"] + entry["test"]),
+    }
+    return {
+        "tasks": tasks,
+        "sources": stats.sources,
+        "files": stats.files,
+        "near_held_out": dict(choice.near),
+        "quarantine": {"records": len(stats.bad), "file": str(stats.bad_file)},
+        "dropped": dict(sorted(stats.dropped.items())),
+        "totals": totals,
+    }
+
+
+def _describe_task(task: Task | TaskFolder) -> dict[str, Any]:
+    """Returns what the statistics say of a task beside its counts."""
+    if isinstance(task, TaskFolder):
+        return {"language": task.language, "family": task.family, "operator": "", "parent": "", "source": task.dataset}
+    names = ("language", "family", "operator", "parent", "source")
+    return {**{name: getattr(task, name) for name in names}, "abilities": list(task.abilities)}

@@ -17,6 +17,8 @@ HEAD = (
 )
 _FIELD = re.compile(r"\{([a-z_]+)\}")
 FIELDS = ("sentences", "label_set")
+ROW_FIELDS = ("task", "record_id", "source", "language", "family", "operator", "parent", "prompt", "response")
+Row = dict[str, str]  # an instance as it is stored, by ROW_FIELDS
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

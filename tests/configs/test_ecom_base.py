@@ -5,7 +5,7 @@ import pytest
 from configs import ecom_base
 from ecomgpt_jax.config import DataConfig, resolve
 from ecomgpt_jax.errors import ConfigError
-from ecomgpt_jax.instruct import choice
+from ecomgpt_jax.instruct import choose
 from ecomgpt_jax.instruct.task_folder import FAMILIES
 
 
@@ -28,24 +28,24 @@ def test_every_stage_of_a_size_is_the_same_model_and_a_config_that_holds(size: s
 
 def test_following_is_taught_without_the_sources_and_without_chain_of_task_tasks() -> None:
     data = resolve(ecom_base.get_config("nano,follow")).data
-    tasks = choice.training_tasks(data)
+    tasks = choose.choose(data).training
     assert {task.operator for task in tasks} == {""}
-    assert {task.source for task in tasks} <= {task.source for task in choice.declared_tasks(DataConfig())}
+    assert {task.source for task in tasks} <= {task.source for task in choose.declared_tasks(DataConfig())}
     assert {task.language for task in tasks} == {"en", "zh"}
 
 
 def test_few_tasks_are_trained_beside_copying_and_each_pattern_names_some() -> None:
     config = resolve(ecom_base.get_config("nano,few"))
     config.data.mixture = "all"
-    tasks = {task.name: task for task in choice.training_tasks(config.data)}
+    tasks = {task.name: task for task in choose.choose(config.data).training}
     copying = [name for name in tasks if name.endswith("-copying")]
-    assert len(copying) == len({(task.source, task.language) for task in choice.declared_tasks(config.data)})
+    assert len(copying) == len({(task.source, task.language) for task in choose.declared_tasks(config.data)})
     assert {task.family for task in tasks.values()} == set(FAMILIES)
     for pattern in ecom_base.FEW:
         assert fnmatch.filter(tasks, pattern), pattern
     everything = resolve(ecom_base.get_config("nano,tune"))
     everything.data.mixture = "all"
-    assert len(tasks) - len(copying) < len(choice.training_tasks(everything.data)) / 2
+    assert len(tasks) - len(copying) < len(choose.choose(everything.data).training) / 2
 
 
 @pytest.mark.parametrize("arg", ["nono", "nano,tuned"])

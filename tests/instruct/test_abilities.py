@@ -1,7 +1,8 @@
 """Abilities, who practises them and who uses them."""
 
 from ecomgpt_jax.instruct.abilities import ability_graph, kind_of, links
-from ecomgpt_jax.instruct.tasks import real, synthetic
+from ecomgpt_jax.instruct.choose import real_tasks
+from ecomgpt_jax.instruct.tasks import synthetic
 
 TASKS = {
     "EN-A-NER-recognition": ("", ("find", "type"), False, 5),
@@ -37,7 +38,7 @@ def test_tasks_without_abilities_have_no_graph() -> None:
 
 
 def test_every_task_names_abilities_and_most_of_a_base_task_is_practised_by_an_atomic_one() -> None:
-    for tasks in (real.tasks(), synthetic.tasks()):
+    for tasks in (real_tasks(), synthetic.tasks()):
         stats = {
             t.name: {"operator": t.operator, "abilities": t.abilities, "held_out": t.held_out, "train": 1}
             for t in tasks

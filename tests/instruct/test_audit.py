@@ -14,7 +14,7 @@ import tiny_tasks
 from ecomgpt_jax.errors import MissingInputError
 from ecomgpt_jax.instruct.audit import Finding, audit, audit_folder, audit_own_file
 from ecomgpt_jax.instruct.contamination import Exclusion
-from ecomgpt_jax.instruct.rows import FIELDS, Row
+from ecomgpt_jax.instruct.instructions import ROW_FIELDS, Row
 from ecomgpt_jax.instruct.task_folder import TaskRow, write_task
 
 
@@ -24,7 +24,7 @@ def row(
     response: str = "good",
     **fields: str,
 ) -> Row:
-    base = {name: name for name in FIELDS}
+    base = {name: name for name in ROW_FIELDS}
     return base | {"family": family, "prompt": prompt, "response": response} | fields
 
 

@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecomgpt_jax.config import DataConfig
-from ecomgpt_jax.instruct import contamination, mixture, task_folder
+from ecomgpt_jax.instruct import contamination, make, task_folder
+from ecomgpt_jax.instruct.choose import choose
 from ecomgpt_jax.instruct.contamination import Exclusion, fold, normalise
+from ecomgpt_jax.instruct.instructions import Row
+from ecomgpt_jax.instruct.read import BuildStats
 from ecomgpt_jax.instruct.records import LabelledText, Span, TextPair
-from ecomgpt_jax.instruct.rows import Account, Row, Rows
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, load_tasks, read_rows
 from ecomgpt_jax.instruct.tasks import classification
 from ecomgpt_jax.instruct.tasks.task import Dataset, Example, bind
@@ -97,15 +99,15 @@ def test_probes_find_what_comparing_every_run_finds(start: int, length: int, bef
 def test_a_line_that_an_operator_put_together_is_found() -> None:
     exclusion = Exclusion([TaskRow("品牌: haier, 海尔")])
     task = bind(classification.CLASSIFICATION, Dataset(name="X", source="x", language="zh", kind="mood"))
-    account = Account()
-    rows = Rows(DataConfig(), account, exclusion)
+    stats = BuildStats()
+    rows = make.Rows(DataConfig(), stats, exclusion)
     examples = [
         Example("1", "商品: 冰箱\n品牌: Haier, 海尔", "好"),
         Example("2", "商品: 冰箱\n品牌: 西门子", "好"),
     ]
     assert [bool(rows._unfit(task.name, example.sentences, example.answer)) for example in examples] == [True, False]
     assert rows._unfit(task.name, "写出属性", "商品: 冰箱\n品牌: Haier, 海尔")
-    assert account.dropped == {"evaluation text (row)": 2}
+    assert stats.dropped == {"evaluation text (row)": 2}
 
 
 def letters(text: str) -> str:
@@ -157,6 +159,11 @@ class SecondOpinion:
         return found
 
 
+def all_rows(data: DataConfig) -> list[Row]:
+    choice = choose(data)
+    return [row for shard in make.shards(choice) for _, row in make.make_rows(choice, shard, BuildStats(), {})]
+
+
 def test_nothing_of_the_evaluation_is_left_and_a_second_opinion_would_see_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,17 +178,12 @@ def test_nothing_of_the_evaluation_is_left_and_a_second_opinion_would_see_it(
     task_folder.write_task(tmp_path / "mine", mine, rows, rows)
     data = DataConfig(mixture="folder", tasks_dir=str(tmp_path / "mine"))
 
-    def made() -> list[Row]:
-        test: list[Row] = []
-        train = [row for part in mixture.parts(data) for row in mixture.generate(data, part, Account(), test, {})]
-        return train + test
-
     monkeypatch.delenv("ECOMGPT_EVAL", raising=False)
     second = SecondOpinion(tmp_path / "eval")
-    assert len(second.leaks(made())) == 3, "without the filter all three planted copies are seen"
+    assert len(second.leaks(all_rows(data))) == 3, "without the filter all three planted copies are seen"
     monkeypatch.setenv("ECOMGPT_EVAL", str(tmp_path / "eval"))
-    assert len(made()) == 20
-    assert second.leaks(made()) == []
+    assert len(all_rows(data)) == 20
+    assert second.leaks(all_rows(data)) == []
 
 
 @pytest.mark.slow
@@ -191,9 +193,7 @@ def test_no_evaluation_row_is_left_in_rows_of_real_sources(source: str) -> None:
         pytest.skip("ECOMGPT_EVAL and ECOMGPT_SOURCES are not set")
     data = DataConfig(mixture="real", sources=(source,), instances_per_task=300)
     second = SecondOpinion(os.environ["ECOMGPT_EVAL"])
-    test: list[Row] = []
-    train = [row for part in mixture.parts(data) for row in mixture.generate(data, part, Account(), test, {})]
-    assert second.leaks(train + test) == []
+    assert second.leaks(all_rows(data)) == []
 
 
 def test_released_rows_and_listed_overlaps_are_found() -> None:

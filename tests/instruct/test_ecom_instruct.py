@@ -1,6 +1,7 @@
 """The builder: whole or not at all, the same everywhere, found again."""
 
 import hashlib
+import json
 import os
 import pickle
 import subprocess
@@ -15,12 +16,11 @@ from sessions import session_members
 
 from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.errors import ConfigError, DataError
-from ecomgpt_jax.instruct import inputs, keys, mixture, parts
-from ecomgpt_jax.instruct import rows as rows_module
+from ecomgpt_jax.instruct import choose, make, read, write
+from ecomgpt_jax.instruct import ecom_instruct as ecom_instruct_module
 from ecomgpt_jax.instruct.ecom_instruct import Built, build, open_split
-from ecomgpt_jax.instruct.instructions import render
+from ecomgpt_jax.instruct.instructions import ROW_FIELDS, Row, render
 from ecomgpt_jax.instruct.records import LabelledText, Record
-from ecomgpt_jax.instruct.rows import FIELDS, Row
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, load_tasks, read_rows, to_instruction, write_task
 from ecomgpt_jax.waiting import file_lock
 
@@ -45,10 +45,10 @@ def built(cache: Path) -> Built:
 
 def test_fingerprint_is_that_of_the_decoded_rows(built: Built) -> None:
     digest = hashlib.sha256()
-    for split in parts.SPLITS:
+    for split in write.SPLITS:
         digest.update(split.encode())
         for row in open_split(built.directory, split):
-            digest.update(parts.digest(row))
+            digest.update(write.digest(row))
     assert digest.hexdigest() == built.fingerprint
 
 
@@ -57,7 +57,7 @@ def test_rows_have_random_access(built: Built) -> None:
     assert len(rows) == built.stats["totals"]["train"] > 50
     assert [rows[i] for i in range(len(rows))] == list(rows) == rows.__getitems__(range(len(rows)))
     assert pickle.loads(pickle.dumps(rows))[3] == rows[3]
-    assert tuple(rows[0]) == FIELDS
+    assert tuple(rows[0]) == ROW_FIELDS
     for index in (-1, len(rows)):
         with pytest.raises(IndexError):
             rows[index]
@@ -92,21 +92,21 @@ def test_held_out_tasks_are_task_folders_with_gold_answers(built: Built) -> None
 
 
 def test_the_second_call_finds_the_first(built: Built, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mixture, "generate", lambda *arguments: pytest.fail("built again"))
+    monkeypatch.setattr(make, "make_rows", lambda *arguments: pytest.fail("built again"))
     assert build(settings(cache)) == built
 
 
 def test_what_repeats_others_is_found_once_for_builds_of_the_same_sources(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, asked, survey = "synthetic_reviews_en", [], parts.survey_part
+    source, asked, survey = "synthetic_reviews_en", [], ecom_instruct_module.sketch_shard
 
-    def counted(data: DataConfig, folder: Path, quarantine: Path, part: str) -> int:
-        asked.append(part)
-        return survey(data, folder, quarantine, part)
+    def counted(choice: choose.Choice, folder: Path, bad_file: Path, shard: str) -> int:
+        asked.append(shard)
+        return survey(choice, folder, bad_file, shard)
 
-    monkeypatch.setattr(mixture, "surveyed", lambda data: [source])
-    monkeypatch.setattr(parts, "survey_part", counted)
+    monkeypatch.setattr(make, "compared_shards", lambda choice: [source])
+    monkeypatch.setattr(ecom_instruct_module, "sketch_shard", counted)
     first = build(settings(tmp_path, sources=(source,), num_tasks=2, instances_per_task=0))
     assert asked == [source]
     again = build(settings(tmp_path, sources=(source,), num_tasks=3, instances_per_task=0))
@@ -116,13 +116,13 @@ def test_what_repeats_others_is_found_once_for_builds_of_the_same_sources(
     assert {name: again.stats["dropped"][name] for name in repeats} == {
         name: first.stats["dropped"][name] for name in repeats
     }
-    monkeypatch.setattr(keys, "_read_by", lambda data, names: {"code": "other"})
+    monkeypatch.setattr(choose, "_checksums", lambda data, names: {"code": "other"})
     build(settings(tmp_path, sources=(source,), num_tasks=2, instances_per_task=0))
     assert asked == [source, source]
 
 
 def test_a_failure_in_the_middle_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built: Built) -> None:
-    real = rows_module.row_of
+    real = make.row_of
     calls = 0
 
     def failing(*arguments: Any) -> Row:
@@ -132,7 +132,7 @@ def test_a_failure_in_the_middle_leaves_nothing(tmp_path: Path, monkeypatch: pyt
             raise DataError("row 300 is broken")
         return real(*arguments)
 
-    monkeypatch.setattr(rows_module, "row_of", failing)
+    monkeypatch.setattr(make, "row_of", failing)
     with pytest.raises(DataError, match="row 300 is broken"):
         build(settings(tmp_path, num_tasks=0))
     assert [path for path in (tmp_path / "datasets").iterdir() if path.suffix != ".lock"] == []
@@ -142,7 +142,7 @@ def test_a_failure_in_the_middle_leaves_nothing(tmp_path: Path, monkeypatch: pyt
 
 def test_leftovers_of_a_killed_build_are_removed(tmp_path: Path, built: Built) -> None:
     root = tmp_path / "datasets"
-    key = keys.cache_key(settings(tmp_path))
+    key = choose.cache_key(settings(tmp_path))
     for name in (f"{key}.tmpabc", "anotherkey.tmpxyz"):
         (root / name / "ecom_instruct").mkdir(parents=True)
     (root / key).mkdir()  # a final folder without built.json is no build
@@ -191,7 +191,7 @@ def test_hostile_text_comes_back_byte_for_byte(tmp_path: Path, monkeypatch: pyte
         tmp_path / "cache", mixture="folder", tasks_dir=str(tmp_path / "tasks"), num_tasks=0, instances_per_task=0
     )
     hostile = build(data)
-    stored = [row["prompt"] for split in parts.SPLITS for row in open_split(hostile.directory, split)]
+    stored = [row["prompt"] for split in write.SPLITS for row in open_split(hostile.directory, split)]
     for text in texts:
         assert sum(f"### Instruction:\n{text}\nMood? good, bad\n" in prompt for prompt in stored) == 1, text
     assert hostile.held_out_dir is None
@@ -202,7 +202,7 @@ def test_hostile_text_comes_back_byte_for_byte(tmp_path: Path, monkeypatch: pyte
 
 
 def test_lone_surrogates_are_dropped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = inputs.read_source
+    real = read.read_source
 
     def broken(name: str, data: DataConfig, quarantine: object) -> list[Record]:
         bad = LabelledText(
@@ -214,7 +214,7 @@ def test_lone_surrogates_are_dropped_and_counted(tmp_path: Path, monkeypatch: py
         )
         return [*real(name, data), bad]
 
-    monkeypatch.setattr(inputs, "read_source", broken)
+    monkeypatch.setattr(read, "read_source", broken)
     sources = ("synthetic_messages_en",)
     found = build(settings(tmp_path, sources=sources, num_tasks=0, languages=("en",), instances_per_task=0))
     assert found.stats["dropped"]["lone surrogate"] > 0
@@ -241,11 +241,11 @@ def test_a_build_killed_in_the_middle_is_made_anew(tmp_path: Path, built: Built)
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True
     )
     root = tmp_path / "datasets"
-    while not list(root.glob("*.tmp*/parts/*")) and process.poll() is None:
+    while not list(root.glob("*.tmp*/shards/*")) and process.poll() is None:
         time.sleep(0.05)
     process.kill()
     process.wait()
-    assert list(root.glob("*.tmp*/parts/*"))
+    assert list(root.glob("*.tmp*/shards/*"))
     while session_members(process.pid):  # for ever where the processes outlive their parent
         time.sleep(0.05)
     assert build(settings(tmp_path)).fingerprint == built.fingerprint
@@ -263,3 +263,71 @@ def test_rows_can_be_sliced(built: Built) -> None:
     rows = open_split(built.directory, "train")
     assert rows[5:9] == [rows[index] for index in range(5, 9)]
     assert rows[len(rows) - 1 : len(rows) + 5] == [rows[len(rows) - 1]]
+
+
+def whole_settings(cache: Path, **fields: Any) -> DataConfig:
+    return DataConfig(**({"cache_dir": str(cache), "synthetic_records": 40, "temperature": 0.0} | fields))
+
+
+def rows_of(data: DataConfig, split: str = "train") -> list[Row]:
+    return list(open_split(build(data).directory, split))
+
+
+def of_task(rows: list[Row], name: str) -> list[Row]:
+    return [row for row in rows if row["task"] == name]
+
+
+def test_the_total_is_held_when_tasks_vary(cache: Path) -> None:
+    few, many = (rows_of(whole_settings(cache, num_tasks=n, total_instances=60)) for n in (4, 12))
+    assert len(few) == len(many) == 60
+    names = {row["task"] for row in few}
+    assert len(names) == 4 < len({row["task"] for row in many}) == 12
+    assert {len(of_task(few, name)) for name in names} == {15}
+    for name in names:  # what the larger choice takes of a task is a part of the smaller one's
+        assert of_task(many, name) == of_task(few, name)[:5]
+
+
+def test_what_is_taken_is_what_a_build_of_the_choice_alone_begins_with(cache: Path) -> None:
+    chosen = {"operators": ("base", "reversal"), "num_tasks": 5, "prompt_language": "mixed", "seed": 3}
+    taken, alone = whole_settings(cache, total_instances=80, **chosen), whole_settings(cache, temperature=1.0, **chosen)
+    names = {row["task"] for row in rows_of(taken)}
+    assert names == {row["task"] for row in rows_of(alone)}
+    for name in names:
+        assert of_task(rows_of(taken), name) == of_task(rows_of(alone), name)[:16]
+    assert rows_of(taken, "test") == rows_of(alone, "test")
+    found, expected = build(taken).stats, build(alone).stats
+    assert found["tasks"].keys() == expected["tasks"].keys()
+    assert found["totals"]["test"] == expected["totals"]["test"]
+    assert found["totals"]["train"] == 80
+    held_out = [[task.name for task in load_tasks(build(data).held_out_dir)] for data in (taken, alone)]
+    assert held_out[0] == held_out[1] != []
+
+
+def test_choices_of_one_whole_read_no_source_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows_of(whole_settings(cache, total_instances=30, num_tasks=3))
+
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("a source is read again")
+
+    monkeypatch.setattr(read, "read_source", refuse)
+    assert len(rows_of(whole_settings(cache, total_instances=31, chain_of_task=False))) == 31
+    with pytest.raises(AssertionError, match="read again"):
+        rows_of(whole_settings(cache, total_instances=31, synthetic_records=41))
+
+
+def test_more_than_there_is_leaves_no_data_set(cache: Path) -> None:
+    data = whole_settings(cache, num_tasks=1, total_instances=10**6)
+    with pytest.raises(ConfigError, match=r"total_instances=1000000, and the other settings leave \d+"):
+        build(data)
+    assert not (Path(data.cache_dir) / "datasets" / choose.cache_key(data)).exists()
+
+
+def test_files_of_ones_own_are_no_choice_and_share_the_total(cache: Path, tmp_path: Path) -> None:
+    lines = [json.dumps({"prompt": f"question {i}", "completion": f"answer {i}"}) for i in range(100)]
+    (tmp_path / "mine.jsonl").write_text("\n".join(lines) + "\n")
+    files = (str(tmp_path / "mine.jsonl"),)
+    assert len(rows_of(whole_settings(cache, mixture="files", files=files, total_instances=10))) == 10
+    beside = build(whole_settings(cache, files=files, num_tasks=2, total_instances=30))
+    assert beside.stats["totals"]["train"] == 30
+    assert beside.stats["tasks"]["EN-mine-Generate-completion"]["train"] == 10
+    assert beside.stats["files"]

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from ecomgpt_jax.config import DataConfig
-from ecomgpt_jax.instruct import choice
+from ecomgpt_jax.instruct import choose
 from ecomgpt_jax.instruct.label_space import NEAR, means, nearness, spaces_of
 from ecomgpt_jax.instruct.task_folder import TaskFolder
 
@@ -44,7 +44,7 @@ def test_translations_count_and_other_grains_do_not() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not {"ECOMGPT_SOURCES", "ECOMGPT_EVAL"} <= set(os.environ), reason="needs sources and evaluation")
 def test_what_is_near_in_the_real_sources() -> None:
-    assert sorted(choice.near_sources(DataConfig(mixture="real"))) == [
+    assert sorted(choose.near_sources(DataConfig(mixture="real"))) == [
         "en_query_segmentation",
         "zh_advertise_gen",
         "zh_ecommerce_ner",

@@ -15,7 +15,7 @@ from ecomgpt_jax.errors import DataError
 from ecomgpt_jax.instruct.records import AspectText, AspectTuple, LabelledText, Record
 from ecomgpt_jax.instruct.sources.checksums import FILES
 from ecomgpt_jax.instruct.sources.reading import (
-    Intake,
+    ReadLog,
     Source,
     Upstream,
     csv_rows,
@@ -50,7 +50,7 @@ ASAP_ASPECTS = {
 }
 
 
-def read_taobao(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Record]:
+def read_taobao(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
     """Yields an `AspectText` a training review (three files joined on the id) and an unlabelled text a test review.
 
     `Train_reviews.csv` is GB18030 and its columns past the review are misaligned copies of the labels: not used.
@@ -58,10 +58,10 @@ def read_taobao(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[
     tuples: dict[str, list[AspectTuple]] = collections.defaultdict(list)
     reviews = {
         row["id"]: (number, row["Reviews"])
-        for number, row in csv_rows(folder, "Train_reviews.csv", intake, encoding="gb18030")
+        for number, row in csv_rows(folder, "Train_reviews.csv", log, encoding="gb18030")
     }
     rejected = set()
-    for number, row in csv_rows(folder, "Train_labels.csv", intake):
+    for number, row in csv_rows(folder, "Train_labels.csv", log):
         try:
             text = reviews[row["id"]][1]
             tuples[row["id"]].append(
@@ -73,7 +73,7 @@ def read_taobao(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[
                 )
             )
         except (KeyError, ValueError) as error:
-            intake.reject("Train_labels.csv", number, "", f"not a quadruple of its review: {error}", row)
+            log.reject("Train_labels.csv", number, "", f"not a quadruple of its review: {error}", row)
             rejected.add(row["id"])
     for key, (number, text) in reviews.items():
         if key in rejected:
@@ -81,7 +81,7 @@ def read_taobao(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[
         id_ = f"Train_reviews.csv:{number}"
         group = text_group(text, id_)
         yield AspectText(id=id_, group=group, language="zh", text=text, tuples=tuple(tuples[key]), domain="美妆")
-    for number, row in csv_rows(folder, "Test_reviews.csv", intake):
+    for number, row in csv_rows(folder, "Test_reviews.csv", log):
         id_ = f"Test_reviews.csv:{number}"
         yield LabelledText(
             id=id_,
@@ -101,7 +101,7 @@ def _term(text: str, term: str, start: str, end: str) -> str:
     return term
 
 
-def read_mams(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Record]:
+def read_mams(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
     """Yields an `AspectText` a sentence; ids count the sentences of a file.
 
     Raises:
@@ -113,7 +113,7 @@ def read_mams(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Re
         except ElementTree.ParseError as error:
             raise DataError(f"{folder / file}: invalid XML: {error}") from error
         for number, sentence in enumerate(sentences, 1):
-            intake.rows += 1
+            log.rows += 1
             id_, text = f"{file}:{number}", sentence.findtext("text", "")
             try:
                 tuples = []
@@ -123,7 +123,7 @@ def read_mams(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Re
                         raise ValueError(f"{term.attrib['term']!r} is not at {span.start}:{span.end}")
                     tuples.append(AspectTuple(span.term, "", "", term.attrib["polarity"]))
             except (KeyError, ValueError) as error:
-                intake.reject(file, number, "aspectTerm", f"not a term of the sentence: {error}", text)
+                log.reject(file, number, "aspectTerm", f"not a term of the sentence: {error}", text)
                 continue
             yield AspectText(
                 id=id_, group=text_group(text, id_), language="en", text=text, tuples=tuple(tuples), domain="restaurant"
@@ -133,7 +133,7 @@ def read_mams(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Re
 def read_apc(
     folder: Path,
     files: Sequence[str],
-    intake: Intake,
+    log: ReadLog,
     *,
     language: str,
     domains: Mapping[str, str],
@@ -146,28 +146,28 @@ def read_apc(
     Args:
         folder: Folder of the source.
         files: Three-line files.
-        intake: Gets counts (one a triple of lines) and malformed triples.
+        log: Gets counts (one a triple of lines) and malformed triples.
         language: Of the sentences.
         domains: Domain by the folder that a file lies in.
         spaced: Folders in whose files blanks stand between Chinese characters.
     """
     for file in files:
-        lines = list(text_lines(folder, file, intake))
+        lines = list(text_lines(folder, file, log))
         parent = Path(file).parent.name
         merged: dict[str, tuple[int, dict[AspectTuple, None]]] = {}
         for (number, pattern), (_, term), (_, polarity) in zip(*[iter(lines)] * 3, strict=False):
-            intake.rows += 1
+            log.rows += 1
             aspect, pattern = term.strip(), pattern.strip()
             sentence = pattern.replace("$T$", aspect)
             if parent in spaced:
                 aspect, sentence = (join_tokens(each.split(), language) for each in (aspect, sentence))
             if "$T$" not in pattern or not aspect or polarity.strip().lower() not in POLARITIES.values():
-                intake.reject(file, number, "", "not a sentence with $T$, an aspect and a polarity", pattern)
+                log.reject(file, number, "", "not a sentence with $T$, an aspect and a polarity", pattern)
                 continue
             first = merged.setdefault(sentence, (number, {}))
             first[1][AspectTuple(aspect, "", "", polarity.strip().lower())] = None
         if len(lines) % 3:
-            intake.reject(file, lines[-1][0], "", f"{len(lines)} lines are not a multiple of three", lines[-1][1])
+            log.reject(file, lines[-1][0], "", f"{len(lines)} lines are not a multiple of three", lines[-1][1])
         for sentence, (number, tuples) in merged.items():
             id_ = f"{file}:{number}"
             yield AspectText(
@@ -180,7 +180,7 @@ def read_apc(
             )
 
 
-def read_hu_liu(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Record]:
+def read_hu_liu(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
     """Yields an `AspectText` a line `feature[+2], …##sentence`; the feature is the category, and the aspect if it is
     in the sentence.
 
@@ -191,13 +191,13 @@ def read_hu_liu(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[
         if file == "README.txt":
             continue
         domain = Path(file).stem.replace("_", " ")
-        for number, line in text_lines(folder, file, intake):
+        for number, line in text_lines(folder, file, log):
             tags, mark, text = line.partition("##")
             if not mark:
                 if line.strip() and not line.startswith(("*", "[t]")):
-                    intake.skipped["line without the sentence mark ##"] += 1
+                    log.skipped["line without the sentence mark ##"] += 1
                 continue
-            intake.rows += 1
+            log.rows += 1
             id_, text = f"{file}:{number}", text.strip()
             tuples = []
             for tag in tags.split(","):
@@ -213,11 +213,11 @@ def read_hu_liu(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[
             )
 
 
-def read_asap(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Record]:
+def read_asap(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
     """Yields an `AspectText` (polarity of each category that the review speaks of) and a `LabelledText` (rating)."""
     polarities = {"1": "positive", "0": "neutral", "-1": "negative"}
     for file in files:
-        for number, row in csv_rows(folder, file, intake):
+        for number, row in csv_rows(folder, file, log):
             id_ = f"{file}:{number}"
             text = re.sub(r"(?:\\+n)+", "\n", row["reviewbody"]).strip()
             group = text_group(text, id_)
@@ -229,7 +229,7 @@ def read_asap(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Re
                 )
                 rating = (str(int(float(row["star"]))),)
             except (KeyError, ValueError) as error:
-                intake.reject(file, number, "", f"unknown value {error}", row)
+                log.reject(file, number, "", f"unknown value {error}", row)
                 continue
             yield AspectText(id=id_, group=group, language="zh", text=text, tuples=tuples, domain="餐厅")
             yield LabelledText(id=f"{id_}#rating", group=group, language="zh", text=text, labels={"rating": rating})

@@ -13,7 +13,7 @@ from pathlib import Path
 from ecomgpt_jax.instruct.records import AttributedItem, Record, SpannedText, TextPair
 from ecomgpt_jax.instruct.sources.checksums import FILES
 from ecomgpt_jax.instruct.sources.reading import (
-    Intake,
+    ReadLog,
     Source,
     Upstream,
     clean_text,
@@ -36,26 +36,26 @@ def _target_scores(row: Mapping) -> Pairs:
     ]
 
 
-def read_target_scores(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Record]:
+def read_target_scores(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
     """Yields an `AttributedItem` a title and a `SpannedText` of the values in it; "n/a" becomes an empty value."""
     for file in files:
-        for number, row in json_lines(folder, file, intake):
+        for number, row in json_lines(folder, file, log):
             id_ = f"{file}:{number}"
             try:
                 title, category, pairs = row["input"].strip(), row["category"], _target_scores(row)
             except (KeyError, AttributeError, TypeError) as error:
-                intake.reject(file, number, "target_scores", f"not an attribute row: {error!r}", row)
+                log.reject(file, number, "target_scores", f"not an attribute row: {error!r}", row)
                 continue
             absent = next((value for _, value in pairs if value not in title), None)
             if absent is not None:
-                intake.reject(file, number, "target_scores", f"value {absent!r} is not in the title", title)
+                log.reject(file, number, "target_scores", f"value {absent!r} is not in the title", title)
                 continue
             common = {"group": text_group(title, id_), "language": "en"}
             yield AttributedItem(id=id_, title=title, category=(category,), attributes=tuple(pairs), **common)
             yield SpannedText(id=f"{id_}#spans", text=title, spans=find_spans(title, pairs), **common)
 
 
-def read_pave(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Record]:
+def read_pave(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
     """Yields each offer of WDC-PAVE with its values as written, and the normalised form of single values.
 
     The raw variant gives an `AttributedItem` and a `SpannedText` of the values found in its title; the normalised
@@ -65,10 +65,10 @@ def read_pave(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Re
     written: dict[tuple[str, int], dict[str, list[str]]] = {}
     for file in sorted(files, key=lambda name: not name.startswith("wdc_with_all_attributes/")):
         if file == "descriptions.csv":
-            guidelines = list(csv_rows(folder, file, intake, delimiter=";"))
-            intake.skipped["annotation guideline"] += len(guidelines)
+            guidelines = list(csv_rows(folder, file, log, delimiter=";"))
+            log.skipped["annotation guideline"] += len(guidelines)
             continue
-        for number, row in json_lines(folder, file, intake):
+        for number, row in json_lines(folder, file, log):
             id_ = f"{file}:{number}"
             try:
                 title = re.sub(r"\s+Null$", "", row["input_title"].strip()).strip('" ')
@@ -76,7 +76,7 @@ def read_pave(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Re
                 key, pairs, category = (Path(file).name, row["id"]), _target_scores(row), row["category"]
                 common = {"group": f"wdc:{row['cluster_id']:.0f}", "language": "en"}
             except (KeyError, AttributeError, TypeError, ValueError) as error:
-                intake.reject(file, number, "target_scores", f"not an offer: {error!r}", row)
+                log.reject(file, number, "target_scores", f"not an offer: {error!r}", row)
                 continue
             values: dict[str, list[str]] = {}
             for name, value in pairs:
@@ -99,17 +99,17 @@ def read_pave(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Re
                     yield TextPair(id=f"{id_}#{name}", left=raw[0], right=normalised[0], label=name, **common)
 
 
-def read_flipkart(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Record]:
+def read_flipkart(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
     """Yields an `AttributedItem` a product; specifications are a Ruby hash, here read as JSON after "=>" became ":"."""
     for file in files:
-        for number, row in csv_rows(folder, file, intake):
+        for number, row in csv_rows(folder, file, log):
             id_, title = f"{file}:{number}", " ".join(row["product_name"].split())
             try:
                 path = json.loads(row["product_category_tree"])[0].split(" >> ")
                 specification = row["product_specifications"].replace("=>", ":").replace(":nil", ":null") or "null"
                 entries = (json.loads(specification) or {}).get("product_specification") or []
             except (IndexError, ValueError) as error:
-                intake.reject(file, number, "product_specifications", str(error), title)
+                log.reject(file, number, "product_specifications", str(error), title)
                 continue
             entries = [entries] if isinstance(entries, dict) else entries
             pairs = [(each["key"].strip(), each["value"].strip()) for each in entries if "key" in each]
@@ -130,17 +130,17 @@ def read_flipkart(folder: Path, files: Sequence[str], intake: Intake) -> Iterato
             )
 
 
-def read_advertise(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Record]:
+def read_advertise(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
     """Yields an `AttributedItem` without a title a row: `name#value*…` and the copy written from it."""
     for file in files:
-        for number, row in json_lines(folder, file, intake):
+        for number, row in json_lines(folder, file, log):
             id_ = f"{file}:{number}"
             try:
                 pairs = [tuple(pair.split("#", 1)) for pair in row["content"].split("*")]
                 attributes = tuple((name.strip(), value.strip()) for name, value in pairs)
                 copy = clean_text(row["summary"].replace("<UNK>", ""))
             except (KeyError, AttributeError, ValueError) as error:
-                intake.reject(file, number, "content", f"not name#value*…: {error!r}", row)
+                log.reject(file, number, "content", f"not name#value*…: {error!r}", row)
                 continue
             yield AttributedItem(
                 id=id_,
@@ -153,22 +153,22 @@ def read_advertise(folder: Path, files: Sequence[str], intake: Intake) -> Iterat
             )
 
 
-def read_rnnlg(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Record]:
+def read_rnnlg(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
     """Yields each `act(slot=value;…)` with its sentence; text that describes one product is an `AttributedItem` too.
 
     A `TextPair` holds the slots (left) and the sentence (right), its label is the act ("?" taken off). A slot without
     a value is asked for. The rows about one product, or one set of slots without a product, share a group.
     """
     for file in files:
-        for number, row in json_array(folder, file, intake):
+        for number, row in json_array(folder, file, log):
             id_ = f"{file}:{number}"
             match = re.fullmatch(r"(\??\w+)\((.*)\)", row[0]) if isinstance(row, list) and len(row) == 3 else None
             if not match:
-                intake.reject(file, number, "act", "not [act(slot=value;…), sentence, baseline]", row)
+                log.reject(file, number, "act", "not [act(slot=value;…), sentence, baseline]", row)
                 continue
             slots = tuple((s.partition("=")[0], s.partition("=")[2]) for s in match[2].split(";") if s)
             if not slots:
-                intake.skipped["act without slots"] += 1
+                log.skipped["act without slots"] += 1
                 continue
             names = [value for name, value in slots if name == "name"]
             text = re.sub(r" -s\b", "s", re.sub(r" ([,.?!])", r"\1", row[1])).strip()

@@ -13,7 +13,7 @@ from ecomgpt_jax.errors import DataError
 from ecomgpt_jax.instruct.records import Dialogue, LabelledText, Record, Span, SpannedText
 from ecomgpt_jax.instruct.sources.checksums import FILES
 from ecomgpt_jax.instruct.sources.reading import (
-    Intake,
+    ReadLog,
     Source,
     Upstream,
     csv_rows,
@@ -42,13 +42,13 @@ TURN_FUNCTIONS = {
 QUALITIES = {"A": "task accomplishment", "S": "customer satisfaction", "E": "dialogue effectiveness"}
 
 
-def read_bitext(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Record]:
+def read_bitext(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
     """Yields a `LabelledText` (intent, category), a `Dialogue` (with the answer) and a `SpannedText` of any entity.
 
     Upstream numbers have lost digits in `entity_value` or in the text: the digits at the start offset count.
     """
     for file in files:
-        for number, row in csv_rows(folder, file, intake):
+        for number, row in csv_rows(folder, file, log):
             id_, text = f"{file}:{number}", row["instruction"]
             common = {"group": text_group(text, id_), "language": "en"}
             spans: tuple[Span, ...] = ()
@@ -56,7 +56,7 @@ def read_bitext(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[
                 try:
                     spans = (_entity(text, row),)
                 except ValueError as error:
-                    intake.reject(file, number, "entity_value", str(error), text)
+                    log.reject(file, number, "entity_value", str(error), text)
                     continue
             labels = {"intent": (row["intent"],), "category": (row["category"],)}
             yield LabelledText(id=id_, text=text, labels=labels, **common)
@@ -76,7 +76,7 @@ def _entity(text: str, row: Mapping[str, str]) -> Span:
     return span
 
 
-def read_helpdesk(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Record]:
+def read_helpdesk(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
     """Yields a `Dialogue` each: turns with their function, and three qualities from "-2" to "2", by majority of 19.
 
     Test dialogues have no annotation. A dialogue and its translation share a group. Turns without text (a picture)
@@ -92,11 +92,11 @@ def read_helpdesk(folder: Path, files: Sequence[str], intake: Intake) -> Iterato
         except ValueError as error:
             raise DataError(f"{folder / file}: {part}: {error}") from error
         for number, row in enumerate(rows, 1):
-            intake.rows += 1
+            log.rows += 1
             try:
                 yield _dialogue(f"{part}:{number}", language, row)
             except (KeyError, TypeError, ValueError) as error:
-                intake.reject(file, number, part, f"not a dialogue: {error!r}", row)
+                log.reject(file, number, part, f"not a dialogue: {error!r}", row)
 
 
 def _dialogue(id_: str, language: str, row: Mapping[str, Any]) -> Dialogue:
@@ -130,10 +130,10 @@ def _majority(votes: Iterable[Any]) -> Any:
     return min(collections.Counter(votes).items(), key=lambda item: (-item[1], item[0]))[0]
 
 
-def read_slots(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Record]:
+def read_slots(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
     """Yields a `SpannedText` an utterance, and a `LabelledText` ("requested") if the system had asked for slots."""
     for file in files:
-        for number, row in json_array(folder, file, intake):
+        for number, row in json_array(folder, file, log):
             id_ = f"{file}:{number}"
             try:
                 text = row["userInput"]["text"]
@@ -143,7 +143,7 @@ def read_slots(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[R
                 ]
                 requested = tuple(dict.fromkeys(row.get("context", {}).get("requestedSlots", ())))
             except (AttributeError, KeyError, TypeError, ValueError) as error:
-                intake.reject(file, number, "labels", f"not slots of the utterance: {error}", row)
+                log.reject(file, number, "labels", f"not slots of the utterance: {error}", row)
                 continue
             named = tuple(
                 Span(span.start, span.end, span.type.replace("_", " "), span.term)

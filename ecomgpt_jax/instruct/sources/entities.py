@@ -5,16 +5,16 @@ data of GAIIC 2022; and tagged comments in a CSV column (CCF BDCI 2021).
 """
 
 import functools
-import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from ecomgpt_jax.instruct.records import LabelledText, Record, Span, SpannedText
+from ecomgpt_jax.instruct.records import LabelledText, Record, SpannedText
 from ecomgpt_jax.instruct.sources.checksums import FILES
 from ecomgpt_jax.instruct.sources.reading import (
-    Intake,
+    ReadLog,
     Source,
     Upstream,
+    bio_spans,
     clean_text,
     csv_rows,
     json_lines,
@@ -23,47 +23,16 @@ from ecomgpt_jax.instruct.sources.reading import (
     text_lines,
 )
 
-_TAG = re.compile(r"O|[BI]-.+")
 
-
-def bio_spans(tokens: Sequence[str], tags: Sequence[str], kind: Callable[[str], str]) -> tuple[Span, ...]:
-    """Returns the spans of BIO tags over the tokens' concatenation; an I that continues nothing begins a span.
-
-    Args:
-        tokens: Characters (or longer pieces) whose concatenation is the text.
-        tags: "O", "B-type" or "I-type" a token.
-        kind: Maps a tag's type to the span's.
-
-    Raises:
-        ValueError: Unknown tag, or unequal lengths.
-    """
-    if len(tokens) != len(tags):
-        raise ValueError(f"{len(tokens)} tokens but {len(tags)} tags")
-    unknown = next((tag for tag in set(tags) if not _TAG.fullmatch(tag)), None)
-    if unknown is not None:
-        raise ValueError(f"unknown tag {unknown!r}")
-    text = "".join(tokens)
-    spans: list[Span] = []
-    start, current, position = 0, "", 0
-    for token, tag in zip((*tokens, ""), (*tags, "O"), strict=True):
-        if current and tag != f"I-{current}":
-            spans.append(make_span(text, start, position, kind(current)))
-            current = ""
-        if tag != "O" and not current:
-            start, current = position, tag[2:]
-        position += len(token)
-    return tuple(spans)
-
-
-def bio_blocks(folder: Path, file: str, intake: Intake) -> Iterator[tuple[int, list[str], list[str]]]:
+def bio_blocks(folder: Path, file: str, log: ReadLog) -> Iterator[tuple[int, list[str], list[str]]]:
     """Yields (first line number, tokens, tags) a text; a line that begins with a blank holds a blank as its token."""
     start, lines = 1, []
-    for number, line in (*text_lines(folder, file, intake), (0, "")):
+    for number, line in (*text_lines(folder, file, log), (0, "")):
         if line:
             lines.append(line)
             continue
         if lines:
-            intake.rows += 1
+            log.rows += 1
             parts = [line.rpartition(" ") for line in lines]
             yield start, [token for token, _, _ in parts], [tag for _, _, tag in parts]
             lines = []
@@ -71,27 +40,27 @@ def bio_blocks(folder: Path, file: str, intake: Intake) -> Iterator[tuple[int, l
 
 
 def read_bio(
-    folder: Path, files: Sequence[str], intake: Intake, *, kind: Callable[[str], str], pseudo: Sequence[str] = ()
+    folder: Path, files: Sequence[str], log: ReadLog, *, kind: Callable[[str], str], pseudo: Sequence[str] = ()
 ) -> Iterator[Record]:
     """Yields a `SpannedText` a text.
 
     Args:
         folder: Folder of the source.
         files: BIO files; one that ends in `.md` is an annotation guide and is not read.
-        intake: Gets counts and malformed texts.
+        log: Gets counts and malformed texts.
         kind: Maps a tag's type to the span's.
         pseudo: Files whose tags a model made.
     """
     for file in files:
         if file.endswith(".md"):
             continue
-        for number, tokens, tags in bio_blocks(folder, file, intake):
+        for number, tokens, tags in bio_blocks(folder, file, log):
             text = "".join(tokens)
             id_ = f"{file}:{number}"
             try:
                 spans = bio_spans(tokens, tags, kind)
             except (KeyError, ValueError) as error:
-                intake.reject(
+                log.reject(
                     file, number, "tag", f"unknown type {error}" if isinstance(error, KeyError) else str(error), text
                 )
                 continue
@@ -105,13 +74,13 @@ def read_bio(
             )
 
 
-def read_jd_titles(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Record]:
+def read_jd_titles(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
     """Yields the tagged titles (one file of them a model's) and the pool of titles without tags, one a line."""
     pool = "sample_per_line_preliminary_A.txt"
     tagged = [file for file in files if file != pool]
-    yield from read_bio(folder, tagged, intake, kind=jd_type, pseudo=("fake_train_data_20000.txt",))
-    for number, line in text_lines(folder, pool, intake):
-        intake.rows += 1
+    yield from read_bio(folder, tagged, log, kind=jd_type, pseudo=("fake_train_data_20000.txt",))
+    for number, line in text_lines(folder, pool, log):
+        log.rows += 1
         id_, text = f"{pool}:{number}", line.strip()
         yield LabelledText(id=id_, group=text_group(text, id_), language="zh", supervision="none", text=text, labels={})
 
@@ -126,32 +95,32 @@ def address_type(name: str) -> str:
     return ADDRESS_TYPES[name.lower()]
 
 
-def read_tagged_comments(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Record]:
+def read_tagged_comments(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
     """Yields a `SpannedText` and a `LabelledText` (sentiment) a row with one BIO tag per character of the comment."""
     for file in files:
-        for number, row in csv_rows(folder, file, intake):
+        for number, row in csv_rows(folder, file, log):
             id_, text = f"{file}:{number}", row["text"]
             group = text_group(text, id_)
             try:
                 spans = bio_spans(text, row["BIO_anno"].split(" "), BANK_TYPES.__getitem__)
                 sentiment = BANK_SENTIMENTS[row["class"]]
             except (KeyError, ValueError) as error:
-                intake.reject(file, number, "BIO_anno", str(error), text)
+                log.reject(file, number, "BIO_anno", str(error), text)
                 continue
             yield SpannedText(id=id_, group=group, language="zh", text=text, spans=spans)
             labels = {"sentiment": (sentiment,)}
             yield LabelledText(id=f"{id_}#sentiment", group=group, language="zh", text=text, labels=labels)
 
 
-def read_targets(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Record]:
+def read_targets(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
     """Yields a `SpannedText` a line of COTE: sentence `s` and its opinion target `ot`, marked where it first occurs."""
     for file in files:
-        for number, row in json_lines(folder, file, intake):
+        for number, row in json_lines(folder, file, log):
             id_ = f"{file}:{number}"
             text, target = clean_text(row.get("s", "")), clean_text(row.get("ot", ""))
             start = text.find(target)
             if not target or start < 0:
-                intake.reject(file, number, "ot", f"target {target!r} is not in the sentence", text)
+                log.reject(file, number, "ot", f"target {target!r} is not in the sentence", text)
                 continue
             spans = (make_span(text, start, start + len(target), "target"),)
             yield SpannedText(id=id_, group=text_group(text, id_), language="zh", text=text, spans=spans)

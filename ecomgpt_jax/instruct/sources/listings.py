@@ -6,7 +6,7 @@ from pathlib import Path
 from ecomgpt_jax.instruct.records import AttributedItem, Record
 from ecomgpt_jax.instruct.sources.checksums import FILES
 from ecomgpt_jax.instruct.sources.reading import (
-    Intake,
+    ReadLog,
     Source,
     Upstream,
     csv_rows,
@@ -18,12 +18,12 @@ from ecomgpt_jax.instruct.sources.reading import (
 PRICERUNNER_COLUMNS = ("id", "title", "vendor", "cluster", "name", "category id", "category")
 
 
-def read_pricerunner(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Record]:
+def read_pricerunner(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
     """Yields an `AttributedItem` an offer, with the product's canonical name as its attribute "name"; a cluster of
     offers is a group.
     """
     for file in files:
-        for number, row in csv_rows(folder, file, intake, columns=PRICERUNNER_COLUMNS):
+        for number, row in csv_rows(folder, file, log, columns=PRICERUNNER_COLUMNS):
             yield AttributedItem(
                 id=f"{file}:{number}",
                 group=f"pricerunner:{row['cluster']}",
@@ -34,12 +34,12 @@ def read_pricerunner(folder: Path, files: Sequence[str], intake: Intake) -> Iter
             )
 
 
-def read_listings(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Record]:
+def read_listings(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
     """Yields an `AttributedItem` a listing, its category split at "--"; header lines repeat inside the files."""
     for file in files:
-        for number, row in csv_rows(folder, file, intake):
+        for number, row in csv_rows(folder, file, log):
             if row["title"] == "title" and row["type"] == "type":
-                intake.skipped["repeated header line"] += 1
+                log.skipped["repeated header line"] += 1
                 continue
             id_, title = f"{file}:{number}", " ".join(row["title"].split())
             price = row["price"].strip()
@@ -53,26 +53,24 @@ def read_listings(folder: Path, files: Sequence[str], intake: Intake) -> Iterato
             )
 
 
-def read_taxonomy(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Record]:
+def read_taxonomy(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
     """Yields an `AttributedItem` a node of the tree: its title, and its path from the root as the category.
 
     The `.txt` file prints the same nodes once more. Ids are those of the tree.
     """
     for file in files:
         if file.endswith(".txt"):
-            printed = sum(
-                1 for _, line in text_lines(folder, file, intake) if line.strip() and not line.startswith("#")
-            )
-            intake.rows += printed
-            intake.skipped["node of the tree printed once more"] += printed
+            printed = sum(1 for _, line in text_lines(folder, file, log) if line.strip() and not line.startswith("#"))
+            log.rows += printed
+            log.skipped["node of the tree printed once more"] += printed
             continue
-        rows = dict(json_array(folder, file, intake))
+        rows = dict(json_array(folder, file, log))
         nodes = {row["id"]: row for row in rows.values()}
         for number, row in rows.items():
             try:
                 path = _path(nodes, row)
             except (KeyError, ValueError) as error:
-                intake.reject(file, number, "parent_id", f"no path to the root: {error}", row)
+                log.reject(file, number, "parent_id", f"no path to the root: {error}", row)
                 continue
             yield AttributedItem(
                 id=f"{file}:{row['id']}", group=f"{file}:{row['id']}", language="en", title=path[-1], category=path

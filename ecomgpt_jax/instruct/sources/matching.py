@@ -11,7 +11,7 @@ from typing import Any
 
 from ecomgpt_jax.instruct.records import AttributedItem, Record, TextPair
 from ecomgpt_jax.instruct.sources.checksums import FILES
-from ecomgpt_jax.instruct.sources.reading import Intake, Source, Upstream, text_group, text_lines
+from ecomgpt_jax.instruct.sources.reading import ReadLog, Source, Upstream, text_group, text_lines
 
 LABELS = {"0": "different", "1": "same"}
 _COLUMN = re.compile(r"(?:^|(?<=\s))COL (\S+) VAL(?:\s|$)")
@@ -42,7 +42,7 @@ def offer_text(offer: Offer) -> str:
 def read_offer_pairs(
     folder: Path,
     files: Sequence[str],
-    intake: Intake,
+    log: ReadLog,
     *,
     names: Mapping[str, str],
     category: str = "",
@@ -56,7 +56,7 @@ def read_offer_pairs(
     Args:
         folder: Folder of the source.
         files: Files of pairs.
-        intake: Gets counts and malformed lines.
+        log: Gets counts and malformed lines.
         names: Reader's name of each upstream column ("title" and "description" go to those fields of an item); columns
             that are not named are left out.
         category: Upstream column that holds the category.
@@ -64,14 +64,14 @@ def read_offer_pairs(
     """
     rows: list[tuple[str, Offer, Offer, str]] = []
     for file in files:
-        for number, line in text_lines(folder, file, intake):
-            intake.rows += 1
+        for number, line in text_lines(folder, file, log):
+            log.rows += 1
             try:
                 left, right, label = line.split("\t")
                 offers = parse_offer(left), parse_offer(right)
                 rows.append((f"{file}:{number}", *offers, LABELS[label.strip()]))
             except (KeyError, ValueError) as error:
-                intake.reject(file, number, "", f"not an offer pair: {error}", line)
+                log.reject(file, number, "", f"not an offer pair: {error}", line)
     cluster = _clusters(rows)
     met: set[Offer] = set()
     for id_, left, right, label in rows:

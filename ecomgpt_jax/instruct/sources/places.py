@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from ecomgpt_jax.config import nearest
 from ecomgpt_jax.errors import ConfigError
-from ecomgpt_jax.instruct.sources.catalogue import SOURCES
+from ecomgpt_jax.instruct.sources.all_sources import SOURCES
 from ecomgpt_jax.instruct.sources.checksums import ALL, SIZES
 
 GROUPS = ("sources", "evaluation", "benchmarks")

@@ -8,21 +8,29 @@ from pathlib import Path
 
 from ecomgpt_jax.instruct.records import LabelledText, Record, SpannedText, TextPair
 from ecomgpt_jax.instruct.sources.checksums import FILES
-from ecomgpt_jax.instruct.sources.entities import bio_spans
-from ecomgpt_jax.instruct.sources.reading import Intake, Source, Upstream, csv_rows, json_lines, literal, text_group
+from ecomgpt_jax.instruct.sources.reading import (
+    ReadLog,
+    Source,
+    Upstream,
+    bio_spans,
+    csv_rows,
+    json_lines,
+    literal,
+    text_group,
+)
 
 SEGMENT_TYPES = {"ProductType": "product type", "Attribute": "attribute", "Brand": "brand"}
 
 
-def read_home_depot(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Record]:
+def read_home_depot(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
     """Yields a `TextPair` (query, product title, mean relevance from "1" to "3") a row; a query is a group."""
     for file in files:
-        for number, row in csv_rows(folder, file, intake):
+        for number, row in csv_rows(folder, file, log):
             id_, query = f"{file}:{number}", " ".join(row["search_term"].split())
             try:
                 relevance = f"{float(row['relevance']):g}"
             except ValueError:
-                intake.reject(file, number, "relevance", "not a number", row["relevance"])
+                log.reject(file, number, "relevance", "not a number", row["relevance"])
                 continue
             yield TextPair(
                 id=id_,
@@ -34,13 +42,13 @@ def read_home_depot(folder: Path, files: Sequence[str], intake: Intake) -> Itera
             )
 
 
-def read_qbqtc(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Record]:
+def read_qbqtc(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
     """Yields a `TextPair` (query, title, relevance "0" to "2") a row; a query is a group."""
     for file in files:
-        for number, row in json_lines(folder, file, intake):
+        for number, row in json_lines(folder, file, log):
             id_ = f"{file}:{number}"
             if row.get("label") not in {"0", "1", "2"} or not row.get("query") or not row.get("title"):
-                intake.reject(file, number, "label", "no query, no title or a label other than 0, 1, 2", row)
+                log.reject(file, number, "label", "no query, no title or a label other than 0, 1, 2", row)
                 continue
             yield TextPair(
                 id=id_,
@@ -52,18 +60,18 @@ def read_qbqtc(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[R
             )
 
 
-def read_segments(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Record]:
+def read_segments(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
     """Yields queries with their product type and attributes, labels made by rules ("weak").
 
     `Queries.csv` gives a `LabelledText` ("product type", "attribute") a row, `bioes_sequences.csv` a `SpannedText`.
     Brands are left out: upstream found them as parts of words, or appended one to the query; such rows are left out.
     """
     for file in files:
-        for number, row in csv_rows(folder, file, intake):
+        for number, row in csv_rows(folder, file, log):
             id_, query = f"{file}:{number}", row["query"]
             common = {"group": text_group(query, id_), "language": "en", "supervision": "weak"}
             if row.get("brand_added") == "True":
-                intake.skipped["brand appended to the query"] += 1
+                log.skipped["brand appended to the query"] += 1
                 continue
             try:
                 if "tokens" not in row:
@@ -76,7 +84,7 @@ def read_segments(folder: Path, files: Sequence[str], intake: Intake) -> Iterato
                 pieces = [token if i == 0 else f" {token}" for i, token in enumerate(tokens)]
                 spans = bio_spans(pieces, tags, SEGMENT_TYPES.__getitem__)
             except (AttributeError, KeyError, TypeError, ValueError) as error:
-                intake.reject(file, number, "tags", f"not tags of the query: {error}", query)
+                log.reject(file, number, "tags", f"not tags of the query: {error}", query)
                 continue
             spans = tuple(span for span in spans if span.type != "brand")
             yield SpannedText(id=id_, text="".join(pieces), spans=spans, **common)

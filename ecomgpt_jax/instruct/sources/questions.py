@@ -14,7 +14,7 @@ from ecomgpt_jax.instruct.records import AttributedItem, Question, Record, Span,
 from ecomgpt_jax.instruct.sources.checksums import FILES
 from ecomgpt_jax.instruct.sources.reading import (
     MAX_MEMBER_BYTES,
-    Intake,
+    ReadLog,
     Source,
     Upstream,
     csv_rows,
@@ -37,7 +37,7 @@ EVIDENCE = {
 _NO_ANSWER = "ANSWERNOTFOUND"
 
 
-def read_amazonqa(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Record]:
+def read_amazonqa(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
     """Yields a `Question` ("question type"; "answer type" yes, no or unclear) a line: gzip of Python dictionaries."""
     types = {"Y": "yes", "N": "no", "?": "unclear"}
     for file in files:
@@ -49,7 +49,7 @@ def read_amazonqa(folder: Path, files: Sequence[str], intake: Intake) -> Iterato
         if len(text) > MAX_MEMBER_BYTES:
             raise DataError(f"{folder / file}: unpacks to more than {MAX_MEMBER_BYTES} bytes; not read")
         for number, line in enumerate(text.splitlines(), 1):
-            intake.rows += 1
+            log.rows += 1
             try:
                 row = literal(line.decode())
                 labels = {"question type": (row["questionType"],)}
@@ -64,7 +64,7 @@ def read_amazonqa(folder: Path, files: Sequence[str], intake: Intake) -> Iterato
                     labels=labels,
                 )
             except (AttributeError, KeyError, TypeError, ValueError) as error:
-                intake.reject(file, number, "", f"not a question with its answer: {error!r}", line)
+                log.reject(file, number, "", f"not a question with its answer: {error!r}", line)
 
 
 def _pair(id_: str, group: str, row: Mapping[str, str], labels: Mapping[str, str]) -> TextPair:
@@ -89,29 +89,29 @@ def _grounded(id_: str, group: str, row: Mapping[str, str]) -> Question:
     )
 
 
-def read_evidence(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Record]:
+def read_evidence(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
     """Yields ePQA and hetPQA rows: a `TextPair` (question, evidence, relevance) if graded, a `Question` if answered."""
     for file in files:
         grades = GRADED_RELEVANCE if file == "dev.csv" else RELEVANCE
-        for number, row in csv_rows(folder, file, intake, delimiter=_delimiter(folder, file)):
+        for number, row in csv_rows(folder, file, log, delimiter=_delimiter(folder, file)):
             id_, group = f"{file}:{number}", f"asin:{row['ASIN']}"
             if not row["candidate"].strip():
-                intake.skipped["no evidence"] += 1
+                log.skipped["no evidence"] += 1
                 continue
             try:
                 pair = _pair(id_, group, row, grades) if "label" in row else None
                 answered = row.get("answer", "").strip()
                 question = _grounded(f"{id_}#answer" if pair else id_, group, row) if answered else None
             except KeyError as error:
-                intake.reject(file, number, "label", f"unknown relevance or source {error}", row)
+                log.reject(file, number, "label", f"unknown relevance or source {error}", row)
                 continue
             yield from (record for record in (pair, question) if record)
 
 
-def read_semipqa(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Record]:
+def read_semipqa(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
     """Yields a `TextPair` (question, attribute, relevance), of data-to-text an item with an attribute and its text."""
     for file in files:
-        for number, row in csv_rows(folder, file, intake, delimiter=_delimiter(folder, file)):
+        for number, row in csv_rows(folder, file, log, delimiter=_delimiter(folder, file)):
             id_ = f"{file}:{number}"
             try:
                 if "label" in row:
@@ -121,10 +121,10 @@ def read_semipqa(folder: Path, files: Sequence[str], intake: Intake) -> Iterator
                     continue
                 name, value = semi_structured(row["data"])
             except (KeyError, ValueError) as error:
-                intake.reject(file, number, "label", f"not a graded attribute: {error}", row)
+                log.reject(file, number, "label", f"not a graded attribute: {error}", row)
                 continue
             if not row["text"].strip():
-                intake.skipped["no text"] += 1
+                log.skipped["no text"] += 1
                 continue
             yield AttributedItem(
                 id=id_,
@@ -155,7 +155,7 @@ def _delimiter(folder: Path, file: str) -> str:
         return "\t" if "\t" in stream.readline() else ","
 
 
-def read_subjqa(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Record]:
+def read_subjqa(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
     """Yields a `Question` over a review, with one span, or none if the review does not answer.
 
     Upstream appends a marker word to each review, to which unanswered questions point; it is taken off. The spans'
@@ -163,16 +163,16 @@ def read_subjqa(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[
     offsets run over what lies between, and the row is left out.
     """
     for file in files:
-        for number, row in csv_rows(folder, file, intake):
+        for number, row in csv_rows(folder, file, log):
             id_ = f"{file}:{number}"
             context = row["review"].rstrip().removesuffix(_NO_ANSWER).rstrip()
             try:
                 spans = _answer_spans(context, row)
             except ValueError as error:
-                intake.reject(file, number, "human_ans_indices", str(error), row["human_ans_spans"])
+                log.reject(file, number, "human_ans_indices", str(error), row["human_ans_spans"])
                 continue
             if spans is None:
-                intake.skipped["answer worded otherwise in the review"] += 1
+                log.skipped["answer worded otherwise in the review"] += 1
                 continue
             yield Question(
                 id=id_,

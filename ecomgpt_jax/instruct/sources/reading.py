@@ -1,9 +1,8 @@
-"""What every reader shares: the description of a source, the account of a reading, and files turned into rows.
+"""What every reader shares: the description of a source, the log of a reading, and files turned into rows.
 
-A reader is a function `(folder, files, intake) -> Iterator[Record]`. It counts every upstream record in `intake.rows`;
-one that it leaves out on purpose is counted under its reason in `intake.skipped`, a malformed one goes to `intake.bad`.
-A row that carries several kinds of annotation becomes one record of each kind, with ids `file:line`, `file:line#kind`
-and one group.
+A reader is a function `(folder, files, log) -> Iterator[Record]`. It counts every upstream record in `log.rows`; one
+that it leaves out on purpose is counted under its reason in `log.skipped`, a malformed one goes to `log.bad`. A row
+that carries several kinds of annotation becomes one record of each, with ids `file:line`, `file:line#kind`, one group.
 """
 
 import ast
@@ -13,6 +12,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import re
 import unicodedata
 import zipfile
 import zlib
@@ -38,19 +38,19 @@ class BadRow(NamedTuple):
 
 
 @dataclasses.dataclass
-class Intake:
-    """The account of one reading: upstream rows seen, rows left out on purpose by reason, malformed rows."""
+class ReadLog:
+    """What one reading counts: upstream rows seen, rows left out on purpose by reason, malformed rows."""
 
     rows: int = 0
     skipped: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     bad: list[BadRow] = dataclasses.field(default_factory=list)
 
     def reject(self, file: str, line: int, column: str, reason: str, text: object) -> None:
-        """Notes a malformed row."""
+        """Adds a malformed row."""
         self.bad.append(BadRow(file, line, column, reason, str(text)[:200]))
 
 
-Reader = Callable[[Path, Sequence[str], Intake], Iterator[Record]]
+Reader = Callable[[Path, Sequence[str], ReadLog], Iterator[Record]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +129,35 @@ def make_span(text: str, start: int, end: int, kind: str) -> Span:
     return Span(start, start + len(term), kind, term)
 
 
+def bio_spans(tokens: Sequence[str], tags: Sequence[str], kind: Callable[[str], str]) -> tuple[Span, ...]:
+    """Returns the spans of BIO tags over the tokens' concatenation; an I that continues nothing begins a span.
+
+    Args:
+        tokens: Characters (or longer pieces) whose concatenation is the text, each with its tag.
+        tags: "O", "B-type" or "I-type".
+        kind: Maps a tag's type to the span's.
+
+    Raises:
+        ValueError: Unknown tag, or unequal lengths.
+    """
+    if len(tokens) != len(tags):
+        raise ValueError(f"{len(tokens)} tokens but {len(tags)} tags")
+    unknown = next((tag for tag in set(tags) if not re.fullmatch(r"O|[BI]-.+", tag)), None)
+    if unknown is not None:
+        raise ValueError(f"unknown tag {unknown!r}")
+    text = "".join(tokens)
+    spans: list[Span] = []
+    start, current, position = 0, "", 0
+    for token, tag in zip((*tokens, ""), (*tags, "O"), strict=True):
+        if current and tag != f"I-{current}":
+            spans.append(make_span(text, start, position, kind(current)))
+            current = ""
+        if tag != "O" and not current:
+            start, current = position, tag[2:]
+        position += len(token)
+    return tuple(spans)
+
+
 def find_spans(text: str, terms: Iterable[tuple[str, str]]) -> tuple[Span, ...]:
     """Returns a span for the first free occurrence of each (type, term), longest terms first, none overlapping."""
     taken = [False] * len(text)
@@ -168,14 +197,14 @@ def clean_text(text: str) -> str:
 
 
 def text_lines(
-    folder: Path, file: str, intake: Intake, encoding: str = "utf-8", fallback: str = ""
+    folder: Path, file: str, log: ReadLog, encoding: str = "utf-8", fallback: str = ""
 ) -> Iterator[tuple[int, str]]:
     """Yields (line number from 1, line without its end); a byte order mark before the first line is taken off.
 
     Args:
         folder: Folder of the source.
         file: File in it.
-        intake: Gets the lines that do not decode.
+        log: Gets the lines that do not decode.
         encoding: Of the file.
         fallback: Encoding of single lines that do not decode, "" for none.
     """
@@ -192,20 +221,20 @@ def text_lines(
                 line = line.decode(encoding)
             except UnicodeDecodeError as error:
                 if not fallback:
-                    intake.reject(file, number, "", f"not {encoding}: {error.reason}", line)
+                    log.reject(file, number, "", f"not {encoding}: {error.reason}", line)
                     continue
                 line = line.decode(fallback)
         line = line.removesuffix("\r")
         yield number, line.removeprefix("\ufeff") if number == 1 else line
 
 
-def json_array(folder: Path, file: str, intake: Intake) -> Iterator[tuple[int, Any]]:
+def json_array(folder: Path, file: str, log: ReadLog) -> Iterator[tuple[int, Any]]:
     """Yields (position from 1, element) of a file that is one JSON array, counting rows; lines from a `#` are comments.
 
     Raises:
         DataError: The file is no JSON array.
     """
-    lines = (line for _, line in text_lines(folder, file, intake) if not line.startswith("#"))
+    lines = (line for _, line in text_lines(folder, file, log) if not line.startswith("#"))
     try:
         rows = json.loads("\n".join(lines))
     except json.JSONDecodeError as error:
@@ -213,31 +242,31 @@ def json_array(folder: Path, file: str, intake: Intake) -> Iterator[tuple[int, A
     if not isinstance(rows, list):
         raise DataError(f"{folder / file}: not a JSON array")
     for number, row in enumerate(rows, 1):
-        intake.rows += 1
+        log.rows += 1
         yield number, row
 
 
-def json_lines(folder: Path, file: str, intake: Intake) -> Iterator[tuple[int, dict[str, Any]]]:
+def json_lines(folder: Path, file: str, log: ReadLog) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields (line number, object) of a JSON-lines file, counting rows."""
-    for number, line in text_lines(folder, file, intake):
+    for number, line in text_lines(folder, file, log):
         if not line.strip():
             continue
-        intake.rows += 1
+        log.rows += 1
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            intake.reject(file, number, str(error.colno), f"invalid JSON: {error.msg}", line)
+            log.reject(file, number, str(error.colno), f"invalid JSON: {error.msg}", line)
             continue
         if isinstance(row, dict):
             yield number, row
         else:
-            intake.reject(file, number, "", "not a JSON object", line)
+            log.reject(file, number, "", "not a JSON object", line)
 
 
 def csv_rows(
     folder: Path,
     file: str,
-    intake: Intake,
+    log: ReadLog,
     *,
     delimiter: str = ",",
     encoding: str = "utf-8-sig",
@@ -249,14 +278,14 @@ def csv_rows(
     Args:
         folder: Folder of the source.
         file: File in it.
-        intake: Gets the counts and the rows whose number of fields is wrong.
+        log: Gets the counts and the rows whose number of fields is wrong.
         delimiter: Field separator.
         encoding: Of the file.
         columns: Column names of a file without a header line.
         quoted: Whether double quotes enclose fields.
     """
     with (folder / file).open(encoding=encoding, errors="surrogateescape", newline="") as stream:
-        yield from _csv_stream(stream, file, intake, delimiter, columns, quoted)
+        yield from _csv_stream(stream, file, log, delimiter, columns, quoted)
 
 
 def zip_member(path: Path, member: str) -> bytes:
@@ -279,16 +308,16 @@ def zip_member(path: Path, member: str) -> bytes:
         raise DataError(f"{path}: {error}; fetch the archive again") from error
 
 
-def zip_csv_rows(folder: Path, file: str, member: str, intake: Intake) -> Iterator[tuple[int, dict[str, str]]]:
+def zip_csv_rows(folder: Path, file: str, member: str, log: ReadLog) -> Iterator[tuple[int, dict[str, str]]]:
     """As `csv_rows` (UTF-8, comma), from one file of a zip archive."""
     stream = io.TextIOWrapper(
         io.BytesIO(zip_member(folder / file, member)), encoding="utf-8-sig", errors="surrogateescape", newline=""
     )
-    yield from _csv_stream(stream, file, intake, ",", (), True)
+    yield from _csv_stream(stream, file, log, ",", (), True)
 
 
 def _csv_stream(
-    stream: Iterable[str], file: str, intake: Intake, delimiter: str, columns: Sequence[str], quoted: bool
+    stream: Iterable[str], file: str, log: ReadLog, delimiter: str, columns: Sequence[str], quoted: bool
 ) -> Iterator[tuple[int, dict[str, str]]]:
     quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     rows = csv.reader(stream, delimiter=delimiter, quoting=quoting)
@@ -301,16 +330,16 @@ def _csv_stream(
         if not names:
             names = fields
             continue
-        intake.rows += 1
+        log.rows += 1
         if len(fields) != len(names):
-            intake.reject(file, start, "", f"{len(fields)} fields instead of {len(names)}", fields)
+            log.reject(file, start, "", f"{len(fields)} fields instead of {len(names)}", fields)
             continue
         row = dict(zip(names, fields, strict=True))
         broken = next((name for name, value in row.items() if not _is_text(value)), None)
         if broken is None:
             yield start, row
         else:
-            intake.reject(file, start, broken, "bytes that are not text in the file's encoding", ascii(row[broken]))
+            log.reject(file, start, broken, "bytes that are not text in the file's encoding", ascii(row[broken]))
 
 
 def _is_text(value: str) -> bool:

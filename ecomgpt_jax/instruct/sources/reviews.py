@@ -12,7 +12,7 @@ from pathlib import Path
 from ecomgpt_jax.instruct.records import LabelledText, Record
 from ecomgpt_jax.instruct.sources.checksums import FILES
 from ecomgpt_jax.instruct.sources.reading import (
-    Intake,
+    ReadLog,
     Source,
     Upstream,
     clean_text,
@@ -31,14 +31,12 @@ PRODUCTS = {"prod_id": "asin", "Clothing ID": "womens"}
 Rows = Iterator[tuple[str, int, Mapping[str, str]]]
 
 
-def _texts(
-    rows: Rows, intake: Intake, language: str, text: str, labels: Callable, product: str = ""
-) -> Iterator[Record]:
+def _texts(rows: Rows, log: ReadLog, language: str, text: str, labels: Callable, product: str = "") -> Iterator[Record]:
     """Yields a `LabelledText` a row; one without text is left out.
 
     Args:
         rows: (file, line, fields).
-        intake: Gets rows without text and rows whose labels are unknown.
+        log: Gets rows without text and rows whose labels are unknown.
         language: Of the texts.
         text: Field of the text.
         labels: Makes the labels from the fields; a ValueError or KeyError rejects the row.
@@ -47,12 +45,12 @@ def _texts(
     for file, number, row in rows:
         id_, cleaned = f"{file}:{number}", clean_text(row[text])
         if not cleaned:
-            intake.skipped["no text"] += 1
+            log.skipped["no text"] += 1
             continue
         try:
             kinds = {kind: (value,) for kind, value in labels(row).items() if value}
         except (KeyError, ValueError) as error:
-            intake.reject(file, number, "", f"unknown label {error}", row)
+            log.reject(file, number, "", f"unknown label {error}", row)
             continue
         yield LabelledText(
             id=id_,
@@ -73,7 +71,7 @@ def _rating(value: str) -> str:
 def read_csv(
     folder: Path,
     files: Sequence[str],
-    intake: Intake,
+    log: ReadLog,
     *,
     language: str,
     text: str,
@@ -82,44 +80,42 @@ def read_csv(
     delimiter: str = ",",
 ) -> Iterator[Record]:
     """Yields a `LabelledText` a row of delimited files (arguments as in `_texts`)."""
-    rows = ((file, *row) for file in files for row in csv_rows(folder, file, intake, delimiter=delimiter))
-    return _texts(rows, intake, language, text, labels, product)
+    rows = ((file, *row) for file in files for row in csv_rows(folder, file, log, delimiter=delimiter))
+    return _texts(rows, log, language, text, labels, product)
 
 
 def read_json(
     folder: Path,
     files: Sequence[str],
-    intake: Intake,
+    log: ReadLog,
     *,
     language: str,
     text: str,
     labels: Callable[[Mapping[str, str]], Mapping[str, str]],
 ) -> Iterator[Record]:
     """Yields a `LabelledText` an object of JSON-lines files; files that do not end in `.json` are not read."""
-    rows = ((file, *row) for file in files if file.endswith(".json") for row in json_lines(folder, file, intake))
-    return _texts(rows, intake, language, text, labels)
+    rows = ((file, *row) for file in files if file.endswith(".json") for row in json_lines(folder, file, log))
+    return _texts(rows, log, language, text, labels)
 
 
-def read_zipped_csv(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Record]:
+def read_zipped_csv(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
     """Yields a `LabelledText` (category, sentiment) a row of the one CSV file in each zip archive."""
     rows = (
-        (file, *row)
-        for file in files
-        for row in zip_csv_rows(folder, file, Path(file).with_suffix(".csv").name, intake)
+        (file, *row) for file in files for row in zip_csv_rows(folder, file, Path(file).with_suffix(".csv").name, log)
     )
     labels = lambda row: {"category": row["cat"], "sentiment": SENTIMENTS[row["label"]]}  # noqa: E731
-    return _texts(rows, intake, "zh", "review", labels)
+    return _texts(rows, log, "zh", "review", labels)
 
 
-def read_stars(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Record]:
+def read_stars(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
     """Yields a `LabelledText` (rating, domain) a line `stars #### review`."""
     for file in files:
-        for number, line in text_lines(folder, file, intake):
-            intake.rows += 1
+        for number, line in text_lines(folder, file, log):
+            log.rows += 1
             id_ = f"{file}:{number}"
             stars, mark, text = line.partition(" #### ")
             if not mark or stars not in {"1", "2", "3", "4", "5"} or not text.strip():
-                intake.reject(file, number, "", "not 'stars #### review'", line)
+                log.reject(file, number, "", "not 'stars #### review'", line)
                 continue
             yield LabelledText(
                 id=id_,
@@ -130,7 +126,7 @@ def read_stars(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[R
             )
 
 
-def read_pros_cons(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Record]:
+def read_pros_cons(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
     """Yields a `LabelledText` ("side": pros or cons) a line `<Pros>…</Pros>` or `<Cons>…</Cons>`.
 
     Upstream is UTF-8 with some Latin-1 lines and character references that were escaped twice.
@@ -138,18 +134,18 @@ def read_pros_cons(folder: Path, files: Sequence[str], intake: Intake) -> Iterat
     for file in files:
         if file == "README.txt":
             continue
-        for number, line in text_lines(folder, file, intake, fallback="latin-1"):
+        for number, line in text_lines(folder, file, log, fallback="latin-1"):
             if not line.strip():
                 continue
-            intake.rows += 1
+            log.rows += 1
             id_ = f"{file}:{number}"
             match = re.fullmatch(r"\s*<(Pros|Cons)>(.*)</\1>\s*", line)
             if not match:
-                intake.reject(file, number, "", "not <Pros>…</Pros> or <Cons>…</Cons>", line)
+                log.reject(file, number, "", "not <Pros>…</Pros> or <Cons>…</Cons>", line)
                 continue
             text = " ".join(html.unescape(html.unescape(match[2])).split())
             if not text:
-                intake.skipped["no text"] += 1
+                log.skipped["no text"] += 1
                 continue
             yield LabelledText(
                 id=id_, group=text_group(text, id_), language="en", text=text, labels={"side": (match[1].lower(),)}

@@ -11,7 +11,7 @@ from pathlib import Path
 from ecomgpt_jax.instruct.records import AspectText, AspectTuple, LabelledText, Record
 from ecomgpt_jax.instruct.sources.checksums import FILES
 from ecomgpt_jax.instruct.sources.reading import (
-    Intake,
+    ReadLog,
     Source,
     Upstream,
     join_tokens,
@@ -53,7 +53,7 @@ def _aspect_text(
 def read_triplets(
     folder: Path,
     files: Sequence[str],
-    intake: Intake,
+    log: ReadLog,
     *,
     language: str = "en",
     domains: Mapping[str, str] | None = None,
@@ -66,15 +66,15 @@ def read_triplets(
     Args:
         folder: Folder of the source.
         files: Files of triplets; others (`.md`) are not read.
-        intake: Gets counts and malformed lines.
+        log: Gets counts and malformed lines.
         language: Of the sentences.
         domains: Domain by the folder that a file lies in; the folder's own name where there is none.
     """
     for file in (file for file in files if file.endswith(".txt")):
         parent = Path(file).parent.name
         domain = (domains or {}).get(parent, parent)
-        for number, line in text_lines(folder, file, intake):
-            intake.rows += 1
+        for number, line in text_lines(folder, file, log):
+            log.rows += 1
             id_ = f"{file}:{number}"
             sentence, *rest = line.split("####")
             tokens = sentence.split()
@@ -89,7 +89,7 @@ def read_triplets(
                     for aspect, opinion, polarity in literal(rest[0])
                 ]
             except (IndexError, KeyError, TypeError, ValueError) as error:
-                intake.reject(file, number, "triplets", f"not triplets of the sentence: {error}", line)
+                log.reject(file, number, "triplets", f"not triplets of the sentence: {error}", line)
                 continue
             record = _aspect_text(id_, language, tokens, tuples, domain)
             yield record
@@ -103,11 +103,11 @@ def read_triplets(
                 )
 
 
-def read_acos(folder: Path, files: Sequence[str], intake: Intake, *, domain: str) -> Iterator[Record]:
+def read_acos(folder: Path, files: Sequence[str], log: ReadLog, *, domain: str) -> Iterator[Record]:
     """Yields an `AspectText` a line: sentence and `start,end CATEGORY polarity start,end` quadruples, tab-separated."""
     for file in files:
-        for number, line in text_lines(folder, file, intake):
-            intake.rows += 1
+        for number, line in text_lines(folder, file, log):
+            log.rows += 1
             sentence, *quadruples = line.split("\t")
             tokens = sentence.split(" ")
             tuples = []
@@ -123,16 +123,16 @@ def read_acos(folder: Path, files: Sequence[str], intake: Intake, *, domain: str
                         )
                     )
             except (KeyError, TypeError, ValueError) as error:
-                intake.reject(file, number, "quadruples", f"not quadruples of the sentence: {error}", line)
+                log.reject(file, number, "quadruples", f"not quadruples of the sentence: {error}", line)
                 continue
             yield _aspect_text(f"{file}:{number}", "en", tokens, tuples, domain)
 
 
-def read_memd(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Record]:
+def read_memd(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
     """Yields an `AspectText` an object of each JSON list; positions count the words between any blanks."""
     for file in files:
         domain = Path(file).parent.name.lower()
-        for number, row in json_array(folder, file, intake):
+        for number, row in json_array(folder, file, log):
             try:
                 tokens = row["raw_words"].split()
                 tuples = [
@@ -145,7 +145,7 @@ def read_memd(folder: Path, files: Sequence[str], intake: Intake) -> Iterator[Re
                     for each in row["quadruples"]
                 ]
             except (AttributeError, KeyError, TypeError, ValueError) as error:
-                intake.reject(file, number, "quadruples", f"not quadruples of the sentence: {error}", row)
+                log.reject(file, number, "quadruples", f"not quadruples of the sentence: {error}", row)
                 continue
             yield _aspect_text(f"{file}:{number}", "en", tokens, tuples, domain)
 

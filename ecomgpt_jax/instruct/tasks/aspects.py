@@ -13,28 +13,28 @@ from ecomgpt_jax.instruct.tasks.task import (
     Example,
     Form,
     Make,
+    answer_span,
+    binary_example,
     distinct,
-    either,
     numbered,
     others,
     show,
-    whole,
 )
 
 
 def polarities_of(records: Sequence[Record], dataset: Dataset) -> tuple[str, ...]:
     """Returns the polarities of all records as shown, sorted."""
-    return tuple(sorted({dataset.shown(t.polarity) for r in records for t in r.tuples} - {""}))
+    return tuple(sorted({dataset.display_label(t.polarity) for r in records for t in r.tuples} - {""}))
 
 
 def categories_of(records: Sequence[Record], dataset: Dataset) -> tuple[str, ...]:
     """Returns the aspect categories of all records as shown, sorted."""
-    return tuple(sorted({dataset.shown(t.category) for r in records for t in r.tuples} - {""}))
+    return tuple(sorted({dataset.display_label(t.category) for r in records for t in r.tuples} - {""}))
 
 
 def line(item: AspectTuple, data: Dataset) -> str:
     """Returns a tuple as "aspect | category | opinion | polarity" with its annotated parts only."""
-    parts = (item.aspect, data.shown(item.category), item.opinion, data.shown(item.polarity))
+    parts = (item.aspect, data.display_label(item.category), item.opinion, data.display_label(item.polarity))
     return " | ".join(part for part in parts if part)
 
 
@@ -42,7 +42,7 @@ def _tuples(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, r
     for record in records:
         lines = distinct(line(item, data) for item in record.tuples)
         if lines:
-            yield Example(record.id, record.text, "\n".join(lines), spans=tuple(whole(each)[0] for each in lines))
+            yield Example(record.id, record.text, "\n".join(lines), spans=tuple(answer_span(each)[0] for each in lines))
 
 
 def _terms(part: str) -> Make:
@@ -54,7 +54,7 @@ def _terms(part: str) -> Make:
             if not record.tuples or not any(found):
                 continue
             found = tuple(term for term in found if term)
-            yield Example(record.id, record.text, ", ".join(found), spans=tuple(whole(term)[0] for term in found))
+            yield Example(record.id, record.text, ", ".join(found), spans=tuple(answer_span(term)[0] for term in found))
 
     return make
 
@@ -67,7 +67,7 @@ def _opinion_of(
         if aspects:
             aspect = rng.choice(aspects)
             said = distinct(item.opinion for item in record.tuples if item.aspect == aspect and item.opinion)
-            spans = tuple(whole(term)[0] for term in said)
+            spans = tuple(answer_span(term)[0] for term in said)
             yield Example(record.id, f"Review: {record.text}\nAspect: {aspect}", ", ".join(said), spans=spans)
 
 
@@ -75,10 +75,10 @@ def _polarity_of(
     records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
 ) -> Iterator[Example]:
     for record in records:
-        aspects = distinct(item.aspect for item in record.tuples if item.aspect and data.shown(item.polarity))
+        aspects = distinct(item.aspect for item in record.tuples if item.aspect and data.display_label(item.polarity))
         if aspects:
             aspect = rng.choice(aspects)
-            gold = distinct(data.shown(i.polarity) for i in record.tuples if i.aspect == aspect and i.polarity)
+            gold = distinct(data.display_label(i.polarity) for i in record.tuples if i.aspect == aspect and i.polarity)
             shown = show(labels, gold, rng)
             yield Example(record.id, f"Review: {record.text}\nAspect: {aspect}", ", ".join(gold), shown, gold)
 
@@ -87,18 +87,18 @@ def _category_of(
     records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
 ) -> Iterator[Example]:
     for record in records:
-        items = [item for item in record.tuples if (item.aspect or item.opinion) and data.shown(item.category)]
+        items = [item for item in record.tuples if (item.aspect or item.opinion) and data.display_label(item.category)]
         if items:
             item = rng.choice(items)
             given = item.aspect or item.opinion
-            gold = distinct(data.shown(i.category) for i in items if given == (i.aspect or i.opinion))
+            gold = distinct(data.display_label(i.category) for i in items if given == (i.aspect or i.opinion))
             shown = show(labels, gold, rng)
             yield Example(record.id, f"Review: {record.text}\nTerm: {given}", ", ".join(gold), shown, gold)
 
 
 def _topics(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
     for record in records:
-        gold = distinct(label for label in (data.shown(item.category) for item in record.tuples) if label)
+        gold = distinct(label for label in (data.display_label(item.category) for item in record.tuples) if label)
         if gold:
             yield Example(record.id, record.text, ", ".join(gold), show(labels, gold, rng), gold)
 
@@ -107,11 +107,11 @@ def _write(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rn
     for record in records:
         lines = distinct(line(item, data) for item in record.tuples)
         if lines:
-            yield Example(record.id, "\n".join(lines), record.text, spans=whole(record.text))
+            yield Example(record.id, "\n".join(lines), record.text, spans=answer_span(record.text))
 
 
 def _paired(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
-    yes, no = data.pick(YES_NO)
+    yes, no = data.in_language(YES_NO)
     for index, record in enumerate(records):
         items = [item for item in record.tuples if item.aspect and item.opinion]
         if not items:
@@ -128,14 +128,14 @@ def _paired(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, r
                 continue
             opinion = rng.choice(pool)
         given = f"Review: {record.text}\nAspect: {item.aspect}\nOpinion: {opinion}"
-        yield either(record.id, given, (yes, no), truth, rng)
+        yield binary_example(record.id, given, (yes, no), truth, rng)
 
 
 def _which_review(
     records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
 ) -> Iterator[Example]:
     for index, record in enumerate(records):
-        items = [item for item in record.tuples if item.aspect and data.shown(item.polarity)]
+        items = [item for item in record.tuples if item.aspect and data.display_label(item.polarity)]
         if not items:
             continue
         item = rng.choice(items)
@@ -149,8 +149,8 @@ def _which_review(
         texts = [record.text, *rest]
         rng.shuffle(texts)
         listed = numbered(texts)
-        given = f"{listed}\nAspect: {item.aspect}, {data.shown(item.polarity)}"
-        yield Example(record.id, given, record.text, spans=whole(record.text))
+        given = f"{listed}\nAspect: {item.aspect}, {data.display_label(item.polarity)}"
+        yield Example(record.id, given, record.text, spans=answer_span(record.text))
 
 
 TUPLES = Form(
@@ -337,7 +337,7 @@ PAIRING = Form(
     family="CLS",
     definition="aspect opinion pairing",
     record=AspectText,
-    labels=lambda records, data: data.pick(YES_NO),
+    labels=lambda records, data: data.in_language(YES_NO),
     make=_paired,
     operator="recombination",
     abilities=("pair aspect and opinion",),

@@ -4,8 +4,20 @@ import random
 from collections.abc import Iterator, Sequence
 
 from ecomgpt_jax.instruct.records import AttributedItem, Record
-from ecomgpt_jax.instruct.tasks.items import given, joined, listing
-from ecomgpt_jax.instruct.tasks.task import MATCH, Dataset, Example, Form, Make, either, others, show, whole
+from ecomgpt_jax.instruct.tasks.task import (
+    MATCH,
+    Dataset,
+    Example,
+    Form,
+    Make,
+    answer_span,
+    binary_example,
+    given,
+    joined,
+    listing,
+    others,
+    show,
+)
 
 
 def coarse_of(records: Sequence[Record], dataset: Dataset) -> tuple[str, ...]:
@@ -42,7 +54,7 @@ def _title_category(
 def _in_category(
     records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
 ) -> Iterator[Example]:
-    match, differ = data.pick(MATCH)
+    match, differ = data.in_language(MATCH)
     for index, record in enumerate(records):
         if not record.category:
             continue
@@ -52,7 +64,7 @@ def _in_category(
             if not foreign:
                 continue
             category = rng.choice(foreign)
-        yield either(record.id, f"Title: {record.title}\nCategory: {category}", (match, differ), truth, rng)
+        yield binary_example(record.id, f"Title: {record.title}\nCategory: {category}", (match, differ), truth, rng)
 
 
 def _title_in_category(
@@ -63,7 +75,7 @@ def _title_in_category(
         if record.category and attributes:
             some = rng.sample(attributes, min(3, len(attributes)))
             facts = f"Category: {' > '.join(record.category)}\n{joined(some)}"
-            yield Example(record.id, facts, record.title, spans=whole(record.title))
+            yield Example(record.id, facts, record.title, spans=answer_span(record.title))
 
 
 COARSE = Form(
@@ -138,7 +150,7 @@ IN_CATEGORY = Form(
     family="CLS",
     definition="title category matching",
     record=AttributedItem,
-    labels=lambda records, data: data.pick(MATCH),
+    labels=lambda records, data: data.in_language(MATCH),
     make=_in_category,
     operator="recombination",
     abilities=("categorise a product", "verify a label"),

@@ -9,18 +9,18 @@ from ecomgpt_jax.instruct.tasks.task import (
     Dataset,
     Example,
     Form,
+    answer_span,
+    binary_example,
     distinct,
-    either,
     numbered,
     others,
     show,
-    whole,
 )
 
 
 def gold_of(record: LabelledText, kind: str, data: Dataset) -> tuple[str, ...]:
     """Returns the record's labels of one kind as shown."""
-    return distinct(label for label in map(data.shown, record.labels.get(kind, ())) if label)
+    return distinct(label for label in map(data.display_label, record.labels.get(kind, ())) if label)
 
 
 def labels_of(records: Sequence[Record], dataset: Dataset) -> tuple[str, ...]:
@@ -56,11 +56,11 @@ def _two_options(
         gold = gold_of(record, data.kind, data)
         wrong = [label for label in labels if label not in gold]
         if gold and wrong:
-            yield either(record.id, record.text, (rng.choice(gold), rng.choice(wrong)), True, rng)
+            yield binary_example(record.id, record.text, (rng.choice(gold), rng.choice(wrong)), True, rng)
 
 
 def _check(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
-    yes, no = data.pick(YES_NO)
+    yes, no = data.in_language(YES_NO)
     names = labels_of(records, data)
     for record in records:
         gold = gold_of(record, data.kind, data)
@@ -69,18 +69,18 @@ def _check(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rn
             continue
         truth = rng.random() < 0.5
         label = rng.choice(gold) if truth else rng.choice(wrong)
-        yield either(record.id, f"Text: {record.text}\nLabel: {label}", (yes, no), truth, rng)
+        yield binary_example(record.id, f"Text: {record.text}\nLabel: {label}", (yes, no), truth, rng)
 
 
 def _write(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
     for record in records:
         gold = gold_of(record, data.kind, data)
         if gold:
-            yield Example(record.id, f"Label: {', '.join(gold)}", record.text, spans=whole(record.text))
+            yield Example(record.id, f"Label: {', '.join(gold)}", record.text, spans=answer_span(record.text))
 
 
 def _same(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
-    yes, no = data.pick(YES_NO)
+    yes, no = data.in_language(YES_NO)
     by_label: dict[tuple[str, ...], list[Record]] = {}
     for record in records:
         by_label.setdefault(gold_of(record, data.kind, data), []).append(record)
@@ -95,7 +95,7 @@ def _same(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng
         if other.group == record.group:
             continue
         given = f"Text 1: {record.text}\nText 2: {other.text}"
-        yield either(record.id, given, (yes, no), gold == theirs, rng)
+        yield binary_example(record.id, given, (yes, no), gold == theirs, rng)
 
 
 def _which(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
@@ -110,7 +110,7 @@ def _which(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rn
         texts = [record.text, *rest]
         rng.shuffle(texts)
         listed = numbered(texts)
-        yield Example(record.id, f"{listed}\nLabel: {label}", record.text, spans=whole(record.text))
+        yield Example(record.id, f"{listed}\nLabel: {label}", record.text, spans=answer_span(record.text))
 
 
 def _rate(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
@@ -193,7 +193,7 @@ LABEL_CHECK = Form(
     family="CLS",
     definition="label check",
     record=LabelledText,
-    labels=lambda records, data: data.pick(YES_NO),
+    labels=lambda records, data: data.in_language(YES_NO),
     make=_check,
     operator="recombination",
     abilities=("verify a label",),
@@ -238,7 +238,7 @@ SAME_LABEL = Form(
     family="CLS",
     definition="label comparison",
     record=LabelledText,
-    labels=lambda records, data: data.pick(YES_NO),
+    labels=lambda records, data: data.in_language(YES_NO),
     make=_same,
     operator="recombination",
     abilities=("categorise a text", "compare texts"),

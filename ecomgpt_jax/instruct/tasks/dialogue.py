@@ -9,12 +9,12 @@ from ecomgpt_jax.instruct.tasks.task import (
     Dataset,
     Example,
     Form,
+    answer_span,
+    binary_example,
     distinct,
-    either,
     numbered,
     others,
     show,
-    whole,
 )
 
 LATEST = 6  # turns of history shown
@@ -27,13 +27,13 @@ def transcript(turns: Sequence[tuple[str, str]]) -> str:
 
 def labels_of(records: Sequence[Record], dataset: Dataset) -> tuple[str, ...]:
     """Returns all labels of the dataset's kind as shown, sorted."""
-    found = {dataset.shown(label) for record in records for label in record.labels.get(dataset.kind, ())}
+    found = {dataset.display_label(label) for record in records for label in record.labels.get(dataset.kind, ())}
     return tuple(sorted(found - {""}))
 
 
 def turn_labels_of(records: Sequence[Record], dataset: Dataset) -> tuple[str, ...]:
     """Returns all turn labels as shown, sorted."""
-    return tuple(sorted({dataset.shown(label) for record in records for label in record.turn_labels} - {""}))
+    return tuple(sorted({dataset.display_label(label) for record in records for label in record.turn_labels} - {""}))
 
 
 def _replies(record: Dialogue) -> list[int]:
@@ -48,7 +48,7 @@ def _reply(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rn
             at = rng.choice(places)
             speaker, text = record.turns[at]
             given = f"{transcript(record.turns[:at])}\n{speaker}:"
-            yield Example(record.id, given, text, spans=whole(text))
+            yield Example(record.id, given, text, spans=answer_span(text))
 
 
 def _before(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
@@ -58,7 +58,7 @@ def _before(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, r
             at = rng.choice(places)
             speaker, text = record.turns[at]
             asked = record.turns[at - 1][1]
-            yield Example(record.id, f"{speaker}: {text}", asked, spans=whole(asked))
+            yield Example(record.id, f"{speaker}: {text}", asked, spans=answer_span(asked))
 
 
 def _which_reply(
@@ -78,31 +78,31 @@ def _which_reply(
         rng.shuffle(texts)
         listed = numbered(texts)
         given = f"{transcript(record.turns[:at])}\n{speaker}:\n{listed}"
-        yield Example(record.id, given, text, spans=whole(text))
+        yield Example(record.id, given, text, spans=answer_span(text))
 
 
 def _classify(
     records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
 ) -> Iterator[Example]:
     for record in records:
-        gold = distinct(label for label in map(data.shown, record.labels.get(data.kind, ())) if label)
+        gold = distinct(label for label in map(data.display_label, record.labels.get(data.kind, ())) if label)
         if gold:
             yield Example(record.id, transcript(record.turns), ", ".join(gold), show(labels, gold, rng), gold)
 
 
 def _turn(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
     for record in records:
-        places = [at for at, label in enumerate(record.turn_labels) if data.shown(label)]
+        places = [at for at, label in enumerate(record.turn_labels) if data.display_label(label)]
         if places:
             at = rng.choice(places)
-            gold = (data.shown(record.turn_labels[at]),)
+            gold = (data.display_label(record.turn_labels[at]),)
             yield Example(record.id, transcript(record.turns[: at + 1]), gold[0], show(labels, gold, rng), gold)
 
 
 def _follows(
     records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
 ) -> Iterator[Example]:
-    yes, no = data.pick(YES_NO)
+    yes, no = data.in_language(YES_NO)
     for index, record in enumerate(records):
         places = _replies(record)
         if not places:
@@ -116,7 +116,7 @@ def _follows(
                 continue
             text = rng.choice(foreign)
         given = f"{transcript(record.turns[:at])}\nReply: {text}"
-        yield either(record.id, given, (yes, no), truth, rng)
+        yield binary_example(record.id, given, (yes, no), truth, rng)
 
 
 REPLY = Form(
@@ -234,7 +234,7 @@ REPLY_CHECK = Form(
     family="CLS",
     definition="response check",
     record=Dialogue,
-    labels=lambda records, data: data.pick(YES_NO),
+    labels=lambda records, data: data.in_language(YES_NO),
     make=_follows,
     operator="recombination",
     abilities=("compare texts",),

@@ -10,25 +10,25 @@ from ecomgpt_jax.instruct.tasks.task import (
     Dataset,
     Example,
     Form,
+    answer_span,
+    binary_example,
     distinct,
-    either,
     numbered,
     others,
     show,
-    whole,
 )
 
 
 def types_of(records: Sequence[Record], dataset: Dataset) -> tuple[str, ...]:
     """Returns the span types of all records as shown, sorted."""
-    return tuple(sorted({dataset.shown(span.type) for r in records for span in r.spans} - {""}))
+    return tuple(sorted({dataset.display_label(span.type) for r in records for span in r.spans} - {""}))
 
 
 def typed(record: SpannedText, dataset: Dataset) -> list[Span]:
     """Returns the spans whose type is shown, with that type."""
     if not dataset.rename and dataset.spelling is str:
         return list(record.spans)
-    spans = [Span(s.start, s.end, dataset.shown(s.type), s.term) for s in record.spans]
+    spans = [Span(s.start, s.end, dataset.display_label(s.type), s.term) for s in record.spans]
     return [span for span in spans if span.type]
 
 
@@ -104,11 +104,11 @@ def _compose(
         spans = typed(record, data)
         if spans:
             given = by_type(spans, distinct(span.type for span in spans))
-            yield Example(record.id, given, record.text, spans=whole(record.text))
+            yield Example(record.id, given, record.text, spans=answer_span(record.text))
 
 
 def _check(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
-    yes, no = data.pick(YES_NO)
+    yes, no = data.in_language(YES_NO)
     for index, record in enumerate(records):
         spans = typed(record, data)
         if not spans:
@@ -122,7 +122,7 @@ def _check(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rn
             if not foreign:
                 continue
             term, kind = (lambda s: (s.term, s.type))(rng.choice(foreign))
-        yield either(record.id, f"Text: {record.text}\nClaim: {kind}: {term}", (yes, no), truth, rng)
+        yield binary_example(record.id, f"Text: {record.text}\nClaim: {kind}: {term}", (yes, no), truth, rng)
 
 
 def _which_text(
@@ -139,7 +139,7 @@ def _which_text(
         texts = [record.text, *rest]
         rng.shuffle(texts)
         listed = numbered(texts)
-        yield Example(record.id, f"{listed}\n{span.type}: {span.term}", record.text, spans=whole(record.text))
+        yield Example(record.id, f"{listed}\n{span.type}: {span.term}", record.text, spans=answer_span(record.text))
 
 
 RECOGNITION = Form(
@@ -284,7 +284,7 @@ CHECK = Form(
     family="CLS",
     definition="entity claim check",
     record=SpannedText,
-    labels=lambda records, data: data.pick(YES_NO),
+    labels=lambda records, data: data.in_language(YES_NO),
     make=_check,
     operator="recombination",
     abilities=("verify a span",),

@@ -9,39 +9,24 @@ from collections.abc import Iterator, Sequence
 from ecomgpt_jax.instruct.records import AttributedItem, Record, Span
 from ecomgpt_jax.instruct.tasks.task import (
     MATCH,
+    MOST_ATTRIBUTES,
     NOTHING,
     Dataset,
     Example,
     Form,
+    answer_span,
+    binary_example,
     distinct,
-    either,
+    given,
+    joined,
     others,
     show,
-    whole,
 )
-
-MOST = 8  # attributes shown of one item
 
 
 def names_of(records: Sequence[Record], dataset: Dataset) -> tuple[str, ...]:
     """Returns the attribute names of all records, sorted."""
     return tuple(sorted({name for record in records for name, _ in record.attributes}))
-
-
-def given(record: AttributedItem) -> list[tuple[str, str]]:
-    """Returns the attributes that have a value."""
-    return [(name, value) for name, value in record.attributes if value]
-
-
-def joined(attributes: Sequence[tuple[str, str]]) -> str:
-    """Returns the first attributes as "name: value; name: value"."""
-    return "; ".join(f"{name}: {value}" for name, value in attributes[:MOST])
-
-
-def listing(record: AttributedItem) -> str:
-    """Returns an item as its title and attributes on one line, as the release writes items."""
-    attributes = given(record)
-    return f"{record.title}\t{joined(attributes)}" if attributes else record.title
 
 
 def values(record: AttributedItem, kind: str = "") -> tuple[str, ...]:
@@ -62,7 +47,7 @@ def _asked(record: AttributedItem, rng: random.Random) -> tuple[str, ...]:
     """Returns the names annotated for a product, shuffled; of others it is unknown whether the title tells them."""
     names = list(distinct(name for name, _ in record.attributes))
     rng.shuffle(names)
-    return tuple(names[:MOST])
+    return tuple(names[:MOST_ATTRIBUTES])
 
 
 def _extract(
@@ -123,7 +108,7 @@ def _title(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rn
     for record in records:
         attributes = given(record)
         if attributes:
-            yield Example(record.id, joined(attributes), record.title, spans=whole(record.title))
+            yield Example(record.id, joined(attributes), record.title, spans=answer_span(record.title))
 
 
 def _describe(
@@ -133,11 +118,11 @@ def _describe(
         lead = f"Title: {record.title}" if record.title else ""
         facts = "\n".join(filter(None, (lead, joined(given(record)))))
         if record.description and facts:
-            yield Example(record.id, facts, record.description, spans=whole(record.description))
+            yield Example(record.id, facts, record.description, spans=answer_span(record.description))
 
 
 def _fits(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
-    match, differ = data.pick(MATCH)
+    match, differ = data.in_language(MATCH)
     for index, record in enumerate(records):
         attributes, truth = given(record), rng.random() < 0.5
         if not attributes:
@@ -148,7 +133,7 @@ def _fits(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng
                 continue
             attributes = drawn[0]
         pair = f"Title: {record.title}, Attribute: {joined(attributes)}"
-        yield either(record.id, pair, (match, differ), truth, rng)
+        yield binary_example(record.id, pair, (match, differ), truth, rng)
 
 
 def _select(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
@@ -161,7 +146,7 @@ def _select(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, r
         rng.shuffle(titles)
         some = joined(rng.sample(attributes, min(4, len(attributes))))
         choice = f"Attribute: {some}\nCandidate Title: {', '.join(titles)}"
-        yield Example(record.id, choice, record.title, spans=whole(record.title))
+        yield Example(record.id, choice, record.title, spans=answer_span(record.title))
 
 
 EXTRACTION = Form(
@@ -326,7 +311,7 @@ FIT = Form(
     family="CLS",
     definition="title attribute matching",
     record=AttributedItem,
-    labels=lambda records, data: data.pick(MATCH),
+    labels=lambda records, data: data.in_language(MATCH),
     make=_fits,
     operator="recombination",
     abilities=("compare facts",),

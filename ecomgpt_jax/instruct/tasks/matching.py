@@ -10,24 +10,24 @@ from ecomgpt_jax.instruct.tasks.task import (
     Dataset,
     Example,
     Form,
+    answer_span,
+    binary_example,
     distinct,
-    either,
     numbered,
     others,
     show,
-    whole,
 )
 
 
 def labels_of(records: Sequence[Record], dataset: Dataset) -> tuple[str, ...]:
     """Returns the pair labels of all records as shown, sorted."""
-    return tuple(sorted({dataset.shown(record.label) for record in records} - {""}))
+    return tuple(sorted({dataset.display_label(record.label) for record in records} - {""}))
 
 
 def _relate(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
     left, right = data.pair
     for record in records:
-        gold = data.shown(record.label)
+        gold = data.display_label(record.label)
         if gold:
             given = f"{left}: {record.left}\n{right}: {record.right}"
             yield Example(record.id, given, gold, show(labels, (gold,), rng), (gold,))
@@ -44,11 +44,11 @@ def _select(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, r
         texts.append(record.right)
         rng.shuffle(texts)
         given = f"{left}: {record.left}\nCandidate {right}: {', '.join(texts)}"
-        yield Example(record.id, given, record.right, spans=whole(record.right))
+        yield Example(record.id, given, record.right, spans=answer_span(record.right))
 
 
 def _check(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
-    yes, no = data.pick(YES_NO)
+    yes, no = data.in_language(YES_NO)
     left, right = data.pair
     for index, record in enumerate(records):
         if record.label != data.positive:
@@ -60,7 +60,7 @@ def _check(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rn
                 continue
             text = drawn[0]
         given = f"{left}: {record.left}\n{right}: {text}"
-        yield either(record.id, given, (yes, no), truth, rng)
+        yield binary_example(record.id, given, (yes, no), truth, rng)
 
 
 def _rewrite(
@@ -68,7 +68,7 @@ def _rewrite(
 ) -> Iterator[Example]:
     for record in records:
         if record.label == data.positive:
-            yield Example(record.id, record.right, record.left, spans=whole(record.left))
+            yield Example(record.id, record.right, record.left, spans=answer_span(record.left))
 
 
 def _words(text: str, attributes: Sequence[tuple[str, str]]) -> list[str]:
@@ -84,14 +84,14 @@ def _shared(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, r
         common = tuple(word for word in words if word.casefold() in known and len(word) > 1)
         if common:
             given = f"{left}: {record.left}\n{right}: {record.right}"
-            yield Example(record.id, given, ", ".join(common), spans=tuple(whole(word)[0] for word in common))
+            yield Example(record.id, given, ", ".join(common), spans=tuple(answer_span(word)[0] for word in common))
 
 
 def _grade(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
     left, right = data.pair
     grades = tuple(data.rename.values()) or labels  # in the order of the scale
     for record in records:
-        gold = data.shown(record.label)
+        gold = data.display_label(record.label)
         if gold:
             given = f"{left}: {record.left}\n{right}: {record.right}"
             yield Example(record.id, given, gold, distinct(grade for grade in grades if grade), (gold,))
@@ -112,7 +112,7 @@ def _best(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng
         rng.shuffle(texts)
         listed = numbered(texts)
         given = f"{left}: {record.left}\nCandidate {right}:\n{listed}"
-        yield Example(record.id, given, record.right, spans=whole(record.right))
+        yield Example(record.id, given, record.right, spans=answer_span(record.right))
 
 
 def _convert(
@@ -120,7 +120,7 @@ def _convert(
 ) -> Iterator[Example]:
     for record in records:
         if record.label == data.positive:
-            yield Example(record.id, record.left, record.right, spans=whole(record.right))
+            yield Example(record.id, record.left, record.right, spans=answer_span(record.right))
 
 
 RELATION = Form(
@@ -172,7 +172,7 @@ PAIR_CHECK = Form(
     family="CLS",
     definition="pair check",
     record=TextPair,
-    labels=lambda records, data: data.pick(YES_NO),
+    labels=lambda records, data: data.in_language(YES_NO),
     make=_check,
     operator="recombination",
     abilities=("compare texts",),

@@ -22,11 +22,15 @@ def _polarity_of(
     records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
 ) -> Iterator[Example]:
     for record in records:
-        topics = distinct(data.shown(item.category) for item in record.tuples if data.shown(item.polarity))
+        topics = distinct(
+            data.display_label(item.category) for item in record.tuples if data.display_label(item.polarity)
+        )
         topics = tuple(topic for topic in topics if topic)
         if topics:
             topic = rng.choice(topics)
-            gold = distinct(data.shown(i.polarity) for i in record.tuples if data.shown(i.category) == topic)
+            gold = distinct(
+                data.display_label(i.polarity) for i in record.tuples if data.display_label(i.category) == topic
+            )
             given = f"Review: {record.text}\nTopic: {topic}"
             yield Example(record.id, given, ", ".join(gold), show(labels, gold, rng), gold)
 

@@ -5,7 +5,17 @@ import re
 from collections.abc import Iterator, Sequence
 
 from ecomgpt_jax.instruct.records import Question, Record, Span
-from ecomgpt_jax.instruct.tasks.task import YES_NO, Dataset, Example, Form, distinct, either, numbered, others, whole
+from ecomgpt_jax.instruct.tasks.task import (
+    YES_NO,
+    Dataset,
+    Example,
+    Form,
+    answer_span,
+    binary_example,
+    distinct,
+    numbered,
+    others,
+)
 
 _SENTENCE = re.compile(r"[^.!?。！？]*[.!?。！？]+\s*|[^.!?。！？]+$")
 
@@ -36,13 +46,13 @@ def _answer(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, r
         if record.answers:
             given = posed(record.question, record.context) if record.context else f"Question: {record.question}"
             answer = rng.choice(record.answers)
-            yield Example(record.id, given, answer, spans=whole(answer))
+            yield Example(record.id, given, answer, spans=answer_span(answer))
 
 
 def _answerable(
     records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
 ) -> Iterator[Example]:
-    yes, no = data.pick(YES_NO)
+    yes, no = data.in_language(YES_NO)
     open_ones = sum(not (record.spans or record.answers) for record in records)
     swapped = 0.0 if 3 * open_ones > len(records) else 0.5  # where enough questions are open, no context is exchanged
     for index, record in enumerate(records):
@@ -58,7 +68,7 @@ def _answerable(
             ]
             if foreign:
                 context, truth = foreign[0], False
-        yield either(record.id, posed(record.question, context), (yes, no), truth, rng)
+        yield binary_example(record.id, posed(record.question, context), (yes, no), truth, rng)
 
 
 def _evidence(
@@ -71,7 +81,7 @@ def _evidence(
         span = record.spans[0]
         holding = [text.strip() for at, text in parts if at <= span.start and span.end <= at + len(text)]
         if holding:
-            yield Example(record.id, posed(record.question, record.context), holding[0], spans=whole(holding[0]))
+            yield Example(record.id, posed(record.question, record.context), holding[0], spans=answer_span(holding[0]))
 
 
 def _ask(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
@@ -80,7 +90,7 @@ def _ask(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng:
         if answers:
             lead = f"Context: {record.context}\n" if record.context else ""
             given = f"{lead}Answer: {', '.join(answers)}"
-            yield Example(record.id, given, record.question, spans=whole(record.question))
+            yield Example(record.id, given, record.question, spans=answer_span(record.question))
 
 
 def _which_context(
@@ -102,7 +112,7 @@ def _which_context(
         texts = [holding[0], *rest]
         rng.shuffle(texts)
         listed = numbered(texts)
-        yield Example(record.id, f"{listed}\nQuestion: {record.question}", holding[0], spans=whole(holding[0]))
+        yield Example(record.id, f"{listed}\nQuestion: {record.question}", holding[0], spans=answer_span(holding[0]))
 
 
 EXTRACTIVE_QA = Form(
@@ -152,7 +162,7 @@ ANSWERABLE = Form(
     family="CLS",
     definition="answerability",
     record=Question,
-    labels=lambda records, data: data.pick(YES_NO),
+    labels=lambda records, data: data.in_language(YES_NO),
     make=_answerable,
     operator="simplification",
     abilities=("find evidence",),

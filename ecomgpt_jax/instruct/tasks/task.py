@@ -11,10 +11,11 @@ import re
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from ecomgpt_jax.instruct.records import Record, Span
+from ecomgpt_jax.instruct.records import AttributedItem, Record, Span
 
 OPERATORS = ("simplification", "reversal", "recombination", "pseudo_label")
 NOTHING = "None"  # the answer where nothing is to be found, as the release writes it
+MOST_ATTRIBUTES = 8  # of one item, as inputs show them
 YES_NO = {"en": ("yes", "no"), "zh": ("是", "否")}
 MATCH = {"en": ("match", "not match"), "zh": ("匹配", "不匹配")}
 _NOUN = re.compile(r"(\b[Aa] )?\[(text|label|labels)\]")
@@ -77,12 +78,12 @@ class Dataset:
     supervision: tuple[str, ...] = ("gold", "weak")
     view: Callable[[Iterable[Record]], Iterable[Record]] = iter
 
-    def shown(self, label: str) -> str:
+    def display_label(self, label: str) -> str:
         """Returns a label as the task shows it; an empty string leaves it out."""
         renamed = self.rename.get(label)
         return self.spelling(label) if renamed is None else renamed
 
-    def pick(self, labels: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    def in_language(self, labels: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
         """Returns the fixed labels (YES_NO, MATCH) in the dataset's language."""
         return labels[self.fixed_labels or self.language]
 
@@ -266,11 +267,27 @@ def show(labels: Sequence[str], gold: Sequence[str], rng: random.Random, few: in
     return tuple(shown)
 
 
-def either(record_id: str, sentences: str, labels: tuple[str, str], truth: bool, rng: random.Random) -> Example:
+def binary_example(record_id: str, sentences: str, labels: tuple[str, str], truth: bool, rng: random.Random) -> Example:
     """Returns an example with two labels, shown in random order: the first is right where `truth`, else the second."""
     shown, answer = list(labels), labels[0] if truth else labels[1]
     rng.shuffle(shown)
     return Example(record_id, sentences, answer, tuple(shown), (answer,))
+
+
+def given(record: AttributedItem) -> list[tuple[str, str]]:
+    """Returns the attributes that have a value."""
+    return [(name, value) for name, value in record.attributes if value]
+
+
+def joined(attributes: Sequence[tuple[str, str]]) -> str:
+    """Returns the first attributes as "name: value; name: value"."""
+    return "; ".join(f"{name}: {value}" for name, value in attributes[:MOST_ATTRIBUTES])
+
+
+def listing(record: AttributedItem) -> str:
+    """Returns an item as its title and attributes on one line, as the release writes items."""
+    attributes = given(record)
+    return f"{record.title}\t{joined(attributes)}" if attributes else record.title
 
 
 def numbered(texts: Iterable[str]) -> str:
@@ -278,7 +295,7 @@ def numbered(texts: Iterable[str]) -> str:
     return "\n".join(f"{number}. {text}" for number, text in enumerate(texts, 1))
 
 
-def whole(text: str) -> tuple[Span, ...]:
+def answer_span(text: str) -> tuple[Span, ...]:
     """Returns an answer that is no stretch of the input as the release stores it: one span at 0."""
     return (Span(0, 0, "", text),)
 

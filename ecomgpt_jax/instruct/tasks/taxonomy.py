@@ -4,7 +4,17 @@ import random
 from collections.abc import Iterator, Sequence
 
 from ecomgpt_jax.instruct.records import AttributedItem, Record
-from ecomgpt_jax.instruct.tasks.task import YES_NO, Dataset, Example, Form, distinct, either, others, show, whole
+from ecomgpt_jax.instruct.tasks.task import (
+    YES_NO,
+    Dataset,
+    Example,
+    Form,
+    answer_span,
+    binary_example,
+    distinct,
+    others,
+    show,
+)
 
 STEP = " > "
 
@@ -23,7 +33,7 @@ def _path(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng
     for record in records:
         if len(record.category) > 1:
             path = STEP.join(record.category)
-            yield Example(record.id, record.title, path, spans=whole(path))
+            yield Example(record.id, record.title, path, spans=answer_span(path))
 
 
 def _root(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
@@ -56,11 +66,11 @@ def _child(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rn
     for record in records:
         if len(record.category) > 1:
             answer = record.category[-1]
-            yield Example(record.id, STEP.join(record.category[:-1]), answer, spans=whole(answer))
+            yield Example(record.id, STEP.join(record.category[:-1]), answer, spans=answer_span(answer))
 
 
 def _is_a(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
-    yes, no = data.pick(YES_NO)
+    yes, no = data.in_language(YES_NO)
     for index, record in enumerate(records):
         if len(record.category) < 2:
             continue
@@ -72,7 +82,7 @@ def _is_a(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng
                 continue
             wide = rng.choice(foreign)
         given = f"Narrow: {record.category[-1]}\nBroad: {wide}"
-        yield either(record.id, given, (yes, no), truth, rng)
+        yield binary_example(record.id, given, (yes, no), truth, rng)
 
 
 def _order(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
@@ -80,7 +90,7 @@ def _order(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rn
         if len(record.category) > 2:
             steps = rng.sample(record.category, len(record.category))
             path = STEP.join(record.category)
-            yield Example(record.id, "\n".join(steps), path, spans=whole(path))
+            yield Example(record.id, "\n".join(steps), path, spans=answer_span(path))
 
 
 PATH = Form(
@@ -177,7 +187,7 @@ IS_A = Form(
     family="CLS",
     definition="category hierarchy check",
     record=AttributedItem,
-    labels=lambda records, data: data.pick(YES_NO),
+    labels=lambda records, data: data.in_language(YES_NO),
     make=_is_a,
     operator="recombination",
     abilities=("categorise a product", "verify a label"),

@@ -5,25 +5,25 @@ from pathlib import Path
 
 import pytest
 
-from ecomgpt_jax.instruct.sources.reading import Intake
+from ecomgpt_jax.instruct.sources.reading import ReadLog
 
 
 @pytest.fixture
 def reading(tmp_path: Path) -> Callable:
-    """Returns `(reader, {file: text or bytes}) -> (records, intake)`; every span is checked on the way."""
+    """Returns `(reader, {file: text or bytes}) -> (records, log)`; every span is checked on the way."""
 
-    def run(reader: Callable, files: dict[str, str | bytes]) -> tuple[list, Intake]:
+    def run(reader: Callable, files: dict[str, str | bytes]) -> tuple[list, ReadLog]:
         for file, content in files.items():
             path = tmp_path / file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content.encode() if isinstance(content, str) else content)
-        intake = Intake()
-        records = list(reader(tmp_path, tuple(files), intake))
+        log = ReadLog()
+        records = list(reader(tmp_path, tuple(files), log))
         for record in records:
             text = getattr(record, "text", None) or getattr(record, "context", "")
             for span in getattr(record, "spans", ()):
                 assert text[span.start : span.end] == span.term
         assert len({record.id for record in records}) == len(records)
-        return records, intake
+        return records, log
 
     return run

@@ -15,12 +15,12 @@ def test_target_scores(reading: Callable) -> None:
         {"input": "Acme mug", "category": "Mug", "target_scores": {"Brand": {"Apex": 1}}},
         {"input": "Acme mug", "category": "Mug"},
     )
-    records, intake = reading(attributes.read_target_scores, {"t.jsonl": lines(*rows)})
+    records, log = reading(attributes.read_target_scores, {"t.jsonl": lines(*rows)})
     assert [type(r) for r in records] == [AttributedItem, SpannedText]
     assert records[0].attributes == (("Brand", "Acme"), ("Size", ""))
     assert [(s.type, s.term) for s in records[1].spans] == [("Brand", "Acme")]
-    assert [bad.line for bad in intake.bad] == [2, 3]
-    assert intake.rows == 3
+    assert [bad.line for bad in log.bad] == [2, 3]
+    assert log.rows == 3
 
 
 def offer(values: dict[str, list[str]], title: str = 'Acme mug 2" Null') -> dict:
@@ -40,15 +40,15 @@ def test_pave_pairs_written_and_normalised_values(reading: Callable) -> None:
         "wdc_normalized/test.jsonl": lines(offer({"Brand": ["ACME Inc."], "Size": ["2 inch"], "New": ["x"]})),
         "wdc_with_all_attributes/test.jsonl": lines(offer({"Brand": ["Acme"], "Size": ["2", "n/a"]})),
     }
-    records, intake = reading(attributes.read_pave, files)
+    records, log = reading(attributes.read_pave, files)
     item, spanned, pair = records
     assert (item.title, item.description, item.group) == ("Acme mug 2", "A mug", "wdc:12")
     assert item.attributes == (("Brand", "Acme"), ("Size", "2"), ("Size", ""))
     assert [s.term for s in spanned.spans] == ["Acme", "2"]
     assert isinstance(pair, TextPair)
     assert (pair.left, pair.right, pair.label) == ("Acme", "ACME Inc.", "Brand")
-    assert intake.rows == 3
-    assert dict(intake.skipped) == {"annotation guideline": 1}
+    assert log.rows == 3
+    assert dict(log.skipped) == {"annotation guideline": 1}
 
 
 def test_flipkart(reading: Callable) -> None:
@@ -67,21 +67,21 @@ def test_flipkart(reading: Callable) -> None:
             row("no tree", specification),
         ]
     )
-    records, intake = reading(attributes.read_flipkart, {"f.csv": text})
+    records, log = reading(attributes.read_flipkart, {"f.csv": text})
     assert records[0].category == ("Home", "Curtains")
     assert records[0].attributes == (("Brand", "Acme"), ("Type", "Eyelet"))
     assert (records[0].title, records[0].description) == ("Acme Door Curtain", "Nice one.")
     assert records[1].category == ("Home", "Curtains")
     assert records[1].attributes == (("Brand", "Acme"),)
-    assert [bad.line for bad in intake.bad] == [4]
+    assert [bad.line for bad in log.bad] == [4]
 
 
 def test_advertise(reading: Callable) -> None:
     rows = ({"content": "类型#裙*颜色#红", "summary": "红<UNK>裙"}, {"content": "类型", "summary": "x"})
-    (record,), intake = reading(attributes.read_advertise, {"dev.json": lines(*rows)})
+    (record,), log = reading(attributes.read_advertise, {"dev.json": lines(*rows)})
     assert (record.title, record.category, record.description) == ("", ("裙",), "红裙")
     assert record.attributes == (("类型", "裙"), ("颜色", "红"))
-    assert [bad.line for bad in intake.bad] == [2]
+    assert [bad.line for bad in log.bad] == [2]
 
 
 def test_rnnlg(reading: Callable) -> None:
@@ -92,7 +92,7 @@ def test_rnnlg(reading: Callable) -> None:
         ["goodbye", "bye", "x"],
         ["goodbye()", "bye", "x"],
     ]
-    records, intake = reading(attributes.read_rnnlg, {"a.json": "# header\n#\n" + json.dumps(rows)})
+    records, log = reading(attributes.read_rnnlg, {"a.json": "# header\n#\n" + json.dumps(rows)})
     pairs = [r for r in records if isinstance(r, TextPair)]
     (item,) = [r for r in records if isinstance(r, AttributedItem)]
     assert [p.label for p in pairs] == ["inform", "compare", "request"]
@@ -100,6 +100,6 @@ def test_rnnlg(reading: Callable) -> None:
     assert pairs[0].right == "the orion 7 laptops have 4 gb."
     assert pairs[2].left_attributes == (("family", ""),)
     assert pairs[0].group == pairs[1].group == item.group != pairs[2].group
-    assert dict(intake.skipped) == {"act without slots": 1}
+    assert dict(log.skipped) == {"act without slots": 1}
     assert (item.title, item.category, item.attributes) == ("orion 7", ("laptop",), (("memory", "4 gb"),))
-    assert [bad.line for bad in intake.bad] == [4]
+    assert [bad.line for bad in log.bad] == [4]

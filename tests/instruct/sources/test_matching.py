@@ -21,11 +21,11 @@ A, A2, B, C = (
 
 def test_pairs_items_and_groups(reading: Callable) -> None:
     reader = functools.partial(matching.read_offer_pairs, names=NAMES, category="style")
-    records, intake = reading(reader, {"train.txt": line(A, A2, "1") + line(A2, B, "0"), "test.txt": line(C, A, "0")})
+    records, log = reading(reader, {"train.txt": line(A, A2, "1") + line(A2, B, "0"), "test.txt": line(C, A, "0")})
     pairs = {r.id: r for r in records if isinstance(r, TextPair)}
     items = {r.title: r for r in records if isinstance(r, AttributedItem)}
-    assert intake.rows == 3
-    assert not intake.bad
+    assert log.rows == 3
+    assert not log.bad
     assert pairs["train.txt:1"].label == "same"
     assert pairs["train.txt:1"].left == "title: Ax; style: ale; price: 1"
     assert pairs["train.txt:1"].right == "title: Ax!; style: ale"
@@ -47,9 +47,9 @@ def test_columns_without_a_name_are_left_out(reading: Callable) -> None:
 def test_malformed_lines_are_rejected_with_their_place(reading: Callable) -> None:
     reader = functools.partial(matching.read_offer_pairs, names=NAMES)
     broken = "COL name VAL a\t1\n" + line(A, B, "2") + "no columns\tCOL name VAL b\t1\n" + line(A, B, "1")
-    records, intake = reading(reader, {"a.txt": broken})
-    assert [bad.line for bad in intake.bad] == [1, 2, 3]
-    assert intake.rows == 4
+    records, log = reading(reader, {"a.txt": broken})
+    assert [bad.line for bad in log.bad] == [1, 2, 3]
+    assert log.rows == 4
     assert sum(isinstance(record, TextPair) for record in records) == 1
 
 

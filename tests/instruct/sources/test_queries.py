@@ -13,10 +13,10 @@ def test_home_depot(reading: Callable) -> None:
         "3,1,Bolt,Angle!,3\n"
         "4,1,x,y,high\n"
     )
-    records, intake = reading(queries.read_home_depot, {"train.csv": text})
+    records, log = reading(queries.read_home_depot, {"train.csv": text})
     assert [(r.left, r.right, r.label) for r in records] == [("angle", "Angle Iron", "2.5"), ("Angle!", "Bolt", "3")]
     assert records[0].group == records[1].group
-    assert [(bad.line, bad.column) for bad in intake.bad] == [(4, "relevance")]
+    assert [(bad.line, bad.column) for bad in log.bad] == [(4, "relevance")]
 
 
 def test_qbqtc(reading: Callable) -> None:
@@ -25,9 +25,9 @@ def test_qbqtc(reading: Callable) -> None:
         {"query": "手机", "title": "x", "label": "5"},
         {"label": "1"},
     ]
-    records, intake = reading(queries.read_qbqtc, {"dev.json": "\n".join(map(json.dumps, rows))})
+    records, log = reading(queries.read_qbqtc, {"dev.json": "\n".join(map(json.dumps, rows))})
     assert [(r.left, r.label, r.language) for r in records] == [("手机", "2", "zh")]
-    assert [bad.line for bad in intake.bad] == [2, 3]
+    assert [bad.line for bad in log.bad] == [2, 3]
 
 
 def test_segments_are_weak_and_without_brands(reading: Callable) -> None:
@@ -44,7 +44,7 @@ def test_segments_are_weak_and_without_brands(reading: Callable) -> None:
         "Acme lamp,Acme,[],lamp,\"['Acme', 'lamp']\",\"['S-Brand', 'S-ProductType']\",Acme lamp,False\n"
         "lamp,Acme,[],lamp,\"['lamp', 'Acme']\",\"['S-ProductType', 'S-Brand']\",lamp Acme,True\n"
     )
-    records, intake = reading(queries.read_segments, {"Queries.csv": plain, "bioes_sequences.csv": tagged})
+    records, log = reading(queries.read_segments, {"Queries.csv": plain, "bioes_sequences.csv": tagged})
     assert {r.supervision for r in records} == {"weak"}
     labelled = [r for r in records if isinstance(r, LabelledText)]
     spanned = [r for r in records if isinstance(r, SpannedText)]
@@ -53,9 +53,9 @@ def test_segments_are_weak_and_without_brands(reading: Callable) -> None:
         [(0, "attribute", "red"), (4, "product type", "oil lamp")],
         [(5, "product type", "lamp")],
     ]
-    assert intake.rows == 6
-    assert dict(intake.skipped) == {"brand appended to the query": 1}
-    assert [(bad.file, bad.line) for bad in intake.bad] == [("Queries.csv", 4)]
+    assert log.rows == 6
+    assert dict(log.skipped) == {"brand appended to the query": 1}
+    assert [(bad.file, bad.line) for bad in log.bad] == [("Queries.csv", 4)]
 
 
 def test_four_fifths_of_queries_keeps_whole_queries_and_recodes() -> None:

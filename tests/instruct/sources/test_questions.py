@@ -15,12 +15,12 @@ def test_amazonqa_is_gzip_of_python_literals(reading: Callable) -> None:
         "{'questionType': 'yes/no', 'asin': 'B1', 'question': 'Ok?', 'answerType': 'M', 'answer': 'x'}",
         "__import__('os').abort()",
     ]
-    records, intake = reading(questions.read_amazonqa, {"qa.json.gz": gzip.compress("\n".join(lines).encode())})
+    records, log = reading(questions.read_amazonqa, {"qa.json.gz": gzip.compress("\n".join(lines).encode())})
     assert records[0].answers == ("It's fine.",)
     assert records[0].labels == {"question type": ("yes/no",), "answer type": ("yes",)}
     assert records[1].labels == {"question type": ("open-ended",)}
     assert records[0].group == records[1].group == "asin:B1"
-    assert (intake.rows, [bad.line for bad in intake.bad]) == (4, [3, 4])
+    assert (log.rows, [bad.line for bad in log.bad]) == (4, [3, 4])
 
 
 def test_amazonqa_broken_or_huge(reading: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +44,7 @@ def test_evidence_with_commas_or_tabs(reading: Callable) -> None:
         'B2\thow?\t"9.8"" wide, so"\tso.\tOSP\n',
         "evidence_ranking/dev.csv": "qid\tASIN\tquestion\tcandidate\tlabel\tsource\n1\tB2\thow?\tso\t1\tDesc\n",
     }
-    records, intake = reading(questions.read_evidence, files)
+    records, log = reading(questions.read_evidence, files)
     pairs = [(r.right, r.label) for r in records if isinstance(r, TextPair)]
     asked = [(r.id, r.context, r.answers, r.labels) for r in records if isinstance(r, Question)]
     assert pairs == [("it is", "relevant"), ("no", "irrelevant"), ("so", "relevant")]
@@ -52,7 +52,7 @@ def test_evidence_with_commas_or_tabs(reading: Callable) -> None:
         ("dev.csv:2#answer", "it is", ("Yes.",), {"evidence": ("community answer",), "product": ("Mug",)}),
         ("answer_generation/dev.csv:2", '9.8" wide, so', ("so.",), {"evidence": ("on-site publishing",)}),
     ]
-    assert (intake.rows, [bad.line for bad in intake.bad]) == (5, [4])
+    assert (log.rows, [bad.line for bad in log.bad]) == (5, [4])
 
 
 def test_semipqa(reading: Callable) -> None:
@@ -62,11 +62,11 @@ def test_semipqa(reading: Callable) -> None:
         "1\tq\tno name\t0\n",
         "data-to-text/dev.csv": 'data\ttext\n"fan_count: { value:6 }"\tIt has 6 fans.\n',
     }
-    records, intake = reading(questions.read_semipqa, files)
+    records, log = reading(questions.read_semipqa, files)
     assert [type(r) for r in records] == [TextPair, AttributedItem]
     assert (records[0].right, records[0].label) == ("main color: red", "relevant")
     assert (records[1].attributes, records[1].description) == ((("fan count", "6"),), "It has 6 fans.")
-    assert [bad.line for bad in intake.bad] == [3]
+    assert [bad.line for bad in log.bad] == [3]
 
 
 @pytest.mark.parametrize(
@@ -89,11 +89,11 @@ def test_subjqa_spans_and_the_marker(reading: Callable) -> None:
         f'{common},The plot is great,"(0, 25)"',
         f'{common},The plot,"(0, 999"',
     ]
-    records, intake = reading(questions.read_subjqa, {"books/splits/dev.csv": header + "\n".join(rows)})
+    records, log = reading(questions.read_subjqa, {"books/splits/dev.csv": header + "\n".join(rows)})
     assert records[0].context == "The plot (a bit) is great."
     assert records[0].answers == ("The plot (a bit)",)
     assert records[1].answers == records[1].spans == ()
     assert records[0].labels["subjective"] == ("yes",)
-    assert sum(intake.skipped.values()) == 1
-    assert [bad.line for bad in intake.bad] == [5]
-    assert intake.rows == 4
+    assert sum(log.skipped.values()) == 1
+    assert [bad.line for bad in log.bad] == [5]
+    assert log.rows == 4

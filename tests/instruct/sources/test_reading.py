@@ -9,7 +9,7 @@ import pytest
 
 from ecomgpt_jax.errors import DataError
 from ecomgpt_jax.instruct.sources import reading
-from ecomgpt_jax.instruct.sources.reading import Intake
+from ecomgpt_jax.instruct.sources.reading import ReadLog
 
 
 def test_text_group_folds_case_width_and_punctuation() -> None:
@@ -63,54 +63,54 @@ def test_literal_is_parsed_and_never_run() -> None:
 
 def test_text_lines_ends_marks_and_broken_lines(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\x0b\xe2\x80\xa8still two\n\n\xff\xfe\nlast\n")
-    intake = Intake()
-    assert list(reading.text_lines(tmp_path, "a.txt", intake)) == [
+    log = ReadLog()
+    assert list(reading.text_lines(tmp_path, "a.txt", log)) == [
         (1, "one"),
         (2, "two\x0b\u2028still two"),
         (3, ""),
         (5, "last"),
     ]
-    assert [(bad.file, bad.line) for bad in intake.bad] == [("a.txt", 4)]
-    assert [line for _, line in reading.text_lines(tmp_path, "a.txt", Intake(), fallback="latin-1")][3] == "ÿþ"
+    assert [(bad.file, bad.line) for bad in log.bad] == [("a.txt", 4)]
+    assert [line for _, line in reading.text_lines(tmp_path, "a.txt", ReadLog(), fallback="latin-1")][3] == "ÿþ"
     (tmp_path / "b.txt").write_bytes(b"")
-    assert list(reading.text_lines(tmp_path, "b.txt", intake)) == []
+    assert list(reading.text_lines(tmp_path, "b.txt", log)) == []
 
 
 def test_json_lines_counts_and_rejects(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"a": 1}\n\n{"a": \n[1]\n', encoding="utf-8")
-    intake = Intake()
-    assert list(reading.json_lines(tmp_path, "a.json", intake)) == [(1, {"a": 1})]
-    assert intake.rows == 3
-    assert [bad.line for bad in intake.bad] == [3, 4]
+    log = ReadLog()
+    assert list(reading.json_lines(tmp_path, "a.json", log)) == [(1, {"a": 1})]
+    assert log.rows == 3
+    assert [bad.line for bad in log.bad] == [3, 4]
 
 
 def test_json_array_skips_comments_and_names_the_place(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("# by\n# me\n[[1],\n[2]]", encoding="utf-8")
-    intake = Intake()
-    assert list(reading.json_array(tmp_path, "a.json", intake)) == [(1, [1]), (2, [2])]
-    assert intake.rows == 2
+    log = ReadLog()
+    assert list(reading.json_array(tmp_path, "a.json", log)) == [(1, [1]), (2, [2])]
+    assert log.rows == 2
     for content in ("[1,", '{"a": 1}'):
         (tmp_path / "b.json").write_text(content, encoding="utf-8")
         with pytest.raises(DataError, match=r"b\.json"):
-            list(reading.json_array(tmp_path, "b.json", Intake()))
+            list(reading.json_array(tmp_path, "b.json", ReadLog()))
 
 
 def test_csv_rows_number_rows_by_their_first_line(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('\ufefftext,n\r\n"two\nlines",1\r\nshort\r\nplain,2\r\n', encoding="utf-8")
-    intake = Intake()
-    assert list(reading.csv_rows(tmp_path, "a.csv", intake)) == [
+    log = ReadLog()
+    assert list(reading.csv_rows(tmp_path, "a.csv", log)) == [
         (2, {"text": "two\nlines", "n": "1"}),
         (5, {"text": "plain", "n": "2"}),
     ]
-    assert intake.rows == 3
-    assert (intake.bad[0].line, intake.bad[0].reason) == (4, "1 fields instead of 2")
+    assert log.rows == 3
+    assert (log.bad[0].line, log.bad[0].reason) == (4, "1 fields instead of 2")
 
 
 def test_csv_rows_reject_bytes_of_another_encoding(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes("a,b\n好,1\n".encode() + "好,2\n".encode("gb18030"))
-    intake = Intake()
-    assert [row["b"] for _, row in reading.csv_rows(tmp_path, "a.csv", intake)] == ["1"]
-    assert (intake.bad[0].line, intake.bad[0].column) == (3, "a")
+    log = ReadLog()
+    assert [row["b"] for _, row in reading.csv_rows(tmp_path, "a.csv", log)] == ["1"]
+    assert (log.bad[0].line, log.bad[0].column) == (3, "a")
 
 
 def make_zip(path: Path, members: dict[str, Any]) -> None:

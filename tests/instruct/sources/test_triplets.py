@@ -8,7 +8,7 @@ from ecomgpt_jax.instruct.sources import triplets
 
 def test_inclusive_positions_and_implicit_aspects(reading: Callable) -> None:
     text = "The very big case is fine####[([3], [1, 2], 'NEG'), ([-1], [5], 'POS')]####Cell_Phones\n"
-    records, intake = reading(triplets.read_triplets, {"phone/dev.txt": text, "Readme.md": "no"})
+    records, log = reading(triplets.read_triplets, {"phone/dev.txt": text, "Readme.md": "no"})
     assert records[0].tuples == (
         AspectTuple("case", "", "very big", "negative"),
         AspectTuple("", "", "fine", "positive"),
@@ -17,7 +17,7 @@ def test_inclusive_positions_and_implicit_aspects(reading: Callable) -> None:
     assert isinstance(records[1], LabelledText)
     assert records[1].labels == {"domain": ("phone",), "category": ("Cell Phones",)}
     assert records[1].group == records[0].group
-    assert (intake.rows, intake.bad) == (1, [])
+    assert (log.rows, log.bad) == (1, [])
 
 
 def test_chinese_tokens_are_joined(reading: Callable) -> None:
@@ -37,20 +37,20 @@ def test_bad_triplets_are_rejected(reading: Callable) -> None:
         "a b####open('x')",
         "a b####[([], [0], 'POS')]",
     ]
-    records, intake = reading(triplets.read_triplets, {"x/a.txt": "\n".join(lines)})
+    records, log = reading(triplets.read_triplets, {"x/a.txt": "\n".join(lines)})
     assert not records
-    assert [bad.line for bad in intake.bad] == [1, 2, 3, 4, 5]
-    assert intake.rows == 5
+    assert [bad.line for bad in log.bad] == [1, 2, 3, 4, 5]
+    assert log.rows == 5
 
 
 def test_acos(reading: Callable) -> None:
     text = "the screen is ok\t1,2 DISPLAY#GENERAL 1 3,4\t-1,-1 LAPTOP#GENERAL 0 -1,-1\nbad one\t0,1 X 2 1,1\n"
-    records, intake = reading(functools.partial(triplets.read_acos, domain="laptop"), {"a.tsv": text})
+    records, log = reading(functools.partial(triplets.read_acos, domain="laptop"), {"a.tsv": text})
     assert records[0].tuples == (
         AspectTuple("screen", "DISPLAY#GENERAL", "ok", "neutral"),
         AspectTuple("", "LAPTOP#GENERAL", "", "negative"),
     )
-    assert [bad.line for bad in intake.bad] == [2]
+    assert [bad.line for bad in log.bad] == [2]
 
 
 def quadruple(start: int, end: int, term: list[str]) -> dict:
@@ -68,8 +68,8 @@ def test_memd_positions_do_not_count_empty_words(reading: Callable) -> None:
         {"raw_words": "It  's a good book", "quadruples": [quadruple(4, 5, ["book"])]},
         {"raw_words": "a good book", "quadruples": [quadruple(1, 2, ["book"])]},
     ]
-    records, intake = reading(triplets.read_memd, {"Books/Dev.json": json.dumps(rows)})
+    records, log = reading(triplets.read_memd, {"Books/Dev.json": json.dumps(rows)})
     assert records[0].tuples == (AspectTuple("book", "Book#General", "", "positive"),)
     assert records[0].text == "It 's a good book"
     assert records[0].domain == "books"
-    assert [bad.line for bad in intake.bad] == [2]
+    assert [bad.line for bad in log.bad] == [2]

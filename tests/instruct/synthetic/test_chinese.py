@@ -1,7 +1,7 @@
 """The Chinese words: as rich as the English ones and of the same shape."""
 
 from ecomgpt_jax.instruct.synthetic import chinese, english
-from ecomgpt_jax.instruct.synthetic.catalogue import fill_slots
+from ecomgpt_jax.instruct.synthetic.products import fill_slots
 
 
 def test_vocabulary_is_rich() -> None:

@@ -1,7 +1,7 @@
 """The English words: rich, and well formed."""
 
 from ecomgpt_jax.instruct.synthetic import english
-from ecomgpt_jax.instruct.synthetic.catalogue import fill_slots
+from ecomgpt_jax.instruct.synthetic.products import fill_slots
 
 
 def test_vocabulary_is_rich() -> None:

@@ -4,9 +4,11 @@ import random
 import pytest
 
 from ecomgpt_jax.config import DataConfig
-from ecomgpt_jax.instruct import mixture
+from ecomgpt_jax.instruct import make
+from ecomgpt_jax.instruct.choose import choose
+from ecomgpt_jax.instruct.instructions import Row
+from ecomgpt_jax.instruct.read import BuildStats
 from ecomgpt_jax.instruct.records import LabelledText, TextPair
-from ecomgpt_jax.instruct.rows import Account
 from ecomgpt_jax.instruct.tasks import plain_text
 
 
@@ -54,10 +56,16 @@ def test_copying_repeats_one_of_the_texts_shown(copying: int, numbers: set[int],
     assert made != list(task.examples(task.select(CUPS), (), random.Random(1)))
 
 
+def training_rows(data: DataConfig, held_out: make.HeldOut) -> list[Row]:
+    choice = choose(data)
+    made = (each for shard in make.shards(choice) for each in make.make_rows(choice, shard, BuildStats(), held_out))
+    return [row for split, row in made if split == "train"]
+
+
 @pytest.mark.parametrize("plain", [True, False], ids=["beside plain texts", "beside instructions"])
 def test_rows_of_copying_have_the_texts_as_prompt(plain: bool) -> None:
     data = DataConfig(synthetic_records=20, plain_text=plain, copying=3, instances_per_task=4, languages=("en",))
-    rows = [row for part in mixture.parts(data) for row in mixture.generate(data, part, Account(), [], {})]
+    rows = training_rows(data, {})
     copying = [row for row in rows if row["task"].endswith("-copying")]
     assert 0 < len(copying) < len(rows)
     assert any("### Response:" in row["prompt"] for row in rows) != plain
@@ -68,7 +76,7 @@ def test_rows_of_copying_have_the_texts_as_prompt(plain: bool) -> None:
 def test_the_mixture_has_texts_without_a_prompt_and_the_same_held_out_tasks() -> None:
     data = DataConfig(synthetic_records=20, plain_text=True, instances_per_task=4, languages=("zh",))
     held_out: dict = {}
-    rows = [row for part in mixture.parts(data) for row in mixture.generate(data, part, Account(), [], held_out)]
+    rows = training_rows(data, held_out)
     assert {row["language"] for row in rows} == {"zh"}
     assert {row["prompt"] for row in rows} == {""}
     assert all(row["response"] and "###" not in row["response"] for row in rows)

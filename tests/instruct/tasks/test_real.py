@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from ecomgpt_jax.instruct import contamination, task_folder
+from ecomgpt_jax.instruct.choose import real_tasks
 from ecomgpt_jax.instruct.contamination import normalise, texts_of
 from ecomgpt_jax.instruct.records import AttributedItem, Record
-from ecomgpt_jax.instruct.sources import catalogue
-from ecomgpt_jax.instruct.tasks import real
+from ecomgpt_jax.instruct.sources import all_sources
 
-TASKS = real.tasks()
+TASKS = real_tasks()
 HELD_OUT_DATASETS = {"ABSA", "Lenovo", "MEPAVE", "Multi_CPR", "OpenBG_Align", "Reddit_QA"}
 # Sources that share texts with the official evaluation.
 SHARING = (
@@ -46,9 +46,9 @@ def test_numbers() -> None:
 
 
 def test_every_source_has_tasks_in_its_language() -> None:
-    assert {task.source for task in TASKS} == set(catalogue.SOURCES)
+    assert {task.source for task in TASKS} == set(all_sources.SOURCES)
     for task in TASKS:
-        assert catalogue.SOURCES[task.source].language in (task.language, "zh+en")
+        assert all_sources.SOURCES[task.source].language in (task.language, "zh+en")
 
 
 def test_no_task_has_the_name_of_a_held_out_one() -> None:
@@ -77,11 +77,11 @@ def sources() -> str:
 
 @functools.cache
 def records_of(source: str, directory: str) -> Sequence[Record]:
-    return list(catalogue.read(catalogue.source(source), directory, verify=False))
+    return list(all_sources.read(all_sources.source(source), directory, verify=False))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("source", sorted(catalogue.SOURCES))
+@pytest.mark.parametrize("source", sorted(all_sources.SOURCES))
 def test_every_task_makes_examples(source: str) -> None:
     records = records_of(source, sources())
     for task in TASKS:

@@ -19,8 +19,8 @@ def test_forms_follow_the_annotation() -> None:
 
 def test_category_codes_become_words() -> None:
     dataset = TASKS["EN-Laptop_ACOS-CLS-topics"].dataset
-    assert dataset.shown("LAPTOP#DESIGN_FEATURES") == "laptop design features"
-    assert TASKS["EN-MEMD-CLS-topics"].dataset.shown("None") == ""
+    assert dataset.display_label("LAPTOP#DESIGN_FEATURES") == "laptop design features"
+    assert TASKS["EN-MEMD-CLS-topics"].dataset.display_label("None") == ""
 
 
 def test_what_another_source_repeats_is_not_read() -> None:

@@ -5,22 +5,23 @@ import random
 
 import pytest
 
+from ecomgpt_jax.instruct.choose import real_tasks
 from ecomgpt_jax.instruct.instructions import check_template
 from ecomgpt_jax.instruct.records import AttributedItem, Question
-from ecomgpt_jax.instruct.synthetic import catalogue
+from ecomgpt_jax.instruct.synthetic import products
 from ecomgpt_jax.instruct.task_folder import task_fields
-from ecomgpt_jax.instruct.tasks import real, synthetic
+from ecomgpt_jax.instruct.tasks import synthetic
 from ecomgpt_jax.instruct.tasks.task import OPERATORS, Example
 
 Made = dict[str, tuple[list[Example], tuple[str, ...]]]
 TASKS = synthetic.tasks()
-ALL = TASKS + real.tasks()
+ALL = TASKS + real_tasks()
 
 
 @pytest.fixture(scope="module")
 def examples() -> Made:
     made = {}
-    sources = {name: catalogue.read(name, 60, 0) for name in catalogue.SOURCES}
+    sources = {name: products.read(name, 60, 0) for name in products.SOURCES}
     for task in TASKS:
         selected = task.select(sources[task.source])
         labels = task.label_set(selected)
@@ -141,7 +142,7 @@ def test_binary_tasks_are_balanced(examples: Made) -> None:
 
 def test_examples_do_not_depend_on_the_clock() -> None:
     task = next(task for task in TASKS if task.name == "EN-Reviews-CLS-pairing")
-    records = task.select(catalogue.read(task.source, 30, 0))
+    records = task.select(products.read(task.source, 30, 0))
     first, second = (list(task.examples(records, ("yes", "no"), random.Random("s"))) for _ in range(2))
     assert first == second
     assert first != list(task.examples(records, ("yes", "no"), random.Random("t")))

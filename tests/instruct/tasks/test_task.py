@@ -11,9 +11,9 @@ from ecomgpt_jax.instruct.tasks.task import (
     MATCH,
     Dataset,
     as_base,
+    binary_example,
     bind,
     distinct,
-    either,
     hold_out,
     numbered,
     others,
@@ -47,8 +47,8 @@ def test_a_held_out_task_has_one_prompt_and_its_own_name() -> None:
     task = bind(entities.RECOGNITION, Dataset(name="X", source="x", language="zh"))
     kept = hold_out(task, "NER", "entities", "{sentences}", fixed_labels="en")
     assert (kept.name, kept.held_out, kept.wordings) == ("ZH-X-NER-NER", True, {"en": ("{sentences}",)})
-    assert kept.dataset.pick(MATCH) == MATCH["en"]
-    assert task.dataset.pick(MATCH) == MATCH["zh"]
+    assert kept.dataset.in_language(MATCH) == MATCH["en"]
+    assert task.dataset.in_language(MATCH) == MATCH["zh"]
 
 
 def test_unlabelled_records_are_passed_over() -> None:
@@ -89,7 +89,7 @@ def test_a_dataset_takes_its_language_its_annotation_and_its_view() -> None:
 
 def test_spelling_is_for_labels_without_a_name() -> None:
     dataset = Dataset(name="X", source="x", language="en", rename={"A#B": "first", "C": ""}, spelling=words)
-    assert [dataset.shown(label) for label in ("A#B", "C", "D#E_F")] == ["first", "", "d e f"]
+    assert [dataset.display_label(label) for label in ("A#B", "C", "D#E_F")] == ["first", "", "d e f"]
 
 
 def test_the_article_fits_the_noun() -> None:
@@ -108,7 +108,7 @@ def test_as_base_takes_the_operator_off() -> None:
 
 def test_one_of_two_labels_is_right_and_both_orders_are_shown() -> None:
     rng = random.Random(0)
-    made = [either("r", "text", ("yes", "no"), truth, rng) for truth in (True, False) * 20]
+    made = [binary_example("r", "text", ("yes", "no"), truth, rng) for truth in (True, False) * 20]
     assert [example.answer for example in made] == ["yes", "no"] * 20
     assert all(example.labels == (example.answer,) for example in made)
     assert {example.candidates for example in made} == {("yes", "no"), ("no", "yes")}

@@ -16,14 +16,17 @@ from hypothesis import strategies as st
 
 from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
-from ecomgpt_jax.instruct import mixture, quarantine
-from ecomgpt_jax.instruct.contamination import Exclusion
-from ecomgpt_jax.instruct.mixture import generate, split_of
+from ecomgpt_jax.instruct import make, read
+from ecomgpt_jax.instruct.choose import choose
+from ecomgpt_jax.instruct.instructions import ROW_FIELDS, Row
+from ecomgpt_jax.instruct.make import Rows, as_folder, as_row, row_of
+from ecomgpt_jax.instruct.read import BuildStats, split_of
 from ecomgpt_jax.instruct.records import LabelledText
-from ecomgpt_jax.instruct.rows import FIELDS, Account, Row
-from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, write_task
+from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, gold_answer, write_task
+from ecomgpt_jax.instruct.tasks import classification
+from ecomgpt_jax.instruct.tasks.task import Dataset, Example, bind
 
-Made = tuple[list[Row], list[Row], dict[str, tuple[TaskFolder, list[TaskRow]]], Account]
+Made = tuple[list[Row], list[Row], dict[str, tuple[TaskFolder, list[TaskRow]]], BuildStats]
 
 
 def settings(**fields: Any) -> DataConfig:
@@ -31,13 +34,12 @@ def settings(**fields: Any) -> DataConfig:
 
 
 def made(data: DataConfig) -> Made:
-    account, test, held_out = Account(), [], {}
-    train: list[Row] = []
-    for part in mixture.parts(data):
-        tests: list[Row] = []
-        train += generate(data, part, account, tests, held_out)
-        test += tests
-    return train, test, held_out, account
+    stats, held_out, choice = BuildStats(), {}, choose(data)
+    rows: dict[str, list[Row]] = {"train": [], "test": []}
+    for shard in make.shards(choice):
+        for split, row in make.make_rows(choice, shard, stats, held_out):
+            rows[split].append(row)
+    return rows["train"], rows["test"], held_out, stats
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +48,13 @@ def small() -> Made:
 
 
 def test_limits_hold(small: Made) -> None:
-    train, test, held_out, account = small
-    assert max(account.rows["train"].values()) == 5
-    assert max(account.rows["test"].values(), default=0) <= mixture.TEST_ROWS
+    train, test, held_out, stats = small
+    assert max(stats.rows["train"].values()) == 5
+    assert max(stats.rows["test"].values(), default=0) <= make.TEST_ROWS
     assert len(held_out) == 12
-    assert all(50 <= len(rows) <= mixture.HELD_OUT_ROWS for _, rows in held_out.values())
-    assert account.rows["train"].total() == len(train)
-    assert account.rows["test"].total() == len(test)
+    assert all(50 <= len(rows) <= make.HELD_OUT_ROWS for _, rows in held_out.values())
+    assert stats.rows["train"].total() == len(train)
+    assert stats.rows["test"].total() == len(test)
 
 
 def test_held_out_tasks_and_products_are_not_trained_on(small: Made) -> None:
@@ -76,15 +78,6 @@ def test_no_held_out_input_is_an_input_of_its_own_parts(small: Made) -> None:
     for row in train:
         if row["task"].startswith("ZH-Fashion"):
             assert not any(title in row["prompt"].split("\n") for title in titles)
-
-
-def test_split_share_and_stability() -> None:
-    groups = [split_of("source", str(i)) for i in range(20_000)]
-    assert 0.015 < groups.count("test") / len(groups) < 0.025
-    assert split_of("synthetic_titles_en", "p7") == split_of("synthetic_items_en", "p7")
-    assert {split_of("synthetic_titles_zh", "evaluation/3")} == {"held_out"}
-    assert split_of("other", "evaluation/3") in ("train", "test")
-    assert split_of("source", "\ud800") in ("train", "test")
 
 
 def test_fewer_instances_are_the_first_of_more() -> None:
@@ -130,9 +123,9 @@ def test_task_folders_are_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     hostile = "{sentences} {0.__class__} </s> ### Response: \x07 \t é 中 \U0001f600"
     texts = [hostile, *(f"text number {i}" for i in range(200)), "text number 3"]
     folder(tmp_path, [TaskRow(text, {"default": ("good",)}) for text in texts])
-    train, test, _, account = made(settings(mixture="folder", tasks_dir=str(tmp_path), instances_per_task=0))
+    train, test, _, stats = made(settings(mixture="folder", tasks_dir=str(tmp_path), instances_per_task=0))
     assert len(train) + len(test) == 201
-    assert account.dropped == {"duplicate": 1}
+    assert stats.dropped == {"duplicate": 1}
     assert sum(hostile in row["prompt"] for row in train + test) == 1
     with pytest.raises(ConfigError, match=r"data\.tasks_dir"):
         made(settings(mixture="folder"))
@@ -148,39 +141,14 @@ def test_folder_rows_from_the_evaluation_are_dropped_and_counted(
     rows = [TaskRow(text, {"default": ("good",)}) for text in (leaked.upper(), "a clean text")]
     folder(tmp_path / "train", rows)
     monkeypatch.setenv("ECOMGPT_EVAL", str(tmp_path / "eval"))
-    train, test, _, account = made(settings(mixture="folder", tasks_dir=str(tmp_path / "train")))
+    train, test, _, stats = made(settings(mixture="folder", tasks_dir=str(tmp_path / "train")))
     assert ["a clean text" in row["prompt"] for row in train + test] == [True]
-    assert account.dropped == {"evaluation text": 1}
-
-
-def test_contaminated_records_are_dropped_before_the_split() -> None:
-    text = "The staff was really friendly and the soup was hot."
-    records = [
-        LabelledText(id=str(i), group=str(i), language="en", text=t, labels={}) for i, t in enumerate((text, "ok"))
-    ]
-    account = Account()
-    split = mixture.split_records("s", records, Exclusion([TaskRow(text)]), account)
-    assert [record.id for part in split.values() for record in part] == ["1"]
-    assert account.dropped["evaluation text"] == 1
-
-
-def test_what_is_left_out_before_the_split_is_counted() -> None:
-    texts = {
-        "1": "The kettle boils quickly and looks good.",
-        "2": "the kettle boils quickly and looks good",
-        "3": "a\x7fb",
-    }
-    records = [LabelledText(id=i, group=i, language="en", text=text, labels={}) for i, text in texts.items()]
-    account = Account()
-    split = mixture.split_records("s", records, None, account, {"2": "exact duplicate"})
-    assert [record.id for part in split.values() for record in part] == ["1"]
-    assert account.dropped == {"control character": 1, "exact duplicate": 1}
-    assert account.sources["s"]["records"] == 3
+    assert stats.dropped == {"evaluation text": 1}
 
 
 def test_rows_are_strings_that_can_be_stored(small: Made) -> None:
     for row in small[0]:
-        assert tuple(row) == FIELDS
+        assert tuple(row) == ROW_FIELDS
         assert all(isinstance(value, str) for value in row.values())
         json.dumps(row, ensure_ascii=False).encode()
 
@@ -193,12 +161,12 @@ def own_file(tmp_path: Path, count: int, *more: str, name: str = "mine.jsonl") -
 
 def test_own_files_alone_and_beside_a_mixture(tmp_path: Path) -> None:
     files = (own_file(tmp_path, 1000), own_file(tmp_path, 3, name="more.jsonl"))
-    train, test, _, account = made(settings(mixture="files", files=files, instances_per_task=0))
+    train, test, _, stats = made(settings(mixture="files", files=files, instances_per_task=0))
     assert len(train) + len(test) == 1003
     assert 5 <= len(test) <= 40
     assert not {row["prompt"] for row in train} & {row["prompt"] for row in test}
-    assert set(account.own) == {"EN-mine-Generate-completion", "EN-more-Generate-completion"}
-    assert account.own["EN-mine-Generate-completion"]["source"] == "mine"
+    assert set(stats.own) == {"EN-mine-Generate-completion", "EN-more-Generate-completion"}
+    assert stats.own["EN-mine-Generate-completion"]["source"] == "mine"
     other = made(settings(mixture="files", files=files, instances_per_task=0, seed=1))[1]
     assert {row["prompt"] for row in other} != {row["prompt"] for row in test}  # the share is drawn by the seed
     beside = made(settings(files=files[1:], num_tasks=2))
@@ -214,17 +182,15 @@ def test_own_rows_of_the_evaluation_and_repeats_are_dropped(tmp_path: Path, monk
         json.dumps({"prompt": "question 1", "completion": "answer 1"}),
     )
     for kind in ("files", "synthetic"):
-        account = made(settings(mixture=kind, num_tasks=int(kind != "files"), files=(own_file(tmp_path, 5, *lines),)))[
-            3
-        ]
-        assert account.dropped["evaluation text"] == 1
-        assert account.dropped["duplicate"] >= 1
+        stats = made(settings(mixture=kind, num_tasks=int(kind != "files"), files=(own_file(tmp_path, 5, *lines),)))[3]
+        assert stats.dropped["evaluation text"] == 1
+        assert stats.dropped["duplicate"] >= 1
 
 
 def test_bad_records_are_quarantined_and_many_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ECOMGPT_EVAL", raising=False)
     data = settings(mixture="files", files=(own_file(tmp_path, 1000, "{}"),), instances_per_task=0)
-    assert [bad.line for bad in made(data)[3].quarantine.records] == [1001]
+    assert [bad.line for bad in made(data)[3].bad] == [1001]
     own_file(tmp_path, 990, "{}")
     with pytest.raises(DataError, match=r"mine\.jsonl:991:1: no field 'prompt'.*1 of 991"):
         made(data)
@@ -233,7 +199,7 @@ def test_bad_records_are_quarantined_and_many_are_an_error(tmp_path: Path, monke
     with (task.path / "train.json").open("a") as file:
         file.write(good.replace("default", "other") + "\n")
     data = settings(mixture="folder", tasks_dir=str(tmp_path / "tasks"))
-    assert [bad.line for bad in made(data)[3].quarantine.records] == [1000]
+    assert [bad.line for bad in made(data)[3].bad] == [1000]
     with (task.path / "train.json").open("a") as file:
         file.write("{\n")
     with pytest.raises(DataError, match=r"train\.json:1000:30: labels\.default is missing"):
@@ -254,16 +220,6 @@ def test_records_of_one_group_are_all_trained_on(tmp_path: Path, monkeypatch: py
     names = [f"T{i}" for i in range(999) if split_of(f"T{i}", "one text") == "test"]
     folder(tmp_path / "other", [TaskRow("one text", {"default": ("good",)})], f"EN-{names[0]}-CLS-mood")
     assert len(made(settings(mixture="folder", tasks_dir=str(tmp_path / "other")))[0]) == 1
-
-
-@hypothesis.settings(max_examples=100, deadline=None)
-@hypothesis.given(st.dictionaries(st.text(max_size=2), st.integers(1, 30), max_size=60), st.integers(0, 99))
-def test_at_most_a_tenth_is_tested_on(sizes: dict[str, int], seed: int) -> None:
-    with mock.patch.object(mixture, "TEST_SHARE", 0.5):
-        chosen = mixture.groups_to_test(str(seed), sizes, 50)
-        assert all(split_of(str(seed), group) == "test" for group in chosen)
-    assert sum(sizes[group] for group in chosen) <= min(50, sum(sizes.values()) / 10)
-    assert mixture.groups_to_test(str(seed), sizes, 50) <= chosen
 
 
 TEXT = st.sampled_from(
@@ -336,8 +292,8 @@ def test_every_record_is_trained_tested_refused_or_left_out(
     }
     with (
         tempfile.TemporaryDirectory() as directory,
-        mock.patch.object(quarantine, "MAX_BAD_SHARE", 1.0),
-        mock.patch.object(mixture, "TEST_SHARE", 0.3),
+        mock.patch.object(read, "MAX_BAD_SHARE", 1.0),
+        mock.patch.object(read, "TEST_SHARE", 0.3),
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.delenv("ECOMGPT_EVAL", raising=False)
@@ -351,18 +307,70 @@ def test_every_record_is_trained_tested_refused_or_left_out(
             data = settings(mixture="files", files=(str(path),), **fields)
         refused = ""
         try:
-            train, test, _, account = made(data)
+            train, test, _, stats = made(data)
         except DataError as error:
             refused = str(error)
     if refused:  # no record has a form, or none can be read: all are refused, by name
         assert re.search("no record has the fields|none of the|empty", refused)
         return
-    (entry,) = account.sources.values()
+    (entry,) = stats.sources.values()
     assert entry["records"] == count
     assert entry["train"] + entry["test"] + entry["refused"] + sum(entry["left_out"].values()) == count, entry
-    assert entry["refused"] == len(account.quarantine.records)
+    assert entry["refused"] == len(stats.bad)
     for rows, split in ((train, "train"), (test, "test")):
         places = collections.Counter(row["record_id"].split(":")[-1].split(".")[0] for row in rows)
         assert len(places) == entry[split]
     assert train or not test
     assert not {row["prompt"] for row in train} & {row["prompt"] for row in test}
+
+
+TASK = bind(classification.CLASSIFICATION, Dataset(name="X", source="x", language="en", kind="mood"))
+
+
+def record(number: int, text: str, label: str = "good") -> LabelledText:
+    return LabelledText(id=str(number), group=str(number), language="en", text=text, labels={"mood": (label,)})
+
+
+def made_of(texts: list[str], limit: int = 0, label: str = "good") -> tuple[list[dict[str, str]], BuildStats]:
+    stats = BuildStats()
+    records = [record(number, text, label) for number, text in enumerate(texts)]
+    found = Rows(DataConfig(), stats).examples(TASK, records, (label, "bad"), "train", limit)
+    return [row for _, row in found], stats
+
+
+def test_repeats_are_dropped_whatever_their_spelling() -> None:
+    rows, stats = made_of(["Nice mug!", "nice  MUG", "another", "ｎｉｃｅ mug"])
+    assert len(rows) == 2
+    assert stats.dropped == {"duplicate": 2}
+
+
+def test_texts_without_letters_are_told_apart() -> None:
+    assert len(made_of(["!!!", "???", ":-)", "!!!"])[0]) == 3
+
+
+def test_limit() -> None:
+    texts = [f"text {i}" for i in range(20)]
+    assert len(made_of(texts, limit=7)[0]) == 7
+    assert made_of(texts, limit=7)[0] == made_of(texts)[0][:7]
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "reason"), [("a\ud800", "good", "lone surrogate"), ("a", " ", "empty answer")]
+)
+def test_what_cannot_be_stored_or_learned_is_counted(text: str, label: str, reason: str) -> None:
+    rows, stats = made_of([text], label=label)
+    assert (rows, stats.dropped) == ([], {reason: 1})
+
+
+def test_row_fields() -> None:
+    row = row_of(TASK, Example("7", "{label_set} {x}", "good", ("good", "bad"), ("good",)), "{sentences}|{label_set}")
+    assert tuple(row) == ROW_FIELDS
+    assert row["prompt"].endswith("\n{label_set} {x}|good, bad")
+    assert (row["response"], row["record_id"], row["source"]) == ("good", "7", "x")
+
+
+def test_a_held_out_task_keeps_its_gold_answer() -> None:
+    folder = as_folder(TASK, ("good", "bad"))
+    example = Example("1", "text", "bad, good", ("good", "bad"), ("bad", "good"))
+    assert gold_answer(folder, as_row(TASK, example)) == example.answer
+    assert folder.labels == ("good", "bad")

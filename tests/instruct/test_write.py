@@ -1,4 +1,4 @@
-"""Parts are the same wherever they are made."""
+"""Shards are the same wherever they are made."""
 
 import os
 import signal
@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from hypothesis import given
@@ -15,14 +14,13 @@ from hypothesis import strategies as st
 
 from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.errors import ConfigError, DataError, StorageError
-from ecomgpt_jax.files import BadRecord, read_json, write_json
-from ecomgpt_jax.instruct import duplicates, parts
+from ecomgpt_jax.instruct import duplicates, write
 from ecomgpt_jax.instruct.ecom_instruct import Built, build
+from ecomgpt_jax.instruct.instructions import ROW_FIELDS
 from ecomgpt_jax.instruct.records import LabelledText
-from ecomgpt_jax.instruct.rows import FIELDS, Account
 from ecomgpt_jax.instruct.task_folder import load_tasks, read_rows
 
-ROWS = st.fixed_dictionaries({name: st.text() for name in FIELDS})
+ROWS = st.fixed_dictionaries({name: st.text() for name in ROW_FIELDS})
 
 
 def settings(cache: Path, **fields: object) -> DataConfig:
@@ -41,20 +39,20 @@ def result(built: Built) -> tuple[str, dict]:
 @examples(max_examples=30, deadline=None)
 @given(ROWS)
 def test_examples_are_what_tfds_writes(row: dict[str, str]) -> None:
-    features = tfds.features.FeaturesDict({name: tfds.features.Text() for name in FIELDS})
+    features = tfds.features.FeaturesDict({name: tfds.features.Text() for name in ROW_FIELDS})
     theirs = tfds.core.ExampleSerializer(features.get_serialized_info()).serialize_example(features.encode_example(row))
-    assert parts.from_example(parts.to_example(row)) == parts.from_example(theirs) == row
-    assert sorted(parts.to_example(row)) == sorted(theirs)
+    assert write.from_example(write.to_example(row)) == write.from_example(theirs) == row
+    assert sorted(write.to_example(row)) == sorted(theirs)
 
 
 @given(ROWS, ROWS)
 def test_different_rows_have_different_digests(one: dict[str, str], other: dict[str, str]) -> None:
-    assert (parts.digest(one) == parts.digest(other)) == (one == other)
+    assert (write.digest(one) == write.digest(other)) == (one == other)
 
 
 def test_the_end_of_a_field_counts() -> None:
-    row = dict.fromkeys(FIELDS, "")
-    assert parts.digest(row | {"prompt": "ab", "response": "c"}) != parts.digest(
+    row = dict.fromkeys(ROW_FIELDS, "")
+    assert write.digest(row | {"prompt": "ab", "response": "c"}) != write.digest(
         row | {"prompt": "a", "response": "bc"}
     )
 
@@ -76,23 +74,23 @@ def test_beam_makes_what_one_process_makes(built: Built, tmp_path: Path) -> None
 
 def test_a_failure_of_beam_is_one_line() -> None:
     beam = pytest.importorskip("apache_beam", reason="needs the extra beam")
-    run = parts.beam_workers(None, beam.options.pipeline_options.PipelineOptions([]))
+    run = write.beam_workers(None, beam.options.pipeline_options.PipelineOptions([]))
     with pytest.raises(StorageError, match=r"Apache Beam: .*shelf is empty"):
         run(broken, ["a"], "work")
 
 
-def broken(part: str) -> int:
+def broken(shard: str) -> int:
     raise DataError("the shelf is empty")
 
 
 def test_beam_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     with pytest.raises(ConfigError, match=r"install ecomgpt_jax\[beam\]"):
-        parts.beam_options(DataConfig(beam_options=("--runner=DirectRunner",)))
+        write.beam_options(DataConfig(beam_options=("--runner=DirectRunner",)))
 
 
 def test_an_error_in_a_process_comes_back_as_it_is() -> None:
-    with parts.processes(2) as run, pytest.raises(DataError, match="the shelf is empty"):
+    with write.processes(2) as run, pytest.raises(DataError, match="the shelf is empty"):
         run(broken, ["a", "b"], "work")
 
 
@@ -114,41 +112,54 @@ def test_a_script_without_a_main_guard_is_told_to_write_one(tmp_path: Path, guar
     if guarded:
         assert done.stdout.startswith("built "), done.stderr
         return
-    assert done.stderr.splitlines()[-1].endswith(f"ConfigError: {parts._NO_GUARD}")
-    assert 'if __name__ == "__main__":' in parts._NO_GUARD
+    assert done.stderr.splitlines()[-1].endswith(f"ConfigError: {write._NO_GUARD}")
+    assert 'if __name__ == "__main__":' in write._NO_GUARD
     assert done.stderr.count("Traceback") == 1, "the processes that were started are silent"
     assert done.returncode == 1
 
 
 def test_a_process_that_is_killed_is_named() -> None:
-    with parts.processes(2) as run, pytest.raises(StorageError, match="ended from outside"):
+    with write.processes(2) as run, pytest.raises(StorageError, match="ended from outside"):
         run(killed, ["a", "b"], "work")
 
 
-def killed(part: str) -> int:
+def killed(shard: str) -> int:
     os.kill(os.getpid(), signal.SIGKILL)
     return 0
 
 
-def test_what_repeats_an_earlier_part_stays_out(tmp_path: Path) -> None:
+def test_what_repeats_an_earlier_shard_stays_out(tmp_path: Path) -> None:
     text = "The kettle boils quickly and looks good, and after two weeks the lid still closes."
-    for part in ("a", "b"):
-        record = LabelledText(id=f"{part}1", group=part, language="en", text=text, labels={})
-        other = LabelledText(id=f"{part}2", group=f"{part}2", language="en", text=f"All about {part * 20}", labels={})
+    for shard in ("a", "b"):
+        record = LabelledText(id=f"{shard}1", group=shard, language="en", text=text, labels={})
+        other = LabelledText(
+            id=f"{shard}2", group=f"{shard}2", language="en", text=f"All about {shard * 20}", labels={}
+        )
         records = [other, record]
         ids = [each.id for each in records]
-        np.savez(tmp_path / f"{part}.npz", ids=np.array(ids, np.str_), **vars(duplicates.sketch(part, records)))
-    assert parts.settle(["a", "b"], tmp_path) == {"a": {}, "b": {"b1": "exact duplicate of another source"}}
+        write.write_sketch(tmp_path, shard, ids, duplicates.sketch(shard, records))
+    assert write.find_duplicates(["a", "b"], tmp_path) == {"a": {}, "b": {"b1": "exact duplicate of another source"}}
 
 
-def test_an_account_survives_its_file(tmp_path: Path) -> None:
-    account, whole = Account(), Account()
-    account.rows["train"]["t"] += 3
-    account.dropped["duplicate"] += 2
-    account.sources["s"] = {"records": 5}
-    account.quarantine.add("s", 5000, [BadRecord("f", 1, 2, "why", "text")])
-    write_json(tmp_path / "a.json", account.as_json())
-    whole.add(read_json(tmp_path / "a.json"))
-    assert whole == account
-    whole.add(read_json(tmp_path / "a.json"))
-    assert (whole.rows["train"]["t"], whole.dropped["duplicate"], len(whole.quarantine.records)) == (6, 4, 2)
+@pytest.mark.parametrize(
+    ("temperature", "expected"),
+    [
+        (1, {"a": 8, "b": 32, "c": 60}),  # as large as they are
+        (0, {"a": 20, "b": 40, "c": 40}),  # equal, and the small one gives all it has
+        (2, {"a": 17, "b": 35, "c": 48}),  # weights 4.5, 8.9, 12.2
+        (1e9, {"a": 20, "b": 40, "c": 40}),
+    ],
+)
+def test_shares_of_tasks(temperature: float, expected: dict[str, int]) -> None:
+    assert write.allocate({"a": 20, "b": 80, "c": 150, "d": 0}, 100, temperature) == expected
+
+
+def test_shares_always_make_the_total() -> None:
+    sizes = {f"t{i}": i * i % 37 for i in range(1, 30)}
+    for total in (1, 7, 100, sum(sizes.values())):
+        for temperature in (0, 1, 3.5):
+            shares = write.allocate(sizes, total, temperature)
+            assert sum(shares.values()) == total
+            assert all(share <= sizes[name] for name, share in shares.items())
+    with pytest.raises(ConfigError, match="total_instances=9999"):
+        write.allocate(sizes, 9999, 0)

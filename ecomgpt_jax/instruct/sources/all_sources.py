@@ -20,7 +20,7 @@ from ecomgpt_jax.instruct.sources import (
     triplets,
 )
 from ecomgpt_jax.instruct.sources.checksums import file_sha256
-from ecomgpt_jax.instruct.sources.reading import Intake, Source
+from ecomgpt_jax.instruct.sources.reading import ReadLog, Source
 
 _FAMILIES = (aspects, attributes, listings, dialogues, entities, matching, queries, questions, reviews, triplets)
 SOURCES: dict[str, Source] = {
@@ -60,14 +60,14 @@ def check_files(source: Source, sources_dir: str | os.PathLike[str]) -> Path:
 
 
 def read(
-    source: Source, sources_dir: str | os.PathLike[str], intake: Intake | None = None, *, verify: bool = True
+    source: Source, sources_dir: str | os.PathLike[str], log: ReadLog | None = None, *, verify: bool = True
 ) -> Iterator[Record]:
     """Yields the records of a source.
 
     Args:
         source: From `source(name)` or `SOURCES`.
         sources_dir: Folder that holds one folder a source.
-        intake: Gets rows read, rows left out and malformed rows; complete when the iterator ends.
+        log: Gets rows read, rows left out and malformed rows; complete when the iterator ends.
         verify: Whether to compare checksums first (at the first record); turn off what was checked already.
 
     Raises:
@@ -75,4 +75,4 @@ def read(
         DataError: A file is not the one this version reads.
     """
     folder = check_files(source, sources_dir) if verify else Path(sources_dir) / source.name
-    yield from source.read(folder, tuple(source.files), intake if intake is not None else Intake())
+    yield from source.read(folder, tuple(source.files), log if log is not None else ReadLog())

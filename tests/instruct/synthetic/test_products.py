@@ -2,12 +2,12 @@
 
 import pytest
 
-from ecomgpt_jax.instruct.synthetic import catalogue
+from ecomgpt_jax.instruct.synthetic import products
 
 
-@pytest.mark.parametrize("source", catalogue.SOURCES)
+@pytest.mark.parametrize("source", products.SOURCES)
 def test_spans_and_groups(source: str) -> None:
-    records = catalogue.read(source, 40, 0)
+    records = products.read(source, 40, 0)
     assert len({record.id + type(record).__name__ for record in records}) == len(records)
     assert len({record.id for record in records}) == len(records)
     for record in records:
@@ -21,21 +21,21 @@ def test_spans_and_groups(source: str) -> None:
 
 
 def test_aspects_and_opinions_stand_in_the_review() -> None:
-    for language in catalogue.WORDS:
-        for record in catalogue.read(f"synthetic_reviews_{language}", 40, 0):
+    for language in products.WORDS:
+        for record in products.read(f"synthetic_reviews_{language}", 40, 0):
             for item in record.tuples:
                 assert item.aspect in record.text
                 assert item.opinion in record.text
 
 
 def test_a_product_does_not_depend_on_how_many_there_are() -> None:
-    few = {record.id: record for record in catalogue.read("synthetic_items_en", 10, 0)}
-    many = {record.id: record for record in catalogue.read("synthetic_items_en", 30, 0)}
+    few = {record.id: record for record in products.read("synthetic_items_en", 10, 0)}
+    many = {record.id: record for record in products.read("synthetic_items_en", 30, 0)}
     assert few.items() <= many.items()
-    assert many != {record.id: record for record in catalogue.read("synthetic_items_en", 30, 1)}
+    assert many != {record.id: record for record in products.read("synthetic_items_en", 30, 1)}
 
 
 def test_evaluation_products_are_apart() -> None:
-    groups = {record.group for record in catalogue.read("synthetic_items_zh", 5, 0)}
-    held_out = {group for group in groups if group.startswith(catalogue.EVALUATION)}
-    assert (len(groups - held_out), len(held_out)) == (5, catalogue.EVALUATION_PRODUCTS)
+    groups = {record.group for record in products.read("synthetic_items_zh", 5, 0)}
+    held_out = {group for group in groups if group.startswith(products.EVALUATION)}
+    assert (len(groups - held_out), len(held_out)) == (5, products.EVALUATION_PRODUCTS)

@@ -10,9 +10,9 @@ import pytest
 
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
 from ecomgpt_jax.instruct import records
-from ecomgpt_jax.instruct.sources import catalogue
+from ecomgpt_jax.instruct.sources import all_sources
 from ecomgpt_jax.instruct.sources.checksums import FILES
-from ecomgpt_jax.instruct.sources.reading import Intake, Source
+from ecomgpt_jax.instruct.sources.reading import ReadLog, Source
 
 SOURCES_DIR = os.environ.get("ECOMGPT_SOURCES", "")
 # Rows that the readers count, where it is not the upstream count; each such source has a note.
@@ -21,10 +21,10 @@ SUPERVISION = {"gold", "weak", "pseudo", "none"}
 
 
 def test_sixty_sources_described_in_full() -> None:
-    assert len(catalogue.SOURCES) == 60
-    assert list(catalogue.SOURCES) == sorted(FILES)
-    assert sum(source.records for source in catalogue.SOURCES.values()) == 805_112
-    for source in catalogue.SOURCES.values():
+    assert len(all_sources.SOURCES) == 60
+    assert list(all_sources.SOURCES) == sorted(FILES)
+    assert sum(source.records for source in all_sources.SOURCES.values()) == 805_112
+    for source in all_sources.SOURCES.values():
         assert source.name.startswith(source.language.replace("+", "_"))
         assert re.fullmatch(r"[\w.-]+/[\w.-]+", source.upstream.repo)
         assert re.fullmatch(r"[0-9a-f]{40}", source.upstream.commit)
@@ -36,9 +36,9 @@ def test_sixty_sources_described_in_full() -> None:
 
 
 def test_unknown_name() -> None:
-    assert catalogue.source("en_mams").records == 5297
+    assert all_sources.source("en_mams").records == 5297
     with pytest.raises(ConfigError, match="did you mean 'en_mams'"):
-        catalogue.source("en_mamms")
+        all_sources.source("en_mamms")
 
 
 def toy(tmp_path: Path, content: bytes) -> Source:
@@ -47,18 +47,18 @@ def toy(tmp_path: Path, content: bytes) -> Source:
     (folder / "a.txt").write_bytes(content)
     files = {"a.txt": hashlib.sha256(b"right").hexdigest()}
     record = records.LabelledText(id="1", group="1", language="en", text="x", labels={})
-    return dataclasses.replace(catalogue.source("en_mams"), files=files, read=lambda *_: iter([record]))
+    return dataclasses.replace(all_sources.source("en_mams"), files=files, read=lambda *_: iter([record]))
 
 
 def test_read_checks_the_files_first(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match=r"raw/test\.xml.*fetch sources en_mams.*ECOMGPT_SOURCES"):
-        next(catalogue.read(catalogue.source("en_mams"), tmp_path))
+        next(all_sources.read(all_sources.source("en_mams"), tmp_path))
     source = toy(tmp_path, b"wrong")
     with pytest.raises(DataError, match=r"a\.txt: sha256"):
-        next(catalogue.read(source, tmp_path))
-    assert len(list(catalogue.read(source, tmp_path, verify=False))) == 1
+        next(all_sources.read(source, tmp_path))
+    assert len(list(all_sources.read(source, tmp_path, verify=False))) == 1
     (tmp_path / "en_mams" / "a.txt").write_bytes(b"right")
-    assert len(list(catalogue.read(source, str(tmp_path)))) == 1
+    assert len(list(all_sources.read(source, str(tmp_path)))) == 1
 
 
 def texts(record: records.Record) -> list[str]:
@@ -79,10 +79,10 @@ def texts(record: records.Record) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not SOURCES_DIR, reason="ECOMGPT_SOURCES is not set")
-@pytest.mark.parametrize("name", catalogue.SOURCES)
+@pytest.mark.parametrize("name", all_sources.SOURCES)
 def test_real_source(name: str) -> None:
-    source, intake, ids, started = catalogue.source(name), Intake(), set(), time.process_time()
-    for record in catalogue.read(source, SOURCES_DIR, intake):
+    source, log, ids, started = all_sources.source(name), ReadLog(), set(), time.process_time()
+    for record in all_sources.read(source, SOURCES_DIR, log):
         assert record.id not in ids
         ids.add(record.id)
         assert record.group
@@ -101,8 +101,8 @@ def test_real_source(name: str) -> None:
             assert each.polarity in {"positive", "negative", "neutral", ""}
         if isinstance(record, records.Dialogue):
             assert len(record.turn_labels) in {0, len(record.turns)}
-    assert intake.rows == OTHER_COUNTS.get(name, source.records)
-    assert len(intake.bad) <= intake.rows / 1000, intake.bad
+    assert log.rows == OTHER_COUNTS.get(name, source.records)
+    assert len(log.bad) <= log.rows / 1000, log.bad
     rows = {record_id.partition("#")[0] for record_id in ids}
     assert source.note or (len(rows) == len(ids) == source.records)
     print(f"{name}: {len(ids)} records, {time.process_time() - started:.2f} s")

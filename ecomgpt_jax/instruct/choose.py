@@ -1,0 +1,316 @@
+"""Which tasks a mixture trains on, by the settings: chosen once per build and handed to everything that follows.
+
+The keys under which builds are found again are here too: hashes of what decides their rows.
+"""
+
+import dataclasses
+import fnmatch
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ecomgpt_jax.config import DataConfig, nearest
+from ecomgpt_jax.errors import ConfigError, MissingInputError
+from ecomgpt_jax.instruct import contamination, label_space, own_files, read, task_folder
+from ecomgpt_jax.instruct.instructions import render_prompt
+from ecomgpt_jax.instruct.sources import all_sources
+from ecomgpt_jax.instruct.synthetic import products
+from ecomgpt_jax.instruct.task_folder import TaskFolder
+from ecomgpt_jax.instruct.tasks import (
+    plain_text,
+    real_aspects,
+    real_entities,
+    real_items,
+    real_pairs,
+    real_questions,
+    real_texts,
+    synthetic,
+)
+from ecomgpt_jax.instruct.tasks.task import Task
+
+REDISTRIBUTABLE = "redistributable"
+# What in the settings decides the rows; the rest (row length, packing, tokenizer) only uses them.
+_FIELDS = (
+    "mixture", "tasks", "sources", "licences", "operators", "leave_out_abilities", "strict_held_out",
+    "synthetic_records", "languages", "prompt_language", "chain_of_task", "num_tasks", "instances_per_task",
+    "total_instances", "temperature", "plain_text", "copying", "seed",
+)  # fmt: skip
+_REAL = (real_entities, real_aspects, real_pairs, real_items, real_texts, real_questions)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The tasks of a build, each group in the order of declaration.
+
+    Tasks hold functions that cannot be pickled, so another process gets their names and declares them again.
+
+    Attributes:
+      data: the settings that chose them.
+      declared: all that the mixture could train on, whatever the filters say.
+      training: those to train on; empty for mixture=files, whose tasks are known when the files are read.
+      held_out: those kept out of training, whatever the filters say.
+      near: the sources that `strict_held_out` leaves out, see `near_sources`.
+    """
+
+    data: DataConfig
+    declared: tuple[Task | TaskFolder, ...]
+    training: tuple[Task | TaskFolder, ...]
+    held_out: tuple[Task, ...]
+    near: Mapping[str, str]
+
+    def of_source(self, name: str) -> tuple[list[Task], list[Task], list[Task]]:
+        """Returns the declared, training and held-out tasks that read a source."""
+        groups = (self.declared, self.training, self.held_out)
+        return tuple([task for task in tasks if task.source == name] for tasks in groups)
+
+    def __reduce__(self) -> tuple:
+        return _from_names, (self.data, [task.name for task in self.training], dict(self.near))
+
+
+def choose(data: DataConfig) -> Choice:
+    """Returns the tasks that the settings choose.
+
+    `num_tasks` takes the first of a seeded order, so a smaller choice is a part of a larger one.
+
+    Raises:
+      ConfigError: the filters leave no task, or fewer than `num_tasks`, or name something that does not exist.
+      MissingInputError: the folder of tasks is not there or holds no task with a `train.json`.
+      EcomError: with `strict_held_out`, a source cannot be read.
+    """
+    declared = declared_tasks(data)
+    near = near_sources(data) if data.strict_held_out else {}
+    if data.mixture == "files":
+        return _from_names(data, (), near)
+    if data.mixture == "folder":
+        declared = folder_tasks(data)
+        names = [task.name for task in declared if task.language in data.languages]
+        return _from_names(data, select_names(names, data), near)
+    abilities = {ability for task in declared for ability in task.abilities}
+    for ability in data.leave_out_abilities:
+        if ability not in abilities:
+            raise ConfigError(f"data.leave_out_abilities: no task uses {ability!r}{nearest(ability, abilities)}")
+    sources = set(source_names(data)) - near.keys()
+    names = [
+        task.name
+        for task in declared
+        if not task.held_out
+        and task.language in data.languages
+        and task.source in sources
+        and (data.chain_of_task or not task.operator)
+        and (not data.operators or (task.operator or "base") in data.operators)
+        and not set(task.abilities) & set(data.leave_out_abilities)
+    ]
+    known = [task.name for task in declared if not task.held_out]
+    return _from_names(data, select_names(names, data, known), near)
+
+
+def _from_names(data: DataConfig, names: Collection[str], near: Mapping[str, str]) -> Choice:
+    """Returns the choice whose training tasks have these names."""
+    tasks, names = declared_tasks(data), set(names)
+    trainable = folder_tasks(data) if data.mixture == "folder" else [task for task in tasks if not task.held_out]
+    return Choice(
+        data=data,
+        declared=tuple(trainable),
+        training=tuple(task for task in trainable if task.name in names),
+        held_out=tuple(task for task in tasks if task.held_out),
+        near=near,
+    )
+
+
+def select_names(names: Sequence[str], data: DataConfig, known: Sequence[str] = ()) -> list[str]:
+    """Returns the task names that `tasks` allows; of these, the `num_tasks` that come first in a seeded order, or all.
+
+    Args:
+      names: tasks that the other settings allow.
+      data: the settings.
+      known: names that a pattern may fit, whatever the other settings allow; none: `names`.
+
+    Raises:
+      ConfigError: a pattern fits no name, there are no tasks, or fewer than `num_tasks`.
+    """
+    for pattern in data.tasks:
+        if not fnmatch.filter(known or names, pattern):
+            raise ConfigError(f"data.tasks: {pattern!r} fits no task to train on{nearest(pattern, known or names)}")
+    if data.tasks:
+        names = [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in data.tasks)]
+    if not names:
+        raise ConfigError("data: languages, sources, licences, operators and the like leave no task to train on")
+    if data.num_tasks > len(names):
+        raise ConfigError(f"data.num_tasks={data.num_tasks}, and the other settings leave {len(names)} tasks")
+    ranked = sorted(names, key=lambda name: hashlib.sha256(f"{data.seed} {name}".encode()).digest())
+    return ranked[: data.num_tasks or None]
+
+
+def real_tasks() -> list[Task]:
+    """Returns every task of the real sources: one per annotation, and what the operators derive from it.
+
+    Not every annotation becomes a task. Left out are labels that the text does not determine (the variant of an Alexa
+    device, a song's genre, a restaurant's cuisine, how helpful a review was), the rows that one source repeats from
+    another (hotel reviews of the shopping set, laptops of MEMD, restaurants of ASTE), and topic labels on restaurant
+    reviews, which are too close to the held-out topic task. Texts without labels are left to pseudo-labelling.
+    """
+    return [task for family in _REAL for task in family.tasks()]
+
+
+def declared_tasks(data: DataConfig) -> list[Task]:
+    """Returns all tasks that the mixture's sources have, held-out ones too, whatever the filters say."""
+    return list(_declared_tasks(data.mixture, data.plain_text, data.copying))
+
+
+@functools.lru_cache(maxsize=8)
+def _declared_tasks(mixture: str, plain: bool, copying: int) -> tuple[Task, ...]:
+    """Returns `declared_tasks`, bound once per process."""
+    declared, languages = [], {}
+    if mixture in ("real", "all"):
+        declared += real_tasks()
+        languages |= {name: tuple(each.language.split("+")) for name, each in all_sources.SOURCES.items()}
+    if mixture in ("synthetic", "all"):
+        declared += synthetic.tasks()
+        languages |= {name: (name.rsplit("_", 1)[1],) for name in products.SOURCES}
+    if plain:
+        declared = [task for task in declared if task.held_out] + plain_text.tasks(languages)
+    return tuple(declared + (plain_text.tasks(languages, copying) if copying else []))
+
+
+def folder_tasks(data: DataConfig) -> list[TaskFolder]:
+    """Returns the task folders under `data.tasks_dir` that have a `train.json`.
+
+    Raises:
+      ConfigError: the setting is empty.
+      MissingInputError: the folder is not there or holds no such task.
+    """
+    if not data.tasks_dir:
+        raise ConfigError("data.mixture=folder needs data.tasks_dir, a folder of <Dataset>/tasks/<task>/train.json")
+    directory = Path(data.tasks_dir).expanduser()
+    tasks = [task for task in task_folder.load_tasks(directory) if (task.path / "train.json").is_file()]
+    if not tasks:
+        raise MissingInputError(f"{directory}: no task folder has a train.json")
+    return tasks
+
+
+def wordings(data: DataConfig) -> list[str]:
+    """Returns each instruction that the mixture's tasks may be trained with, without an input, in a fixed order."""
+    return sorted(
+        {
+            render_prompt(task.definition, template, "", "")
+            for task in _declared_tasks(data.mixture, False, 0)
+            if not task.held_out
+            for templates in task.wordings.values()
+            for template in templates
+        }
+    )
+
+
+def source_names(data: DataConfig) -> list[str]:
+    """Returns the sources that the mixture reads, in order of name.
+
+    Raises:
+      ConfigError: `data.sources` names one that does not exist or has no task, `data.licences` a licence that none has.
+    """
+    known = sorted({task.source for task in declared_tasks(data)})
+    for name in data.sources:
+        if name not in known:
+            hint = "" if data.mixture == "synthetic" else "; the sources with tasks are " + ", ".join(known)
+            raise ConfigError(f"data.sources: {name!r} is no source of the {data.mixture} mixture{hint}")
+    licences = {name: each.licence for name, each in all_sources.SOURCES.items() if name in known}
+    for wanted in data.licences:
+        if wanted != REDISTRIBUTABLE and not any(_is_licence(wanted, licence) for licence in licences.values()):
+            names = sorted({licence.split(" (")[0] for licence in licences.values()})
+            raise ConfigError(f"data.licences: {wanted!r} is none of {REDISTRIBUTABLE}, {', '.join(names)}")
+    return [
+        name
+        for name in known
+        if (not data.sources or name in data.sources)
+        and (not data.licences or any(_allows(wanted, name) for wanted in data.licences))
+    ]
+
+
+def _is_licence(wanted: str, licence: str) -> bool:
+    return licence.lower().startswith(wanted.lower())
+
+
+def _allows(wanted: str, name: str) -> bool:
+    if name.startswith(products.PREFIX):
+        return True  # generated by this package
+    source = all_sources.source(name)
+    return source.redistributable if wanted == REDISTRIBUTABLE else _is_licence(wanted, source.licence)
+
+
+def near_sources(data: DataConfig) -> dict[str, str]:
+    """Returns the sources that `strict_held_out` leaves out, each with the nearest pair of tasks and their nearness.
+
+    Reads every source of the mixture once per process, since label sets come from the records.
+
+    Raises:
+      ConfigError: nothing is held out: ECOMGPT_EVAL is not set.
+      EcomError: a source cannot be read.
+    """
+    settings = (data.mixture, data.sources_dir, data.synthetic_records, data.seed)
+    return _near_sources(*settings, os.environ.get("ECOMGPT_SOURCES", ""), tuple(read.evaluation_dirs(data)))
+
+
+@functools.lru_cache(maxsize=4)
+def _near_sources(
+    mixture: str, directory: str, records: int, seed: int, _: str, evaluation: tuple[Path, ...]
+) -> dict[str, str]:
+    data = DataConfig(mixture=mixture, sources_dir=directory, synthetic_records=records, seed=seed)
+    held_out = {
+        (task.name, labels)
+        for folder in evaluation
+        for task in task_folder.load_tasks(folder)
+        for labels in label_space.spaces_of(task)
+    }
+    own: list[tuple[str, str, tuple[str, ...]]] = []
+    for name in source_names(data):
+        found = read.read_source(name, data)
+        for task in declared_tasks(data):
+            if task.source == name and (labels := task.label_set(task.select(found))):
+                held_out |= {(task.name, labels)} if task.held_out else set()
+                own += [] if task.held_out else [(name, task.name, labels)]
+    if not held_out:
+        raise ConfigError("data.strict_held_out needs the held-out tasks: set ECOMGPT_EVAL to their folder")
+    nearness = functools.cache(label_space.nearness)
+    pairs = ((nearness(labels, other), name, task, kept) for name, task, labels in own for kept, other in held_out)
+    return {
+        name: f"{task} ~ {kept}: {near:.2f}"
+        for near, name, task, kept in sorted(pair for pair in pairs if pair[0] >= label_space.NEAR)
+    }
+
+
+def cache_key(data: DataConfig) -> str:
+    """Returns a hash of all that decides the rows: settings, code and texts of `instruct`, checksums of what is read.
+
+    Raises:
+      EcomError: a source, a task folder or the evaluation is missing.
+    """
+    content: dict[str, Any] = {name: getattr(data, name) for name in _FIELDS}
+    content["files"] = [(Path(spec).name, own_files.checksum(spec)) for spec in data.files]
+    if data.mixture == "folder":
+        choose(dataclasses.replace(data, strict_held_out=False))
+        content["tasks"] = contamination.checksum(Path(data.tasks_dir).expanduser(), "train")
+    return _hash(content | _checksums(data, source_names(data)))
+
+
+def repeats_key(data: DataConfig, shards: Sequence[str]) -> str:
+    """Returns a hash of all that decides which records repeat others; the choice of tasks, seed and wording do not."""
+    texts = data.plain_text or data.copying > 0
+    return _hash({"surveyed": list(shards), "plain_text": texts} | _checksums(data, shards))
+
+
+def _checksums(data: DataConfig, sources: Sequence[str]) -> dict[str, Any]:
+    """Returns checksums of the code, of the evaluation and of the real ones among `sources`."""
+    code = sorted(Path(__file__).parent.rglob("*.py"), key=str)
+    known = all_sources.SOURCES
+    return {
+        "code": [hashlib.sha256(path.read_bytes()).hexdigest() for path in code],
+        "evaluation": [contamination.checksum(directory) for directory in read.evaluation_dirs(data)],
+        "sources": {name: dict(known[name].files) for name in sources if name in known},
+    }
+
+
+def _hash(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]

@@ -1,0 +1,327 @@
+"""Records become rows: in which wording and order, how many, and what is dropped on the way.
+
+A task's rows come in a seeded order, so that a lower limit keeps a part of what a higher one keeps. Rows are made in
+shards, one per source, in any order and in several processes.
+"""
+
+import collections
+import hashlib
+import itertools
+import random
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ecomgpt_jax.config import DataConfig
+from ecomgpt_jax.files import BadRecord
+from ecomgpt_jax.instruct import own_data, read, task_folder
+from ecomgpt_jax.instruct.choose import Choice
+from ecomgpt_jax.instruct.contamination import Exclusion, fold, joined, normalise
+from ecomgpt_jax.instruct.duplicates import Sketch, sketch
+from ecomgpt_jax.instruct.instructions import ROW_FIELDS, Instruction, Row, render
+from ecomgpt_jax.instruct.read import BuildStats, describe_fates
+from ecomgpt_jax.instruct.records import Record
+from ecomgpt_jax.instruct.sources import all_sources
+from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow
+from ecomgpt_jax.instruct.tasks.task import Example, Task
+
+TEST_ROWS = 50  # per task at most
+HELD_OUT_ROWS = 100  # per task at most
+FOLDERS, FILES = "folder", "files"  # shards that are no source
+HeldOut = dict[str, tuple[TaskFolder, list[TaskRow]]]  # by the name of the task
+_DESCRIBED = ("language", "family", "operator", "parent", "source")
+
+
+def shards(choice: Choice) -> list[str]:
+    """Returns the shards that the rows are made in, in order: each source, all task folders, all files of one's own."""
+    if choice.data.mixture == "folder":
+        names = [FOLDERS]
+    else:
+        names = sorted({task.source for task in (*choice.training, *choice.held_out)})
+    return [*names, FILES] if choice.data.files else names
+
+
+def compared_shards(choice: Choice) -> list[str]:
+    """Returns the shards whose records must not nearly repeat others; those of the embedded catalogue are alike."""
+    return [shard for shard in shards(choice) if shard in all_sources.SOURCES]
+
+
+def sketch_shard(choice: Choice, shard: str, stats: BuildStats) -> tuple[list[str], Sketch]:
+    """Returns the ids of a source's records that may repeat others, and what they are compared by.
+
+    Records that no task reads are not compared, since nothing can repeat them. It counts which tasks are declared, not
+    which are chosen: the same records stay whatever is trained on.
+
+    Raises:
+      EcomError: the source is missing or broken.
+    """
+    records = read.read_source(shard, choice.data, stats)
+    exclusion = read.exclusion(choice.data)
+    select = _selector(records)
+    declared, _, _ = choice.of_source(shard)
+    used = {record.id for task in declared for record in select(task)}
+    compared = [record for record in records if record.id in used and not read.unfit(record, exclusion)]
+    return [record.id for record in compared], sketch(shard, compared)
+
+
+def make_rows(
+    choice: Choice, shard: str, stats: BuildStats, held_out: HeldOut, repeats: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, Row]]:
+    """Yields (split, row) of a shard, those of a task's test split before those of its training split.
+
+    Args:
+      choice: the tasks.
+      shard: one of `shards(choice)`.
+      stats: gets the counts.
+      held_out: gets the held-out tasks and their rows.
+      repeats: why records stay out that repeat others, by id.
+
+    Raises:
+      EcomError: a source, task folder or file is missing or broken.
+    """
+    rows = Rows(choice.data, stats, read.exclusion(choice.data))
+    if shard == FOLDERS:
+        made = _from_folders(rows, choice.training)
+    elif shard == FILES:
+        made = _from_files(rows)
+    else:
+        made = _from_source(rows, choice, shard, held_out, repeats)
+    for split, row in made:
+        stats.rows[split][row["task"]] += 1
+        yield split, row
+
+
+def _from_source(
+    rows: "Rows", choice: Choice, name: str, held_out: HeldOut, repeats: Mapping[str, str] | None
+) -> Iterator[tuple[str, Row]]:
+    records = read.read_source(name, rows.data, rows.stats)
+    records_of = read.split_records(name, records, rows.exclusion, rows.stats, repeats)
+    select = _selector(records)
+    _, training, kept_out = choice.of_source(name)
+    labels_of = {task.name: task.label_set(select(task)) for task in (*training, *kept_out)}
+    for task in kept_out:
+        labels = labels_of[task.name]
+        made = rows.examples(task, task.select(records_of["held_out"]), labels, "held_out", HELD_OUT_ROWS)
+        held_out[task.name] = (as_folder(task, labels), [as_row(task, example) for example, _ in made])
+    for split, limit in (("test", TEST_ROWS), ("train", rows.data.instances_per_task)):
+        select = _selector(records_of[split])
+        for task in training:
+            for _, row in rows.examples(task, select(task), labels_of[task.name], split, limit):
+                yield split, row
+
+
+def _selector(records: Sequence[Record]) -> Callable[[Task], list[Record]]:
+    """Returns `task.select` of these records, done once for consecutive tasks that read the same ones."""
+    last: dict[tuple[int, type[Record]], list[Record]] = {}
+
+    def select(task: Task) -> list[Record]:
+        key = id(task.dataset), task.form.record
+        if key not in last:
+            last.clear()
+            last[key] = task.select(records)
+        return last[key]
+
+    return select
+
+
+class _Candidate(NamedTuple):
+    """What a row that a user brings is made of; `source` and `group` decide its split, `record` names its record."""
+
+    source: str
+    group: str
+    task: str
+    record: Hashable
+    content: Any
+
+
+def _from_folders(rows: "Rows", tasks: Sequence[TaskFolder]) -> Iterator[tuple[str, Row]]:
+    counts: dict[str, tuple[int, int]] = {}  # of records and bad ones, by task
+    fates: dict[tuple[str, int], str] = {}  # by task and index
+    candidates: list[_Candidate] = []
+    for task in tasks:
+        scanned = [row for _, _, row in task_folder.scan_rows(task, "train")]
+        bad = [row for row in scanned if isinstance(row, BadRecord)]
+        rows.stats.add_bad(task.name, len(scanned), bad)
+        counts[task.name] = len(scanned), len(bad)
+        for index, row in enumerate(scanned):
+            if isinstance(row, BadRecord):
+                continue
+            place = task.name, index
+            if reason := rows.excluded((row.sentences, *(span.term for span in row.spans))):
+                fates[place] = reason
+            else:
+                content = task, index, row
+                candidates.append(_Candidate(task.dataset, normalise(row.sentences), task.name, place, content))
+    most = {name: TEST_ROWS * count for name, count in collections.Counter(task.dataset for task in tasks).items()}
+    yield from rows.split(candidates, most, _folder_row, fates)
+    by_task: dict[str, list[str]] = {task.name: [] for task in tasks}
+    for (name, _), fate in fates.items():
+        by_task[name].append(fate)
+    for task in tasks:
+        rows.stats.add_source(task.dataset, *counts[task.name], by_task[task.name])
+
+
+def _folder_row(content: tuple[TaskFolder, int, TaskRow]) -> tuple[Row, str, str]:
+    """Returns the stored row of a task folder's row, its input and its answer."""
+    task, index, row = content
+    instruction = task_folder.to_instruction(task, index, row)
+    head = (task.name, str(index), task.dataset, task.language, task.family, "", "")
+    stored = dict(zip(ROW_FIELDS, (*head, *render(instruction)), strict=True))
+    return stored, instruction.sentences, instruction.answer
+
+
+def _from_files(rows: "Rows") -> Iterator[tuple[str, Row]]:
+    stats = rows.stats
+    for file in own_data.load_files(rows.data.files):
+        stats.add_bad(file.spec, file.records, file.bad)
+        fates = dict(file.left_out)  # of each record, by line
+        source = f"{rows.data.seed} {file.name}"
+        candidates: list[_Candidate] = []
+        for instance in file.instances:
+            row = own_data.to_row(file, instance)
+            if row["language"] not in rows.data.languages:
+                fates.setdefault(instance.line, f"language {row['language']} is not in data.languages")
+            elif reason := rows.excluded(instance.texts):
+                fates.setdefault(instance.line, reason)
+            else:
+                stats.own[row["task"]] = {name: row[name] for name in _DESCRIBED}
+                candidates.append(_Candidate(source, instance.group, row["task"], instance.line, row))
+        candidates.sort(key=lambda each: each.task)
+        yield from rows.split(candidates, {source: TEST_ROWS}, _own_row, fates)
+        entry = stats.add_source(file.name, file.records, len(file.bad), fates.values())
+        stats.files[file.spec] = f"{file}; {describe_fates(entry)}"
+
+
+def _own_row(row: Row) -> tuple[Row, str, str]:
+    return row, row["prompt"], row["response"]
+
+
+class Rows:
+    """Makes rows of tasks and drops repeats; the same instance must make a source's test rows before its train rows."""
+
+    def __init__(self, data: DataConfig, stats: BuildStats, exclusion: Exclusion | None = None) -> None:
+        self.data, self.stats, self.exclusion = data, stats, exclusion
+        self._seen: set[bytes] = set()
+
+    def examples(
+        self, task: Task, records: Sequence[Record], labels: tuple[str, ...], split: str, limit: int
+    ) -> Iterator[tuple[Example, Row]]:
+        """Yields up to `limit` (0 = all) examples of a task with their rendered rows."""
+        rng = random.Random(f"{self.data.seed} {task.name} {split}")
+        records = list(records)
+        rng.shuffle(records)
+        wanted = self.data.prompt_language
+        languages = {"native": (task.language,), "mixed": ("en", "zh")}.get(wanted, (wanted,))
+        made = 0
+        for example in task.examples(records, labels, rng):
+            language = languages[0] if len(languages) == 1 else rng.choice(languages)
+            template = rng.choice(task.wordings.get(language) or task.wordings["en"])
+            if not self._unfit(task.name, example.sentences, example.answer):
+                yield example, row_of(task, example, template)
+                made += 1
+                if made == limit:
+                    return
+
+    def excluded(self, texts: Sequence[str]) -> str:
+        """Returns why texts that a user brings stay out of training, "" where they may be used; counts it."""
+        reason = self.exclusion.reason_of_texts(texts) if self.exclusion else ""
+        if reason:
+            self.stats.dropped[f"evaluation {reason}"] += 1
+        return reason and f"evaluation {reason}"
+
+    def split(
+        self,
+        candidates: Sequence[_Candidate],
+        most: Mapping[str, int],
+        render_row: Callable[[Any], tuple[Row, str, str]],
+        fates: dict,
+    ) -> Iterator[tuple[str, Row]]:
+        """Yields (split, row) of what a user brings, within the limits.
+
+        Args:
+          candidates: all of their sources; those of a task follow each other.
+          most: rows to test on, by source.
+          render_row: content -> stored row, input, answer.
+          fates: gets what became of each record: the split of its rows, else the first reason to leave one out.
+        """
+        sizes = {source: collections.Counter[str]() for source in most}
+        for each in candidates:
+            sizes[each.source][each.group] += 1
+        tested = {source: read.groups_to_test(source, sizes[source], most[source]) for source in most}
+        for task, group in itertools.groupby(candidates, key=lambda each: each.task):
+            own = list(group)
+            for split, limit in (("test", TEST_ROWS), ("train", self.data.instances_per_task)):
+                chosen = [each for each in own if (each.group in tested[each.source]) == (split == "test")]
+                random.Random(f"{self.data.seed} {task} {split}").shuffle(chosen)
+                limited = f"beyond data.instances_per_task={limit}" if split == "train" else f"beyond {limit} test rows"
+                made = 0
+                for each in chosen:
+                    row, sentences, answer = render_row(each.content)
+                    reason = limited if limit and made == limit else self._unfit(task, sentences, answer)
+                    if reason:
+                        fates.setdefault(each.record, reason)
+                    else:
+                        fates[each.record] = split
+                        made += 1
+                        yield split, row
+
+    def _unfit(self, task: str, sentences: str, answer: str) -> str:
+        """Returns why a row is left out, "" for one to keep; counts it."""
+        reason = self._reason(task, sentences, answer)
+        if reason:
+            self.stats.dropped[reason] += 1
+        return reason
+
+    def _reason(self, task: str, sentences: str, answer: str) -> str:
+        if not answer.strip():
+            return "empty answer"
+        try:
+            sentences.encode(), answer.encode()
+        except UnicodeEncodeError:
+            return "lone surrogate"
+        folded = fold(sentences), fold(answer)
+        # Records with evaluation text are gone by now; what an operator puts together may still spell one.
+        reason = self.exclusion.reason_of_folded(folded) if self.exclusion else ""
+        if reason:
+            return f"evaluation {reason} (row)"
+        content = f"{task}\n{joined(folded[0]) or sentences}\n{joined(folded[1]) or answer}".encode()
+        key = hashlib.blake2b(content, digest_size=8).digest()
+        if key in self._seen:
+            return "duplicate"
+        self._seen.add(key)
+        return ""
+
+
+def row_of(task: Task, example: Example, template: str) -> Row:
+    """Returns the stored row of an example in one wording."""
+    instruction = Instruction(
+        task=task.name,
+        record_id=example.record_id,
+        source=task.source,
+        definition=task.definition,
+        template=template,
+        sentences=example.sentences,
+        candidates=example.candidates,
+        separator=task.label_separator,
+        answer=example.answer,
+    )
+    prompt, response = render(instruction) if task.definition else (example.sentences, example.answer)
+    head = (task.name, example.record_id, task.source, task.language, task.family, task.operator, task.parent)
+    return dict(zip(ROW_FIELDS, (*head, prompt, response), strict=True))
+
+
+def as_folder(task: Task, labels: tuple[str, ...]) -> TaskFolder:
+    """Returns a held-out task in the released layout, with its one wording."""
+    return TaskFolder(
+        name=task.name,
+        definition=task.definition,
+        template=task.wordings["en"][0],
+        label_set={"default": labels} if labels else {},
+        separator=task.label_separator,
+    )
+
+
+def as_row(task: Task, example: Example) -> TaskRow:
+    """Returns an example as a row of the released layout."""
+    if task.family == "CLS":
+        return TaskRow(example.sentences, {"default": example.labels})
+    return TaskRow(example.sentences, spans=example.spans)

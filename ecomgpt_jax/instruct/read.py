@@ -1,0 +1,251 @@
+"""What a build reads: where sources and evaluation tasks are, a source's records by split, and what became of them.
+
+A record and all that is derived from it falls into one split, by the hash of its source and group. Of what users bring
+at most a tenth is tested on, so that something is left to train on however few groups there are.
+"""
+
+import collections
+import dataclasses
+import functools
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ecomgpt_jax.config import DataConfig
+from ecomgpt_jax.errors import DataError, MissingInputError
+from ecomgpt_jax.files import BadRecord, find_data, write_json_lines
+from ecomgpt_jax.instruct import contamination
+from ecomgpt_jax.instruct.contamination import Exclusion, texts_of
+from ecomgpt_jax.instruct.records import Record
+from ecomgpt_jax.instruct.sources import all_sources
+from ecomgpt_jax.instruct.sources.reading import ReadLog
+from ecomgpt_jax.instruct.synthetic import products
+
+MAX_BAD_SHARE = 0.001  # of a source's records; more is a damaged file or the wrong format, not a few bad lines
+TEST_SHARE = 0.02  # of the groups of a source
+_TEXT = 2000  # characters of a bad record that are kept
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
+@dataclasses.dataclass
+class BuildStats:
+    """Counts of a build, or of one shard of it.
+
+    Attributes:
+      bad_file: where the bad records are listed; None: they stay in memory.
+      rows: rows by split and task.
+      dropped: records and rows left out, by reason.
+      sources: upstream's number of records and what became of them, by source.
+      bad: the records that could not be read.
+      own: language, family, ... of each task that users' files make.
+      files: what each of the users' files holds.
+    """
+
+    bad_file: Path | None = None
+    rows: dict[str, collections.Counter[str]] = dataclasses.field(
+        default_factory=lambda: {"train": collections.Counter(), "test": collections.Counter()}
+    )
+    dropped: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    sources: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    bad: list[BadRecord] = dataclasses.field(default_factory=list)
+    own: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def add_bad(self, source: str, count: int, bad: Sequence[BadRecord]) -> None:
+        """Adds the bad ones of the `count` records of a source.
+
+        Raises:
+          DataError: they are more than `MAX_BAD_SHARE`; names the first, and the file that lists all.
+        """
+        self.bad += bad
+        if len(bad) > MAX_BAD_SHARE * count:
+            self.write_bad()
+            listed = f"; all are listed in {self.bad_file}" if self.bad_file else ""
+            raise DataError(
+                f"{bad[0]} ({len(bad):,} of {count:,} records of {source} are bad, above {MAX_BAD_SHARE:.1%}{listed})"
+            )
+
+    def write_bad(self) -> None:
+        """Writes the file of bad records, or removes that of an earlier build where there are none."""
+        if self.bad_file and self.bad:
+            lines = ({"place": f"{b.file}:{b.line}:{b.column}", "reason": b.reason, "text": b.text} for b in self.bad)
+            write_json_lines(self.bad_file, (line | {"text": line["text"][:_TEXT]} for line in lines))
+        elif self.bad_file:
+            self.bad_file.unlink(missing_ok=True)
+
+    def add_source(self, name: str, records: int, refused: int, fates: Iterable[str]) -> dict[str, Any]:
+        """Adds records that users bring to the entry of `sources`, and returns that.
+
+        Args:
+          name: of the file or the data set of task folders.
+          records: how many there are.
+          refused: how many of them are bad.
+          fates: of each other one: "train", "test", or why it is left out.
+        """
+        entry = self.sources.setdefault(name, {"records": 0, "train": 0, "test": 0, "refused": 0, "left_out": {}})
+        counts = collections.Counter(fates)
+        for key, count in (("records", records), ("refused", refused), *((k, counts.pop(k, 0)) for k in self.rows)):
+            entry[key] += count
+        entry["left_out"] = dict(sorted((collections.Counter(entry["left_out"]) + counts).items()))
+        return entry
+
+    def nothing_made(self) -> str:
+        """Returns why no training row was made, as far as the counts tell."""
+        said = [f"{name}: {describe_fates(entry)}" for name, entry in self.sources.items() if "left_out" in entry]
+        said += [f"dropped, {reason}: {count:,}" for reason, count in self.dropped.items()]
+        return "; ".join(said)
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns what `add` takes, fit for JSON."""
+        return {name: value for name, value in vars(self).items() if name != "bad_file"}
+
+    def add(self, shard: Mapping[str, Any]) -> None:
+        """Adds the counts of a shard."""
+        for split, counts in shard["rows"].items():
+            self.rows[split].update(counts)
+        self.dropped.update(shard["dropped"])
+        self.bad += [BadRecord(*record) for record in shard["bad"]]
+        for name in ("sources", "own", "files"):
+            getattr(self, name).update(shard[name])
+
+
+def describe_fates(entry: Mapping[str, Any]) -> str:
+    """Returns what became of the records of a file, from its entry in `BuildStats.sources`, in a few words."""
+    left = ", ".join(f"{reason}: {count:,}" for reason, count in entry["left_out"].items())
+    return (
+        f"{entry['train']:,} trained on, {entry['test']:,} tested, {entry['refused']:,} refused, "
+        f"{sum(entry['left_out'].values()):,} left out" + (f" ({left})" if left else "")
+    )
+
+
+def sources_dir(data: DataConfig) -> Path:
+    """Returns the folder of real sources.
+
+    Raises:
+      MissingInputError: there is none, or the setting or the environment names no folder.
+    """
+    if not (directory := find_data(data.sources_dir, "ECOMGPT_SOURCES", "sources")):
+        raise MissingInputError(
+            f"data.mixture={data.mixture} needs the sources: run `python -m ecomgpt_jax.fetch sources`, or set "
+            "data.sources_dir or ECOMGPT_SOURCES"
+        )
+    return directory
+
+
+def evaluation_dirs(data: DataConfig) -> list[Path]:
+    """Returns the evaluation tasks whose text must stay out; the embedded catalogue alone needs none.
+
+    Raises:
+      MissingInputError: ECOMGPT_EVAL names no folder.
+    """
+    if data.mixture == "synthetic" and not data.files:
+        return []
+    directory = find_data("", "ECOMGPT_EVAL", "evaluation")
+    return [directory] if directory else []
+
+
+def exclusion(data: DataConfig) -> Exclusion | None:
+    """Returns what keeps the texts of `evaluation_dirs` out of training; None where there are none."""
+    directories = tuple(evaluation_dirs(data))
+    return _load_exclusion(directories, tuple(map(contamination.checksum, directories))) if directories else None
+
+
+@functools.lru_cache(maxsize=1)
+def _load_exclusion(directories: tuple[Path, ...], checksums: tuple[str, ...]) -> Exclusion:
+    """Returns the exclusion, loaded once per process; the checksums tell when it is outdated."""
+    return contamination.load_exclusion(directories)
+
+
+def read_source(name: str, data: DataConfig, stats: BuildStats | None = None) -> Sequence[Record]:
+    """Returns all records of a source; `stats` get upstream's number of them, what was left out and what is bad.
+
+    Raises:
+      EcomError: the source is missing or broken, or too many of its records are bad.
+    """
+    if name.startswith(products.PREFIX):
+        return products.read(name, data.synthetic_records, data.seed)
+    log, source = ReadLog(), all_sources.source(name)
+    records = list(all_sources.read(source, sources_dir(data), log))
+    bad = [BadRecord(f"{name}/{b.file}", b.line, 1, f"{b.column}: {b.reason}".lstrip(": "), b.text) for b in log.bad]
+    stats = stats or BuildStats()
+    stats.add_bad(name, log.rows, bad)
+    stats.sources[name] = {
+        "upstream": source.records,
+        "read": log.rows,
+        "skipped": dict(sorted(log.skipped.items())),
+        "malformed": len(log.bad),
+        "note": source.note,
+    }
+    return records
+
+
+def split_of(source: str, group: str) -> str:
+    """Returns "held_out", "test" or "train" for a group of records; never depends on anything else."""
+    if source.startswith(products.PREFIX):
+        if group.startswith(products.EVALUATION):
+            return "held_out"
+        source = source.removeprefix(products.PREFIX).rsplit("_", 1)[1]  # all that is made of a product stays together
+    return "test" if _share(source, group) < TEST_SHARE else "train"
+
+
+def _share(source: str, group: str) -> float:
+    digest = hashlib.blake2b(f"{source}\n{group}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def groups_to_test(source: str, sizes: Mapping[str, int], most: int) -> set[str]:
+    """Returns the groups of what a user brings that are tested on: those that `split_of` says, as far as they fit.
+
+    Args:
+      source: hashed together with the group.
+      sizes: rows by group.
+      most: rows to test on; a tenth of all rows is the other bound.
+    """
+    room, chosen = min(most, sum(sizes.values()) // 10), set()
+    for group in sorted(sizes, key=lambda group: _share(source, group)):
+        if _share(source, group) < TEST_SHARE and sizes[group] <= room:
+            room -= sizes[group]
+            chosen.add(group)
+    return chosen
+
+
+def split_records(
+    name: str,
+    records: Sequence[Record],
+    exclusion: Exclusion | None,
+    stats: BuildStats,
+    repeats: Mapping[str, str] | None = None,
+) -> dict[str, list[Record]]:
+    """Returns the records by split, without those that must stay out; each one left out is counted.
+
+    Args:
+      name: of the source.
+      records: all of its records.
+      exclusion: evaluation text; None: there is none.
+      stats: gets the counts.
+      repeats: why records stay out that repeat others, by id.
+    """
+    split: dict[str, list[Record]] = {"train": [], "test": [], "held_out": []}
+    for record in records:
+        reason = unfit(record, exclusion) or (repeats or {}).get(record.id)
+        if reason:
+            stats.dropped[reason] += 1
+        else:
+            split[split_of(name, record.group)].append(record)
+    kept_out = {texts_of(record) for record in split["held_out"]}
+    if kept_out:
+        clean = [record for record in split["train"] if texts_of(record) not in kept_out]
+        stats.dropped["held-out copy"] += len(split["train"]) - len(clean)
+        split["train"] = clean
+    counts = {"records": len(records), **{key: len(kept) for key, kept in split.items()}}
+    stats.sources[name] = stats.sources.get(name, {}) | counts
+    return split
+
+
+def unfit(record: Record, exclusion: Exclusion | None) -> str:
+    """Returns why a record stays out whatever the others are, or an empty string."""
+    if exclusion and (reason := exclusion.reason(record)):
+        return f"evaluation {reason}"
+    return "control character" if any(map(_CONTROL.search, texts_of(record))) else ""
