@@ -42,6 +42,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, subproces
     workdir, cache = tmp_path_factory.mktemp("run") / "w", tmp_path_factory.mktemp("cache")
     result = train(*TINY, f"--workdir={workdir}", f"--config.data.cache_dir={cache}", HF_TOKEN=TOKEN)
     assert result.returncode == 0, result.stderr
+    assert "config: " not in result.stderr, "every setting has an effect"
     return workdir, cache, result
 
 
@@ -196,9 +197,16 @@ def test_dry_run_says_what_would_happen_and_writes_no_workdir(
     _, cache, _ = run
     result = train(
         *TINY, "--dry_run", f"--workdir={tmp_path / 'dry'}", f"--config.data.cache_dir={cache}", "--config.lora.rank=2",
-        "--config.model.tokenizer=", "--config.name=hf_abcdefghijklmnopqrstuvwxyz",
+        "--config.model.tokenizer=", "--config.name=hf_abcdefghijklmnopqrstuvwxyz", "--config.data.sources_dir=there",
+        "--config.train.profile_steps=9", "--config.eval.every=50",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
+    for idle in (
+        "data.sources_dir=there: has an effect only with data.mixture=real or all",
+        "train.profile_steps=9: 1 of 3 steps come after the second",
+        "eval.every=50: the run has 3 steps, so no slice is evaluated",
+    ):
+        assert f"config: {idle}\n" in result.stderr
     config, end = json.JSONDecoder().raw_decode(result.stdout)
     assert (config["name"], config["model"]["embed"], config["model"]["vocab_size"]) == ("[masked]", 32, 640)
     table = result.stdout[end:]

@@ -23,6 +23,7 @@ from typing import Any
 
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError, StorageError
 from ecomgpt_jax.files import MAX_LINE_BYTES, BadRecord, read_text, scan_json_lines
+from ecomgpt_jax.waiting import notice
 
 Read = tuple[int, str, dict[str, Any] | BadRecord]  # line (or row) number, text, record
 _HUB = re.compile(r"hub:(?P<name>[\w.\-]+/[\w.\-]+)@(?P<commit>[0-9a-f]{40})(?::(?P<split>[\w.\-]+))?")
@@ -210,7 +211,8 @@ def _read_hub(spec: str) -> Iterator[Read]:
     for library in ("datasets", "huggingface_hub"):  # what fails is said once, here
         logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
-        rows = datasets.load_dataset(match["name"], revision=match["commit"], split=match["split"] or "train")
+        with notice(f"{spec} from the Hub"):
+            rows = datasets.load_dataset(match["name"], revision=match["commit"], split=match["split"] or "train")
     except Exception as error:  # the library's own, the network's and the disk's
         hint = "check name, commit and network, or use a local file"
         raise StorageError(f"{spec}: cannot be had from the Hub ({_reason(error)}); {hint}") from None
