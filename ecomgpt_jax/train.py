@@ -241,8 +241,7 @@ def main(arguments: list[str]) -> None:
         print(_data_table(built), _describe_data(built, rows, config), _plan(config, rows, mesh), sep="\n")
         print("dry run: nothing was trained")
         return
-    resume.prepare_workdir(workdir, _RESUME.value)
-    processes.wait_for_all("workdir")
+    processes.from_first(lambda: resume.prepare_workdir(workdir, _RESUME.value))
     start = resume.find_start(workdir, config, loop.run_facts(config, rows, mesh), _ALLOW_DRIFT.value)
     trained_on = sorted(name for name, counts in built.stats["tasks"].items() if counts["train"])
     if first:
@@ -275,12 +274,11 @@ def main(arguments: list[str]) -> None:
 
     def evaluate_start() -> dict:
         """Scores the initial weights, once a run; they are kept for `loop.train` where that asks for them."""
-        found = None
-        if start and first:
-            found = harness.finished_scores(
-                tasks_dir, workdir / "evaluation" / "before", config.eval, eval_model.compute_dtype
-            )
-        if found := processes.broadcast_json(found):
+        done = workdir / "evaluation" / "before"
+        found = processes.from_first(
+            lambda: harness.finished_scores(tasks_dir, done, config.eval, eval_model.compute_dtype) if start else None
+        )
+        if found:
             return found
         params = initial_params()
         found = evaluate(params, "before")

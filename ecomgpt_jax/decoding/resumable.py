@@ -21,7 +21,7 @@ from ecomgpt_jax.decoding.greedy import check_prompts
 from ecomgpt_jax.errors import DataError
 from ecomgpt_jax.files import parse_json, read_text, write_json_lines
 from ecomgpt_jax.model.parameters import Params
-from ecomgpt_jax.parallel.processes import broadcast_json
+from ecomgpt_jax.parallel.processes import from_first
 
 
 def decode_prompts(
@@ -68,7 +68,7 @@ def decode_prompts(
     decided_by += [model.compute_dtype, model.layer_norm_epsilon]
     keys = [_key(prompt, decided_by) for prompt in prompts]
     by_key = dict(zip(keys, prompts, strict=True))
-    answers = broadcast_json(_read(log, by_key) if writes else None) if log else {}
+    answers = from_first(lambda: _read(log, by_key)) if log else {}
     todo = [key for key in by_key if key not in answers]
     with contextlib.ExitStack() as stack:
         file = None

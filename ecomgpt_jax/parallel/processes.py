@@ -7,6 +7,7 @@ import re
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ecomgpt_jax.errors import ConfigError, StorageError
+from ecomgpt_jax import errors
+from ecomgpt_jax.errors import ConfigError, EcomError, StorageError
 from ecomgpt_jax.waiting import Notice, notice
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"  # what jax.monitoring hears after each compilation
@@ -109,22 +111,28 @@ def _rendezvous(address: str, num_processes: int, process_id: int, timeout: int)
             link.sendall(b"go")
 
 
-def wait_for_all(place: str) -> None:
-    """Returns when every process of the run has come to this `place`."""
-    if jax.process_count() > 1:
-        with notice(f"the other processes to come to {place!r}"):
-            multihost_utils.sync_global_devices(place)
+def from_first(make: Callable[[], Any]) -> Any:
+    """Returns process 0's `make()`, of what JSON holds, in every process; all must call it, and from the main thread.
 
-
-def broadcast_json(value: Any) -> Any:
-    """Returns process 0's value, of what JSON holds, in every process; all must call it, and from the main thread."""
+    Raises:
+      EcomError: `make` raised it in process 0, so that no process goes on alone; an OSError becomes a StorageError.
+    """
     if jax.process_count() == 1:
-        return value
-    text = json.dumps(value if jax.process_index() == 0 else None).encode()
+        return make()
+    found, error = None, ""
+    if jax.process_index() == 0:
+        try:
+            found = make()
+        except (EcomError, OSError) as raised:
+            error, found = type(raised).__name__ if isinstance(raised, EcomError) else "StorageError", str(raised)
+    text = json.dumps([error, found]).encode()
     with notice("what process 0 has to say"):
         size = int(multihost_utils.broadcast_one_to_all(np.int64(len(text))))
         buffer = np.frombuffer(text.ljust(size)[:size], np.uint8)
-        return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(buffer)).tobytes())
+        error, found = json.loads(np.asarray(multihost_utils.broadcast_one_to_all(buffer)).tobytes())
+    if error:
+        raise getattr(errors, error)(found)
+    return found
 
 
 def any_process(flag: bool) -> bool:

@@ -7,7 +7,6 @@ run) come through `model/loading.py`.
 import logging
 import os
 
-import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
@@ -24,18 +23,19 @@ def newest_valid(workdir: str | os.PathLike[str]) -> epath.Path | None:
 
     Process 0 looks and tells the others.
     """
-    found = -1
-    if jax.process_index() == 0:
-        for step in reversed(list_steps(workdir)):
-            directory = epath.Path(workdir) / FOLDER / str(step)
-            problem = manifest.find_damage(directory)
-            if not problem:
-                found = step
-                break
-            aside = _quarantine(directory)
-            logging.warning("%s: %s; moved to %s, trying the step before it", directory, problem, aside)
-    found = processes.broadcast_json(found)
-    return None if found < 0 else epath.Path(workdir).absolute() / FOLDER / str(found)
+    found = processes.from_first(lambda: _newest_whole(workdir))
+    return None if found is None else epath.Path(workdir).absolute() / FOLDER / str(found)
+
+
+def _newest_whole(workdir: str | os.PathLike[str]) -> int | None:
+    for step in reversed(list_steps(workdir)):
+        directory = epath.Path(workdir) / FOLDER / str(step)
+        problem = manifest.find_damage(directory)
+        if not problem:
+            return step
+        aside = _quarantine(directory)
+        logging.warning("%s: %s; moved to %s, trying the step before it", directory, problem, aside)
+    return None
 
 
 def _quarantine(directory: epath.Path) -> epath.Path:

@@ -36,7 +36,7 @@ from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
 from ecomgpt_jax.files import read_json, write_json
 from ecomgpt_jax.model import hub
 from ecomgpt_jax.model.step_files import FOLDER, Meta, list_steps, read_meta
-from ecomgpt_jax.parallel.processes import broadcast_json
+from ecomgpt_jax.parallel.processes import from_first
 from ecomgpt_jax.redaction import mask_secrets
 from ecomgpt_jax.training import checkpoint
 
@@ -85,8 +85,7 @@ def prepare_workdir(workdir: Path, resume: str) -> None:
     """Creates the workdir and settles `--resume`.
 
     auto goes on from the newest checkpoint if there is one; require insists on one; never moves an earlier run's
-    checkpoints and metrics aside into `previous-<n>` and starts afresh. Every process calls it and is refused alike;
-    process 0 creates and moves.
+    checkpoints and metrics aside into `previous-<n>` and starts afresh.
 
     Raises:
       ConfigError: `resume` is none of the three.
@@ -96,8 +95,6 @@ def prepare_workdir(workdir: Path, resume: str) -> None:
         raise ConfigError(f"--resume={resume!r} is none of auto, never, require")
     if resume == "require" and not list_steps(workdir):
         raise MissingInputError(f"{workdir}: --resume=require, but it holds no checkpoint")
-    if jax.process_index() != 0:
-        return
     workdir.mkdir(parents=True, exist_ok=True)
     if resume != "never":
         return
@@ -122,7 +119,7 @@ def find_weights(workdir: Path, init_from: str, resume: str) -> tuple[str, epath
     pinned = known["pinned"] if known.get("init_from") == init_from else init_from
     if jax.process_count() == 1:
         return hub.find_weights(pinned)
-    return hub.find_weights(broadcast_json(hub.find_weights(pinned)[0] if jax.process_index() == 0 else None))
+    return hub.find_weights(from_first(lambda: hub.find_weights(pinned)[0]))
 
 
 def read_start(workdir: Path) -> dict[str, str]:
@@ -144,7 +141,7 @@ def check_initial(workdir: Path, weights: str, resumed: bool) -> None:
     Raises:
       DataError: a run that goes on from a checkpoint did not begin with these weights.
     """
-    known = broadcast_json(read_start(workdir) if jax.process_index() == 0 else None)
+    known = from_first(lambda: read_start(workdir))
     if resumed and known.get("weights", weights) != weights:
         raise DataError(
             f"{workdir}: the weights that the run started from are no longer those of model.init_from; "
@@ -175,7 +172,7 @@ def find_start(
             raise ConfigError(f"--allow_drift={name}: no such field{nearest(name, known)}")
         if FIELDS.get(name) == FIXED:
             raise ConfigError(f"--allow_drift={name}: a saved state cannot go on with another {name}")
-    steps = broadcast_json(len(list_steps(workdir)))  # before process 0 moves damaged ones aside
+    steps = from_first(lambda: len(list_steps(workdir)))  # before process 0 moves damaged ones aside
     directory = checkpoint.newest_valid(workdir)
     if directory is None:
         if steps:

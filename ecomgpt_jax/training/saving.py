@@ -82,7 +82,7 @@ class Checkpoints:
         """
         self._collect()
         step = int(state.step)
-        if processes.broadcast_json((self._folder / str(step) / manifest.NAME).exists()):
+        if processes.from_first((self._folder / str(step) / manifest.NAME).exists):
             return
         try:
             self._check_room(state)
@@ -144,8 +144,8 @@ class Checkpoints:
     def _check_room(self, state: TrainState) -> None:
         """Raises OSError where the state has no room on the disk; all processes agree on it."""
         need = int(_HEADROOM * sum(leaf.nbytes for leaf in jax.tree.leaves((state.params, state.optimizer))))
-        free = free_bytes(self._folder) if self._writer else 0
-        if not processes.broadcast_json(free >= need):
+        free = processes.from_first(lambda: free_bytes(self._folder))
+        if free < need:
             raise OSError(f"no space: {need / 2**20:,.1f} MiB needed, {free / 2**20:,.1f} MiB free")
 
     def _remove_partial(self) -> None:

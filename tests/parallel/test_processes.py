@@ -51,11 +51,22 @@ def test_a_port_in_use() -> None:
 
 JOIN = """
 import sys
+from ecomgpt_jax.errors import ConfigError, EcomError
 from ecomgpt_jax.parallel import processes
 processes.init_distributed(sys.argv[1], 2, int(sys.argv[2]), 1800)
 import jax
-processes.wait_for_all("here")
-found = processes.broadcast_json({"from": jax.process_index(), "text": "ü" * (3 - jax.process_index())})
+found = processes.from_first(lambda: {"from": jax.process_index(), "text": "ü" * 3})
+
+def fail(error):
+    assert jax.process_index() == 0
+    raise error
+
+for error in (ConfigError("ä" * 90), OSError(28, "full")):
+    try:
+        processes.from_first(lambda: fail(error))
+    except EcomError as raised:
+        print(type(raised).__name__, raised)
+print(processes.any_process(False), processes.any_process(jax.process_index() == 1))
 print(jax.process_index(), jax.process_count(), len(jax.devices()), found)
 """
 
@@ -69,12 +80,15 @@ def test_two_processes_meet() -> None:
         )
         for i in range(2)
     ]
-    said = [process.communicate()[0].splitlines()[-1] for process in pair]  # gloo speaks before
-    assert said == [f"{i} 2 2 {{'from': 0, 'text': 'üüü'}}" for i in range(2)]
+    said = [process.communicate()[0].splitlines() for process in pair]
+    said = [[line for line in lines if "[Gloo]" not in line] for lines in said]
+    both = [f"ConfigError {'ä' * 90}", "StorageError [Errno 28] full", "False True"]
+    assert said == [[*both, f"{i} 2 2 {{'from': 0, 'text': 'üüü'}}"] for i in range(2)]
 
 
 def test_alone_a_value_is_its_own() -> None:
-    assert processes.broadcast_json({"a": [1, None]}) == {"a": [1, None]}
+    assert processes.from_first(lambda: {"a": [1, None]}) == {"a": [1, None]}
+    assert [processes.any_process(flag) for flag in (False, True)] == [False, True]
 
 
 COMPILE = """

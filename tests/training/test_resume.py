@@ -2,7 +2,6 @@ import json
 import shutil
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import pytest
 from toy import toy_config
@@ -194,12 +193,8 @@ def test_strangers_are_passed_over(workdir: Path) -> None:
     assert resume.find_start(workdir, toy_config(), RUN).directory.name == "7"
 
 
-@pytest.mark.parametrize("process", [0, 1])
 @pytest.mark.parametrize(("choice", "error"), [("require", MissingInputError), ("perhaps", ConfigError)])
-def test_resume_that_cannot_be(
-    tmp_path: Path, choice: str, error: type[Exception], process: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(jax, "process_index", lambda: process)
+def test_resume_that_cannot_be(tmp_path: Path, choice: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         resume.prepare_workdir(tmp_path / "new", choice)
     assert not (tmp_path / "new").exists()
@@ -217,21 +212,12 @@ def test_never_puts_the_earlier_run_aside(tmp_path: Path) -> None:
         assert (tmp_path / f"previous-{number}" / "checkpoints" / "5").is_dir()
 
 
-def test_process_0_alone_makes_and_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jax, "process_index", lambda: 1)
-    resume.prepare_workdir(tmp_path / "new", "auto")
-    (tmp_path / "checkpoints" / "5").mkdir(parents=True)
-    resume.prepare_workdir(tmp_path, "never")
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
-
-
 def test_every_process_refuses_where_process_0_found_nothing_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Process 0 may have moved the last damaged step aside before another process looks."""
-    told = {0: 2, -1: -1}  # this process sees no step; process 0 saw two, and none of them whole
-    monkeypatch.setattr(jax, "process_index", lambda: 1)
-    monkeypatch.setattr(resume, "broadcast_json", told.get)
-    monkeypatch.setattr(checkpoint.processes, "broadcast_json", told.get)
+    told = {0: 2, None: None}  # this process sees no step; process 0 saw two, and none of them whole
+    monkeypatch.setattr(resume, "from_first", lambda make: told[make()])
+    monkeypatch.setattr(checkpoint.processes, "from_first", lambda make: told[make()])
     with pytest.raises(DataError, match="no checkpoint is whole"):
         resume.find_start(tmp_path, toy_config(), RUN)
