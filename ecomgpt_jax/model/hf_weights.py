@@ -8,7 +8,7 @@ held. Names, shapes and transforms come from the parameter table.
 import json
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -235,19 +235,32 @@ def _to_host(array: jax.Array | np.ndarray, layer: int | None) -> np.ndarray:
     return out
 
 
-def _tensor(params: Params, parameter: Parameter, layer: int, adapters: Adapters | None) -> np.ndarray:
-    """Returns one tensor on the host, its adapters added in float32; every process takes part."""
+def _tensor(params: Params, parameter: Parameter, layer: int, adapters: Adapters | None) -> Iterator[np.ndarray]:
+    """Yields one tensor on the host, its adapters added in float32, the embedding of one device some rows at a time.
+
+    Every process takes part.
+    """
     leaf = leaf_of(params, parameter.path)
-    if not parameter.stacked:
-        return _to_host(leaf, None)
-    if adapters is None or not parameter.inputs or parameter.path[1] not in adapters.layers:
-        return _to_host(leaf, layer)
-    a, b = (adapters.layers[parameter.path[1]][name][layer] for name in ("lora_a", "lora_b"))
-    return _to_host(merge_layer(leaf[layer], a, b, adapters.scale), None)
+    if parameter.stacked and adapters is not None and parameter.inputs and parameter.path[1] in adapters.layers:
+        a, b = (adapters.layers[parameter.path[1]][name][layer] for name in ("lora_a", "lora_b"))
+        yield _to_host(merge_layer(leaf[layer], a, b, adapters.scale), None)
+    elif (
+        len(leaf.shape) == 2
+        and not parameter.stacked
+        and isinstance(leaf, jax.Array)
+        and leaf.sharding.num_devices == 1
+    ):
+        for start in range(0, len(leaf), _ROWS):
+            yield np.asarray(jax.lax.dynamic_slice_in_dim(leaf, start, min(_ROWS, len(leaf) - start)))
+    else:
+        yield _to_host(leaf, layer if parameter.stacked else None)
 
 
 def _write_shard(
-    path: Path, tensors: list[tuple[str, Parameter, int]], dtype: np.dtype, read: Callable[[Parameter, int], np.ndarray]
+    path: Path,
+    tensors: list[tuple[str, Parameter, int]],
+    dtype: np.dtype,
+    read: Callable[[Parameter, int], Iterator[np.ndarray]],
 ) -> None:
     """Streams tensors into one safetensors file: length of the header, the header as JSON, the bytes in order."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -260,11 +273,13 @@ def _write_shard(
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name, parameter, layer in tensors:
-            array = read(parameter, layer)
-            if not is_finite(array):
-                raise DataError(f"{parameter.name}: weights of {name} are not finite; nothing was exported")
-            tensor = np.ascontiguousarray(parameter.to_hf(array).astype(dtype, copy=False))
-            file.write(tensor.view(np.uint8).data)
+            for array in read(parameter, layer):
+                if not is_finite(array):
+                    raise DataError(f"{parameter.name}: weights of {name} are not finite; nothing was exported")
+                rows = parameter.to_hf(array) if parameter.stacked else array
+                for start in range(0, len(rows), _ROWS):  # or a wider dtype would take the whole tensor once more
+                    piece = np.ascontiguousarray(rows[start : start + _ROWS].astype(dtype, copy=False))
+                    file.write(piece.view(np.uint8).data)
         file.flush()
         os.fsync(file.fileno())
 
@@ -326,7 +341,7 @@ def save_hf(
     shards = _plan_shards(parameter_table(model), stored.itemsize, max_shard_bytes)
     if jax.process_index() != 0:
         for _, parameter, layer in (tensor for shard in shards for tensor in shard):
-            _tensor(params, parameter, layer, adapters)  # process 0 needs our parts
+            list(_tensor(params, parameter, layer, adapters))  # process 0 needs our parts
         return
     with files.new_directory(directory) as scratch:
         weight_map = {}
