@@ -32,7 +32,6 @@ from ecomgpt_jax.instruct.sources import all_sources
 from ecomgpt_jax.instruct.synthetic import products
 from ecomgpt_jax.model import hf_weights, loading, model_card
 from ecomgpt_jax.model.attention import resolve_implementation
-from ecomgpt_jax.model.bloom import init_sharded_params
 from ecomgpt_jax.model.content_hash import content_hash
 from ecomgpt_jax.model.parameters import param_shardings, parameter_count, split_layers
 from ecomgpt_jax.parallel import processes
@@ -253,16 +252,15 @@ def main(arguments: list[str]) -> None:
         if held_back:
             print(f"validation: {min(len(split), validation.INSTANCES):,} of {len(split):,} instances held back")
 
-    dtype = loop.params_dtype(config)
     loaded: list[object] = []  # initial weights that were evaluated and not trained on yet
 
-    def initial_params() -> object:
+    def initial_params(layered: bool = False) -> object:
         if loaded:
             return loaded.pop()
         if weights:
-            params = loading.load_params(weights, mesh, layered=False)
+            params = loading.load_params(weights, mesh, layered=layered)
         else:
-            params = init_sharded_params(config.model, mesh, jax.random.key(config.train.seed), dtype)
+            params = loop.fresh_params(config, mesh, layered)
         resume.check_initial(workdir, content_hash(params), resumed=start is not None)
         return params
 
@@ -280,15 +278,15 @@ def main(arguments: list[str]) -> None:
         )
         if found:
             return found
-        params = initial_params()
+        # A base is loaded again for training, stacked, since both forms together would be over half a base more.
+        params = initial_params(layered=config.lora.rank > 0)
         found = evaluate(params, "before")
-        if start is None or config.lora.rank:
+        if start is None and not config.lora.rank:
             loaded.append(params)
         return found
 
     def evaluate_slice(params: object) -> dict[str, float]:
-        # Masters stay; weights with adapters merged in belong to this call.
-        params = split_layers(params, eval_model, eval_mesh, consume=config.lora.rank > 0)
+        params = split_layers(params, eval_model, eval_mesh)
         return harness.evaluate_slice(params, eval_model, tokenizer, tasks_dir, config.eval, eval_mesh)
 
     before = after = None

@@ -132,13 +132,14 @@ def _load_matrix(checkpoint: Tensors, parameter: Parameter, sharding: Sharding, 
     for device, (rows, columns) in sharding.addressable_devices_indices_map(parameter.shape).items():
         holders.setdefault(rows.indices(parameter.shape[0])[:2], []).append((device, columns))
     shape, parts = sharding.shard_shape(parameter.shape), {}
-    for (begin, end), devices in holders.items():
-        parts |= {device: jnp.zeros(shape, dtype, device=device) for device, _ in devices}
-        for start in range(begin, end, _ROWS):
-            rows = checkpoint.read(parameter.hf_name, slice(start, min(start + _ROWS, end)))
-            for device, columns in devices:
-                piece = jax.device_put(np.ascontiguousarray(rows[:, columns]).astype(dtype, copy=False), device)
-                parts[device] = jax.block_until_ready(_put_rows(parts[device], piece, start - begin))
+    with jax.set_mesh(Mesh(np.empty((), object), ())):  # a part lies on one device, whatever mesh the caller is in
+        for (begin, end), devices in holders.items():
+            parts |= {device: jnp.zeros(shape, dtype, device=device) for device, _ in devices}
+            for start in range(begin, end, _ROWS):
+                rows = checkpoint.read(parameter.hf_name, slice(start, min(start + _ROWS, end)))
+                for device, columns in devices:
+                    piece = jax.device_put(np.ascontiguousarray(rows[:, columns]).astype(dtype, copy=False), device)
+                    parts[device] = jax.block_until_ready(_put_rows(parts[device], piece, start - begin))
     return jax.make_array_from_single_device_arrays(parameter.shape, sharding, list(parts.values()))
 
 
@@ -240,20 +241,19 @@ def _tensor(params: Params, parameter: Parameter, layer: int, adapters: Adapters
 
     Every process takes part.
     """
-    leaf = leaf_of(params, parameter.path)
-    if parameter.stacked and adapters is not None and parameter.inputs and parameter.path[1] in adapters.layers:
+    if parameter.stacked and isinstance(params["blocks"], tuple):
+        leaf, index = leaf_of(params["blocks"][layer], parameter.path[1:]), None
+    else:
+        leaf, index = leaf_of(params, parameter.path), layer if parameter.stacked else None
+    if adapters is not None and parameter.stacked and parameter.inputs and parameter.path[1] in adapters.layers:
+        kernel = leaf if index is None else leaf[index]
         a, b = (adapters.layers[parameter.path[1]][name][layer] for name in ("lora_a", "lora_b"))
-        yield _to_host(merge_layer(leaf[layer], a, b, adapters.scale), None)
-    elif (
-        len(leaf.shape) == 2
-        and not parameter.stacked
-        and isinstance(leaf, jax.Array)
-        and leaf.sharding.num_devices == 1
-    ):
+        yield _to_host(merge_layer(kernel, a, b, adapters.scale), None)
+    elif parameter.name == "embedding/table" and isinstance(leaf, jax.Array) and leaf.sharding.num_devices == 1:
         for start in range(0, len(leaf), _ROWS):
             yield np.asarray(jax.lax.dynamic_slice_in_dim(leaf, start, min(_ROWS, len(leaf) - start)))
     else:
-        yield _to_host(leaf, layer if parameter.stacked else None)
+        yield _to_host(leaf, index)
 
 
 def _write_shard(
@@ -301,6 +301,15 @@ def _plan_shards(table: Iterable[Parameter], itemsize: int, limit: int) -> list[
 
 def _check_params(params: Params, model: ModelConfig) -> None:
     expected = {parameter.path: parameter.shape for parameter in parameter_table(model)}
+    if isinstance(params["blocks"], tuple):
+        blocks = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((model.layers, *leaf.shape), leaf.dtype), params["blocks"]
+        )
+        if len(blocks) != model.layers or any(block != blocks[0] for block in blocks):
+            raise DataError(
+                f"params blocks: {len(blocks)} blocks or their shapes; the model needs {model.layers} alike"
+            )
+        params = params | {"blocks": blocks[0]}
     have = {tuple(key.key for key in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
     for path in expected.keys() | have.keys():
         shape = have[path].shape if path in have else None
@@ -316,7 +325,7 @@ def save_hf(
     """Writes a checkpoint that HF's `BloomForCausalLM.from_pretrained` and `load_hf` read, whole or not at all.
 
     Args:
-      params: the weights; every shard must be on this host.
+      params: the weights, stacked or layered.
       model: their shape.
       directory: where to; must not exist or be empty.
       dtype: `float32` or `bfloat16`, of the stored weights.

@@ -125,8 +125,7 @@ def load_params(checkpoint: Checkpoint, mesh: Mesh, *, layered: bool = True) -> 
     if config is None:
         return hf_weights.load_hf(checkpoint.directory, model, mesh, model.compute_dtype, layered=layered)
     if config.lora.rank:
-        params = lora.merge(*load_unmerged(checkpoint, mesh), model.compute_dtype)
-        return split_layers(params, model, consume=True) if layered else params
+        return lora.merge(*load_unmerged(checkpoint, mesh, layered=layered), model.compute_dtype)
     leaves = {}
     places = {parameter: leaf_of(shardings, parameter.path) for parameter in parameter_table(model)}
     for parameter, array in read_params(checkpoint.directory, places, model.compute_dtype):
@@ -157,15 +156,15 @@ def load_checkpoint(
     return load_params(wanted, mesh, layered=False), own.model
 
 
-def load_unmerged(checkpoint: Checkpoint, mesh: Mesh) -> tuple[Params, lora.Adapters | None]:
-    """Loads (stacked parameters, None); of a LoRA run (base, adapters).
+def load_unmerged(checkpoint: Checkpoint, mesh: Mesh, *, layered: bool = False) -> tuple[Params, lora.Adapters | None]:
+    """Loads (parameters, None); of a LoRA run (base, adapters).
 
     A base is in the run's compute dtype, whatever `checkpoint.model` says, since the adapters were trained on that.
     """
     directory, config = checkpoint.directory, checkpoint.config
     if config is None or not config.lora.rank:
-        return load_params(checkpoint, mesh, layered=False), None
-    base, trained = _base(config, mesh), _adapters(directory, config, mesh)
+        return load_params(checkpoint, mesh, layered=layered), None
+    base, trained = _base(config, mesh, layered), _adapters(directory, config, mesh)
     check_base(directory, read_meta(directory), content_hash(base))
     return base, lora.make_adapters(trained, config.lora)
 
@@ -193,10 +192,11 @@ def _adapters(directory: epath.Path, config: Config, mesh: Mesh) -> Params:
     return to_tree({parameter.path: array for parameter, array in read_params(directory, places, "float32")})
 
 
-def _base(config: Config, mesh: Mesh) -> Params:
+def _base(config: Config, mesh: Mesh, layered: bool) -> Params:
     """Returns the weights under a run's adapters, those it started from, in its compute dtype."""
     if not config.model.init_from:
-        return init_sharded_params(config.model, mesh, jax.random.key(config.train.seed), config.model.compute_dtype)
+        fresh = init_sharded_params(config.model, mesh, jax.random.key(config.train.seed), config.model.compute_dtype)
+        return split_layers(fresh, config.model, consume=True) if layered else fresh
     try:
         found = find_checkpoint(config.model.init_from, config.model.compute_dtype)
     except MissingInputError as error:
@@ -204,7 +204,7 @@ def _base(config: Config, mesh: Mesh) -> Params:
     for name in ("vocab_size", "embed", "layers", "heads"):
         if getattr(found.model, name) != getattr(config.model, name):
             raise DataError(f"{config.model.init_from}: not the weights that the adapters were trained on ({name})")
-    return load_params(found, mesh, layered=False)
+    return load_params(found, mesh, layered=layered)
 
 
 def check_base(directory: epath.Path | Path, meta: Meta, found: str) -> None:

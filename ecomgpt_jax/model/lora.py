@@ -167,6 +167,7 @@ def merge(base: Params, adapters: Adapters, dtype: jax.typing.DTypeLike) -> Para
             a, b = (adapters.layers[layer][name] for name in ("lora_a", "lora_b"))
             if isinstance(index := path[1], jax.tree_util.SequenceKey):
                 made = merge_layer(leaf, a[index.idx], b[index.idx], adapters.scale).astype(dtype)
+                made = jax.device_put(made, leaf.sharding)
             else:
                 made = _merging(leaf.sharding, dtype, leaf.dtype == dtype)(leaf, a, b, adapters.scale)
         else:

@@ -19,7 +19,7 @@ from ecomgpt_jax.model import lora
 from ecomgpt_jax.model.bloom import init_sharded_params
 from ecomgpt_jax.model.content_hash import content_hash
 from ecomgpt_jax.model.loading import BASE, check_base
-from ecomgpt_jax.model.parameters import Params
+from ecomgpt_jax.model.parameters import Params, split_layers
 from ecomgpt_jax.parallel.mesh import batch_shards
 from ecomgpt_jax.redaction import mask_secrets
 from ecomgpt_jax.training import checkpoint, faults, guards, resume, signals, validation
@@ -61,17 +61,25 @@ def params_dtype(config: Config) -> str:
     return config.model.compute_dtype if config.lora.rank else "float32"
 
 
+def fresh_params(config: Config, mesh: Mesh, layered: bool = False) -> Params:
+    """Returns the weights of a run that loads none, in `params_dtype`."""
+    params = init_sharded_params(config.model, mesh, jax.random.key(config.train.seed), params_dtype(config))
+    return split_layers(params, config.model, consume=True) if layered else params
+
+
 def train(
     config: Config,
     rows: PackedRows,
     mesh: Mesh,
     workdir: str | os.PathLike[str],
-    initial_params: Callable[[], Params] | None = None,
+    initial_params: Callable[..., Params] | None = None,
     start: resume.Start | None = None,
     evaluate: Callable[[Params], dict[str, float]] | None = None,
     held_back: validation.HeldBack | None = None,
 ) -> Params:
-    """Trains to the end and returns the parameters in `params_dtype`; `resume.py` says where weights come from.
+    """Trains to the end and returns the parameters; `resume.py` says where weights come from.
+
+    They are in `params_dtype`; with LoRA they are merged and layered (`parameters.Params`).
 
     Data resumes at the row after the last one trained on, whatever the number of hosts. The host reads each step's
     numbers while the next step runs.
@@ -82,7 +90,8 @@ def train(
       mesh: devices.
       workdir: gets checkpoints, `metrics.jsonl` and TensorBoard files.
       initial_params: loads pretrained weights in `params_dtype`; called only when there is no checkpoint, with LoRA
-        also on resuming and after each evaluation, into which the base is merged where it lies.
+        also on resuming, and twice for each evaluation, so that no device holds base and merged weights together:
+        with `layered=True` for the weights that adapters are merged into, then for the base again.
       start: the checkpoint to go on from; None: the workdir's newest valid one, if any.
       evaluate: called every `eval.every` steps; what it returns joins the step's line of metrics.
       held_back: rows whose loss is taken every `train.validate_every` steps and at the last one.
@@ -98,9 +107,7 @@ def train(
     optimizer = make_optimizer(config.optimizer, total_steps)
     schedule = make_schedule(config.optimizer, total_steps)
     start = start or resume.find_start(workdir, config, run)
-    initial = initial_params or partial(
-        init_sharded_params, config.model, mesh, jax.random.key(config.train.seed), params_dtype(config)
-    )
+    initial = initial_params or partial(fresh_params, config, mesh)
     masked = mask_secrets(config_lib.to_dict(config))
     with (
         jax.set_mesh(mesh),
@@ -136,11 +143,13 @@ def train(
         stop = False
 
         def merged() -> Params:
-            """Returns the weights that the state stands for; a base under adapters leaves the state."""
+            """Returns the weights that the state stands for; with LoRA the base leaves the state for them."""
             nonlocal state
             if state.base is None:
                 return state.params
-            weights, state = state.base, state._replace(base=None)
+            state = state._replace(base=None)
+            weights = initial(layered=True)
+            check_base(workdir, {"config": masked} | base, content_hash(weights))
             return lora.merge(weights, lora.make_adapters(state.params, config.lora), params_dtype(config))
 
         def score() -> dict[str, float]:
@@ -148,7 +157,6 @@ def train(
             found = evaluate(merged())
             if config.lora.rank:
                 state = state._replace(base=initial())
-                check_base(workdir, {"config": masked} | base, content_hash(state.base))
             return found
 
         def measures(at: int) -> list[Callable[[], dict[str, float]]]:

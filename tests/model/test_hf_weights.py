@@ -79,7 +79,8 @@ def test_onto_a_mesh(params: Params, saved: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(hf_weights, "_ROWS", 24)  # 24 and 8 of the 32 rows of each half
     monkeypatch.setattr(Tensors, "read", noted)
-    loaded = load_hf(saved, MODEL, mesh)
+    with jax.set_mesh(mesh):  # as the training loop does
+        loaded = load_hf(saved, MODEL, mesh)
     bounds = [(0, 24), (24, 32), (32, 56), (56, 64)]
     assert [rows for name, rows in asked if name == "word_embeddings.weight"] == [slice(*pair) for pair in bounds]
     assert_equal(loaded, params)

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from toy import toy_config, toy_rows
@@ -35,7 +36,15 @@ def lora_config(base: Path, rank: int = 4) -> Config:
 
 def train(config: Config, workdir: Path) -> Params:
     rows = toy_rows(loop.rows_per_step(config, MESH), instances=160)
-    return loop.train(config, rows, MESH, workdir, lambda: load_hf(config.model.init_from, config.model, MESH))
+    return stacked(loop.train(config, rows, MESH, workdir, partial(load_base, config)))
+
+
+def load_base(config: Config, layered: bool = False) -> Params:
+    return load_hf(config.model.init_from, config.model, MESH, config.model.compute_dtype, layered=layered)
+
+
+def stacked(params: Params) -> Params:
+    return params | {"blocks": jax.tree.map(lambda *layers: jnp.stack(layers), *params["blocks"])}
 
 
 @pytest.fixture(scope="module")
@@ -195,9 +204,11 @@ def test_evaluation_sees_merged_weights_and_training_goes_on_from_the_base(
         seen.append(jax.device_get(params))
         return {"eval/average/score": 0.0}
 
-    base = partial(load_hf, config.model.init_from, config.model, MESH)
-    last = loop.train(config, rows, MESH, tmp_path / "run", base, evaluate=evaluate)
+    last = loop.train(config, rows, MESH, tmp_path / "run", partial(load_base, config), evaluate=evaluate)
     assert losses(tmp_path / "run") == losses(run[1])
     assert len(seen) >= 2
-    assert not np.array_equal(seen[0]["blocks"]["qkv"]["kernel"], load_hf(run[0])["blocks"]["qkv"]["kernel"])
-    jax.tree.map(np.testing.assert_array_equal, last, run[2])
+    first = load_base(config, layered=True)["blocks"][0]["qkv"]["kernel"]
+    assert not np.array_equal(seen[0]["blocks"][0]["qkv"]["kernel"], first)
+    jax.tree.map(np.testing.assert_array_equal, stacked(last), run[2])
+    save_hf(last, config.model, tmp_path / "layered")
+    jax.tree.map(np.testing.assert_array_equal, load_hf(tmp_path / "layered"), run[2])
