@@ -5,10 +5,9 @@ model, some rows at a time), writing streams each into its file; beside the devi
 held. Names, shapes and transforms come from the parameter table.
 """
 
-import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 
 from ecomgpt_jax import files
 from ecomgpt_jax.config import MODEL_SHAPES, ModelConfig
 from ecomgpt_jax.errors import ConfigError, DataError
-from ecomgpt_jax.model.hf_files import INDEX, PREFIX, SINGLE, Tensors, copy_tokenizer, is_finite, own_dtype
-from ecomgpt_jax.model.lora import Adapters, merge_layer
+from ecomgpt_jax.model import hf_shards
+from ecomgpt_jax.model.hf_files import INDEX, SINGLE, Tensors, copy_tokenizer, own_dtype
+from ecomgpt_jax.model.hf_shards import plan_shards, tensor_pieces, write_shard
+from ecomgpt_jax.model.lora import Adapters
 from ecomgpt_jax.model.parameters import (
     Parameter,
     Params,
@@ -37,8 +37,6 @@ from ecomgpt_jax.model.parameters import (
 )
 
 UNK_ID, BOS_ID, EOS_ID, PAD_ID = 0, 1, 2, 3
-_STORED = {"float32": "F32", "bfloat16": "BF16"}
-_ROWS = 16_384  # rows of the embedding that the host holds at one time
 
 
 def model_config_from_hf(directory: str | os.PathLike[str]) -> ModelConfig:
@@ -98,7 +96,7 @@ def _check(checkpoint: Tensors, table: Iterable[Parameter]) -> None:
         vocab = shapes[embedding][0]
         tied = checkpoint.shapes[head] == shapes[embedding] and all(
             np.array_equal(checkpoint.read(head, rows), checkpoint.read(embedding, rows))
-            for rows in (slice(i, min(i + _ROWS, vocab)) for i in range(0, vocab, _ROWS))
+            for rows in (slice(i, min(i + hf_shards.ROWS, vocab)) for i in range(0, vocab, hf_shards.ROWS))
         )
         if not tied:
             raise DataError(f"{checkpoint.directory}: lm_head.weight differs from the embedding; BLOOM's head is tied")
@@ -135,8 +133,8 @@ def _load_matrix(checkpoint: Tensors, parameter: Parameter, sharding: Sharding, 
     with jax.set_mesh(Mesh(np.empty((), object), ())):  # a part lies on one device, whatever mesh the caller is in
         for (begin, end), devices in holders.items():
             parts |= {device: jnp.zeros(shape, dtype, device=device) for device, _ in devices}
-            for start in range(begin, end, _ROWS):
-                rows = checkpoint.read(parameter.hf_name, slice(start, min(start + _ROWS, end)))
+            for start in range(begin, end, hf_shards.ROWS):
+                rows = checkpoint.read(parameter.hf_name, slice(start, min(start + hf_shards.ROWS, end)))
                 for device, columns in devices:
                     piece = jax.device_put(np.ascontiguousarray(rows[:, columns]).astype(dtype, copy=False), device)
                     parts[device] = jax.block_until_ready(_put_rows(parts[device], piece, start - begin))
@@ -221,84 +219,6 @@ def hf_config(model: ModelConfig, dtype: str) -> dict[str, Any]:
     }
 
 
-def _to_host(array: jax.Array | np.ndarray, layer: int | None) -> np.ndarray:
-    """Returns an array, or one layer of it, on the host; every process takes part where the parts lie on several."""
-    if isinstance(array, np.ndarray) or not array.is_fully_addressable:
-        part = array if layer is None else array[layer]
-        return part if isinstance(part, np.ndarray) else multihost_utils.process_allgather(part, tiled=True)
-    if len(array.sharding.device_set) == 1:  # on a CPU this is no copy
-        return np.asarray(array if layer is None else jax.lax.dynamic_index_in_dim(array, layer, keepdims=False))
-    out = np.empty(array.shape if layer is None else array.shape[1:], array.dtype)
-    for shard in array.addressable_shards:
-        if shard.replica_id == 0:
-            index, data = (shard.index, shard.data) if layer is None else (shard.index[1:], shard.data[layer])
-            out[index] = np.asarray(data)
-    return out
-
-
-def _tensor(params: Params, parameter: Parameter, layer: int, adapters: Adapters | None) -> Iterator[np.ndarray]:
-    """Yields one tensor on the host, its adapters added in float32, the embedding of one device some rows at a time.
-
-    Every process takes part.
-    """
-    if parameter.stacked and isinstance(params["blocks"], tuple):
-        leaf, index = leaf_of(params["blocks"][layer], parameter.path[1:]), None
-    else:
-        leaf, index = leaf_of(params, parameter.path), layer if parameter.stacked else None
-    if adapters is not None and parameter.stacked and parameter.inputs and parameter.path[1] in adapters.layers:
-        kernel = leaf if index is None else leaf[index]
-        a, b = (adapters.layers[parameter.path[1]][name][layer] for name in ("lora_a", "lora_b"))
-        yield _to_host(merge_layer(kernel, a, b, adapters.scale), None)
-    elif parameter.name == "embedding/table" and isinstance(leaf, jax.Array) and leaf.sharding.num_devices == 1:
-        for start in range(0, len(leaf), _ROWS):
-            yield np.asarray(jax.lax.dynamic_slice_in_dim(leaf, start, min(_ROWS, len(leaf) - start)))
-    else:
-        yield _to_host(leaf, index)
-
-
-def _write_shard(
-    path: Path,
-    tensors: list[tuple[str, Parameter, int]],
-    dtype: np.dtype,
-    read: Callable[[Parameter, int], Iterator[np.ndarray]],
-) -> None:
-    """Streams tensors into one safetensors file: length of the header, the header as JSON, the bytes in order."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, parameter, _ in tensors:
-        start, end = end, end + math.prod(parameter.hf_shape) * dtype.itemsize
-        header[name] = {"dtype": _STORED[dtype.name], "shape": parameter.hf_shape, "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for name, parameter, layer in tensors:
-            for array in read(parameter, layer):
-                if not is_finite(array):
-                    raise DataError(f"{parameter.name}: weights of {name} are not finite; nothing was exported")
-                rows = parameter.to_hf(array) if parameter.stacked else array
-                for start in range(0, len(rows), _ROWS):  # or a wider dtype would take the whole tensor once more
-                    piece = np.ascontiguousarray(rows[start : start + _ROWS].astype(dtype, copy=False))
-                    file.write(piece.view(np.uint8).data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _plan_shards(table: Iterable[Parameter], itemsize: int, limit: int) -> list[list[tuple[str, Parameter, int]]]:
-    """Deals the tensors out over files of at most `limit` bytes (a larger tensor has one of its own)."""
-    shards: list[list[tuple[str, Parameter, int]]] = []
-    room = 0
-    for parameter in table:
-        size = math.prod(parameter.hf_shape) * itemsize
-        for layer, name in enumerate(parameter.hf_names):
-            if not shards or size > room:
-                shards.append([])
-                room = limit
-            shards[-1].append((PREFIX + name, parameter, layer))
-            room -= size
-    return shards
-
-
 def _check_params(params: Params, model: ModelConfig) -> None:
     expected = {parameter.path: parameter.shape for parameter in parameter_table(model)}
     if isinstance(params["blocks"], tuple):
@@ -340,24 +260,24 @@ def save_hf(
       DataError: the weights do not have the model's shape or are not finite.
     """
     directory = Path(directory)
-    if dtype not in _STORED:
-        raise ConfigError(f"dtype {dtype!r} is none of {', '.join(_STORED)}")
+    if dtype not in hf_shards.STORED:
+        raise ConfigError(f"dtype {dtype!r} is none of {', '.join(hf_shards.STORED)}")
     # Process 0 alone looks: another one could still see what process 0 has just removed, and stop by itself.
     if jax.process_index() == 0 and directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ConfigError(f"{directory}: exists already; choose another place or remove it")
     _check_params(params, model)
     stored = np.dtype(jnp.dtype(dtype))
-    shards = _plan_shards(parameter_table(model), stored.itemsize, max_shard_bytes)
+    shards = plan_shards(parameter_table(model), stored.itemsize, max_shard_bytes)
     if jax.process_index() != 0:
         for _, parameter, layer in (tensor for shard in shards for tensor in shard):
-            list(_tensor(params, parameter, layer, adapters))  # process 0 needs our parts
+            list(tensor_pieces(params, parameter, layer, adapters))  # process 0 needs our parts
         return
     with files.new_directory(directory) as scratch:
         weight_map = {}
         bar = tqdm.tqdm(shards, desc="write weights", unit="file", disable=None, delay=2)
         for i, tensors in enumerate(bar, start=1):
             name = SINGLE if len(shards) == 1 else f"model-{i:05}-of-{len(shards):05}.safetensors"
-            _write_shard(scratch / name, tensors, stored, lambda *of: _tensor(params, *of, adapters))
+            write_shard(scratch / name, tensors, stored, lambda *of: tensor_pieces(params, *of, adapters))
             weight_map.update({tensor: name for tensor, _, _ in tensors})
         if len(shards) > 1:
             size = stored.itemsize * sum(math.prod(p.shape) for p in parameter_table(model))

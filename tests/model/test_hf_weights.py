@@ -77,7 +77,7 @@ def test_onto_a_mesh(params: Params, saved: Path, monkeypatch: pytest.MonkeyPatc
         asked.append((name, rows))
         return read(self, name, rows)
 
-    monkeypatch.setattr(hf_weights, "_ROWS", 24)  # 24 and 8 of the 32 rows of each half
+    monkeypatch.setattr(hf_weights.hf_shards, "ROWS", 24)  # 24 and 8 of the 32 rows of each half
     monkeypatch.setattr(Tensors, "read", noted)
     with jax.set_mesh(mesh):  # as the training loop does
         loaded = load_hf(saved, MODEL, mesh)

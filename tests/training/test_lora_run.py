@@ -14,9 +14,9 @@ from toy import toy_config, toy_rows
 from ecomgpt_jax import convert
 from ecomgpt_jax.config import Config, LoraConfig, MeshConfig
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
-from ecomgpt_jax.model import bloom, loading
+from ecomgpt_jax.model import bloom, hf_weights, loading, lora
 from ecomgpt_jax.model.hf_weights import load_hf, save_hf
-from ecomgpt_jax.model.parameters import Params
+from ecomgpt_jax.model.parameters import Params, parameter_count
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training import loop
 from ecomgpt_jax.training.optimizer import make_optimizer
@@ -212,3 +212,59 @@ def test_evaluation_sees_merged_weights_and_training_goes_on_from_the_base(
     jax.tree.map(np.testing.assert_array_equal, stacked(last), run[2])
     save_hf(last, config.model, tmp_path / "layered")
     jax.tree.map(np.testing.assert_array_equal, load_hf(tmp_path / "layered"), run[2])
+
+
+def live_bytes() -> int:
+    """Bytes of all arrays on devices, a buffer that several of them share once."""
+    arrays = [array for array in jax.live_arrays() if not array.is_deleted() and array.sharding.num_devices == 1]
+    return sum({array.unsafe_buffer_pointer(): array.nbytes for array in arrays}.values())
+
+
+@pytest.mark.parametrize("loaded", ["bfloat16", "float32"])
+def test_a_run_holds_the_base_once_from_start_to_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loaded: str
+) -> None:
+    """At most 2.4 bytes per weight at every stage; a base loaded in float32 (the control) takes more."""
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    config = lora_config(tmp_path / "base", rank=1)
+    config.model.embed, config.model.layers, config.model.vocab_size = 64, 8, 4096
+    config.model.compute_dtype, config.eval.every, config.train.max_steps = "bfloat16", 1, 2
+    count = parameter_count(config.model)
+    save_hf(
+        bloom.init_sharded_params(config.model, mesh, jax.random.key(3), "bfloat16"), config.model, tmp_path / "base"
+    )
+    found: dict[str, int] = {}
+    before = live_bytes()
+
+    def seen(stage: str) -> None:
+        found[stage] = max(found.get(stage, 0), live_bytes() - before)
+
+    def spied(module: object, name: str) -> None:
+        function = getattr(module, name)
+
+        def spy(*args: object) -> object:
+            seen(name)
+            result = function(*args)
+            seen(name)
+            return result
+
+        monkeypatch.setattr(module, name, spy)
+
+    for name in ("_put_rows", "_place", "tensor_pieces"):
+        spied(hf_weights, name)
+    spied(lora, "merge_layer")
+    spied(loop, "content_hash")
+
+    def evaluate(params: Params) -> dict[str, float]:
+        seen("evaluate")
+        jax.tree.map(lambda leaf: leaf.block_until_ready(), params)
+        return {}
+
+    def base(layered: bool = False) -> Params:
+        return load_hf(config.model.init_from, config.model, mesh, loaded, layered=layered)
+
+    rows = toy_rows(loop.rows_per_step(config, mesh))
+    params = loop.train(config, rows, mesh, tmp_path / "run", base, evaluate=evaluate)
+    save_hf(params, config.model, tmp_path / "hf", "bfloat16")
+    assert set(found) == {"_put_rows", "_place", "merge_layer", "content_hash", "tensor_pieces", "evaluate"}
+    assert (max(found.values()) <= 2.4 * count) == (loaded == "bfloat16"), {k: v / count for k, v in found.items()}
