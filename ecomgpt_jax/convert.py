@@ -7,6 +7,7 @@ with the tokenizer that belongs to it. Of a LoRA run, `hf` and `orbax` are base 
 alone, float32. It runs on the host's CPU, so it needs no accelerator.
 """
 
+import tempfile
 from pathlib import Path
 
 import jax
@@ -15,9 +16,9 @@ from etils import epath
 
 from ecomgpt_jax import cli
 from ecomgpt_jax.config import MeshConfig
+from ecomgpt_jax.data.tokenizer import check_vocabulary, declared_ids, load_tokenizer
 from ecomgpt_jax.errors import ConfigError, MissingInputError
 from ecomgpt_jax.files import new_directory, read_text
-from ecomgpt_jax.model.hf_files import copy_tokenizer
 from ecomgpt_jax.model.hf_weights import save_hf
 from ecomgpt_jax.model.loading import (
     find_checkpoint,
@@ -25,6 +26,7 @@ from ecomgpt_jax.model.loading import (
     load_params,
     load_unmerged,
     tokenizer_directory,
+    trained_length,
 )
 from ecomgpt_jax.model.lora import save_peft
 from ecomgpt_jax.parallel.mesh import make_mesh
@@ -48,21 +50,29 @@ def convert(source: str, target: str, layout: str, dtype: str) -> None:
     Raises:
       ConfigError: `target` is in use.
       MissingInputError: there is no checkpoint at `source`.
-      DataError: it is damaged.
+      DataError: it or its tokenizer is damaged, or the tokenizer has more ids than the model.
     """
     target_path = Path(target).expanduser().absolute()
     if target_path.exists() and (not target_path.is_dir() or any(target_path.iterdir())):
         raise ConfigError(f"--to {target}: exists already; choose another place or remove it")
     checkpoint, mesh = find_checkpoint(source, dtype), make_mesh(MeshConfig(), jax.devices("cpu")[:1])
     try:
-        tokenizer = tokenizer_directory(checkpoint.directory)
+        tokenizer = load_tokenizer(tokenizer_directory(checkpoint.directory))
+        check_vocabulary(tokenizer, checkpoint.model.vocab_size)
     except MissingInputError:
         tokenizer = None
+    length = trained_length(checkpoint)
     if layout == "hf":
         params, adapters = load_unmerged(checkpoint, mesh)
         card = epath.Path(source).expanduser() / "hf" / "README.md"
         text = read_text(card) if card.is_file() else ""
-        save_hf(params, checkpoint.model, target_path, dtype, tokenizer, card=text, adapters=adapters)
+        with tempfile.TemporaryDirectory() as beside:
+            if tokenizer is not None:
+                tokenizer.save(beside)
+            save_hf(
+                params, checkpoint.model, target_path, dtype, beside if tokenizer else None, card=text,
+                adapters=adapters, token_ids=declared_ids(Path(checkpoint.directory)), seq_length=length,
+            )  # fmt: skip
     else:
         with new_directory(target_path) as scratch:
             beside = scratch
@@ -70,11 +80,10 @@ def convert(source: str, target: str, layout: str, dtype: str) -> None:
                 adapters, config = load_adapters(source, mesh)
                 save_peft(adapters, config.model, config.lora, scratch, config.model.init_from)
             else:
-                save_orbax_params(load_params(checkpoint, mesh, layered=False), checkpoint.model, scratch)
+                save_orbax_params(load_params(checkpoint, mesh, layered=False), checkpoint.model, scratch, length)
                 beside = scratch / "tokenizer"
             if tokenizer is not None:
-                beside.mkdir(exist_ok=True)
-                copy_tokenizer(tokenizer, beside)
+                tokenizer.save(beside)
     words = "with its tokenizer" if tokenizer is not None else "weights only: no tokenizer found beside the source"
     print(f"wrote {target_path} ({layout}, {dtype}, {words})")
 

@@ -21,7 +21,11 @@ from typing import Any, NamedTuple
 from ecomgpt_jax import strict_json
 from ecomgpt_jax.errors import DataError, MissingInputError
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+# Patterns of the files that make up a Hugging Face tokenizer, those of slow and foreign ones and chat templates too.
+TOKENIZER_FILES = (
+    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "encoder.json", "bpe.codes",
+    "tekken.json", "*.model", "*.spm", "*.tiktoken", "chat_template.json", "*.jinja", "*chat_templates/*.jinja",
+)  # fmt: skip
 MAX_LINE_BYTES = 2**20  # of a record: longer ones are a damaged file or a book, never an instance
 _HEAD_BYTES = 2**20  # of a file that are looked at to tell what it is
 _BOMS = {
@@ -266,10 +270,19 @@ def check_output(path: str | os.PathLike[str]) -> None:
 
 
 def copy_tokenizer_files(source: Path, target: Path) -> None:
-    """Copies the files that make up a Hugging Face tokenizer, as far as they are there, into an existing directory."""
-    for name in TOKENIZER_FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
+    """Copies the files that make up a Hugging Face tokenizer into an existing directory, in place of another's."""
+
+    def found(folder: Path) -> dict[Path, Path]:
+        paths = (path for pattern in TOKENIZER_FILES for path in folder.glob(pattern) if path.is_file())
+        return {path.relative_to(folder): path for path in paths}
+
+    if source.resolve() == target.resolve():
+        return
+    for path in found(target).values():
+        path.unlink()
+    for name, path in found(source).items():
+        (target / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, target / name)
 
 
 @contextlib.contextmanager

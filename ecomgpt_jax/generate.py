@@ -64,19 +64,21 @@ def main(arguments: list[str]) -> None:
     params, model, weights = loading.load_params(found, mesh), found.model, loading.weights_fingerprint(found)
     settings: dict[str, Any] = {
         "max_new_tokens": _MAX_NEW_TOKENS.value,
-        "eos_id": tokenizer.eos_id,
-        "vocab_limit": tokenizer.size,
+        "eos_ids": tokenizer.stop_ids,
+        "allowed_ids": tokenizer.ids,
         "batch": _BATCH.value,
         "num_beams": _NUM_BEAMS.value,
         "mesh": mesh,
     }
     if interactive:
-        _converse(
-            lambda prompt: tokenizer.decode(generate_tokens(params, model, [tokenizer.encode(prompt)], **settings)[0])
-        )
+
+        def answer(prompt: str) -> str:
+            return tokenizer.decode(generate_tokens(params, model, tokenizer.encode_prompts([prompt]), **settings)[0])
+
+        _converse(answer)
         return
     log = Path(f"{_OUT.value}.partial")
-    prompts = tokenizer.encode_batch([row["prompt"] for row in rows])
+    prompts = tokenizer.encode_prompts([row["prompt"] for row in rows])
     answers = decode_prompts(params, model, prompts, **settings, log=log, weights=weights, title="generate")
     if jax.process_index() == 0:
         results = (

@@ -118,10 +118,10 @@ def _label(
     """Returns the rows that pass every filter and their mean log-probabilities; counts the others."""
     params, model = loading.load_params(checkpoint, mesh), checkpoint.model
     asked = pseudo_labels.instructions(task, texts)
-    prompts = tokenizer.encode_batch([render(instruction)[0] for instruction in asked])
+    prompts = tokenizer.encode_prompts([render(instruction)[0] for instruction in asked])
     answers = decode_prompts(
-        params, model, prompts, max_new_tokens=_MAX_NEW_TOKENS.value, eos_id=tokenizer.eos_id,
-        vocab_limit=tokenizer.size, batch=_BATCH.value, mesh=mesh, log=_log(), title="label",
+        params, model, prompts, max_new_tokens=_MAX_NEW_TOKENS.value, eos_ids=tokenizer.stop_ids,
+        allowed_ids=tokenizer.ids, batch=_BATCH.value, mesh=mesh, log=_log(), title="label",
         weights=loading.weights_fingerprint(checkpoint),
     )  # fmt: skip
     passed: list[tuple[int, TaskRow]] = []

@@ -55,8 +55,8 @@ def expected(checkpoint: Path, num_beams: int = 1) -> tuple[Tokenizer, list[list
     model, tokenizer = model_config_from_hf(checkpoint), load_tokenizer(checkpoint)
     prompts = [tokenizer.encode(text) for text in TEXTS]
     return tokenizer, generate_tokens(
-        load_hf(checkpoint, model), model, prompts, max_new_tokens=MAX_NEW_TOKENS, eos_id=tokenizer.eos_id,
-        vocab_limit=tokenizer.size, batch=8, num_beams=num_beams,
+        load_hf(checkpoint, model), model, prompts, max_new_tokens=MAX_NEW_TOKENS, eos_ids=tokenizer.stop_ids,
+        allowed_ids=tokenizer.ids, batch=8, num_beams=num_beams,
     )  # fmt: skip
 
 
@@ -82,9 +82,9 @@ def test_prompts_are_continued_in_order_and_an_interrupted_run_goes_on(checkpoin
     assert sorted(path.name for path in out.parent.iterdir()) == ["out.jsonl"]
 
     # A tampered answer that comes back shows that an interrupted run's answers are not decoded again.
-    found = find_checkpoint(checkpoint)
-    run = [weights_fingerprint(found), MAX_NEW_TOKENS, tokenizer.eos_id, tokenizer.size, 1]
-    run += [found.model.compute_dtype, found.model.layer_norm_epsilon]
+    loaded = find_checkpoint(checkpoint)
+    run = [weights_fingerprint(loaded), MAX_NEW_TOKENS, resumable._digest(tokenizer.stop_ids, tokenizer.ids), 1]
+    run += [loaded.model.compute_dtype, loaded.model.layer_norm_epsilon]
     kept = {"key": resumable._key(tokenizer.encode(TEXTS[2]), run), "tokens": [5, 6]}
     write_lines(out.with_name("again.jsonl.partial"), [kept])
     done = generate(*arguments, "--prompts", prompts, "--out", out.with_name("again.jsonl"))
@@ -122,8 +122,8 @@ def test_at_a_terminal_it_asks_and_answers(checkpoint: Path) -> None:
     model, tokenizer = model_config_from_hf(checkpoint), load_tokenizer(checkpoint)
     prompts = [tokenizer.encode(text) for text in (asked[0], asked[2].replace("\\n", "\n"))]
     answers = generate_tokens(
-        load_hf(checkpoint, model), model, prompts, max_new_tokens=MAX_NEW_TOKENS, eos_id=tokenizer.eos_id,
-        vocab_limit=tokenizer.size, batch=8,
+        load_hf(checkpoint, model), model, prompts, max_new_tokens=MAX_NEW_TOKENS, eos_ids=tokenizer.stop_ids,
+        allowed_ids=tokenizer.ids, batch=8,
     )  # fmt: skip
     first, second = map(tokenizer.decode, answers)
     described, asked_and_answered = stdout.split("\n", 1)

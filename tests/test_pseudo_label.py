@@ -57,7 +57,13 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     task = TaskFolder("EN-Shop-CLS-mood", "mood", template, {"default": ("unheard of",)}, separator=" ;; ")
     prompts = [tokenizer.encode(render(asked)[0]) for asked in pseudo_labels.instructions(task, TEXTS)]
     answers = generate_tokens(
-        params, model, prompts, max_new_tokens=LONGEST, eos_id=tokenizer.eos_id, vocab_limit=tokenizer.size, batch=8
+        params,
+        model,
+        prompts,
+        max_new_tokens=LONGEST,
+        eos_ids=tokenizer.stop_ids,
+        allowed_ids=tokenizer.ids,
+        batch=8,
     )
     texts = [tokenizer.decode(answer).strip() if len(answer) < LONGEST else "" for answer in answers]
     assert sum(map(bool, texts)) >= 4, "the model ends too rarely for this test"

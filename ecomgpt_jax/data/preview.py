@@ -7,7 +7,7 @@ from ecomgpt_jax.data.tokenizer import Tokenizer
 def preview(prompt: str, response: str, tokenizer: Tokenizer, data: DataConfig, colour: bool) -> list[str]:
     """Returns an instance as lines: its text, a count, and its tokens, those that carry loss between [ and ]."""
     before, after = ("\x1b[32m", "\x1b[0m") if colour else ("", "")
-    given, answer = tokenizer.encode(prompt), [*tokenizer.encode(response), tokenizer.eos_id]
+    given, answer = tokenizer.encode_prompts([prompt])[0], [*tokenizer.encode(response), tokenizer.eos_id]
     # The first token is predicted from nothing, so it never carries loss.
     unread = 1 if data.loss_on_prompt else len(given)
     ids = given + answer
@@ -24,7 +24,7 @@ def preview(prompt: str, response: str, tokenizer: Tokenizer, data: DataConfig, 
 
 def _token(tokenizer: Tokenizer, token: int) -> str:
     """Returns a token as text: its number where it is a part of a character only."""
-    if token == tokenizer.eos_id:
+    if token in (tokenizer.eos_id, *tokenizer.prefix):
         return tokenizer.backend.id_to_token(token)
     text = tokenizer.decode([token])
     return f"<{token}>" if "\ufffd" in text else visible(text).replace("\n", "\\n").replace("\t", "\\t")

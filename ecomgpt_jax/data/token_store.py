@@ -11,7 +11,7 @@ import tqdm
 from ecomgpt_jax.data.tokenizer import Tokenizer
 from ecomgpt_jax.files import new_directory, read_json, write_json
 
-FORMAT = 1
+FORMAT = 2
 _CHUNK = 4096  # instances handed to the tokenizer at a time
 
 
@@ -56,10 +56,10 @@ class TokenStore:
         )
 
 
-def _fit(prompt: list[int], answer: list[int], limit: int) -> tuple[list[int], list[int]]:
+def _fit(tokenizer: Tokenizer, prompt: list[int], answer: list[int], limit: int) -> tuple[list[int], list[int]]:
     """Cuts an instance to `limit` tokens: the prompt's beginning first, keeping at least one token of it."""
-    answer = answer[: limit - 1]
-    return prompt[-(limit - len(answer)) :], answer
+    answer = answer[: limit - 1 - len(tokenizer.prefix)]
+    return tokenizer.cut(prompt, limit - len(answer)), answer
 
 
 def tokenize(
@@ -99,12 +99,12 @@ def _write(instances: Sequence[Mapping[str, str]], tokenizer: Tokenizer, limit: 
         ):
             for start in range(0, len(instances), _CHUNK):
                 rows = instances[start : start + _CHUNK]  # one by one, reading would cost as much as tokenising
-                prompts = tokenizer.encode_batch([row["prompt"] for row in rows])
+                prompts = tokenizer.encode_prompts([row["prompt"] for row in rows])
                 answers = tokenizer.encode_batch([row["response"] for row in rows])
                 chunk: list[int] = []
                 for index, (prompt, answer) in enumerate(zip(prompts, answers, strict=True), start):
                     full_prompt, full_answer = len(prompt), len(answer) + 1
-                    prompt, answer = _fit(prompt, [*answer, tokenizer.eos_id], limit)
+                    prompt, answer = _fit(tokenizer, prompt, [*answer, tokenizer.eos_id], limit)
                     cut_prompts += len(prompt) < full_prompt
                     cut_answers += len(answer) < full_answer
                     sizes[index], prompt_lengths[index] = len(prompt) + len(answer), len(prompt)

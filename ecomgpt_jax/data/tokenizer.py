@@ -4,71 +4,151 @@ What is trained is BLOOM's scheme (bigscience/bloom, tokenizer.json: byte-level 
 space, no normalisation, `<unk> <s> </s> <pad>` at ids 0 to 3) with another pattern: each Chinese character and each run
 of punctuation stands alone, so that a span has the same tokens in a title, in a list of labels and as an answer, and a
 small model has less to learn before it can copy one. BLOOM merges "品牌:" and whole Chinese phrases, and knows enough
-text to see through it. Text never turns into a special token here: "</s>" inside a product review is four ordinary
-characters, and the end-of-sequence token is added by id.
+text to see through it.
+
+What a directory's files say is what counts: the ids of special tokens come from the tokenizer's files, or where these
+name none from generation_config.json and config.json beside them. Text never turns into a control token here: "</s>"
+inside a product review is four ordinary characters, and the end-of-sequence token is added by id.
 """
 
 import dataclasses
 import hashlib
 import itertools
-import json
+import logging
 import os
+import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import tokenizers
 import transformers
 
 from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.errors import DataError, MissingInputError
-from ecomgpt_jax.files import copy_tokenizer_files, new_directory
+from ecomgpt_jax.files import copy_tokenizer_files, new_directory, read_json, write_json
 from ecomgpt_jax.instruct import choose
 
 SPLIT_PATTERN = r"\p{Han}|[\p{P}\p{S}]+| ?[^\s\p{Han}\p{P}\p{S}]+|\s"
 SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", "<pad>")
+_ROLES = ("bos", "eos", "pad", "unk")
+_CLASSES_OF_5 = ("TokenizersBackend", "PythonBackend", "SentencePieceBackend")  # which transformers 4 does not know
 _SAMPLE = 100_000  # instances that a tokenizer is trained on, evenly spaced
 
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
-    """Encodes text as data (specials stay plain text) and decodes ids.
+    """Encodes text as data (control tokens stay plain text) and decodes ids.
+
+    Control tokens are those with a role (bos, eos, pad, unk and the like), those that end an answer, those marked
+    special, and those that look like markup and stand in a chat template. Other added tokens are ordinary words.
 
     Attributes:
       directory: where its files are, to be copied beside exported weights.
       backend: the compiled tokenizer.
       eos_id: end-of-sequence id, which closes every response.
-      pad_id: id of padding.
-      size: number of ids it can produce; a model's vocabulary may be larger, never smaller.
-      fingerprint: sha256 of `tokenizer.json`.
+      stop_ids: ids that end an answer: `eos_id`, and what generation_config.json lists beside it.
+      pad_id: id of padding; `eos_id` where the files name none, as HF's `generate` has it.
+      bos_id: id of the beginning of a sequence; None where there is none.
+      unk_id: id of unknown text; None where there is none.
+      prefix: ids that the tokenizer's post-processor puts before a text; BLOOM's puts none.
+      ids: [number of tokens] int32, the ids that it has, ascending. They may have holes.
+      respelled: {id of a control token that the vocabulary reads out of plain text: ids that spell it otherwise}.
+      fingerprint: sha256 of what decides the ids of a text and of its end.
     """
 
     directory: Path
     backend: tokenizers.Tokenizer
     eos_id: int
+    stop_ids: tuple[int, ...]
     pad_id: int
-    size: int
+    bos_id: int | None
+    unk_id: int | None
+    prefix: tuple[int, ...]
+    ids: np.ndarray
+    respelled: dict[int, list[int]]
     fingerprint: str
 
+    @property
+    def size(self) -> int:
+        """One more than the largest id: the rows that a model's embedding must have."""
+        return int(self.ids[-1]) + 1
+
+    @property
+    def token_ids(self) -> dict[str, int | list[int] | None]:
+        """The ids under their names in HF's config.json and generation_config.json."""
+        ends = self.eos_id if len(self.stop_ids) == 1 else list(self.stop_ids)
+        ids = (self.bos_id, ends, self.pad_id, self.unk_id)
+        return {f"{role}_token_id": value for role, value in zip(_ROLES, ids, strict=True)}
+
     def encode(self, text: str) -> list[int]:
-        """Returns the ids of one text, no special token among them."""
-        return self.backend.encode(text, add_special_tokens=False).ids
+        """Returns the ids of a text, as HF's `encode(text, add_special_tokens=False)`, no control token among them."""
+        return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Returns the ids of each text, encoded on all cores."""
-        return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+        found = [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+        for place, ids in enumerate(found if self.respelled else ()):
+            if not self.respelled.keys().isdisjoint(ids):
+                found[place] = self._respell(texts[place])
+        return found
+
+    def encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Returns the ids of each text at the beginning of a sequence: `prefix` and its own."""
+        return [[*self.prefix, *ids] for ids in self.encode_batch(texts)]
+
+    def cut(self, prompt: list[int], limit: int) -> list[int]:
+        """Returns a prompt's ids, at most `limit`: of a longer one `prefix` and its end."""
+        keep = len(self.prefix)
+        return prompt if len(prompt) <= limit else [*prompt[:keep], *prompt[len(prompt) - max(0, limit - keep) :]]
+
+    def _respell(self, text: str) -> list[int]:
+        encoding, ids = self.backend.encode(text, add_special_tokens=False), []
+        for index, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            # The unknown token also stands for text that is not its own name, and stays there.
+            written = index != self.unk_id or text[start:end].strip() == self.backend.id_to_token(index)
+            ids += self.respelled.get(index, [index]) if written else [index]
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Returns the text of `ids`; special tokens are left out."""
+        """Returns the text of `ids`; control tokens are left out."""
         return self.backend.decode(list(ids), skip_special_tokens=True)
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Copies the tokenizer's files to `directory` (created if needed) and writes what transformers 4 and 5 read.
+
+        Special tokens and class are named in tokenizer_config.json, and the ids stand in generation_config.json.
+        """
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        copy_tokenizer_files(self.directory, directory)
+        path = directory / "tokenizer_config.json"
+        config = read_json(path) if path.is_file() else {}
+        added = (
+            self.backend.get_added_tokens_decoder()
+        )  # HF makes a token of any other name, and leaves it out of texts
+        for role, index in zip(_ROLES, (self.bos_id, self.eos_id, self.pad_id, self.unk_id), strict=True):
+            if index in added and not config.get(f"{role}_token") and (role, index) != ("pad", self.eos_id):
+                config[f"{role}_token"] = added[index].content
+        if config.get("tokenizer_class", _CLASSES_OF_5[0]) in _CLASSES_OF_5:
+            config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        if isinstance(config.get("extra_special_tokens"), list):  # in transformers 4 a dictionary has this name
+            config["additional_special_tokens"] = config.pop("extra_special_tokens")
+        config.pop("backend", None)
+        write_json(path, config)
+        write_json(directory / "generation_config.json", self.token_ids)
 
 
 def load_tokenizer(directory: str | os.PathLike[str]) -> Tokenizer:
     """Loads the tokenizer of a Hugging Face directory.
 
+    Truncation, padding and dropout that tokenizer.json may hold are switched off.
+
     Raises:
       MissingInputError: the directory or its `tokenizer.json` is not there.
-      DataError: the files cannot be read as a tokenizer, or name no end-of-sequence token.
+      DataError: the files are no readable tokenizer, name no end-of-sequence token, or one that is ordinary text.
     """
     directory = Path(directory)
     path = directory / "tokenizer.json"
@@ -76,25 +156,125 @@ def load_tokenizer(directory: str | os.PathLike[str]) -> Tokenizer:
         raise MissingInputError(f"{path}: no tokenizer there; point model.tokenizer at a directory that has one")
     content = path.read_bytes()
     try:
-        backend = tokenizers.Tokenizer.from_buffer(content)
-        loaded = transformers.AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-        eos_id, pad_id = loaded.eos_token_id, loaded.pad_token_id
+        # The class of any tokenizer.json; others rebuild parts of it to their own taste.
+        loaded = transformers.PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
     except Exception as error:  # the compiled library raises bare Exception
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: not a readable tokenizer ({reason})") from error
-    if eos_id is None:
-        eos_id = backend.token_to_id("</s>")
-    if eos_id is None:
+    backend = loaded.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    if getattr(backend.model, "dropout", None):
+        backend.model.dropout = None
+    ids = np.unique(np.fromiter(backend.get_vocab(with_added_tokens=True).values(), np.int32))
+    roles, stop_ids = _roles(directory, loaded, set(ids.tolist()))
+    if roles["eos"] is None:
         raise DataError(f"{path}: no end-of-sequence token; name it as eos_token in tokenizer_config.json")
+    control = _control_tokens(loaded, {*stop_ids, *roles.values()}, roles["eos"])
+    backend.add_special_tokens([tokenizers.AddedToken(token, special=True) for token in control.values()])
     backend.encode_special_tokens = True
+    respelled = _respellings(backend, control, roles["unk"])
+    if respelled.get(roles["eos"]) == []:
+        end = backend.id_to_token(roles["eos"])
+        raise DataError(f"{path}: {end!r} ends a sequence, but is also ordinary text; name another eos_token")
+    prefix = _prefix(backend)
+    decisive = (sorted(control.items()), roles["eos"], prefix)
     return Tokenizer(
         directory=directory,
         backend=backend,
-        eos_id=eos_id,
-        pad_id=eos_id if pad_id is None else pad_id,
-        size=backend.get_vocab_size(with_added_tokens=True),
-        fingerprint=hashlib.sha256(content).hexdigest(),
+        eos_id=roles["eos"],
+        stop_ids=stop_ids,
+        pad_id=roles["eos"] if roles["pad"] is None else roles["pad"],
+        bos_id=roles["bos"],
+        unk_id=roles["unk"],
+        prefix=prefix,
+        ids=ids,
+        respelled={index: spelling for index, spelling in respelled.items() if spelling},
+        fingerprint=hashlib.sha256(content + repr(decisive).encode()).hexdigest(),
     )
+
+
+def declared_ids(directory: Path) -> dict[str, Any]:
+    """Returns what config.json and, above it, generation_config.json say of the ids of bos, eos, pad and unk.
+
+    Raises:
+      DataError: a file is damaged, or an id is neither an id nor a list of ids.
+    """
+    found: dict[str, Any] = {}
+    for path in (directory / "config.json", directory / "generation_config.json"):
+        values = read_json(path) if path.is_file() else {}
+        for key in (f"{role}_token_id" for role in _ROLES):
+            value = values.get(key) if isinstance(values, dict) else None
+            listed = value if isinstance(value, list) else [value]
+            if value is not None and not all(type(index) is int and index >= 0 for index in listed):
+                raise DataError(f"{path}: {key} is {value!r}; it must be an id, or a list of ids")
+            if value not in (None, []):
+                found[key] = value
+    return found
+
+
+def _roles(
+    directory: Path, loaded: transformers.PreTrainedTokenizerFast, ids: Set[int]
+) -> tuple[dict[str, int | None], tuple[int, ...]]:
+    """Returns {role: id} and the ids that end an answer; where files disagree the tokenizer's count, with a line."""
+    declared, roles, stop_ids = declared_ids(directory), {}, ()
+    for role in _ROLES:
+        value, own = declared.get(f"{role}_token_id"), getattr(loaded, f"{role}_token_id")
+        listed = value if isinstance(value, list) else [] if value is None else [value]
+        known = [index for index in dict.fromkeys(listed) if index in ids]
+        roles[role] = own if own is not None else next(iter(known), None)
+        if own is not None and listed and own not in listed:
+            logging.warning(
+                "%s: %s_token_id is %s in its config, but %r is %d in its tokenizer, which counts",
+                directory, role, value, loaded.convert_ids_to_tokens(own), own,
+            )  # fmt: skip
+            known = [own]
+        if role == "eos" and roles["eos"] is not None:
+            stop_ids = tuple(dict.fromkeys([roles["eos"], *known]))
+    return roles, stop_ids
+
+
+def _control_tokens(
+    loaded: transformers.PreTrainedTokenizerFast, with_role: Set[int | None], eos_id: int
+) -> dict[int, str]:
+    """Returns the tokens that text must never become, {id: token}."""
+    templates = loaded.chat_template or ""
+    text = templates if isinstance(templates, str) else "\n".join(templates.values())
+    named = set(loaded.all_special_tokens)
+    chosen = {eos_id: loaded.convert_ids_to_tokens(eos_id)}
+    for index, token in loaded.added_tokens_decoder.items():
+        markup = re.search(r"[^\w\s]", token.content) and token.content in text  # "<|user|>", but not the word "user"
+        if token.special or index in with_role or token.content in named or markup:
+            chosen[index] = token.content
+    return chosen
+
+
+def _respellings(backend: tokenizers.Tokenizer, control: Mapping[int, str], unk_id: int | None) -> dict[int, list[int]]:
+    """Returns how to spell each control token that the model itself reads out of plain text; [] where it cannot be.
+
+    Unigram and word vocabularies take any entry of theirs from text, and BPE those that merges lead to.
+    """
+
+    def pieces(text: str) -> list[int]:
+        try:
+            return [token.id for token in backend.model.tokenize(text)]
+        except Exception:  # text that the vocabulary does not have, and no unknown token
+            return []
+
+    found: dict[int, list[int]] = {}
+    for index, token in control.items():
+        if index in pieces(token):
+            halves = ((pieces(token[:at]), pieces(token[at:])) for at in range(1, len(token)))
+            spellings = [[*left, *right] for left, right in halves if left and right]
+            allowed = [ids for ids in spellings if not (control.keys() - {unk_id} | {index}) & set(ids)]
+            found[index] = min(allowed, key=lambda ids: unk_id in ids, default=[])
+    return found
+
+
+def _prefix(backend: tokenizers.Tokenizer) -> tuple[int, ...]:
+    plain, whole = (backend.encode("a", add_special_tokens=wanted).ids for wanted in (False, True))
+    starts = [at for at in range(len(whole)) if plain and whole[at : at + len(plain)] == plain]
+    return tuple(whole[: starts[0]]) if starts else ()
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, directory: str | os.PathLike[str]) -> Tokenizer:
@@ -122,12 +302,11 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, directory: str | os.P
         show_progress=sys.stderr.isatty(),
     )
     backend.train_from_iterator(texts, trainer)
-    wrapped = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>",
-        padding_side="left",
-    )  # fmt: skip
+    roles = {f"{role}_token": token for role, token in zip(("unk", "bos", "eos", "pad"), SPECIAL_TOKENS, strict=True)}
     with new_directory(directory, shared=True) as scratch:
-        wrapped.save_pretrained(scratch)
+        backend.save(str(scratch / "tokenizer.json"))
+        write_json(scratch / "tokenizer_config.json", {**roles, "padding_side": "left"})
+        load_tokenizer(scratch).save(scratch)
     return load_tokenizer(directory)
 
 
@@ -162,22 +341,10 @@ def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
     """Refuses a tokenizer that can produce ids past the embedding table (jax would clamp them silently).
 
     Raises:
-      DataError: naming both sizes.
+      DataError: naming the largest id and the rows.
     """
     if tokenizer.size > vocab_size:
         raise DataError(
-            f"{tokenizer.directory}: the tokenizer has {tokenizer.size:,} ids, the model only {vocab_size:,} "
+            f"{tokenizer.directory}: its ids go up to {tokenizer.size - 1:,}, the model has only {vocab_size:,} "
             "embeddings; use the tokenizer that belongs to the weights, or set model.vocab_size=0 for a fresh model"
         )
-
-
-def copy_tokenizer(tokenizer: Tokenizer, directory: str | os.PathLike[str]) -> None:
-    """Copies the tokenizer's files to `directory` (created if needed)."""
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    copy_tokenizer_files(tokenizer.directory, directory)
-    if not (directory / "tokenizer_config.json").is_file():
-        config = {"tokenizer_class": "PreTrainedTokenizerFast"}
-        for key, index in (("eos_token", tokenizer.eos_id), ("pad_token", tokenizer.pad_id)):
-            config[key] = tokenizer.backend.id_to_token(index)
-        (directory / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")

@@ -8,8 +8,8 @@ The semantics are those of HF's `generate(num_beams=K, do_sample=False, length_p
   - The search ends when K beams are finished and the best running beam, scored as if it ended here, is not above the
     worst of them; or at the limit, where the first K all count as finished.
   - The answer is the best finished beam. The end-of-sequence token is not part of it.
-Log-probabilities are over all rows of the head, those past `vocab_limit` included, although these are never chosen:
-this is what HF computes with `suppress_tokens`, and without where no such row comes up.
+Log-probabilities are over all rows of the head, also those that are not allowed and so never chosen: this is what HF
+computes with `suppress_tokens`, and without where no such row comes up.
 """
 
 from typing import NamedTuple
@@ -53,7 +53,7 @@ class Beams(NamedTuple):
     active: jax.Array
 
 
-def check_beams(num_beams: int, vocab_limit: int) -> None:
+def check_beams(num_beams: int, allowed: int) -> None:
     """Refuses a number of beams that no search can have.
 
     Raises:
@@ -61,8 +61,8 @@ def check_beams(num_beams: int, vocab_limit: int) -> None:
     """
     if num_beams < 1:
         raise ConfigError(f"num_beams must be at least 1, not {num_beams}")
-    if num_beams > 1 and 2 * num_beams > vocab_limit:
-        raise ConfigError(f"num_beams={num_beams} is more than half the vocabulary of {vocab_limit}; use fewer beams")
+    if num_beams > 1 and 2 * num_beams > allowed:
+        raise ConfigError(f"num_beams={num_beams} is more than half the vocabulary of {allowed}; use fewer beams")
 
 
 def _take(array: jax.Array, beams: jax.Array) -> jax.Array:
@@ -91,14 +91,14 @@ def _likeliest(logits: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
 
 
 def _continuations(
-    logits: jax.Array, scores: jax.Array, vocab_limit: jax.typing.ArrayLike, count: int
+    logits: jax.Array, scores: jax.Array, allowed: jax.typing.ArrayLike, count: int
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Ranks what may follow the running beams.
 
     Args:
       logits: [batch * beams, vocab] float32.
       scores: [batch, beams] float32, of the beams.
-      vocab_limit: ids from here on are left out.
+      allowed: [vocab] bool, the ids that may follow.
       count: continuations to keep for each prompt.
 
     Returns:
@@ -107,7 +107,7 @@ def _continuations(
     """
     batch, beams = scores.shape
     total = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
-    allowed = jnp.where(jnp.arange(logits.shape[-1]) < vocab_limit, logits, -jnp.inf)
+    allowed = jnp.where(allowed, logits, -jnp.inf)
     # The best of all beams are among the best of each, and a row is far shorter than all rows of a prompt.
     best, ids = _likeliest(allowed, count)
     sums = scores[:, :, None] + (best - total).reshape(batch, beams, count)
@@ -119,9 +119,9 @@ def _continuations(
 def _advance(beams: Beams, cache: Cache, logits: jax.Array, stop: Stop) -> Beams:
     """Adds one token to the running beams, which may be fewer before the step than after it."""
     num_beams, count = beams.finished.shape[1], beams.steps + 1
-    scores, parents, tokens, finite = _continuations(logits, beams.scores, stop.vocab_limit, 2 * num_beams)
+    scores, parents, tokens, finite = _continuations(logits, beams.scores, stop.allowed, 2 * num_beams)
     output = _take(beams.output, parents).at[:, :, beams.steps].set(tokens)
-    ends, limit = tokens == stop.eos_id, count >= stop.max_new_tokens
+    ends, limit = jnp.isin(tokens, stop.eos_ids), count >= stop.max_new_tokens
 
     counted = (ends | limit) & (jnp.arange(2 * num_beams) < num_beams) & beams.active[:, None]
     ranked = jnp.where(counted, scores / count, -jnp.inf)

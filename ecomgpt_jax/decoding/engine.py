@@ -245,8 +245,8 @@ def generate_tokens(
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
-    eos_id: int,
-    vocab_limit: int,
+    eos_ids: Sequence[int],
+    allowed_ids: Sequence[int],
     batch: int,
     num_beams: int = 1,
     mesh: Mesh | None = None,
@@ -262,8 +262,8 @@ def generate_tokens(
       model: shapes and numerics.
       prompts: token ids of each prompt. None is ever cut: cutting is up to the caller.
       max_new_tokens: an answer ends here if not at the end-of-sequence token.
-      eos_id: id of the end-of-sequence token.
-      vocab_limit: ids from here on are never chosen; the tokenizer's size.
+      eos_ids: ids of the tokens that end an answer (`Tokenizer.stop_ids`).
+      allowed_ids: ids that may be chosen: those that the tokenizer has (`Tokenizer.ids`), of the model's rows.
       batch: prompts decoded together, rounded up to 8 and to what the mesh divides. It is halved, with a warning, when
         the device's memory runs out.
       num_beams: beams of each prompt, a row of the batch each; 1 decodes greedily.
@@ -274,13 +274,13 @@ def generate_tokens(
       The new tokens of each prompt, in the order of `prompts`, without the end-of-sequence token.
 
     Raises:
-      ConfigError: `max_new_tokens`, `batch` or `num_beams` below 1, more beams than half of `vocab_limit`, or not
+      ConfigError: `max_new_tokens`, `batch` or `num_beams` below 1, more beams than half of `allowed_ids`, or not
         enough memory for the smallest batch.
       DataError: an empty prompt, an id that the model does not have, or logits that are not finite.
     """
     if batch < 1:
         raise ConfigError(f"the batch must be at least 1, not {batch}")
-    beam.check_beams(num_beams, vocab_limit)
+    beam.check_beams(num_beams, len(allowed_ids))
     greedy.check_prompts(prompts, max_new_tokens, model.vocab_size)
     results: dict[int, list[int]] = {}
 
@@ -291,7 +291,8 @@ def generate_tokens(
 
     shards = 1 if mesh is None else batch_shards(mesh)
     batch = round_up(max(MIN_ROWS, min(batch, len(prompts))), shards)
-    stop, params = Stop(eos_id, vocab_limit, max_new_tokens), split_layers(params, model)
+    stop = greedy.make_stop(eos_ids, allowed_ids, max_new_tokens, model.vocab_size)
+    params = split_layers(params, model)
     with contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh):
         while len(results) < len(prompts):
             todo = {index: prompt for index, prompt in enumerate(prompts) if index not in results}

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+import numpy as np
 import tqdm
 from jax.sharding import Mesh
 
@@ -30,8 +31,8 @@ def decode_prompts(
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
-    eos_id: int,
-    vocab_limit: int,
+    eos_ids: Sequence[int],
+    allowed_ids: Sequence[int],
     batch: int,
     num_beams: int = 1,
     mesh: Mesh | None,
@@ -42,13 +43,13 @@ def decode_prompts(
     """Returns what `engine.generate_tokens` does, with a progress bar, and with a log to go on from.
 
     Args:
-      params: as there, and so `model`, `prompts`, `max_new_tokens`, `eos_id`, `vocab_limit`, `batch`, `num_beams` and
-        `mesh`.
+      params: as there, and so `model`, `prompts`, `max_new_tokens`, `eos_ids`, `allowed_ids`, `batch`, `num_beams`
+        and `mesh`.
       model: see `params`.
       prompts: see `params`.
       max_new_tokens: see `params`.
-      eos_id: see `params`.
-      vocab_limit: see `params`.
+      eos_ids: see `params`.
+      allowed_ids: see `params`.
       batch: see `params`.
       num_beams: see `params`.
       mesh: see `params`.
@@ -61,11 +62,17 @@ def decode_prompts(
       ConfigError: as `generate_tokens`.
       DataError: as `generate_tokens`.
     """
-    check_beams(num_beams, vocab_limit)
+    check_beams(num_beams, len(allowed_ids))
     check_prompts(prompts, max_new_tokens, model.vocab_size)
     log, writes = log if weights else None, jax.process_index() == 0
-    decided_by = [weights, max_new_tokens, eos_id, vocab_limit, num_beams]
-    decided_by += [model.compute_dtype, model.layer_norm_epsilon]
+    decided_by = [
+        weights,
+        max_new_tokens,
+        _digest(eos_ids, allowed_ids),
+        num_beams,
+        model.compute_dtype,
+        model.layer_norm_epsilon,
+    ]
     keys = [_key(prompt, decided_by) for prompt in prompts]
     by_key = dict(zip(keys, prompts, strict=True))
     answers = from_first(lambda: _read(log, by_key)) if log else {}
@@ -91,10 +98,14 @@ def decode_prompts(
                 file.flush()
 
         generate_tokens(
-            params, model, [by_key[key] for key in todo], max_new_tokens=max_new_tokens, eos_id=eos_id,
-            vocab_limit=vocab_limit, batch=batch, num_beams=num_beams, mesh=mesh, on_finished=finished,
+            params, model, [by_key[key] for key in todo], max_new_tokens=max_new_tokens, eos_ids=eos_ids,
+            allowed_ids=allowed_ids, batch=batch, num_beams=num_beams, mesh=mesh, on_finished=finished,
         )  # fmt: skip
     return [answers[key] for key in keys]
+
+
+def _digest(eos_ids: Sequence[int], allowed_ids: Sequence[int]) -> str:
+    return hashlib.sha256(np.asarray([*eos_ids, -1, *allowed_ids], np.int32).tobytes()).hexdigest()
 
 
 def _key(prompt: Sequence[int], run: list[str | int | float]) -> str:

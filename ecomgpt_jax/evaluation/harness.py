@@ -207,7 +207,7 @@ def _answer(
     answers = iter(
         decode_prompts(
             params, model, [ids for rows, _ in encoded for ids in rows], max_new_tokens=settings.max_new_tokens,
-            eos_id=tokenizer.eos_id, vocab_limit=tokenizer.size, batch=settings.batch,
+            eos_ids=tokenizer.stop_ids, allowed_ids=tokenizer.ids, batch=settings.batch,
             num_beams=settings.num_beams, mesh=mesh, log=log, weights=weights, title="evaluate",
         )
     )  # fmt: skip

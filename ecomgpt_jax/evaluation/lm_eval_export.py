@@ -27,7 +27,7 @@ doc_to_target: gold
 target_delimiter: ""
 num_fewshot: 0
 generation_kwargs:
-  until: ["</s>"]
+  until: []  # the harness adds the end-of-sequence token of the model
   do_sample: false
   max_gen_toks: {tokens}
 filter_list:

@@ -31,8 +31,11 @@ from ecomgpt_jax.instruct.task_folder import (
 class Encoder(Protocol):
     """What the protocol needs of a tokenizer."""
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Returns the ids of each text, no special tokens among them."""
+    def encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Returns the ids of each text at the beginning of a sequence."""
+
+    def cut(self, prompt: list[int], limit: int) -> list[int]:
+        """Returns at most `limit` ids of a prompt, cut from the left."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +101,8 @@ def prompt_tokens(
     Returns:
       The ids of each prompt, at most `max_prompt_tokens`, and which prompts were cut.
     """
-    encoded = tokenizer.encode_batch(prompts)
-    return [ids[-max_prompt_tokens:] for ids in encoded], [len(ids) > max_prompt_tokens for ids in encoded]
+    encoded = tokenizer.encode_prompts(prompts)
+    return [tokenizer.cut(ids, max_prompt_tokens) for ids in encoded], [len(ids) > max_prompt_tokens for ids in encoded]
 
 
 def describe(tasks: Sequence[TaskPrompts], settings: EvalConfig) -> dict[str, Any]:

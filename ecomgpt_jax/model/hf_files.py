@@ -179,12 +179,28 @@ def own_dtype(directory: str | os.PathLike[str]) -> str:
     return named
 
 
-def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copies an HF tokenizer's files into an existing directory.
+def trained_length(directory: str | os.PathLike[str]) -> int:
+    """Returns the positions that an HF checkpoint was trained on, `seq_length` of its config.json; 0 if not there.
 
     Raises:
-      MissingInputError: `source` has no tokenizer.json.
+      MissingInputError: no config.json.
+      DataError: it is no number of positions.
     """
-    if not (source / "tokenizer.json").is_file():
-        raise MissingInputError(f"{source}: no tokenizer.json to copy")
+    path = Path(directory) / "config.json"
+    found = files.read_json(path).get("seq_length") or 0
+    if type(found) is not int or found < 0:
+        raise DataError(f"{path}: seq_length is {found!r}; it must be a positive int")
+    return found
+
+
+def copy_tokenizer(source: Path, target: Path) -> dict[str, Any]:
+    """Copies an HF tokenizer's files into an existing directory; returns generation_config.json's ids of its tokens.
+
+    Raises:
+      MissingInputError: `source` has no tokenizer.json or no generation_config.json.
+    """
+    for name in ("tokenizer.json", "generation_config.json"):
+        if not (source / name).is_file():
+            raise MissingInputError(f"{source}: no {name} to copy")
     files.copy_tokenizer_files(source, target)
+    return files.read_json(source / "generation_config.json")

@@ -7,7 +7,7 @@ held. Names, shapes and transforms come from the parameter table.
 
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,6 @@ from ecomgpt_jax.model.parameters import (
     to_tree,
 )
 
-UNK_ID, BOS_ID, EOS_ID, PAD_ID = 0, 1, 2, 3
-
 
 def model_config_from_hf(directory: str | os.PathLike[str]) -> ModelConfig:
     """Returns the shape that an HF directory's config.json describes; the vocabulary is the embedding's row count.
@@ -59,7 +57,7 @@ def model_config_from_hf(directory: str | os.PathLike[str]) -> ModelConfig:
 
     def number(kind: type, *names: str, default: float | None = None) -> Any:
         value = next((values[name] for name in names if values.get(name) is not None), default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != kind(value) or value <= 0:
+        if type(value) not in (int, float) or value != kind(value) or value <= 0:
             raise DataError(f"{path}: {names[0]} is {value!r}; it must be a positive {kind.__name__}")
         return kind(value)
 
@@ -193,8 +191,14 @@ def load_hf(
     return to_layers(leaves) if layered else to_tree(leaves)
 
 
-def hf_config(model: ModelConfig, dtype: str) -> dict[str, Any]:
-    """Returns the config.json of a BloomForCausalLM of this shape."""
+def hf_config(
+    model: ModelConfig, dtype: str, token_ids: Mapping[str, Any] | None = None, seq_length: int = 0
+) -> dict[str, Any]:
+    """Returns the config.json of a BloomForCausalLM of this shape.
+
+    A role that `token_ids` ({"eos_token_id": id or ids, ...}) does not name has no id; left out, HF would assume one.
+    Servers take `seq_length` as the context; 0 leaves it out.
+    """
     return {
         "architectures": ["BloomForCausalLM"],
         "model_type": "bloom",
@@ -212,10 +216,8 @@ def hf_config(model: ModelConfig, dtype: str) -> dict[str, Any]:
         "tie_word_embeddings": True,
         "use_cache": True,
         "torch_dtype": dtype,
-        "unk_token_id": UNK_ID,
-        "bos_token_id": BOS_ID,
-        "eos_token_id": EOS_ID,
-        "pad_token_id": PAD_ID,
+        **({"seq_length": seq_length} if seq_length else {}),
+        **{f"{role}_token_id": (token_ids or {}).get(f"{role}_token_id") for role in ("unk", "bos", "eos", "pad")},
     }
 
 
@@ -240,7 +242,7 @@ def _check_params(params: Params, model: ModelConfig) -> None:
 def save_hf(
     params: Params, model: ModelConfig, directory: str | os.PathLike[str], dtype: str = "float32",
     tokenizer_dir: str | os.PathLike[str] | None = None, max_shard_bytes: int = 5 * 10**9, card: str = "",
-    adapters: Adapters | None = None,
+    adapters: Adapters | None = None, token_ids: Mapping[str, Any] | None = None, seq_length: int = 0,
 ) -> None:  # fmt: skip
     """Writes a checkpoint that HF's `BloomForCausalLM.from_pretrained` and `load_hf` read, whole or not at all.
 
@@ -249,14 +251,17 @@ def save_hf(
       model: their shape.
       directory: where to; must not exist or be empty.
       dtype: `float32` or `bfloat16`, of the stored weights.
-      tokenizer_dir: directory whose tokenizer files to copy along; None: weights only.
+      tokenizer_dir: directory whose tokenizer files to copy along, with the ids of its special tokens in
+        generation_config.json (`Tokenizer.save` leaves it so); None: weights only.
       max_shard_bytes: tensors in one file; the tensors of more than one file are listed in an index.
       card: text of the model card (README.md); empty: none.
       adapters: added to each kernel in float32 as it is written.
+      token_ids: ids of special tokens, where there is no `tokenizer_dir` to say them (see `hf_config`).
+      seq_length: positions that the weights were trained on; 0: not known.
 
     Raises:
       ConfigError: an unknown dtype, or the directory is in use.
-      MissingInputError: `tokenizer_dir` has no tokenizer.json.
+      MissingInputError: `tokenizer_dir` has no tokenizer.json or no generation_config.json.
       DataError: the weights do not have the model's shape or are not finite.
     """
     directory = Path(directory)
@@ -273,6 +278,8 @@ def save_hf(
             list(tensor_pieces(params, parameter, layer, adapters))  # process 0 needs our parts
         return
     with files.new_directory(directory) as scratch:
+        if tokenizer_dir is not None:
+            token_ids = copy_tokenizer(Path(tokenizer_dir), scratch)
         weight_map = {}
         bar = tqdm.tqdm(shards, desc="write weights", unit="file", disable=None, delay=2)
         for i, tensors in enumerate(bar, start=1):
@@ -282,10 +289,8 @@ def save_hf(
         if len(shards) > 1:
             size = stored.itemsize * sum(math.prod(p.shape) for p in parameter_table(model))
             files.write_json(scratch / INDEX, {"metadata": {"total_size": size}, "weight_map": weight_map})
-        files.write_json(scratch / "config.json", hf_config(model, dtype))
-        ids = {"bos_token_id": BOS_ID, "eos_token_id": EOS_ID, "pad_token_id": PAD_ID}
-        files.write_json(scratch / "generation_config.json", ids)
-        if tokenizer_dir is not None:
-            copy_tokenizer(Path(tokenizer_dir), scratch)
+        files.write_json(scratch / "config.json", hf_config(model, dtype, token_ids, seq_length))
+        if token_ids:
+            files.write_json(scratch / "generation_config.json", token_ids)
         if card:
             files.write_text(scratch / "README.md", card)

@@ -11,10 +11,11 @@ import re
 from etils import epath
 
 from ecomgpt_jax.errors import MissingInputError
+from ecomgpt_jax.files import TOKENIZER_FILES
 from ecomgpt_jax.waiting import notice
 
 _HUB = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)@([A-Za-z0-9][\w./-]*)")
-_BESIDE = ("*.json", "tokenizer*", "special_tokens_map.json")
+_BESIDE = ("*.json", *TOKENIZER_FILES)
 
 
 def is_hub_id(name: str) -> bool:

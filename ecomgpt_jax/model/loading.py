@@ -6,6 +6,7 @@ straight into the wanted dtype and to their places on the mesh, so no wider and 
 The adapters of a LoRA run are merged into the weights under them.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -20,7 +21,7 @@ from jax.sharding import Mesh
 from ecomgpt_jax import config as config_lib
 from ecomgpt_jax.config import Config, MeshConfig, ModelConfig
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
-from ecomgpt_jax.model import hf_weights, hub, lora
+from ecomgpt_jax.model import hf_files, hf_weights, hub, lora
 from ecomgpt_jax.model.bloom import init_sharded_params
 from ecomgpt_jax.model.content_hash import content_hash
 from ecomgpt_jax.model.hf_files import own_dtype
@@ -87,6 +88,17 @@ def find_checkpoint(name: str | os.PathLike[str], dtype: str = "") -> Checkpoint
     if dtype not in ("", "float32", "bfloat16"):
         raise ConfigError(f"dtype {dtype!r} is none of float32, bfloat16")
     return Checkpoint(pinned, directory, for_use(model, dtype), "as asked for" if dtype else reason, config)
+
+
+def trained_length(checkpoint: Checkpoint) -> int:
+    """Returns the positions that weights were trained on, here or before (`hf_files.trained_length`); 0: unknown."""
+    if checkpoint.config is None:
+        return hf_files.trained_length(checkpoint.directory)
+    before, start = 0, checkpoint.config.model.init_from
+    if start:
+        with contextlib.suppress(MissingInputError):  # moved or deleted since
+            before = trained_length(find_checkpoint(start))
+    return max(before, checkpoint.config.data.length)
 
 
 def for_use(model: ModelConfig, dtype: str = "") -> ModelConfig:

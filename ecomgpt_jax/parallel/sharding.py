@@ -70,7 +70,8 @@ def array_sharding(
         if size % ways:
             raise ConfigError(
                 f"sharding: {name} {shape}: axis {axis!r} of {size} is not a multiple of mesh {mesh_axes}={ways}; "
-                f"make {_FIELD_OF_AXIS.get(axis, axis)} a multiple of {ways} or lower mesh.{mesh_axes}"
+                f"set mesh.{mesh_axes}={math.gcd(size, ways)} (mesh.data=-1 takes the devices left over), or make "
+                f"{_FIELD_OF_AXIS.get(axis, axis)} a multiple of {ways} where the weights are fresh"
             )
     return NamedSharding(mesh, partition)
 

@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from ecomgpt_jax import config as config_lib
-from ecomgpt_jax.config import Config, ModelConfig
+from ecomgpt_jax.config import Config, DataConfig, ModelConfig
 from ecomgpt_jax.errors import StorageError
 from ecomgpt_jax.model import manifest
 from ecomgpt_jax.model.parameters import Params
@@ -173,10 +173,13 @@ class Checkpoints:
         return [choose(scores, key=scores.get)] if scores else []
 
 
-def save_orbax_params(params: Params, model: ModelConfig, directory: str | os.PathLike[str]) -> None:
+def save_orbax_params(
+    params: Params, model: ModelConfig, directory: str | os.PathLike[str], trained_length: int = 0
+) -> None:
     """Writes parameters alone as a step directory that `load_checkpoint` accepts; an existing one is replaced."""
     directory = epath.Path(directory).absolute()
-    meta = {"config": config_lib.to_dict(Config(name="converted", model=model))}
+    data = DataConfig(length=trained_length)
+    meta = {"config": config_lib.to_dict(Config(name="converted", model=model, data=data))}
     ocp.Checkpointer(ocp.CompositeCheckpointHandler()).save(
         directory,
         args=ocp.args.Composite(params=ocp.args.StandardSave(params), meta=ocp.args.JsonSave(meta)),

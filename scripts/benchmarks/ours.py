@@ -183,7 +183,7 @@ def generate(case: Case) -> Prepared:
     if "task_rows" not in case:
         prompts = work.full_batch(case["rows"], case["length"], model.vocab_size, 0)["inputs"].tolist()
         never = model.vocab_size
-        settings = {"max_new_tokens": case["new"], "eos_id": never, "vocab_limit": model.vocab_size}
+        settings = {"max_new_tokens": case["new"], "eos_ids": [never], "allowed_ids": range(model.vocab_size)}
         return lambda: {"tokens": greedy.greedy_decode(params, model, prompts, **settings)}, {}
     prompts, answers = work.counting_prompts(case["task_rows"], model.vocab_size, case.get("shrink", 1))
     steps = [0]
@@ -199,7 +199,8 @@ def generate(case: Case) -> Prepared:
     def run() -> dict[str, Any]:
         steps[0] = 0
         tokens = engine.generate_tokens(
-            params, model, prompts, max_new_tokens=max(answers) + 1, eos_id=work.EOS, vocab_limit=model.vocab_size,
+            params, model, prompts, max_new_tokens=max(answers) + 1, eos_ids=[work.EOS],
+            allowed_ids=range(model.vocab_size),
             batch=case["slots"],
         )  # fmt: skip
         jax.effects_barrier()

@@ -1,3 +1,4 @@
+import collections
 import dataclasses
 import itertools
 import random
@@ -84,8 +85,9 @@ def search_without_cache(params: Params, prompts: Answers, **variant: float) -> 
     return [[token for token in search.finished[0][1] if token != EOS] for search in searches]
 
 
-def hugging_face(directory: Path, num_beams: int) -> Answers:
+def hugging_face(directory: Path, num_beams: int, settings: dict = SETTINGS) -> Answers:
     """`generate` of the checkpoint on left-padded batches of 8 prompts."""
+    suppressed = sorted({*range(MODEL.vocab_size)} - {*settings["allowed_ids"]})
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     torch.set_num_threads(1)
     network = transformers.BloomForCausalLM.from_pretrained(directory).eval()
@@ -96,12 +98,12 @@ def hugging_face(directory: Path, num_beams: int) -> Answers:
         padded = torch.tensor([[3] * (longest - len(prompt)) + prompt for prompt in group])
         mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in group])
         rows = network.generate(
-            padded, attention_mask=mask, do_sample=False, max_new_tokens=MAX_NEW_TOKENS, eos_token_id=EOS,
-            pad_token_id=3, early_stopping=False, suppress_tokens=list(range(VOCAB_LIMIT, MODEL.vocab_size)),
-            length_penalty=1.0, num_beams=num_beams,
+            padded, attention_mask=mask, do_sample=False, max_new_tokens=MAX_NEW_TOKENS,
+            eos_token_id=settings["eos_ids"],
+            pad_token_id=3, early_stopping=False, suppress_tokens=suppressed, length_penalty=1.0, num_beams=num_beams,
         )  # fmt: skip
         for row in rows[:, longest:].tolist():
-            ends = [at for at, token in enumerate(row) if token == EOS]
+            ends = [at for at, token in enumerate(row) if token in settings["eos_ids"]]
             answers.append(row[: ends[0]] if ends else row)
     return answers
 
@@ -123,6 +125,19 @@ def test_equals_hugging_face_on_left_padded_batches(params: Params, answers: Ans
     assert two != answers  # negative control
 
 
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_several_ends_and_ids_that_no_token_has(params: Params, num_beams: int, tmp_path: Path) -> None:
+    plain = engine.generate_tokens(params, MODEL, PROMPTS, batch=8, num_beams=num_beams, **SETTINGS)
+    said = collections.Counter(itertools.chain(*plain)).most_common(6)
+    holes, other = {token for token, _ in said[:5]}, said[5][0]
+    settings = {**SETTINGS, "eos_ids": [other, EOS], "allowed_ids": sorted({*range(VOCAB_LIMIT)} - holes)}
+    found = engine.generate_tokens(params, MODEL, PROMPTS, batch=8, num_beams=num_beams, **settings)
+    save_hf(params, MODEL, tmp_path / "hf")
+    assert found == hugging_face(tmp_path / "hf", num_beams, settings)
+    assert found != plain
+    assert not {*holes, other} & {*itertools.chain(*found)}
+
+
 def test_equals_a_search_over_the_training_forward(params: Params) -> None:
     found = engine.generate_tokens(params, MODEL, PROMPTS, batch=8, num_beams=2, **SETTINGS)
     assert found == search_without_cache(params, PROMPTS)
@@ -135,7 +150,7 @@ def test_one_beam_is_greedy(params: Params) -> None:
     """The search itself: `generate_tokens` takes the greedy program for one beam."""
     programs = engine._programs(dataclasses.astuple(MODEL))
     inputs, lengths = greedy.pad_prompts(PROMPTS, 32, 64)
-    stop = greedy.Stop(**{name: SETTINGS[name] for name in greedy.Stop._fields})
+    stop = greedy.make_stop(**SETTINGS, vocab_size=MODEL.vocab_size)
     layered = greedy.split_layers(params, MODEL)
     beams = programs.branch(layered, inputs, lengths, stop, cache_length=96, width=32, num_beams=1)
     beams = programs.search(layered, beams, stop)
@@ -171,7 +186,7 @@ def test_limits_and_order_are_no_reason_to_compile(params: Params) -> None:
     engine.generate_tokens(params, MODEL, PROMPTS, batch=8, num_beams=2, **SETTINGS)
     sizes = greedy.read_block._cache_size(), programs.search._cache_size()
     assert min(sizes) > 0
-    other = {"max_new_tokens": 9, "eos_id": 5, "vocab_limit": 100}
+    other = {"max_new_tokens": 9, "eos_ids": [5], "allowed_ids": range(100)}
     engine.generate_tokens(params, MODEL, PROMPTS[::-1], batch=8, num_beams=2, **other)
     assert (greedy.read_block._cache_size(), programs.search._cache_size()) == sizes
 
@@ -201,7 +216,7 @@ def test_the_batch_is_halved_when_memory_runs_out(
     ("num_beams", "limit", "words"), [(0, 120, "at least 1, not 0"), (-1, 120, "not -1"), (4, 7, "vocabulary of 7")]
 )
 def test_an_impossible_number_of_beams_is_refused(params: Params, num_beams: int, limit: int, words: str) -> None:
-    settings = {**SETTINGS, "vocab_limit": limit}
+    settings = {**SETTINGS, "allowed_ids": range(limit)}
     with pytest.raises(ConfigError, match=words):
         engine.generate_tokens(params, MODEL, PROMPTS, batch=8, num_beams=num_beams, **settings)
 

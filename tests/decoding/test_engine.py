@@ -103,7 +103,7 @@ def test_equals_hugging_face_on_left_padded_batches(tmp_path: Path) -> None:
     model = model_config_from_hf(tmp_path)
     model.compute_dtype = "float32"
     params = load_hf(tmp_path, model, make_mesh(MeshConfig(), jax.devices()[:1]))
-    settings = {**SETTINGS, "eos_id": eos, "vocab_limit": MODEL.vocab_size}
+    settings = {**SETTINGS, "eos_ids": [eos], "allowed_ids": range(MODEL.vocab_size)}
     assert engine.generate_tokens(params, model, prompts, batch=8, **settings) == expected
     other = jax.tree.map(jnp.roll, params, jax.tree.map(lambda _: 1, params))  # negative control
     assert engine.generate_tokens(other, model, prompts, batch=8, **settings) != expected
@@ -124,7 +124,7 @@ def test_few_programs_are_compiled_and_none_again(params: Params) -> None:
     assert first["decode"] <= 3
     assert first["empty"] == 1
     assert first["insert"] <= 8
-    engine.generate_tokens(params, model, prompts[::-1], batch=8, **{**SETTINGS, "max_new_tokens": 9, "eos_id": 5})
+    engine.generate_tokens(params, model, prompts[::-1], batch=8, **{**SETTINGS, "max_new_tokens": 9, "eos_ids": [5]})
     again = compiled(model)
     assert again.pop("insert") <= 8
     assert again == {name: first[name] for name in again}, "limits and order are no reason to compile"
@@ -264,7 +264,7 @@ def steps_of(
     monkeypatch.setattr(engine, "_programs", lambda fields: programs)
     monkeypatch.setattr(engine, "split_layers", lambda params, model: params)
     prompts = [[answer, *[0] * (size - 1)] for size, answer in lengths]
-    settings = {"max_new_tokens": max(answer for _, answer in lengths), "eos_id": 1, "vocab_limit": 2000}
+    settings = {"max_new_tokens": max(answer for _, answer in lengths), "eos_ids": [1], "allowed_ids": range(2000)}
     return programs, engine.generate_tokens({}, model, prompts, batch=batch, **settings)
 
 

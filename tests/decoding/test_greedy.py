@@ -84,13 +84,14 @@ def test_ids_past_the_tokenizer_are_never_chosen(params: Params) -> None:
     loud = {**params, "embedding": {"table": loud}}
     limited = greedy.greedy_decode(loud, MODEL, PROMPTS, **SETTINGS)
     assert max(itertools.chain(*limited)) < VOCAB_LIMIT
-    unlimited = greedy.greedy_decode(loud, MODEL, PROMPTS, **{**SETTINGS, "vocab_limit": MODEL.vocab_size})
+    unlimited = greedy.greedy_decode(loud, MODEL, PROMPTS, **{**SETTINGS, "allowed_ids": range(MODEL.vocab_size)})
     assert max(itertools.chain(*unlimited)) >= VOCAB_LIMIT
 
 
 def test_choose_takes_the_lowest_of_equals_and_marks_rows_that_are_not_finite() -> None:
     logits = jnp.array([[0.0, 2, 2, 9], [1, jnp.nan, 2, 0], [0, jnp.inf, 0, 0], [-5, -4, -3, 0]])
-    assert greedy.choose(logits, 3).tolist() == [1, -1, -1, 2]
+    assert greedy.choose(logits, jnp.arange(4) < 3).tolist() == [1, -1, -1, 2]
+    assert greedy.choose(logits, jnp.array([True, False, True, False])).tolist() == [2, 2, 0, 2]
 
 
 def test_bfloat16_decodes_with_weights_cast_once(params: Params) -> None:

@@ -87,3 +87,8 @@ def test_the_real_engine_gives_the_same_answers(tmp_path: Path) -> None:
         params, MODEL, prompts, log=tmp_path / "log", weights="w", title="test", mesh=None, batch=8, **SETTINGS
     )
     assert found == tiny_bloom.decode_without_cache(params, prompts)
+
+
+def test_other_ends_and_other_tokens_are_another_run() -> None:
+    runs = {resumable._digest(*run) for run in (([2], range(9)), ([2, 3], range(9)), ([2], range(8)), ([2], [0, 2, 8]))}
+    assert len(runs) == 4

@@ -14,7 +14,7 @@ MODEL = ModelConfig(size="custom", embed=48, layers=2, heads=6, vocab_size=128, 
 VOCAB_LIMIT = 120
 EOS = 53
 MAX_NEW_TOKENS = 24
-SETTINGS = {"max_new_tokens": MAX_NEW_TOKENS, "eos_id": EOS, "vocab_limit": VOCAB_LIMIT}
+SETTINGS = {"max_new_tokens": MAX_NEW_TOKENS, "eos_ids": [EOS], "allowed_ids": range(VOCAB_LIMIT)}
 
 
 @functools.cache

@@ -18,10 +18,15 @@ World = tuple[Path, list[TaskPrompts], dict[str, str]]
 class Characters:
     """A tokenizer with one id a character; 0 ends an answer."""
 
-    eos_id, pad_id, size = 0, 0, 0x110000
+    eos_id, stop_ids, ids = 0, (0,), range(0x110000)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return [[ord(character) for character in text] for text in texts]
+
+    encode_prompts = encode_batch
+
+    def cut(self, prompt: list[int], limit: int) -> list[int]:
+        return prompt[-limit:]
 
     def decode(self, ids: list[int]) -> str:
         return "".join(map(chr, ids))
@@ -113,7 +118,7 @@ def test_settings_reach_the_engine_and_cuts_are_counted(world: World, monkeypatc
     settings = EvalConfig(limit=2, batch=7, max_prompt_tokens=50, max_new_tokens=3, num_beams=2)
     scores = evaluate(world, engine, monkeypatch, settings)
     assert engine.settings == {
-        "max_new_tokens": 3, "eos_id": 0, "vocab_limit": 0x110000, "batch": 7, "num_beams": 2, "mesh": None,
+        "max_new_tokens": 3, "eos_ids": (0,), "allowed_ids": range(0x110000), "batch": 7, "num_beams": 2, "mesh": None,
     }  # fmt: skip
     assert scores["protocol"]["num_beams"] == 2
     assert all(entry["cut_prompts"] == entry["rows"] == 2 for entry in scores["tasks"].values())

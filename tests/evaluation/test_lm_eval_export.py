@@ -25,7 +25,7 @@ def test_files_name_the_fields_of_rendered_rows(exported: tuple[Path, list[TaskP
         rows = [json.loads(row) for row in rows if row]
         assert [row[task["doc_to_text"]] for row in rows] == list(part.prompts)
         assert [row[task["doc_to_target"]] for row in rows] == list(part.golds)
-        assert task["generation_kwargs"]["max_gen_toks"] == 164
+        assert task["generation_kwargs"] == {"until": [], "do_sample": False, "max_gen_toks": 164}
         wanted = "chrf" if part.task.family == "Generate" else "exact_match"
         assert [metric["metric"] for metric in task["metric_list"]] == [wanted]
     group = yaml.safe_load((directory / "ecomgpt.yaml").read_text(encoding="utf-8"))

@@ -32,8 +32,11 @@ print(describe([build_prompts(task) for task in load_tasks(sys.argv[1])], EvalCo
 class Characters:
     """A tokenizer with one id a character."""
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
         return [[ord(character) for character in text] for text in texts]
+
+    def cut(self, prompt: list[int], limit: int) -> list[int]:
+        return prompt[-limit:]
 
 
 @pytest.fixture

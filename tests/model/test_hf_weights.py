@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from ecomgpt_jax.model.hf_weights import hf_config, load_hf, model_config_from_h
 from ecomgpt_jax.model.parameters import Params, param_shardings
 from ecomgpt_jax.parallel.mesh import make_mesh
 
-MODEL = ModelConfig(size="custom", embed=32, layers=2, heads=4, vocab_size=64)
+MODEL = ModelConfig(size="custom", embed=32, layers=2, heads=4, vocab_size=64, compute_dtype="float32")
 
 
 @pytest.fixture
@@ -114,15 +115,17 @@ def test_bfloat16_export(params: Params, tmp_path: Path) -> None:
 def test_torch_reads_the_export(params: Params, tmp_path: Path, dtype: str) -> None:
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    save_hf(params, MODEL, tmp_path / "hf", dtype, max_shard_bytes=20_000)
+    ids = {"bos_token_id": None, "eos_token_id": [11, 5], "pad_token_id": 9}
+    save_hf(params, MODEL, tmp_path / "hf", dtype, max_shard_bytes=20_000, token_ids=ids)
     network, report = transformers.BloomForCausalLM.from_pretrained(tmp_path / "hf", output_loading_info=True)
     assert not any(report.values())
     assert network.dtype == getattr(torch, dtype)
-    assert (network.config.bos_token_id, network.config.eos_token_id, network.config.pad_token_id) == (1, 2, 3)
+    for settings in (network.config, network.generation_config):
+        assert (settings.bos_token_id, settings.eos_token_id, settings.pad_token_id) == (None, [11, 5], 9)
     network.save_pretrained(tmp_path / "theirs")
     rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.dtype(dtype)).astype(np.float32), params)
     assert_equal(load_hf(tmp_path / "theirs"), rounded)
-    assert model_config_from_hf(tmp_path / "theirs") == MODEL
+    assert model_config_from_hf(tmp_path / "theirs") == dataclasses.replace(MODEL, compute_dtype=dtype)
 
 
 def weight(shape: tuple[int, ...], value: float = 0) -> np.ndarray:
@@ -177,8 +180,9 @@ def test_another_shape_than_expected(saved: Path) -> None:
 def test_config_of_the_release(tmp_path: Path) -> None:
     """The keys of bigscience/bloomz-560m's config.json, which are older than those of `save_pretrained`."""
     values = {"model_type": "bloom", "n_embed": 1024, "n_layer": 24, "num_attention_heads": 16, "vocab_size": 250_880}
+    values["torch_dtype"] = "float16"
     (tmp_path / "config.json").write_text(json.dumps(values))
-    assert model_config_from_hf(tmp_path) == ModelConfig(size="560m", **MODEL_SHAPES["560m"])
+    assert model_config_from_hf(tmp_path) == ModelConfig(size="560m", compute_dtype="float32", **MODEL_SHAPES["560m"])
 
 
 @pytest.mark.parametrize(
@@ -236,8 +240,16 @@ def test_export_takes_the_tokenizer_along(params: Params, tmp_path: Path) -> Non
     source.mkdir()
     for name in ("tokenizer.json", "tokenizer_config.json", "other.txt"):
         (source / name).write_text(name)
+    with pytest.raises(MissingInputError, match=r"no generation_config\.json"):
+        save_hf(params, MODEL, tmp_path / "hf", tokenizer_dir=source)
+    (source / "generation_config.json").write_text('{"eos_token_id": [9, 5], "pad_token_id": 7}')
     (tmp_path / "hf").mkdir()
     save_hf(params, MODEL, tmp_path / "hf", tokenizer_dir=source)
     assert (tmp_path / "hf" / "tokenizer.json").read_text() == "tokenizer.json"
     assert (tmp_path / "hf" / "tokenizer_config.json").exists()
     assert not (tmp_path / "hf" / "other.txt").exists()
+    config, generation = (
+        json.loads((tmp_path / "hf" / name).read_text()) for name in ("config.json", "generation_config.json")
+    )
+    assert (config["eos_token_id"], config["pad_token_id"], config["bos_token_id"]) == ([9, 5], 7, None)
+    assert generation == {"eos_token_id": [9, 5], "pad_token_id": 7}

@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -38,14 +40,18 @@ def test_specs() -> None:
         (
             {"vocab_size": 33},
             (4, 1, 2),
-            r"embedding/table \(33, 16\): axis 'vocab' of 33 .*tensor=2; make model.vocab_size",
+            r"embedding/table \(33, 16\): axis 'vocab' of 33 .*tensor=2; set mesh.tensor=1 .* or make model.vocab_size",
         ),
         (
             {"embed": 12, "heads": 4},
             (1, 8, 1),
-            r"embedding/table .*'embed' of 12 .*fsdp=8; make model.embed a multiple of 8",
+            r"embedding/table .*'embed' of 12 .*fsdp=8; set mesh.fsdp=4 .* or make model.embed a multiple of 8",
         ),
-        ({"heads": 2}, (2, 1, 4), r"blocks/qkv/kernel .*'heads' of 2 .*tensor=4; make model.heads"),
+        (
+            {"heads": 2},
+            (2, 1, 4),
+            r"blocks/qkv/kernel .*'heads' of 2 .*tensor=4; set mesh.tensor=2 .* or make model.heads",
+        ),
     ],
 )
 def test_what_does_not_divide_is_named(change: dict, mesh: tuple[int, int, int], message: str) -> None:
@@ -92,3 +98,13 @@ def test_weights_left_whole_are_refused(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(ConfigError, match=r"RULES of parallel/sharding\.py must split them"):
         param_shardings(model, make_mesh(MeshConfig(4, 2, 1)))
     param_shardings(model, make_mesh(MeshConfig(8, 1, 1)))
+
+
+def test_the_advice_on_what_does_not_divide_works() -> None:
+    """The vocabulary of given weights cannot be changed, so the advice is one of the mesh."""
+    model = ModelConfig(size="custom", embed=16, layers=2, heads=4, vocab_size=16_385)
+    with pytest.raises(ConfigError) as error:
+        param_shardings(model, make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)))
+    advice = dict(re.findall(r"mesh\.(\w+)=(-?\d+)", str(error.value)))
+    assert advice == {"tensor": "1", "data": "-1"}
+    param_shardings(model, make_mesh(MeshConfig(**{"fsdp": 2, **{name: int(size) for name, size in advice.items()}})))

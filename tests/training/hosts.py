@@ -142,7 +142,7 @@ def decode(folder: Path, mesh: tuple[int, int, int], alone: bool = False) -> dic
     random = np.random.default_rng(1)
     prompts = [random.integers(4, 500, int(random.integers(2, 20))).tolist() for _ in range(11)]
     found = generate_tokens(
-        params, config.model, prompts, max_new_tokens=6, eos_id=2, vocab_limit=500, batch=8, mesh=where
+        params, config.model, prompts, max_new_tokens=6, eos_ids=[2], allowed_ids=range(500), batch=8, mesh=where
     )
     scores = mean_log_probabilities(params, config.model, prompts, prompts[::-1], batch=8, mesh=where)
     hf_weights.save_hf(params, config.model, folder / ("hf-alone" if alone else "hf"))
