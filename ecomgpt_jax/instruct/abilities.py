@@ -1,4 +1,4 @@
-"""The ability graph: which atomic abilities the tasks use, and how often what an atomic task practises is used again.
+"""The ability graph: which atomic abilities the tasks use, and how often other tasks reuse those of an atomic task.
 
 Every form names the abilities that it takes (`Form.abilities`). An ability is practised by the atomic tasks that the
 Chain-of-Task operators derive, and reused by base tasks and held-out ones, which are made of several.

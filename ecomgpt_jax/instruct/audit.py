@@ -1,4 +1,4 @@
-"""Looks for what would teach nonsense: in the files that users bring, line by line, and in the rows that were built.
+"""Finds faults in training data: in the files that users bring, line by line, and in the rows that were built.
 
 A finding names its place and what is wrong there. Files are read to their end: one fault hides no other.
 """
@@ -31,7 +31,7 @@ class Finding(NamedTuple):
 
 
 def audit_folder(directory: str | os.PathLike[str], exclusion: Exclusion | None = None) -> Iterator[Finding | TaskRow]:
-    """Yields the findings in every file of a folder of tasks, and each row that can be read, so that one can count.
+    """Yields the findings in every file of a folder of tasks, and each row that can be read, for the caller to count.
 
     A row that repeats another is a fault where it would be trained on, and a note in an evaluation file, which is as
     it is. Rows to train on must not occur among the evaluation rows or in the task's own `test.json`.
@@ -146,7 +146,7 @@ def _row_problems(task: TaskFolder, row: TaskRow, text: str, offsets: bool) -> I
     """Yields (column, problem) for what the format allows and the task does not."""
     if not row.sentences.strip():
         yield column_of(text, "sentences"), "sentences is empty"
-        return  # what else is wrong follows from that
+        return  # further findings would follow from this one
     if not task_folder.gold_answer(task, row).strip():
         yield column_of(text, "labels" if row.labels else "spans"), "the answer is empty, so no token is supervised"
     pieces = [("sentences", row.sentences), *(("labels", label) for part in row.labels.values() for label in part)]

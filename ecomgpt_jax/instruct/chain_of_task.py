@@ -1,8 +1,8 @@
-"""The Chain-of-Task operators (paper, section 3.2): from a base task to the atomic tasks that it is made of.
+"""The Chain-of-Task operators (paper, section 3.2): from a base task to the atomic tasks that it consists of.
 
 An operator looks up the forms for the record type that the base task reads and binds them to the same dataset, so
-`simplification(base) + reversal(base) + recombination(base)` is all that a new source needs. `without` names forms that
-a dataset cannot feed (no opinion words annotated, one category level only, ...).
+`derived(base)` is all that a new source needs. `without` names the forms for which a dataset lacks something (opinion
+words, a second category level, ...).
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ from ecomgpt_jax.instruct.tasks import (
 )
 from ecomgpt_jax.instruct.tasks.task import Form, Task, bind
 
-# A task is split into the steps that it takes: find without typing, type what is found, one type at a time, ...
+# A task is split into its steps: find without typing, type what is found, one type at a time, ...
 SIMPLIFICATION: Mapping[type[Record], tuple[Form, ...]] = {
     SpannedText: (entities.SPAN_DETECTION, entities.ONE_TYPE, entities.TYPING, entities.TYPE_LISTING),
     AspectText: (
@@ -63,7 +63,7 @@ REVERSAL: Mapping[type[Record], tuple[Form, ...]] = {
     Question: (questions.ASKING,),
     Dialogue: (dialogue.MESSAGE_WRITING,),
 }
-# Parts of several records are put together: true and false pairs, the right one among distractors.
+# Texts of several records are combined: true and false pairs, the right one among distractors.
 RECOMBINATION: Mapping[type[Record], tuple[Form, ...]] = {
     SpannedText: (entities.CHECK, entities.WHICH_TEXT),
     AspectText: (aspects.PAIRING, aspects.WHICH_REVIEW),
@@ -75,24 +75,14 @@ RECOMBINATION: Mapping[type[Record], tuple[Form, ...]] = {
 }
 
 
-def simplification(base: Task, without: Collection[str] = ()) -> list[Task]:
-    """Returns the atomic tasks that `base` breaks up into."""
-    return _derive(SIMPLIFICATION, base, without)
-
-
-def reversal(base: Task, without: Collection[str] = ()) -> list[Task]:
-    """Returns the tasks that go from what `base` answers to what it is given."""
-    return _derive(REVERSAL, base, without)
-
-
-def recombination(base: Task, without: Collection[str] = ()) -> list[Task]:
-    """Returns the tasks that judge or choose among parts of several records."""
-    return _derive(RECOMBINATION, base, without)
-
-
 def derived(base: Task, without: Collection[str] = ()) -> list[Task]:
-    """Returns the atomic tasks of all three operators, simplification first."""
-    return simplification(base, without) + reversal(base, without) + recombination(base, without)
+    """Returns the atomic tasks of all three operators, simplification first; `without` names forms to leave out."""
+    return [
+        bind(form, base.dataset, parent=base.name)
+        for operator in (SIMPLIFICATION, REVERSAL, RECOMBINATION)
+        for form in operator[base.form.record]
+        if form.name not in without
+    ]
 
 
 def family(base: Task, *further: Form, without: Collection[str] = ()) -> list[Task]:
@@ -106,8 +96,3 @@ def pseudo_label(base: Task, without: Collection[str] = ()) -> list[Task]:
     forms = [form for form in (base.form, *SIMPLIFICATION[base.form.record]) if form.name not in without]
     made = [bind(form, dataset, parent=base.name) for form in forms]
     return [dataclasses.replace(task, operator="pseudo_label") for task in made]
-
-
-def _derive(table: Mapping[type[Record], tuple[Form, ...]], base: Task, without: Collection[str]) -> list[Task]:
-    forms = table[base.form.record]
-    return [bind(form, base.dataset, parent=base.name) for form in forms if form.name not in without]

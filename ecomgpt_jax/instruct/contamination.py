@@ -26,7 +26,7 @@ from ecomgpt_jax.instruct.records import (
 from ecomgpt_jax.instruct.task_folder import TaskRow, load_tasks, read_rows
 
 RUN_CHINESE, RUN = 18, 60
-# Shorter texts are everybody's ("yes", "black"): equal ones prove nothing.
+# Shorter texts ("yes", "black") are too common: equal ones are no sign of copying.
 SHORTEST_CHINESE, SHORTEST = 8, 15
 _SENTENCE_ENDS = ".!?;。！？；…\t"
 _CHINESE = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")

@@ -1,13 +1,13 @@
-"""Near duplicates: records of different groups that say nearly the same, inside a source and across sources.
+"""Near duplicates: records of different groups that say almost the same, within a source and across sources.
 
 Two texts count as near duplicates when they hold the same digits and at least three quarters of their 96 min-hashes
 agree, which estimates the share of character 4-grams (letters and digits only) that they have in common; a record of
 two texts (a query and a title, a question and its context) is one only if both are. Records of one group are not
 compared: that two offers are of one product is what their source annotates, and a split keeps them together anyway. Nor
-are texts so short that everybody writes them.
+are texts so short that independent authors write the same.
 
 Each record is compared with the first kept one of each of its 12 buckets, so time is linear in the records and memory
-is 100 MB of buckets plus 220 bytes a record. The same records in the same order give the same answer in any process.
+is 100 MB of buckets plus 220 bytes per record. The same records in the same order give the same answer in any process.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ SHARE = 0.75
 _HASHES, _BANDS, _BAND = 96, 12, 4  # the buckets come from the first 12 times 4 hashes
 _SLOTS = 2**21
 _EACH_BAND = np.arange(_BANDS)
-_CHUNK = 2**16  # characters hashed at a time: what fits a core's cache
+_CHUNK = 2**16  # characters hashed at a time, so that they fit a core's cache
 _MIXER = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, odd
 _NO_DIGIT = re.compile(r"\D+")
 

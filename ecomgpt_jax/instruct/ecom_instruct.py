@@ -136,12 +136,9 @@ def _build_in(working: Path, bad_file: Path, choice: Choice, whole: Built | None
     """Builds a data set in a folder, from the sources or from a whole data set."""
     made = working / "shards"
     made.mkdir()
-    options = write.beam_options(choice.data) if choice.data.beam_options else None
     builder = EcomInstruct(choice, made, bad_file, whole, data_dir=str(working), file_format="array_record")
     with contextlib.redirect_stdout(io.StringIO()):  # tfds announces a download, and there is none
-        builder.download_and_prepare(
-            download_dir=str(working / "downloads"), download_config=tfds.download.DownloadConfig(beam_options=options)
-        )
+        builder.download_and_prepare(download_dir=str(working / "downloads"))
     shutil.rmtree(working / "downloads", ignore_errors=True)
     if whole is not None and whole.held_out_dir:
         shutil.copytree(whole.held_out_dir, working / "held_out")
@@ -184,23 +181,22 @@ class EcomInstruct(tfds.core.dataset_builder.FileReaderBuilder):
     def _download_and_prepare(
         self, dl_manager: tfds.download.DownloadManager, download_config: tfds.download.DownloadConfig
     ) -> None:
-        names = self._make_shards(download_config) if self._whole is None else self._take_from(self._whole)
+        names = self._make_shards() if self._whole is None else self._take_from(self._whole)
         if not self.stats.rows["train"]:
             why = self.stats.nothing_made() or "see data.sources, data.languages, data.synthetic_records"
             raise DataError(f"data: no training row was made; {why}")
         splits = [self._collect(split, names) for split in SPLITS]
         self.info.set_splits(tfds.core.SplitDict([split for split in splits if split.num_examples]))
 
-    def _make_shards(self, download_config: tfds.download.DownloadConfig) -> list[str]:
+    def _make_shards(self) -> list[str]:
         """Makes all shards from their sources; returns their names."""
         data, folder = self._choice.data, self._folder
         shards, compared = make.shards(self._choice), make.compared_shards(self._choice)
         arguments = self._choice, folder, self.stats.bad_file
-        runner, options = download_config.beam_runner, download_config.beam_options
         workers = max(1, min(data.workers or os.cpu_count() or 1, len(shards)))
         with contextlib.ExitStack() as stack:
-            if runner or options:
-                run = write.beam_workers(runner, options)
+            if data.beam_options:
+                run = write.beam_workers(data.beam_options)
             else:
                 run = stack.enter_context(write.processes(workers))
             if compared:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from ecomgpt_jax.instruct.contamination import is_chinese, normalise
 from ecomgpt_jax.instruct.task_folder import TaskFolder
 
-NEAR = 0.5  # between the two groups that the measurement found
+NEAR = 0.5  # between the two groups of sources in the measurement above
 _FEWEST = 3  # held-out labels; two are an answer ("match", "not match"), not a label space
 _WORD = re.compile(r"[a-z]+")
 

@@ -4,8 +4,8 @@
     completion    {"prompt": "...", "completion": "..."}                       taken as they are, with nothing between
     messages      {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}, ...]}
 
-A file has one form, told by the fields of its records; other fields are left alone, named and counted in the
-description. Each assistant turn of a conversation becomes an instance of its own, whose prompt is all that came before
+The fields of its records tell the form of a file; other fields are ignored, and the description names and counts
+them. Each assistant turn of a conversation becomes an instance of its own, whose prompt is all that came before
 it: every answer is learned once, each with an end of its own, and what users and the system say is never a target. An
 answer with "weight": 0 (or "train", "training" or "loss": false) stands in later prompts and is not learned. What is
 optional may be blank: null, white space, an empty list. User text is data: nothing in it is a template or becomes a
@@ -33,7 +33,7 @@ FORMS = {
     "instruction": ("instruction", "output"),
 }
 _OPTIONAL = {"instruction": ("input",)}
-_FLAGS = ("train", "training", "loss")  # of a message: false means what weight 0 means
+_FLAGS = ("train", "training", "loss")  # of a message: false is the same as weight 0
 _CALLS = ("tool_calls", "function_call")
 
 

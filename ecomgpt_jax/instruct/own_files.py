@@ -1,7 +1,7 @@
 """Files that users bring and Hub data sets, read into records: one object of fields for each line, row or table row.
 
-What is wrong with one record hides no other: it comes as a `BadRecord`. What is wrong with a whole file is an error:
-packed, in another encoding, a column there twice. A text with the character U+0000 is refused in every kind of file.
+A record that cannot be read becomes a `BadRecord`, and the others are read. A file that cannot be read is an error:
+compressed, in another encoding, with a column name that occurs twice. Text with the character U+0000 is always refused.
 
 CSV follows RFC 4180. In TSV a field in double quotes is read as a spreadsheet writes it (it may hold tabs, line breaks
 and doubled quotes) where the record then has as many fields as the header; all other quotes are plain characters. Lines
@@ -88,7 +88,7 @@ def _reader(spec: str) -> Callable[[str], Iterator[Read]]:
 
 
 def _strings(value: object) -> Iterator[str]:
-    """Yields each text in a value, however deep."""
+    """Yields each text in a value, at any depth."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
@@ -187,7 +187,7 @@ def _read_parquet(spec: str) -> Iterator[Read]:
             yield from _numbered(row for batch in file.iter_batches() for row in batch.to_pylist())
     except DataError:
         raise
-    except Exception as error:  # whatever pyarrow finds
+    except Exception as error:  # pyarrow's own errors, OSError, ...
         raise DataError(f"{spec}: cannot be read as Parquet ({_reason(error)})") from None
 
 
@@ -197,7 +197,7 @@ def _check_fields(place: str, fields: Iterable[Any]) -> None:
     _check_names(place, [field.name for field in fields])
     for field in fields:
         kind = field.type
-        while hasattr(kind, "value_type"):  # lists, however deep
+        while hasattr(kind, "value_type"):  # nested lists
             kind = kind.value_type
         _check_fields(f"{place}: in {field.name!r}", [kind.field(i) for i in range(kind.num_fields)])
 
@@ -208,7 +208,7 @@ def _read_hub(spec: str) -> Iterator[Read]:
         raise ConfigError(f"data.files: {spec} must be hub:owner/name@commit[:split], the commit in 40 hex digits")
     datasets = _library(spec, "datasets")
     datasets.disable_progress_bars()
-    for library in ("datasets", "huggingface_hub"):  # what fails is said once, here
+    for library in ("datasets", "huggingface_hub"):  # the error below reports what fails
         logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
         with notice(f"{spec} from the Hub"):

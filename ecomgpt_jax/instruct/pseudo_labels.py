@@ -16,7 +16,7 @@ from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, to_instruction
 from ecomgpt_jax.instruct.tasks.task import NOTHING, Task
 
 FAMILIES = ("CLS", "NER", "Condition_Extract", "Extract")
-_CHECKED = 200  # gold answers that are looked at before a model is asked
+_CHECKED = 200  # gold answers that are checked before a model is asked
 
 
 def unlabelled(records: Iterable[Record], language: str) -> list[str]:
@@ -86,7 +86,7 @@ def check_family(task: TaskFolder) -> None:
 
 
 def instructions(task: TaskFolder, texts: Sequence[str]) -> list[Instruction]:
-    """Returns what a model is asked for each text; the answers in them mean nothing."""
+    """Returns the instruction for each text, with an empty answer."""
     rows = (TaskRow(text, {task.label_key: ()} if task.family == "CLS" else {}) for text in texts)
     return [to_instruction(task, index, row) for index, row in enumerate(rows)]
 

@@ -29,7 +29,6 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, overload
 
 import numpy as np
@@ -37,7 +36,6 @@ import tqdm
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
-from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.errors import ConfigError, StorageError
 from ecomgpt_jax.instruct.duplicates import NearDuplicates, Sketch
 from ecomgpt_jax.instruct.instructions import ROW_FIELDS, Row
@@ -261,47 +259,30 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def beam_workers(runner: Any, options: Any) -> Run:
+def beam_workers(options: Sequence[str]) -> Run:
     """Returns `run(work, shards, name)`, which calls `work` for each shard on the workers of a Beam pipeline.
 
     They and this process must have access to the same folders. `run` raises StorageError when the pipeline fails, with
     its reason.
 
     Args:
-      runner: of `beam.Pipeline`, by name or object; None: the one in `options`.
-      options: `PipelineOptions`.
+      options: of the pipeline, `--runner=DirectRunner` for example.
+
+    Raises:
+      ConfigError: Apache Beam is not installed.
     """
-    beam = import_beam()
+    try:
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError:
+        raise ConfigError("data.beam_options needs Apache Beam; install ecomgpt_jax[beam]") from None
 
     def run(work: Work, shards: Sequence[str], name: str) -> None:
         try:
-            with beam.Pipeline(runner=runner, options=options) as pipeline:
+            with beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
                 _ = pipeline | "shards" >> beam.Create(list(shards)) | beam.Reshuffle() | name >> beam.Map(work)
         except Exception as error:  # each runner wraps what its workers raise in its own way
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise StorageError(f"Apache Beam: {reason}") from error
 
     return run
-
-
-def beam_options(data: DataConfig) -> Any:
-    """Returns `data.beam_options` as Beam's `PipelineOptions`.
-
-    Raises:
-      ConfigError: Apache Beam is not installed.
-    """
-    return import_beam().options.pipeline_options.PipelineOptions(list(data.beam_options))
-
-
-def import_beam() -> ModuleType:
-    """Returns the module apache_beam.
-
-    Raises:
-      ConfigError: it is not installed.
-    """
-    try:
-        import apache_beam
-        import apache_beam.options.pipeline_options
-    except ImportError:
-        raise ConfigError("data.beam_options needs Apache Beam; install ecomgpt_jax[beam]") from None
-    return apache_beam

@@ -73,8 +73,8 @@ def test_beam_makes_what_one_process_makes(built: Built, tmp_path: Path) -> None
 
 
 def test_a_failure_of_beam_is_one_line() -> None:
-    beam = pytest.importorskip("apache_beam", reason="needs the extra beam")
-    run = write.beam_workers(None, beam.options.pipeline_options.PipelineOptions([]))
+    pytest.importorskip("apache_beam", reason="needs the extra beam")
+    run = write.beam_workers([])
     with pytest.raises(StorageError, match=r"Apache Beam: .*shelf is empty"):
         run(broken, ["a"], "work")
 
@@ -86,7 +86,7 @@ def broken(shard: str) -> int:
 def test_beam_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     with pytest.raises(ConfigError, match=r"install ecomgpt_jax\[beam\]"):
-        write.beam_options(DataConfig(beam_options=("--runner=DirectRunner",)))
+        write.beam_workers(["--runner=DirectRunner"])
 
 
 def test_an_error_in_a_process_comes_back_as_it_is() -> None:

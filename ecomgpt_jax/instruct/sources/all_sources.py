@@ -66,7 +66,7 @@ def read(
 
     Args:
         source: From `source(name)` or `SOURCES`.
-        sources_dir: Folder that holds one folder a source.
+        sources_dir: Folder that holds one folder per source.
         log: Gets rows read, rows left out and malformed rows; complete when the iterator ends.
         verify: Whether to compare checksums first (at the first record); turn off what was checked already.
 

@@ -102,7 +102,7 @@ def _term(text: str, term: str, start: str, end: str) -> str:
 
 
 def read_mams(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
-    """Yields an `AspectText` a sentence; ids count the sentences of a file.
+    """Yields an `AspectText` per sentence; ids count the sentences of a file.
 
     Raises:
         DataError: A file is not XML.
@@ -139,7 +139,7 @@ def read_apc(
     domains: Mapping[str, str],
     spaced: Collection[str] = (),
 ) -> Iterator[Record]:
-    """Yields an `AspectText` a sentence; upstream repeats it once per aspect as three lines.
+    """Yields an `AspectText` per sentence; upstream repeats it once per aspect as three lines.
 
     The lines are the sentence with `$T$` in the aspect's places, the aspect, the polarity.
 
@@ -181,7 +181,7 @@ def read_apc(
 
 
 def read_hu_liu(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
-    """Yields an `AspectText` a line `feature[+2], …##sentence`; the feature is the category, and the aspect if it is
+    """Yields an `AspectText` per line `feature[+2], …##sentence`; the feature is the category, and the aspect if it is
     in the sentence.
 
     Strengths and the marks [u] [p] [s] [cc] [cs] are left out, as the corpus's own README advises. A feature whose

@@ -37,7 +37,7 @@ def _target_scores(row: Mapping) -> Pairs:
 
 
 def read_target_scores(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
-    """Yields an `AttributedItem` a title and a `SpannedText` of the values in it; "n/a" becomes an empty value."""
+    """Yields an `AttributedItem` per title and a `SpannedText` of the values in it; "n/a" becomes an empty value."""
     for file in files:
         for number, row in json_lines(folder, file, log):
             id_ = f"{file}:{number}"
@@ -100,7 +100,7 @@ def read_pave(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Reco
 
 
 def read_flipkart(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
-    """Yields an `AttributedItem` a product; specifications are a Ruby hash, here read as JSON after "=>" became ":"."""
+    """Yields an `AttributedItem` per product; specifications are a Ruby hash, read as JSON with ":" for "=>"."""
     for file in files:
         for number, row in csv_rows(folder, file, log):
             id_, title = f"{file}:{number}", " ".join(row["product_name"].split())

@@ -1,4 +1,4 @@
-"""Named entities in character BIO files: one `character tag` a line, a blank line after each text.
+"""Named entities in character BIO files: one `character tag` per line, a blank line after each text.
 
 Upstream: E-commerce and Youku NER (Jie et al., NAACL 2019), Chinese addresses (Li et al., NAACL 2019), the JD title
 data of GAIIC 2022; and tagged comments in a CSV column (CCF BDCI 2021).
@@ -25,7 +25,7 @@ from ecomgpt_jax.instruct.sources.reading import (
 
 
 def bio_blocks(folder: Path, file: str, log: ReadLog) -> Iterator[tuple[int, list[str], list[str]]]:
-    """Yields (first line number, tokens, tags) a text; a line that begins with a blank holds a blank as its token."""
+    """Yields (first line number, tokens, tags) per text; a line that begins with a blank holds a blank as its token."""
     start, lines = 1, []
     for number, line in (*text_lines(folder, file, log), (0, "")):
         if line:
@@ -42,7 +42,7 @@ def bio_blocks(folder: Path, file: str, log: ReadLog) -> Iterator[tuple[int, lis
 def read_bio(
     folder: Path, files: Sequence[str], log: ReadLog, *, kind: Callable[[str], str], pseudo: Sequence[str] = ()
 ) -> Iterator[Record]:
-    """Yields a `SpannedText` a text.
+    """Yields a `SpannedText` per text.
 
     Args:
         folder: Folder of the source.
@@ -75,7 +75,7 @@ def read_bio(
 
 
 def read_jd_titles(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
-    """Yields the tagged titles (one file of them a model's) and the pool of titles without tags, one a line."""
+    """Yields the tagged titles (one file of them a model's) and the pool of titles without tags, one per line."""
     pool = "sample_per_line_preliminary_A.txt"
     tagged = [file for file in files if file != pool]
     yield from read_bio(folder, tagged, log, kind=jd_type, pseudo=("fake_train_data_20000.txt",))
@@ -96,7 +96,7 @@ def address_type(name: str) -> str:
 
 
 def read_tagged_comments(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
-    """Yields a `SpannedText` and a `LabelledText` (sentiment) a row with one BIO tag per character of the comment."""
+    """Yields a `SpannedText` and a `LabelledText` (sentiment) per row with one BIO tag per character of the comment."""
     for file in files:
         for number, row in csv_rows(folder, file, log):
             id_, text = f"{file}:{number}", row["text"]
@@ -113,7 +113,7 @@ def read_tagged_comments(folder: Path, files: Sequence[str], log: ReadLog) -> It
 
 
 def read_targets(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
-    """Yields a `SpannedText` a line of COTE: sentence `s` and its opinion target `ot`, marked where it first occurs."""
+    """Yields a `SpannedText` per line of COTE: sentence `s` and its opinion target `ot`, where it first occurs."""
     for file in files:
         for number, row in json_lines(folder, file, log):
             id_ = f"{file}:{number}"

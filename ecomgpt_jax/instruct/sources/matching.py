@@ -48,7 +48,7 @@ def read_offer_pairs(
     category: str = "",
     clean: Callable[[str], str] = str.strip,
 ) -> Iterator[Record]:
-    """Yields a `TextPair` ("same" or "different") a line, and an `AttributedItem` for each offer when first met.
+    """Yields a `TextPair` ("same" or "different") per line, and an `AttributedItem` for each offer when first met.
 
     An offer's cluster is what positive pairs connect; a pair's group is the cluster of its left offer, an item's its
     own.

@@ -45,7 +45,7 @@ class Collection:
     Attributes:
       name: group and name, such as `sources/en_mams`.
       licence: as upstream states it.
-      redistributable: whether that licence lets everybody pass the data on.
+      redistributable: whether that licence allows redistribution.
       bytes: size of all files; 0 where it is not known.
       files: what to fetch; empty where only the user's own copy may be used.
     """
@@ -113,7 +113,7 @@ def choose(groups: tuple[str, ...], names: tuple[str, ...], *, redistributable: 
     Args:
       groups: some of `GROUPS`.
       names: last parts of the collections' names (`en_mams`, `EN-Lenovo-NER-NER`, `ecinstruct`); empty for all.
-      redistributable: only those that everybody may pass on.
+      redistributable: only those whose licence allows redistribution.
 
     Raises:
       ConfigError: no collection of the groups has that name, or none is left.

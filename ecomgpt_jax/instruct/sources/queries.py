@@ -23,7 +23,7 @@ SEGMENT_TYPES = {"ProductType": "product type", "Attribute": "attribute", "Brand
 
 
 def read_home_depot(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
-    """Yields a `TextPair` (query, product title, mean relevance from "1" to "3") a row; a query is a group."""
+    """Yields a `TextPair` (query, product title, mean relevance from "1" to "3") per row; a query is a group."""
     for file in files:
         for number, row in csv_rows(folder, file, log):
             id_, query = f"{file}:{number}", " ".join(row["search_term"].split())
@@ -43,7 +43,7 @@ def read_home_depot(folder: Path, files: Sequence[str], log: ReadLog) -> Iterato
 
 
 def read_qbqtc(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
-    """Yields a `TextPair` (query, title, relevance "0" to "2") a row; a query is a group."""
+    """Yields a `TextPair` (query, title, relevance "0" to "2") per row; a query is a group."""
     for file in files:
         for number, row in json_lines(folder, file, log):
             id_ = f"{file}:{number}"
@@ -63,7 +63,7 @@ def read_qbqtc(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Rec
 def read_segments(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
     """Yields queries with their product type and attributes, labels made by rules ("weak").
 
-    `Queries.csv` gives a `LabelledText` ("product type", "attribute") a row, `bioes_sequences.csv` a `SpannedText`.
+    `Queries.csv` gives a `LabelledText` ("product type", "attribute") per row, `bioes_sequences.csv` a `SpannedText`.
     Brands are left out: upstream found them as parts of words, or appended one to the query; such rows are left out.
     """
     for file in files:

@@ -38,7 +38,7 @@ _NO_ANSWER = "ANSWERNOTFOUND"
 
 
 def read_amazonqa(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
-    """Yields a `Question` ("question type"; "answer type" yes, no or unclear) a line: gzip of Python dictionaries."""
+    """Yields a `Question` ("question type"; "answer type" yes, no or unclear) per line: gzip of Python dictionaries."""
     types = {"Y": "yes", "N": "no", "?": "unclear"}
     for file in files:
         try:

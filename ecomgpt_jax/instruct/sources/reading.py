@@ -84,7 +84,7 @@ class Source:
         name: Folder name below the sources folder.
         language: "en", "zh" or "zh+en".
         licence: As upstream states it.
-        redistributable: Whether that licence lets everybody pass the data on.
+        redistributable: Whether that licence allows redistribution.
         upstream: Repository, commit and paths.
         files: sha256 of each file, by its path inside the source's folder.
         records: Upstream records in the files, before any merging or splitting.

@@ -32,7 +32,7 @@ Rows = Iterator[tuple[str, int, Mapping[str, str]]]
 
 
 def _texts(rows: Rows, log: ReadLog, language: str, text: str, labels: Callable, product: str = "") -> Iterator[Record]:
-    """Yields a `LabelledText` a row; one without text is left out.
+    """Yields a `LabelledText` per row; one without text is left out.
 
     Args:
         rows: (file, line, fields).
@@ -79,7 +79,7 @@ def read_csv(
     product: str = "",
     delimiter: str = ",",
 ) -> Iterator[Record]:
-    """Yields a `LabelledText` a row of delimited files (arguments as in `_texts`)."""
+    """Yields a `LabelledText` per row of delimited files (arguments as in `_texts`)."""
     rows = ((file, *row) for file in files for row in csv_rows(folder, file, log, delimiter=delimiter))
     return _texts(rows, log, language, text, labels, product)
 
@@ -99,7 +99,7 @@ def read_json(
 
 
 def read_zipped_csv(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
-    """Yields a `LabelledText` (category, sentiment) a row of the one CSV file in each zip archive."""
+    """Yields a `LabelledText` (category, sentiment) per row of the one CSV file in each zip archive."""
     rows = (
         (file, *row) for file in files for row in zip_csv_rows(folder, file, Path(file).with_suffix(".csv").name, log)
     )
@@ -108,7 +108,7 @@ def read_zipped_csv(folder: Path, files: Sequence[str], log: ReadLog) -> Iterato
 
 
 def read_stars(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
-    """Yields a `LabelledText` (rating, domain) a line `stars #### review`."""
+    """Yields a `LabelledText` (rating, domain) per line `stars #### review`."""
     for file in files:
         for number, line in text_lines(folder, file, log):
             log.rows += 1
@@ -127,7 +127,7 @@ def read_stars(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Rec
 
 
 def read_pros_cons(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
-    """Yields a `LabelledText` ("side": pros or cons) a line `<Pros>…</Pros>` or `<Cons>…</Cons>`.
+    """Yields a `LabelledText` ("side": pros or cons) per line `<Pros>…</Pros>` or `<Cons>…</Cons>`.
 
     Upstream is UTF-8 with some Latin-1 lines and character references that were escaped twice.
     """

@@ -58,7 +58,7 @@ def read_triplets(
     language: str = "en",
     domains: Mapping[str, str] | None = None,
 ) -> Iterator[Record]:
-    """Yields an `AspectText` a line `sentence####[(aspect, opinion, polarity), …][####sub-domain]`.
+    """Yields an `AspectText` per line `sentence####[(aspect, opinion, polarity), …][####sub-domain]`.
 
     Positions are inclusive: every index, or first and last. A line with a sub-domain also gives a `LabelledText`
     ("domain", "category").
@@ -104,7 +104,7 @@ def read_triplets(
 
 
 def read_acos(folder: Path, files: Sequence[str], log: ReadLog, *, domain: str) -> Iterator[Record]:
-    """Yields an `AspectText` a line: sentence and `start,end CATEGORY polarity start,end` quadruples, tab-separated."""
+    """Yields an `AspectText` per line: sentence and `start,end CATEGORY polarity start,end` fields, tab-separated."""
     for file in files:
         for number, line in text_lines(folder, file, log):
             log.rows += 1
