@@ -111,16 +111,16 @@ def audit_files(data: DataConfig) -> bool:
       EcomError: there is no task or file.
     """
     exclusion = read.exclusion(data)
-    parts = [audit.audit_own_file(spec, exclusion) for spec in data.files]
+    found_in = [audit.audit_own_file(spec, exclusion) for spec in data.files]
     if data.mixture == "folder":
         if not data.tasks_dir:
             raise ConfigError("data.mixture=folder needs data.tasks_dir, a folder of <Dataset>/tasks/<task>/train.json")
-        parts.append(audit.audit_folder(Path(data.tasks_dir).expanduser(), exclusion))
+        found_in.append(audit.audit_folder(Path(data.tasks_dir).expanduser(), exclusion))
     rows, notes = 0, 0
 
     def faults() -> Iterator[str]:
         nonlocal rows, notes
-        for found in itertools.chain.from_iterable(parts):
+        for found in itertools.chain.from_iterable(found_in):
             if not isinstance(found, audit.Finding):
                 rows += 1
             elif found.fault:
