@@ -24,7 +24,7 @@ _OFFSETS = ("NER", "Condition_Extract")  # families whose released offsets are t
 
 
 class Finding(NamedTuple):
-    """Place and problem in one line; `fault` is False for what is worth knowing and cannot be helped."""
+    """Place and problem in one line; `fault` is False for a note that needs no action."""
 
     text: str
     fault: bool = True

@@ -51,7 +51,7 @@ ASAP_ASPECTS = {
 
 
 def read_taobao(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
-    """Yields an `AspectText` a training review (three files joined on the id) and an unlabelled text a test review.
+    """Yields an `AspectText` per training review (three files joined on the id), an unlabelled text per test review.
 
     `Train_reviews.csv` is GB18030 and its columns past the review are misaligned copies of the labels: not used.
     """
@@ -214,7 +214,7 @@ def read_hu_liu(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Re
 
 
 def read_asap(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
-    """Yields an `AspectText` (polarity of each category that the review speaks of) and a `LabelledText` (rating)."""
+    """Yields an `AspectText` (polarity of each category that the review mentions) and a `LabelledText` (rating)."""
     polarities = {"1": "positive", "0": "neutral", "-1": "negative"}
     for file in files:
         for number, row in csv_rows(folder, file, log):

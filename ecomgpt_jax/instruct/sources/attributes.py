@@ -131,7 +131,7 @@ def read_flipkart(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[
 
 
 def read_advertise(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
-    """Yields an `AttributedItem` without a title a row: `name#value*…` and the copy written from it."""
+    """Yields an `AttributedItem` without a title per row: `name#value*…` and the copy written from it."""
     for file in files:
         for number, row in json_lines(folder, file, log):
             id_ = f"{file}:{number}"

@@ -43,7 +43,7 @@ def read_table(table: Path = TABLE) -> tuple[dict[str, dict[str, str]], dict[str
 
 
 def pin(name: str, directory: Path, table: Path = TABLE) -> int:
-    """Writes size and checksums of a collection as it lies on disk into the table; returns the number of its files.
+    """Writes size and checksums of a collection as it is on disk into the table; returns the number of its files.
 
     Args:
       name: such as `sources/en_mams`.

@@ -77,7 +77,7 @@ def _entity(text: str, row: Mapping[str, str]) -> Span:
 
 
 def read_helpdesk(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
-    """Yields a `Dialogue` each: turns with their function, and three qualities from "-2" to "2", by majority of 19.
+    """Yields each `Dialogue`: turns with their function, and three qualities from "-2" to "2", by majority of 19.
 
     Test dialogues have no annotation. A dialogue and its translation share a group. Turns without text (a picture)
     are left out with their label.
@@ -131,7 +131,7 @@ def _majority(votes: Iterable[Any]) -> Any:
 
 
 def read_slots(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
-    """Yields a `SpannedText` an utterance, and a `LabelledText` ("requested") if the system had asked for slots."""
+    """Yields a `SpannedText` per utterance, and a `LabelledText` ("requested") if the system had asked for slots."""
     for file in files:
         for number, row in json_array(folder, file, log):
             id_ = f"{file}:{number}"

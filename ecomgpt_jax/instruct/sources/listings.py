@@ -19,7 +19,7 @@ PRICERUNNER_COLUMNS = ("id", "title", "vendor", "cluster", "name", "category id"
 
 
 def read_pricerunner(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
-    """Yields an `AttributedItem` an offer, with the product's canonical name as its attribute "name"; a cluster of
+    """Yields an `AttributedItem` per offer, with the product's canonical name as its attribute "name"; a cluster of
     offers is a group.
     """
     for file in files:
@@ -35,7 +35,7 @@ def read_pricerunner(folder: Path, files: Sequence[str], log: ReadLog) -> Iterat
 
 
 def read_listings(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
-    """Yields an `AttributedItem` a listing, its category split at "--"; header lines repeat inside the files."""
+    """Yields an `AttributedItem` per listing, its category split at "--"; header lines repeat inside the files."""
     for file in files:
         for number, row in csv_rows(folder, file, log):
             if row["title"] == "title" and row["type"] == "type":
@@ -54,9 +54,9 @@ def read_listings(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[
 
 
 def read_taxonomy(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
-    """Yields an `AttributedItem` a node of the tree: its title, and its path from the root as the category.
+    """Yields an `AttributedItem` per node of the tree: its title, and its path from the root as the category.
 
-    The `.txt` file prints the same nodes once more. Ids are those of the tree.
+    The `.txt` file lists the same nodes again. Ids are those of the tree.
     """
     for file in files:
         if file.endswith(".txt"):

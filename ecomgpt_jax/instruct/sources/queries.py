@@ -64,7 +64,7 @@ def read_segments(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[
     """Yields queries with their product type and attributes, labels made by rules ("weak").
 
     `Queries.csv` gives a `LabelledText` ("product type", "attribute") per row, `bioes_sequences.csv` a `SpannedText`.
-    Brands are left out: upstream found them as parts of words, or appended one to the query; such rows are left out.
+    Brands are left out: upstream matched them inside words, or appended one to the query; such rows are left out.
     """
     for file in files:
         for number, row in csv_rows(folder, file, log):

@@ -93,7 +93,7 @@ def read_json(
     text: str,
     labels: Callable[[Mapping[str, str]], Mapping[str, str]],
 ) -> Iterator[Record]:
-    """Yields a `LabelledText` an object of JSON-lines files; files that do not end in `.json` are not read."""
+    """Yields a `LabelledText` per object of JSON-lines files; files that do not end in `.json` are not read."""
     rows = ((file, *row) for file in files if file.endswith(".json") for row in json_lines(folder, file, log))
     return _texts(rows, log, language, text, labels)
 

@@ -129,7 +129,7 @@ def read_acos(folder: Path, files: Sequence[str], log: ReadLog, *, domain: str) 
 
 
 def read_memd(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
-    """Yields an `AspectText` an object of each JSON list; positions count the words between any blanks."""
+    """Yields an `AspectText` per object of each JSON list; positions count the words between any blanks."""
     for file in files:
         domain = Path(file).parent.name.lower()
         for number, row in json_array(folder, file, log):

@@ -1,7 +1,7 @@
 """The tasks of the embedded catalogue: base and atomic ones in both languages, twelve of them held out.
 
-The held-out twelve have the forms and the prompts of the official evaluation (EcomInstruct v1). What they have in
-training is kin: the same form on other data or in the other language, and the atomic parts of their own.
+The held-out twelve have the forms and the prompts of the official evaluation (EcomInstruct v1). Training has
+only related tasks: the same form on other data or in the other language, and the atomic parts of their own.
 """
 
 import dataclasses

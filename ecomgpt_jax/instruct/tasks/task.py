@@ -291,7 +291,7 @@ def listing(record: AttributedItem) -> str:
 
 
 def numbered(texts: Iterable[str]) -> str:
-    """Returns texts as a list with a number before each, a line each."""
+    """Returns texts as a numbered list, one text per line."""
     return "\n".join(f"{number}. {text}" for number, text in enumerate(texts, 1))
 
 

@@ -88,12 +88,12 @@ def rooted(level: int) -> View:
 
 
 def without_boilerplate(mark: str) -> View:
-    """Items whose description is left out where it holds a shop's standing phrase."""
+    """Items whose description is left out where it holds a shop's boilerplate phrase."""
     return each(AttributedItem, lambda r: dataclasses.replace(r, description="") if mark in r.description else r)
 
 
 def chained(first: View, second: View) -> View:
-    """The second view of the first."""
+    """Returns the view that applies the second view to what the first yields."""
     return lambda records: second(first(records))
 
 
