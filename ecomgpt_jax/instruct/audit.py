@@ -33,8 +33,8 @@ class Finding(NamedTuple):
 def audit_folder(directory: str | os.PathLike[str], exclusion: Exclusion | None = None) -> Iterator[Finding | TaskRow]:
     """Yields the findings in every file of a folder of tasks, and each row that can be read, for the caller to count.
 
-    A row that repeats another is a fault where it would be trained on, and a note in an evaluation file, which is as
-    it is. Rows to train on must not occur among the evaluation rows or in the task's own `test.json`.
+    A row that repeats another is a fault where it would be trained on, and a note in an evaluation file, which
+    cannot be changed. Rows to train on must not occur among the evaluation rows or in the task's own `test.json`.
 
     Args:
       directory: folder of `<Dataset>/tasks/<task>/{meta-info,train,test}.json`.
