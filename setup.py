@@ -48,6 +48,7 @@ setuptools.setup(
         "torch": ["torch>=2.6", "peft>=0.21"],  # the peers that tests and benchmarks compare with
         # Hub data sets and Parquet files of one's own (JSON lines and CSV need nothing); datasets brings pyarrow anyway
         "hub": ["datasets>=5.2,<6", "pyarrow>=24"],
+        "benchmarks": ["rouge-score>=0.1.2", "sacrebleu>=2.6"],  # official scores of Shopping MMLU's generation tasks
         "dev": [
             "pytest>=8",
             "hypothesis>=6.100",

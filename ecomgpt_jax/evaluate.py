@@ -16,14 +16,17 @@ from ecomgpt_jax.data.tokenizer import check_vocabulary, load_tokenizer
 from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.evaluation.harness import evaluate_tasks
 from ecomgpt_jax.evaluation.protocol import find_tasks_dir
-from ecomgpt_jax.evaluation.scores import MEASURES, average
+from ecomgpt_jax.evaluation.report import write_overview
+from ecomgpt_jax.evaluation.scores import average, measures
 from ecomgpt_jax.files import check_output, read_json
+from ecomgpt_jax.instruct.benchmarks import BENCHMARKS, find_benchmark, task_folders
 from ecomgpt_jax.instruct.task_folder import load_tasks
 from ecomgpt_jax.model import loading
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.parallel.processes import enable_compilation_cache
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "workdir, step or Hugging Face directory, or owner/name@revision")
+_BENCHMARK = flags.DEFINE_string("benchmark", "", "official, ecinstruct, chinese_ecom_qa, shopping_mmlu, or all")
 _TASKS = flags.DEFINE_string("tasks", "", "folder of tasks; default $ECOMGPT_EVAL")
 _OUT = flags.DEFINE_string("out", "", "folder for predictions, scores.json and the report")
 _ONLY = flags.DEFINE_list("only", [], "names of the tasks to evaluate; default all")
@@ -51,9 +54,10 @@ def main(arguments: list[str]) -> None:
         dtype=_DTYPE.value, mesh=_MESH.value,
     )  # fmt: skip
     resolve(Config(eval=settings))
-    tasks_dir = find_tasks_dir(settings)
+    folders = _task_folders(settings)
     only = _ONLY.value or None
-    load_tasks(tasks_dir, only)  # a wrong folder is told before minutes of loading
+    for tasks_dir in folders.values():
+        load_tasks(tasks_dir, only)  # a wrong folder is told before minutes of loading
     mesh = make_mesh(parse_mesh(settings.mesh))
     if jax.process_index() == 0:
         check_output(Path(_OUT.value) / "scores.json")
@@ -62,17 +66,57 @@ def main(arguments: list[str]) -> None:
     tokenizer = load_tokenizer(loading.tokenizer_directory(found.directory))
     check_vocabulary(tokenizer, found.model.vocab_size)
     print(loading.describe(found, mesh), flush=True)
-    scores = evaluate_tasks(
-        loading.load_params(found, mesh), found.model, tokenizer, tasks_dir, _OUT.value, settings, mesh, only,
-        loading.weights_fingerprint(found), _trained_on(found.directory),
-    )  # fmt: skip
-    entries = list(scores["tasks"].values())
-    for title, kind, name in MEASURES:
-        print(f"{title}, average of {len(entries)} tasks: {average(entries, kind, name):.4f}")
+    params, named, trained_on = (
+        loading.load_params(found, mesh),
+        loading.weights_fingerprint(found),
+        _trained_on(found.directory),
+    )
+    together: dict[str, dict] = {}
+    for benchmark, tasks_dir in folders.items():
+        out = Path(_OUT.value, benchmark) if len(folders) > 1 else Path(_OUT.value)
+        scores = evaluate_tasks(
+            params, found.model, tokenizer, tasks_dir, out, settings, mesh, only, named, trained_on
+        )  # fmt: skip
+        together |= scores["tasks"]
+        _print_averages(benchmark, scores["tasks"])
+    if len(folders) > 1 and jax.process_index() == 0:
+        write_overview(_OUT.value, together)
+    print(f"report: {Path(_OUT.value) / 'report.html'}", flush=True)
+
+
+def _task_folders(settings: EvalConfig) -> dict[str, str]:
+    """Returns {benchmark: folder of its tasks} of what is asked for; "" stands for the folder of `--tasks`.
+
+    Raises:
+      ConfigError: `--benchmark` names none, or stands beside `--tasks`.
+      MissingInputError: its data is not there.
+    """
+    wanted = _BENCHMARK.value
+    if not wanted:
+        return {"": find_tasks_dir(settings)}
+    if settings.tasks_dir:
+        raise ConfigError("--benchmark and --tasks both say what to evaluate; give one of them")
+    names = ["official", *BENCHMARKS] if wanted == "all" else [wanted]
+    if wanted == "all":
+        absent = [name for name in names[1:] if not find_benchmark(name)]
+        for name in absent:
+            print(f"benchmark {name}: not found and left out; `ecomgpt_jax.fetch benchmarks` says how to get it")
+        names = [name for name in names if name not in absent]
+    return {
+        name: find_tasks_dir(settings) if name == "official" else str(task_folders(name, _CACHE_DIR.value))
+        for name in names
+    }
+
+
+def _print_averages(benchmark: str, tasks: dict[str, dict]) -> None:
+    entries, of = list(tasks.values()), f" of {benchmark}" if benchmark else ""
+    for title, kind, name in measures(tasks):
+        counted = sum(entry[kind].get(name) is not None for entry in entries)
+        if counted:
+            print(f"{title}, average of {counted} tasks{of}: {average(entries, kind, name):.4f}")
     if _ANSWER_LOSS.value:
         loss = sum(entry["answer_loss"] for entry in entries) / len(entries)
-        print(f"Loss of right answers, average of {len(entries)} tasks: {loss:.4f} nats a token")
-    print(f"report: {Path(_OUT.value) / 'report.html'}", flush=True)
+        print(f"Loss of right answers, average of {len(entries)} tasks{of}: {loss:.4f} nats per token")
 
 
 def _trained_on(checkpoint: epath.Path) -> list[str]:

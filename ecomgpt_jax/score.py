@@ -4,6 +4,7 @@ A task's predictions are `<task>.jsonl` in the folder of predictions, {"index": 
 its `test.json`. Tasks without a file are named and left out.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from absl import flags
@@ -12,7 +13,7 @@ from ecomgpt_jax import cli
 from ecomgpt_jax.config import EvalConfig
 from ecomgpt_jax.errors import ConfigError, MissingInputError
 from ecomgpt_jax.evaluation.protocol import build_prompts, describe_predictions, find_tasks_dir
-from ecomgpt_jax.evaluation.scores import MEASURES, average, averages, read_predictions, score_task
+from ecomgpt_jax.evaluation.scores import average, averages, measures, read_predictions, score_task
 from ecomgpt_jax.files import write_json
 from ecomgpt_jax.instruct.task_folder import load_tasks
 
@@ -43,7 +44,8 @@ def main(arguments: list[str]) -> None:
         name = part.task.name
         entries[name] = score_task(part, read_predictions(folder / f"{name}.jsonl", len(part.rows)))
         print(f"{name:56} {_line(entries[name])}", flush=True)
-    print(f"{'average':56} " + "  ".join(f"{average(list(entries.values()), *m[1:]):.4f}" for m in MEASURES))
+    means = (average(list(entries.values()), kind, name) for _, kind, name in measures(entries))
+    print(f"{'average':56} {_numbers(means)}")
     for task in tasks:
         if task not in found:
             print(f"not scored: {task.name} (no {task.name}.jsonl)")
@@ -51,7 +53,11 @@ def main(arguments: list[str]) -> None:
 
 
 def _line(entry: dict) -> str:
-    return "  ".join(f"{entry[kind][name]:.4f}" for _, kind, name in MEASURES)
+    return _numbers(entry[kind][name] for _, kind, name in measures({"": entry}))
+
+
+def _numbers(values: Iterable[float | None]) -> str:
+    return "  ".join("-" if value is None else f"{value:.4f}" for value in values)
 
 
 if __name__ == "__main__":

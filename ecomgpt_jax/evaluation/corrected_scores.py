@@ -19,6 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from ecomgpt_jax.evaluation.benchmark_answers import canonical
+from ecomgpt_jax.evaluation.benchmark_scores import as_ratios, ranking_scores
 from ecomgpt_jax.evaluation.official_scores import common_words_length
 from ecomgpt_jax.instruct.answer_parts import (
     Bag,
@@ -30,7 +32,7 @@ from ecomgpt_jax.instruct.answer_parts import (
     split_type,
     tidy,
 )
-from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, candidates, gold_answer
+from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, candidates, gold_answer, gold_labels
 from ecomgpt_jax.instruct.tasks.task import NOTHING
 
 RESAMPLES = 1000
@@ -72,6 +74,9 @@ def row_statistics(
     """
     if shown is None:
         shown = [candidates(task, index, row) for index, row in enumerate(rows)]
+    if (values := ranking_scores(task, rows, predictions)) is not None:
+        return {"score": _means(values), "exact-match": _means([value >= 1 for value in values])}
+    predictions = read_answers(task, predictions)
     texts = [(text, gold_answer(task, row)) for row, text in _pairs(rows, predictions)]
     found = {
         "score": score_rows(task, rows, predictions)[:, None],
@@ -106,7 +111,7 @@ def class_scores(
 
     Where the gold answers have none, the classes are those that were said.
     """
-    names, counts = _class_counts(task, rows, predictions)
+    names, counts = _class_counts(task, rows, read_answers(task, predictions))
     return {
         name: {"f1": float(2 * hits / (said + gold)), "gold": int(gold), "said": int(said), "right": int(hits)}
         for name, (hits, said, gold) in zip(names, counts.sum(0), strict=True)
@@ -115,14 +120,32 @@ def class_scores(
 
 def score_rows(task: TaskFolder, rows: Sequence[TaskRow], predictions: Sequence[str]) -> np.ndarray:
     """Returns numerator and denominator of `score` by row, [rows, 2] float64; `score` is the ratio of the sums."""
+    if (values := ranking_scores(task, rows, predictions)) is not None:
+        return as_ratios(values)
+    predictions = read_answers(task, predictions)
     if task.family == "Generate":
-        return np.array([(rouge_l(text, gold_answer(task, row)), 1.0) for row, text in _pairs(rows, predictions)])
+        return as_ratios(
+            [max(rouge_l(text, gold) for gold in _references(task, row)) for row, text in _pairs(rows, predictions)]
+        )
     bags = _bags(task, rows, predictions)
     return np.array([(2 * (said & gold).total(), said.total() + gold.total()) for said, gold in bags], float)
 
 
+def read_answers(task: TaskFolder, predictions: Sequence[str]) -> list[str]:
+    """Returns answers as they are compared: those to a benchmark's questions are read by `benchmark_answers`."""
+    if not task.metric:
+        return list(predictions)
+    return [canonical(task.metric, task.labels, text) for text in predictions]
+
+
+def _references(task: TaskFolder, row: TaskRow) -> tuple[str, ...]:
+    """Returns the texts that an open answer may equal: one, or each of those a benchmark gives."""
+    return gold_labels(task, row) if task.metric else (gold_answer(task, row),)
+
+
 def exact_matches(task: TaskFolder, rows: Sequence[TaskRow], predictions: Sequence[str]) -> list[bool]:
     """Says by row whether all parts are right; for Generate, whether the text is the same."""
+    predictions = read_answers(task, predictions)
     if task.family == "Generate":
         return [_same(text, gold_answer(task, row)) for row, text in _pairs(rows, predictions)]
     return [said == gold for said, gold in _bags(task, rows, predictions)]

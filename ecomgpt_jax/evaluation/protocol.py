@@ -134,6 +134,7 @@ def digest(settings: Mapping[str, Any], tasks: Sequence[TaskPrompts]) -> str:
     sha = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for part in sorted(tasks, key=lambda part: part.task.name):
         content = [part.task.name, part.task.separator, part.task.labels, part.prompts, part.golds]
+        content += [part.task.metric] if part.task.metric else []
         sha.update(json.dumps(content, ensure_ascii=False).encode())
     return sha.hexdigest()
 

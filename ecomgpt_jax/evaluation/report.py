@@ -13,7 +13,7 @@ from ecomgpt_jax.evaluation.answers import answer_sections
 from ecomgpt_jax.evaluation.baselines import BASELINES
 from ecomgpt_jax.evaluation.page import Bar, Section, Table, bar_chart, cell, line_chart, render_html, render_markdown
 from ecomgpt_jax.evaluation.protocol import TaskPrompts
-from ecomgpt_jax.evaluation.scores import MEASURES, groups
+from ecomgpt_jax.evaluation.scores import MEASURES, groups, measures
 from ecomgpt_jax.files import write_text
 
 Scores = Mapping[str, Any]
@@ -93,9 +93,35 @@ def score_sections(scores: Scores, untrained_scores: Scores | None = None) -> li
     if not tasks:
         return [Section("Scores", ["No task was scored."])]
     before = untrained_scores["tasks"] if untrained_scores else {}
+    if measures(tasks) is not MEASURES:
+        return [benchmark_section("Scores by task", tasks)]
     sections = [_overview(tasks, before), _side_by_side(tasks, before)]
     sections += [_measure_section(tasks, before, measure) for measure in MEASURES]
     return sections
+
+
+def benchmark_section(title: str, tasks: Mapping[str, Any]) -> Section:
+    """Returns one table over tasks of any benchmarks: official and corrected scores, intervals and baselines."""
+    rows, reasons = [], []
+    for name, entry in tasks.items():
+        official, score = entry["official"], entry["corrected"]
+        others = [entry["baselines"][baseline]["corrected"]["score"] for baseline in BASELINES]
+        cells = [_number(official.get("score", official.get("micro-f1"))), _model_cell(score["score"], others)]
+        cells += [f"{score['score-low']:.3f} to {score['score-high']:.3f}", _number(score.get("macro-f1"))]
+        rows.append([name, str(entry["rows"]), *cells, *map(_number, others)])
+        reasons += [f"{name}: no official score, {official['reason']}."] if "reason" in official else []
+    corrected = [entry["corrected"]["score"] for entry in tasks.values()]
+    means = [_mean([e["baselines"][name]["corrected"]["score"] for e in tasks.values()]) for name in BASELINES]
+    rows.append(["Average", "", "", _number(_mean(corrected)), "", "", *map(_number, means)])
+    columns = ["Official", "Corrected", "95 % interval", "Macro-F1", *(name.capitalize() for name in BASELINES)]
+    return Section(title, reasons, Table(["Task", "Rows", *columns], rows, totals=1))
+
+
+def write_overview(directory: str | os.PathLike[str], tasks: Mapping[str, Any]) -> None:
+    """Writes `report.md` and `report.html` with one table over the tasks of several benchmarks."""
+    sections = [benchmark_section("All benchmarks", tasks)]
+    write_text(Path(directory) / "report.md", render_markdown("Evaluation", sections))
+    write_text(Path(directory) / "report.html", render_html("Evaluation", sections))
 
 
 def _value(entry: Mapping[str, Any], measure: tuple[str, str, str], baseline: str = "") -> float:

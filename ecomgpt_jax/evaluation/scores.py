@@ -16,6 +16,7 @@ from typing import Any
 
 from ecomgpt_jax.errors import DataError
 from ecomgpt_jax.evaluation.baselines import baseline_predictions
+from ecomgpt_jax.evaluation.benchmark_scores import official
 from ecomgpt_jax.evaluation.corrected_scores import (
     class_scores,
     corrected_scores,
@@ -34,6 +35,8 @@ MEASURES = (
     ("Official micro-F1", "official", "micro-f1"),
     ("Official ROUGE-L", "official", "rouge-l-f1"),
 )
+# The same for tasks of a benchmark, whose published scorers have other figures.
+BENCHMARK_MEASURES = (MEASURES[0], ("Official score", "official", "score"))
 DOMAINS = ("in-domain", "held-out task", "held-out dataset")
 _LABELS = {"en": "English", "zh": "Chinese"}
 
@@ -49,9 +52,11 @@ def score_task(part: TaskPrompts, predictions: Sequence[str]) -> dict[str, Any]:
 
     task, rows, shown = part.task, part.rows, part.shown
 
+    released = official if task.metric else official_scores
+
     def baseline(answers: Sequence[str]) -> dict[str, dict[str, float]]:
         return {
-            "official": official_scores(task, rows, answers),
+            "official": released(task, rows, answers),
             "corrected": corrected_scores(task, rows, answers, shown),
         }
 
@@ -60,11 +65,11 @@ def score_task(part: TaskPrompts, predictions: Sequence[str]) -> dict[str, Any]:
         "rows": len(rows),
         "language": task.language,
         "family": task.family,
-        "official": official_scores(task, rows, predictions),
+        "official": released(task, rows, predictions),
         "corrected": summarise(statistics),
         "intervals": {name: list(interval(ratios)) for name, ratios in statistics.items()},
     }
-    if task.family in ("CLS", "NER"):
+    if "macro-f1" in statistics:
         entry["classes"] = class_scores(task, rows, predictions)
     answers = baseline_predictions(task, rows, shown)
     return {**entry, "baselines": {name: baseline(texts) for name, texts in answers.items()}}
@@ -92,12 +97,17 @@ def groups(tasks: Mapping[str, Any]) -> dict[str, list[str]]:
     return found
 
 
+def measures(tasks: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:
+    """Returns what is averaged over these tasks: the released scores, or those of a benchmark."""
+    return MEASURES if all("micro-f1" in entry["official"] for entry in tasks.values()) else BENCHMARK_MEASURES
+
+
 def averages(tasks: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the "averages" of `scores.json`: the mean of each main score over each group of tasks."""
     found: dict[str, Any] = {}
     for label, names in groups(tasks).items():
         entries, means = [tasks[name] for name in names], {"official": {}, "corrected": {}}
-        for _, kind, name in MEASURES:
+        for _, kind, name in measures(tasks):
             means[kind][name] = average(entries, kind, name)
         found[label] = {"tasks": len(names), **means}
     return found
@@ -152,5 +162,6 @@ def read_answer_losses(path: str | os.PathLike[str]) -> list[float]:
 
 
 def average(entries: Sequence[Mapping[str, Any]], kind: str, name: str) -> float | None:
-    """Returns the mean of one score over tasks, each task counting once; None without tasks."""
-    return sum(entry[kind][name] for entry in entries) / len(entries) if entries else None
+    """Returns the mean of one score over the tasks that have it, each task counting once; None where none has."""
+    values = [entry[kind][name] for entry in entries if entry[kind].get(name) is not None]
+    return sum(values) / len(values) if values else None

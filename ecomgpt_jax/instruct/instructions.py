@@ -69,8 +69,10 @@ def check_template(template: str, where: str) -> None:
 
 
 def render_prompt(definition: str, template: str, sentences: str, candidates: str) -> str:
-    """Returns the full prompt: head, then the filled template."""
-    return fill(HEAD, {"defi": definition}) + fill(template, {"sentences": sentences, "label_set": candidates})
+    """Returns the full prompt: head (none without a definition), then the filled template."""
+    return (fill(HEAD, {"defi": definition}) if definition else "") + fill(
+        template, {"sentences": sentences, "label_set": candidates}
+    )
 
 
 def render(instruction: Instruction) -> tuple[str, str]:

@@ -46,6 +46,7 @@ class TaskFolder:
       label_key: the key in use.
       separator: joins labels and terms (`label_sep`).
       path: the folder it was read from; empty for a task that only exists in memory.
+      metric: how a benchmark's answers are read and scored (`evaluation.benchmark_scores`); "" for EcomInstruct's own.
     """
 
     name: str
@@ -55,6 +56,7 @@ class TaskFolder:
     label_key: str = "default"
     separator: str = ", "
     path: Path = Path()
+    metric: str = ""
 
     @property
     def language(self) -> str:
@@ -183,6 +185,7 @@ def load_task(directory: str | os.PathLike[str]) -> TaskFolder:
         label_key=_text(key, f"{path}: label_key"),
         separator=_text(meta.get("label_sep", ", "), f"{path}: label_sep"),
         path=directory,
+        metric=_text(meta.get("metric", ""), f"{path}: metric"),
     )
     if not task.separator:
         raise DataError(f"{path}: label_sep must not be empty")
@@ -256,6 +259,8 @@ def write_task(
         "label_sep": task.separator,
         "test_prompt": {"instruction": task.template},
     }
+    if task.metric:
+        meta["metric"] = task.metric
     write_json(folder / "meta-info.json", meta)
     return dataclasses.replace(task, path=folder)
 
@@ -273,6 +278,8 @@ def gold_answer(task: TaskFolder, row: TaskRow) -> str:
     """
     if task.family == "NER":
         return format_entities(task, [(span.type, span.term) for span in row.spans])
+    if task.metric and task.family == "Generate":
+        return row.spans[0].term  # the others are further reference texts
     return answer_separator(task).join(gold_labels(task, row))
 
 
@@ -325,6 +332,7 @@ def fingerprint(task: TaskFolder, rows: Sequence[TaskRow]) -> str:
     """Returns the sha256 of a task's definition and rows, independent of where it lies and how it is formatted."""
     meta = dataclasses.asdict(dataclasses.replace(task, path=Path()))
     del meta["path"]
+    meta = meta if task.metric else {key: value for key, value in meta.items() if key != "metric"}
     content = json.dumps([meta, [_row_object(row) for row in rows]], ensure_ascii=False, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 

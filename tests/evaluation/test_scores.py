@@ -48,7 +48,7 @@ def test_any_order_and_more_keys_are_fine(tmp_path: Path) -> None:
         ([{"index": -1, "prediction": "a"}], "out of range"),
         ([{"index": True, "prediction": "a"}], "whole number"),
         ([{"index": 0}], '"prediction", a string'),
-        ([[]], "a list, not an object"),
+        ([[]], "a JSON array"),
     ],
 )
 def test_wrong_files_are_refused(tmp_path: Path, lines: list, words: str) -> None:
