@@ -4,7 +4,7 @@ Without any other flag it builds (or finds) the data set and prints where it is.
 `--preview TASK` some of its instances as text and as tokens, with what carries loss marked and, on a terminal, in
 colour. `--stats OUT.json` writes and prints the counts, and leaves them as a page with the ability graph in OUT.html.
 `--audit` looks for faults, first in the files that you bring, then in what was built, and ends with exit code 65 when
-there are any.
+there are any. `--overlap OUT.json` compares the sources with the evaluation tasks and builds nothing.
 """
 
 import functools
@@ -17,17 +17,19 @@ from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
+from tqdm import tqdm
 
 from ecomgpt_jax import cli
 from ecomgpt_jax import config as config_lib
 from ecomgpt_jax.config import Config, DataConfig, nearest
 from ecomgpt_jax.data.preview import preview, visible
 from ecomgpt_jax.data.tokenizer import Tokenizer, find_tokenizer
-from ecomgpt_jax.errors import ConfigError, DataError
+from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
 from ecomgpt_jax.evaluation.data_report import data_sections
 from ecomgpt_jax.evaluation.page import render_html, render_markdown
 from ecomgpt_jax.files import write_json, write_text
-from ecomgpt_jax.instruct import audit, ecom_instruct, read
+from ecomgpt_jax.instruct import audit, choose, ecom_instruct, overlap, read
+from ecomgpt_jax.instruct.contamination import Exclusion
 from ecomgpt_jax.instruct.ecom_instruct import Built
 from ecomgpt_jax.instruct.instructions import render
 from ecomgpt_jax.instruct.task_folder import load_tasks, read_rows, to_instruction
@@ -38,6 +40,10 @@ _LIST = flags.DEFINE_bool("list", False, "print a table of the tasks")
 _PREVIEW = flags.DEFINE_string("preview", None, "print instances of this task")
 _STATS = flags.DEFINE_string("stats", None, "write the counts to this JSON file, and to a page beside it")
 _AUDIT = flags.DEFINE_bool("audit", False, "look for faults; exit code 65 when there are any")
+
+_OVERLAP = flags.DEFINE_string(
+    "overlap", None, "write which evaluation rows share text with which source to this JSON file"
+)
 
 _PREVIEWED = 3
 _LISTED_FINDINGS = 50
@@ -101,6 +107,28 @@ def write_stats(built: Built, path: str) -> None:
     write_json(path, {**built.stats, "fingerprint": built.fingerprint})
     write_text(Path(path).with_suffix(".html"), render_html("Data set", sections))
     print(render_markdown("Data set", sections))
+
+
+def write_overlap(data: DataConfig, path: str) -> None:
+    """Writes and prints which evaluation rows share text with which source, and with other evaluation tasks.
+
+    Raises:
+      MissingInputError: there are no evaluation tasks beside this mixture.
+      EcomError: a source cannot be read.
+    """
+    tasks = {task.name: read_rows(task) for folder in read.evaluation_dirs(data) for task in load_tasks(folder)}
+    if not tasks:
+        raise MissingInputError(
+            "--overlap: no evaluation tasks; run `python -m ecomgpt_jax.fetch evaluation benchmarks`"
+        )
+    exclusion = Exclusion(row for rows in tasks.values() for row in rows)
+    names, found = tqdm(choose.source_names(data), "comparing", unit="source", disable=None), {}
+    for name in names:
+        found[name] = overlap.rows_in_source(read.read_source(name, data), tasks, exclusion)
+    found |= {task: overlap.rows_in_task(task, tasks) for task in tasks}
+    found = {name: shared for name, shared in found.items() if shared}
+    write_json(path, found)
+    print(overlap.table(found, tasks))
 
 
 def audit_files(data: DataConfig) -> bool:
@@ -185,6 +213,9 @@ def main(arguments: list[str]) -> None:
     files = config.data.files or config.data.mixture == "folder"
     if _AUDIT.value and files and not audit_files(config.data):
         cli.refuse_idle("on evaluation files alone, which nothing is built from", _LIST, _PREVIEW, _STATS)
+        return
+    if _OVERLAP.value:
+        write_overlap(config.data, _OVERLAP.value)
         return
     built = ecom_instruct.build(config.data)
     for line in config_lib.unused(asked):

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 
 import jax
@@ -102,3 +103,26 @@ def test_bad_input_is_one_line_and_an_exit_code(world: Path, arguments: dict, co
     assert words in done.stderr
     assert done.stderr.strip().count("\n") == 0
     assert not (world / "bad").exists()
+
+
+def test_all_benchmarks_at_hand_in_one_table(world: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "benchmarks" / "shopping_mmlu"
+    folder.mkdir(parents=True)
+    fields = {"input_field": "Which is red? 0 or 1", "task_name": "colours", "metric": "accuracy", "output_field": 1}
+    with zipfile.ZipFile(folder / "data.zip", "w") as archive:
+        archive.writestr("data/skills/one.json", "\n".join([json.dumps(fields)] * 3))
+    arguments = ("--checkpoint", world / "checkpoint", "--out", tmp_path / "out", "--limit", 2, "--max_new_tokens", 4)
+    environment = {"ECOMGPT_EVAL": str(world / "tasks"), "ECOMGPT_BENCHMARKS": str(folder.parent)}
+    done = evaluate(*arguments, "--benchmark", "all", **environment)
+    assert done.returncode == 0, done.stderr
+    assert "benchmark ecinstruct: not found and left out" in done.stdout
+    report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "EN-ShoppingMMLU-CLS-colours" in report
+    assert "EN-Shop-CLS-topic" in report
+    scores = json.loads((tmp_path / "out" / "shopping_mmlu" / "scores.json").read_text(encoding="utf-8"))
+    entry = scores["tasks"]["EN-ShoppingMMLU-CLS-colours"]
+    assert set(entry["baselines"]) == {"majority", "random", "copy"}
+    assert 0 <= entry["official"]["score"] <= 1
+    refused = evaluate(*arguments, "--benchmark", "official", "--tasks", world / "tasks")
+    assert refused.returncode == 2
+    assert "--benchmark and --tasks" in refused.stderr

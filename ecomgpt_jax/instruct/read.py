@@ -16,7 +16,7 @@ from typing import Any
 from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.errors import DataError, MissingInputError
 from ecomgpt_jax.files import BadRecord, find_data, write_json_lines
-from ecomgpt_jax.instruct import contamination
+from ecomgpt_jax.instruct import benchmarks, contamination
 from ecomgpt_jax.instruct.contamination import Exclusion, texts_of
 from ecomgpt_jax.instruct.records import Record
 from ecomgpt_jax.instruct.sources import all_sources
@@ -135,15 +135,19 @@ def sources_dir(data: DataConfig) -> Path:
 
 
 def evaluation_dirs(data: DataConfig) -> list[Path]:
-    """Returns the evaluation tasks whose text must stay out; the embedded catalogue alone needs none.
+    """Returns the evaluation tasks whose text must stay out, those of every benchmark at hand too.
+
+    The embedded catalogue alone needs none.
 
     Raises:
-      MissingInputError: ECOMGPT_EVAL names no folder.
+      MissingInputError: ECOMGPT_EVAL or ECOMGPT_BENCHMARKS names no folder.
+      DataError: a benchmark is not the pinned one.
     """
     if data.mixture == "synthetic" and not data.files:
         return []
     directory = find_data("", "ECOMGPT_EVAL", "evaluation")
-    return [directory] if directory else []
+    at_hand = [name for name in benchmarks.BENCHMARKS if benchmarks.find_benchmark(name)]
+    return ([directory] if directory else []) + [benchmarks.task_folders(name, data.cache_dir) for name in at_hand]
 
 
 def exclusion(data: DataConfig) -> Exclusion | None:
