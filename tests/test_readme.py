@@ -8,7 +8,20 @@ import pytest
 from ecomgpt_jax.config import Config, field_paths
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "tpu_setup/README.md")
+PAGES = (
+    "README.md",
+    "configs/README.md",
+    "ecomgpt_jax/README.md",
+    "ecomgpt_jax/evaluation/README.md",
+    "ecomgpt_jax/instruct/README.md",
+    "ecomgpt_jax/instruct/sources/README.md",
+    "scripts/benchmarks/README.md",
+    "scripts/results/README.md",
+    "tests/README.md",
+    "tpu_setup/README.md",
+)
+LONGEST = {"README.md": 250}  # lines; 300 for a guide
+FOLDERS = ("configs", "ecomgpt_jax", "scripts", "tests", "tpu_setup")
 SOURCE = "\n".join(
     path.read_text(encoding="utf-8") for folder in ("ecomgpt_jax", "tpu_setup") for path in (ROOT / folder).rglob("*.*")
     if path.suffix in (".py", ".sh")
@@ -59,7 +72,7 @@ def faults(command: str) -> list[str]:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_exists_with_its_flags_settings_and_files(page: str) -> None:
     lines = commands(page)
-    assert len(lines) > 5
+    assert lines
     assert {line: faults(line) for line in lines if faults(line)} == {}
 
 
@@ -88,7 +101,37 @@ def test_every_explained_message_is_one_that_the_program_says() -> None:
     assert [message for message in messages if message not in SOURCE] == []
 
 
-def test_every_link_leads_somewhere() -> None:
-    for page in PAGES:
-        for target in re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8")):
-            assert (ROOT / page).parent.joinpath(target).exists(), target
+def headings(page: Path) -> set[str]:
+    """Returns the anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_somewhere(page: str) -> None:
+    for target, anchor in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", (ROOT / page).read_text(encoding="utf-8")):
+        found = (ROOT / page).parent.joinpath(target) if target else ROOT / page
+        assert found.exists(), target
+        assert not anchor or anchor in headings(found), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_path_exists(page: str) -> None:
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.S)
+    paths = re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]*)(?::[\w,]+)?`", text)
+    dated = re.findall(r"`([\w./-]*20\d\d-\d\d-\d\d[\w./-]*)`", text)
+    assert [path for path in paths if not (ROOT / path).exists() and path != "tpu_setup/env"] == []
+    assert [path for path in dated if not ((ROOT / page).parent / path).exists() and not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_page_is_too_long_and_each_guide_opens_with_its_question(page: str) -> None:
+    lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= LONGEST.get(page, 300)
+    assert page == "README.md" or (lines[0].startswith("# ") and lines[0].endswith("?"))
+
+
+def test_every_guide_is_checked() -> None:
+    found = {path.relative_to(ROOT).as_posix() for path in ROOT.rglob("README.md")}
+    kept = {page for page in found if page.split("/")[0] in {"README.md", *FOLDERS} and "nano" not in page}
+    assert kept == set(PAGES)
