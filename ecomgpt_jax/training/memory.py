@@ -5,11 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh, Mesh
+from jax.sharding import AbstractMesh, AxisType, Mesh
 
-from ecomgpt_jax.config import Config
+from ecomgpt_jax.config import Config, parse_mesh
 from ecomgpt_jax.model.parameters import parameter_table
-from ecomgpt_jax.parallel.mesh import batch_shards
+from ecomgpt_jax.parallel.mesh import AXES, batch_shards, mesh_shape
 from ecomgpt_jax.parallel.sharding import array_sharding
 from ecomgpt_jax.training.optimizer import make_optimizer
 from ecomgpt_jax.training.train_step import TrainState, abstract_state
@@ -61,34 +61,38 @@ def estimated_bytes(config: Config, mesh: AnyMesh) -> int:
     return shard_bytes(held) + gradients + copies + gathered + head + logits + activations
 
 
-def _weight_bytes(config: Config, mesh: AnyMesh, dtype: str) -> tuple[int, int]:
-    """Returns what one device holds of all weights in `dtype`, and of the largest stacked parameter."""
-    sizes = {}
-    for parameter in parameter_table(config.model):
-        shard = array_sharding(parameter.name, parameter.shape, parameter.axes, mesh).shard_shape(parameter.shape)
-        sizes[parameter] = math.prod(shard) * jnp.dtype(dtype).itemsize
-    return sum(sizes.values()), max(size for parameter, size in sizes.items() if parameter.stacked)
+def _weight_bytes(config: Config, mesh: AnyMesh, dtype: str) -> int:
+    """Returns what one device holds of all weights in `dtype`."""
+    table = parameter_table(config.model)
+    shards = (array_sharding(p.name, p.shape, p.axes, mesh).shard_shape(p.shape) for p in table)
+    return sum(math.prod(shard) for shard in shards) * jnp.dtype(dtype).itemsize
+
+
+def _evaluation_mesh(config: Config, mesh: AnyMesh) -> AnyMesh:
+    if not config.eval.mesh:
+        return mesh
+    return AbstractMesh(mesh_shape(parse_mesh(config.eval.mesh), mesh.size), AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def evaluation_bytes(config: Config, mesh: AnyMesh) -> int:
     """Returns the bytes a device needs to decode `eval.batch` prompts beside the training state.
 
-    Decoding reads a copy of the weights in the compute dtype, block by block. With LoRA that is the base itself, merged
-    where it lies, while one parameter at a time is there twice. To it come the cache, the prompts that are being read
-    (a quarter of the batch), gathered weights and logits.
+    Decoding reads a copy of the weights, block by block, in `eval.dtype` on `eval.mesh`. With LoRA the base leaves the
+    state for the merged weights, which are copied only for another dtype or mesh. To them come the cache, the prompts
+    that are being read (a quarter of the batch), gathered weights and logits.
     """
-    model, settings = config.model, config.eval
-    narrow = jnp.dtype(model.compute_dtype).itemsize
-    weights, largest = _weight_bytes(config, mesh, model.compute_dtype)
-    held = state(config, mesh)
-    beside = shard_bytes((held.params, held.optimizer)) + (largest if config.lora.rank else 0)
-    rows = math.ceil(settings.batch * settings.num_beams / batch_shards(mesh))
-    words, tensor = model.vocab_size // mesh.shape["tensor"], mesh.shape["tensor"]
+    model, settings, held = config.model, config.eval, state(config, mesh)
+    dtype, at = settings.dtype or model.compute_dtype, _evaluation_mesh(config, mesh)
+    narrow, tensor = jnp.dtype(dtype).itemsize, at.shape["tensor"]
+    beside = shard_bytes((held.params, held.optimizer))
+    if config.lora.rank and (dtype != model.compute_dtype or at is not mesh):
+        beside += _weight_bytes(config, mesh, model.compute_dtype)
+    rows, words = math.ceil(settings.batch * settings.num_beams / batch_shards(at)), model.vocab_size // tensor
     cached = model.layers * 2 * model.embed // tensor * narrow  # keys and values of a token
     cache = rows * (settings.max_prompt_tokens + settings.max_new_tokens) * cached
     reading = math.ceil(rows / 4) * settings.max_prompt_tokens * (cached + _KEPT["none"] * model.embed * narrow)
-    gathered = (2 * 12 * model.embed**2 // tensor + words * model.embed) * narrow if mesh.shape["fsdp"] > 1 else 0
-    return beside + weights + cache + reading + gathered + rows * words * 2 * 4
+    gathered = (2 * 12 * model.embed**2 // tensor + words * model.embed) * narrow if at.shape["fsdp"] > 1 else 0
+    return beside + _weight_bytes(config, at, dtype) + cache + reading + gathered + rows * words * 2 * 4
 
 
 def stage_bytes(config: Config, mesh: AnyMesh) -> dict[str, int]:
@@ -101,7 +105,7 @@ def stage_bytes(config: Config, mesh: AnyMesh) -> dict[str, int]:
     dtype = config.model.compute_dtype if lora else "float32"
     tensor = 4 * embed**2 // (mesh.shape["fsdp"] * mesh.shape["tensor"])  # of one block
     stages = {
-        "loading": _weight_bytes(config, mesh, dtype)[0] + tensor * jnp.dtype(dtype).itemsize,
+        "loading": _weight_bytes(config, mesh, dtype) + tensor * jnp.dtype(dtype).itemsize,
         "training": estimated_bytes(config, mesh),
     }
     if lora:

@@ -63,8 +63,9 @@ def test_stages_of_full_training_and_of_lora() -> None:
         assert stages["loading"] == pytest.approx(2 * weight, rel=0.02)
         held = memory.state_bytes(adapted, abstract_mesh(adapted, chips))
         assert stages["merging"] == pytest.approx(held + 2 * 4 * 4096**2 * 4 / chips, rel=1e-3)
-        twice = 30 * 4096 * 16384 * 2 / chips  # the largest parameter, while it is split into blocks
-        assert held + twice < stages["evaluation"] < stages["training"] + twice + 2 * weight
+        assert held < stages["evaluation"] < stages["training"] + 2 * weight
+        wider = changed(adapted, "eval", dtype="float32")
+        assert memory.evaluation_bytes(wider, abstract_mesh(wider, chips)) > stages["evaluation"] + 4 * weight
     no_tasks = changed(full, "train", final_evaluation=False)
     assert "evaluation" not in memory.stage_bytes(no_tasks, abstract_mesh(no_tasks, 1))
 
@@ -76,4 +77,6 @@ def test_evaluation_counts_its_batch_its_beams_and_its_lengths() -> None:
     token = 30 * 2 * 4096 * 2  # keys and values of all blocks, bfloat16
     assert whole - memory.evaluation_bytes(changed(config, "eval", batch=8), mesh) > 7 * 964 * token
     assert memory.evaluation_bytes(changed(config, "eval", num_beams=4), mesh) - whole > 3 * 8 * 964 * token
+    replicated = memory.evaluation_bytes(changed(config, "eval", mesh="data=8,fsdp=1"), mesh)
+    assert replicated - whole > 2 * parameter_count(config.model) * 7 / 8 - 3 * 2**30  # less what fsdp gathers
     assert whole - memory.evaluation_bytes(changed(config, "eval", max_new_tokens=64), mesh) == 8 * 100 * token
