@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from toy import toy_config, toy_rows
 
 from ecomgpt_jax.config import Config, MeshConfig, OptimizerConfig
@@ -27,8 +27,8 @@ from ecomgpt_jax.decoding.engine import generate_tokens
 from ecomgpt_jax.decoding.scoring import mean_log_probabilities
 from ecomgpt_jax.errors import EcomError
 from ecomgpt_jax.model import hf_weights
-from ecomgpt_jax.model.bloom import init_sharded_params
 from ecomgpt_jax.model.content_hash import content_hash
+from ecomgpt_jax.model.parameters import Params, param_shapes, param_shardings
 from ecomgpt_jax.parallel import processes
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training import loop
@@ -88,7 +88,8 @@ def step_arrays(rows: PackedRows, step: int) -> dict[str, np.ndarray]:
 def reference(workdir: Path) -> Any:
     """Trains on one device and returns the parameters."""
     mesh = make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])
-    return loop.train(config_of((1, 1, 1)), rows_of(), mesh, workdir, held_back=held_back())
+    config = config_of((1, 1, 1))
+    return loop.train(config, rows_of(), mesh, workdir, lambda: weights_on(config, mesh), held_back=held_back())
 
 
 def feed(folder: Path, mesh: tuple[int, int, int], order: Sequence[int] = ()) -> dict:
@@ -111,10 +112,13 @@ def feed(folder: Path, mesh: tuple[int, int, int], order: Sequence[int] = ()) ->
 def train(folder: Path, mesh: tuple[int, int, int], workdir: str, skew: bool = False, **settings: Any) -> dict:
     """Trains, or goes on; `skew` lets process 1 feed the rows of the next step, as a control."""
     rows, seen, before = rows_of(), [], (loop.step_rows, loop.global_batch)
+    config, where = config_of(mesh, **settings), mesh_of(mesh)
     loop.step_rows = lambda *arguments: before[0](*arguments) + (ROWS if skew and jax.process_index() else 0)
     loop.global_batch = lambda *arguments: seen.append(before[1](*arguments)) or seen[-1]
     try:
-        loop.train(config_of(mesh, **settings), rows, mesh_of(mesh), folder / workdir, held_back=held_back())
+        loop.train(
+            config, rows, where, folder / workdir, lambda: weights_on(config, where), held_back=held_back()
+        )  # fmt: skip
     finally:
         loop.step_rows, loop.global_batch = before
     return {"wrong_rows": [wrong_rows(batch, rows, step) for step, batch in enumerate(seen, STEPS - len(seen))]}
@@ -124,10 +128,11 @@ def fail(
     folder: Path, mesh: tuple[int, int, int], workdir: str, faults: str, of: Sequence[int], **settings: Any
 ) -> dict:
     """Trains with faults ordered in the processes `of`."""
+    config, where = config_of(mesh, **settings), mesh_of(mesh)
     if jax.process_index() in of:
         os.environ |= {"ECOMGPT_TESTING": "1", "ECOMGPT_FAULT": faults}
     try:
-        loop.train(config_of(mesh, **settings), rows_of(), mesh_of(mesh), folder / workdir)
+        loop.train(config, rows_of(), where, folder / workdir, lambda: weights_on(config, where))
     except EcomError as error:
         return {"raised": type(error).__name__, "text": str(error)}
     finally:
@@ -135,10 +140,21 @@ def fail(
     return {"raised": ""}
 
 
+def weights_on(config: Config, mesh: Mesh) -> Params:
+    """The same random weights on any mesh; a compiled initialiser's last bits would depend on the compiler's flags."""
+    random = np.random.default_rng(7)
+
+    def placed(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.Array:
+        values = 0.05 * random.standard_normal(leaf.shape, np.float32)
+        return jax.make_array_from_callback(leaf.shape, sharding, lambda index: values[index])
+
+    return jax.tree.map(placed, param_shapes(config.model), param_shardings(config.model, mesh))
+
+
 def decode(folder: Path, mesh: tuple[int, int, int], alone: bool = False) -> dict:
-    """Continues prompts and scores answers with fresh weights, and exports them."""
+    """Continues prompts, scores answers, and exports the weights."""
     config, where = config_of(mesh), make_mesh(MeshConfig(*mesh), jax.devices()[:1]) if alone else mesh_of(mesh)
-    params = init_sharded_params(config.model, where, jax.random.key(7))
+    params = weights_on(config, where)
     random = np.random.default_rng(1)
     prompts = [random.integers(4, 500, int(random.integers(2, 20))).tolist() for _ in range(11)]
     found = generate_tokens(
