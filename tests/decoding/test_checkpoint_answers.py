@@ -1,0 +1,157 @@
+"""Checkpoints decoded as the commands do it: Hugging Face's ids in float32, one answer on every mesh, weights once."""
+
+import dataclasses
+import gc
+import hashlib
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ecomgpt_jax.config import MeshConfig, ModelConfig
+from ecomgpt_jax.decoding import engine, greedy
+from ecomgpt_jax.decoding.scoring import mean_log_probabilities
+from ecomgpt_jax.model import loading
+from ecomgpt_jax.model.hf_weights import save_hf
+from ecomgpt_jax.model.parameters import Params, parameter_table, to_tree
+from ecomgpt_jax.parallel.mesh import make_mesh
+
+EOS, LIMIT, VOCAB, NEW = 42, 230, 256, 16
+SETTINGS = {"max_new_tokens": NEW, "eos_id": EOS, "vocab_limit": LIMIT}
+
+
+def prompts_of(count: int) -> list[list[int]]:
+    random = np.random.RandomState(3)
+    return [random.randint(4, LIMIT, random.randint(1, 60)).tolist() for _ in range(count)]
+
+
+def write(directory: Path, heads: int, dtype: str = "float32", **shape: int) -> ModelConfig:
+    """Writes weights of which each answer hangs on its whole prompt; rows past the tokenizer's ids are the loudest."""
+    shape = {"embed": 8 * heads, "layers": 2, "vocab_size": VOCAB} | shape
+    model, random, leaves = ModelConfig(size="custom", heads=heads, **shape), np.random.RandomState(heads), {}
+    spreads = {"scale": 0.2, "bias": 0.05, "table": 0.4, "kernel": 0.8 * (48 / model.embed) ** 0.5}
+    for parameter in parameter_table(model):
+        spread = 0.25 if parameter.name == "blocks/qkv/kernel" else spreads[parameter.path[-1]]
+        leaves[parameter.path] = (parameter.path[-1] == "scale") + spread * random.standard_normal(parameter.shape)
+    table = leaves["embedding", "table"]
+    table[LIMIT:VOCAB] = 3 * table[4 : 4 + VOCAB - LIMIT]
+    params = to_tree({path: jnp.asarray(leaf, jnp.float32) for path, leaf in leaves.items()})
+    save_hf(params, model, directory, dtype)
+    return model
+
+
+def decode(directory: Path, prompts: list[list[int]], mesh: MeshConfig, dtype: str = "") -> list[list[int]]:
+    found = loading.find_checkpoint(directory, dtype)
+    devices = make_mesh(mesh, jax.devices()[: abs(mesh.data) * mesh.fsdp * mesh.tensor])
+    params = loading.load_params(found, devices)
+    return engine.generate_tokens(params, found.model, prompts, batch=72, mesh=devices, **SETTINGS)
+
+
+@pytest.mark.parametrize("heads", [12, 16, 20])
+def test_a_float32_checkpoint_gives_hugging_face_s_ids(tmp_path: Path, heads: int) -> None:
+    """72 prompts; ids that no token of the tokenizer has are suppressed on both sides."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    write(tmp_path / "hf", heads)
+    network, prompts = (
+        transformers.BloomForCausalLM.from_pretrained(tmp_path / "hf", dtype="auto").eval(),
+        prompts_of(72),
+    )
+    assert network.dtype == torch.float32
+    expected = []
+    for first in range(0, 72, 24):
+        group = prompts[first : first + 24]
+        longest = max(map(len, group))
+        padded = torch.tensor([[3] * (longest - len(prompt)) + prompt for prompt in group])
+        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in group])
+        rows = network.generate(
+            padded, attention_mask=mask, do_sample=False, max_new_tokens=NEW, eos_token_id=EOS, pad_token_id=3,
+            suppress_tokens=list(range(LIMIT, VOCAB)),
+        )[:, longest:].tolist()  # fmt: skip
+        expected += [row[: row.index(EOS)] if EOS in row else row for row in rows]
+    assert len({tuple(answer) for answer in expected}) > 60, "the answers must vary"
+    found = decode(tmp_path / "hf", prompts, MeshConfig(data=1))
+    assert sum(map(list.__eq__, found, expected)) == 72
+    if heads == 12:  # negative control: what it did before
+        rounded = decode(tmp_path / "hf", prompts, MeshConfig(data=1), "bfloat16")
+        assert sum(map(list.__eq__, rounded, expected)) < 72
+
+
+def test_every_mesh_gives_one_sha256(tmp_path: Path) -> None:
+    write(tmp_path / "hf", 16)
+    prompts, seen = prompts_of(24), {}
+    for mesh in (MeshConfig(data=1), MeshConfig(data=1, fsdp=8), MeshConfig(data=1, tensor=2)):
+        answers = decode(tmp_path / "hf", prompts, mesh)
+        seen[str(mesh)] = hashlib.sha256(json.dumps(answers).encode()).hexdigest()
+    assert len(set(seen.values())) == 1, seen
+
+
+def sizes(params: Params) -> dict[jax.Device, int]:
+    held = dict.fromkeys(jax.devices(), 0)
+    for leaf in jax.tree.leaves(params):
+        for shard in leaf.addressable_shards:
+            held[shard.device] += shard.data.nbytes
+    return held
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_each_device_holds_its_eighth_and_no_program_gathers_the_weights(tmp_path: Path, dtype: str) -> None:
+    """Memory of the compiled programs beside their arguments: without the split of `embed` it is all the weights.
+
+    In float32 alone: a CPU multiplies bfloat16 in float32 and keeps the cast weights.
+    """
+    model = write(tmp_path / "hf", 16, dtype, embed=128, layers=6, vocab_size=2048)
+    found, mesh = loading.find_checkpoint(tmp_path / "hf"), make_mesh(MeshConfig(data=1, fsdp=8))
+    assert found.model.compute_dtype == dtype
+    params = loading.load_params(found, mesh)
+    width = jnp.dtype(dtype).itemsize
+    whole = sum(p.size for p in parameter_table(model)) * width
+    vectors = sum(p.size for p in parameter_table(model) if "embed" not in p.axes) * width
+    assert set(sizes(params).values()) == {(whole - vectors) // 8 + vectors}
+    if dtype != "float32":
+        return
+    fields = dataclasses.astuple(found.model)
+    with jax.set_mesh(mesh):
+        slots = engine._programs(fields).empty(batch=8, length=32, width=32)
+        stop = greedy.Stop(EOS, LIMIT, NEW)
+        decode = engine._programs(fields).decode.lower(params, slots, stop, 0).compile().memory_analysis()
+        rows = jax.ShapeDtypeStruct((8, 32, model.embed), dtype, sharding=slots.tokens.sharding.update(spec=("fsdp",)))
+        lengths, top = jax.ShapeDtypeStruct((8,), jnp.int32), {**params, "blocks": params["blocks"][:1]}
+        last = greedy._last_logits.lower(top, rows, lengths, fields).compile().memory_analysis()
+    assert decode.temp_size_in_bytes < 0.2 * whole
+    assert last.temp_size_in_bytes < 0.2 * whole
+
+
+def live_bytes() -> int:
+    gc.collect()
+    return sum(array.nbytes for array in jax.live_arrays())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_weights_are_held_once_from_loading_to_the_last_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    """Live bytes at every call of a decoding program, against 1.2 x the weights in their dtype beyond the cache."""
+    model = write(tmp_path / "hf", 8, dtype, embed=128, layers=4, vocab_size=512)
+    before, seen = live_bytes(), []
+    found, mesh = loading.find_checkpoint(tmp_path / "hf"), make_mesh(MeshConfig(data=1), jax.devices()[:1])
+    params = loading.load_params(found, mesh)
+    whole = sum(p.size for p in parameter_table(model)) * jnp.dtype(dtype).itemsize
+    programs = engine._programs(dataclasses.astuple(found.model))
+
+    def decode(params: Params, slots: greedy.Slots, *rest: object) -> greedy.Slots:
+        cache = sum(leaf.nbytes for leaf in jax.tree.leaves(slots))
+        seen.append(live_bytes() - before - cache)
+        return programs.decode(params, slots, *rest)
+
+    monkeypatch.setattr(engine, "_programs", lambda fields: programs._replace(decode=decode))
+    prompts = prompts_of(8)
+    engine.generate_tokens(params, found.model, prompts, batch=8, mesh=mesh, **SETTINGS)
+    mean_log_probabilities(params, found.model, prompts, prompts, batch=8, mesh=mesh)
+    seen.append(live_bytes() - before)
+    assert whole <= max(seen) <= 1.2 * whole
+    copy = loading.split_layers(loading.load_params(found, mesh, layered=False), found.model)  # what it did before
+    assert live_bytes() - before > 1.9 * whole
+    del copy
