@@ -59,12 +59,12 @@ def main(arguments: list[str]) -> None:
     for tasks_dir in folders.values():
         load_tasks(tasks_dir, only)  # a wrong folder is told before minutes of loading
     mesh = make_mesh(parse_mesh(settings.mesh))
-    if jax.process_index() == 0:
-        check_output(Path(_OUT.value) / "scores.json")
     enable_compilation_cache(Path(_CACHE_DIR.value).expanduser() / "compiled")
     found = loading.find_checkpoint(_CHECKPOINT.value, settings.dtype)
     tokenizer = load_tokenizer(loading.tokenizer_directory(found.directory))
     check_vocabulary(tokenizer, found.model.vocab_size)
+    if jax.process_index() == 0:
+        check_output(Path(_OUT.value) / "scores.json")
     print(loading.describe(found, mesh), flush=True)
     params, named, trained_on = (
         loading.load_params(found, mesh),

@@ -54,12 +54,12 @@ def main(arguments: list[str]) -> None:
             raise ConfigError(f"--{flag.name} is missing; generate --checkpoint C --prompts IN.jsonl --out OUT.jsonl")
     rows = [] if interactive else read_prompts(_PROMPTS.value)
     mesh = make_mesh(parse_mesh(_MESH.value, "--mesh"))
-    if not interactive and jax.process_index() == 0:
-        check_output(_OUT.value)
     enable_compilation_cache(Path(_CACHE_DIR.value).expanduser() / "compiled")
     found = loading.find_checkpoint(_CHECKPOINT.value, _DTYPE.value)
     tokenizer = load_tokenizer(loading.tokenizer_directory(found.directory))
     check_vocabulary(tokenizer, found.model.vocab_size)
+    if not interactive and jax.process_index() == 0:
+        check_output(_OUT.value)
     print(loading.describe(found, mesh), flush=True)
     params, model, weights = loading.load_params(found, mesh), found.model, loading.weights_fingerprint(found)
     settings: dict[str, Any] = {

@@ -95,12 +95,12 @@ def main(arguments: list[str]) -> None:
     if not texts:
         raise DataError(f"--pool: no text without annotation in {_POOL.value or task.dataset!r}")
     mesh = make_mesh(parse_mesh(_MESH.value, "--mesh"))
-    if jax.process_index() == 0:
-        check_output(_log())
     enable_compilation_cache(Path(data.cache_dir).expanduser() / "compiled")
     checkpoint = loading.find_checkpoint(_CHECKPOINT.value, _DTYPE.value)
     tokenizer = load_tokenizer(loading.tokenizer_directory(checkpoint.directory))
     check_vocabulary(tokenizer, checkpoint.model.vocab_size)
+    if jax.process_index() == 0:
+        check_output(_log())
     print(loading.describe(checkpoint, mesh), flush=True)
     rows, chances = _label(task, texts, dropped, checkpoint, tokenizer, mesh)
     if jax.process_index() == 0:

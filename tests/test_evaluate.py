@@ -65,7 +65,7 @@ def test_a_checkpoint_is_decoded_scored_and_not_decoded_again(world: Path) -> No
     assert list((Path(CACHE.name) / "compiled").iterdir())
     scores = json.loads((out / "scores.json").read_text(encoding="utf-8"))
     loss = sum(entry["answer_loss"] for entry in scores["tasks"].values()) / 2
-    assert f"Loss of right answers, average of 2 tasks: {loss:.4f} nats a token" in done.stdout
+    assert f"Loss of right answers, average of 2 tasks: {loss:.4f} nats per token" in done.stdout
     assert 4 < loss < 8  # a model that knows nothing: log of about 400 words
     assert sorted(scores["tasks"]) == ["EN-Shop-CLS-topic", "ZH-Dian-Extract-choice"]
     assert {entry["rows"] for entry in scores["tasks"].values()} == {2}
