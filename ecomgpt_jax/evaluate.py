@@ -66,11 +66,8 @@ def main(arguments: list[str]) -> None:
     if jax.process_index() == 0:
         check_output(Path(_OUT.value) / "scores.json")
     print(loading.describe(found, mesh), flush=True)
-    params, named, trained_on = (
-        loading.load_params(found, mesh),
-        loading.weights_fingerprint(found),
-        _trained_on(found.directory),
-    )
+    params, named = loading.load_params(found, mesh), loading.weights_fingerprint(found)
+    trained_on = _trained_on(found.directory)
     together: dict[str, dict] = {}
     for benchmark, tasks_dir in folders.items():
         out = Path(_OUT.value, benchmark) if len(folders) > 1 else Path(_OUT.value)

@@ -9,7 +9,6 @@ The token of $GITHUB_TOKEN, if any, goes to GitHub alone.
 
 import concurrent.futures
 import contextlib
-import fcntl
 import hashlib
 import os
 import shlex
@@ -29,6 +28,7 @@ from ecomgpt_jax.files import data_home
 from ecomgpt_jax.instruct.sources import checksums
 from ecomgpt_jax.instruct.sources.places import GROUPS, Collection, Wanted, choose
 from ecomgpt_jax.instruct.sources.reading import zip_member
+from ecomgpt_jax.waiting import file_lock
 
 _DIR = flags.DEFINE_string("dir", "", "receives sources/, evaluation/, benchmarks/; default ~/.cache/ecomgpt_jax/data")
 _YES = flags.DEFINE_bool("yes", False, "do not ask")
@@ -74,21 +74,16 @@ def fetch_remote(
     """
     part = directory / PARTS / hashlib.sha256(remote.encode()).hexdigest()
     plain = wanted[0] if not (wanted[0].member or wanted[0].derive) else None
-    resumed = part.exists()
-    if not (plain and is_right(part, plain)):
-        downloader.download(remote, part, received)
-    try:
-        _place(downloader, part, wanted, directory)
-    except DataError:
-        part.unlink(missing_ok=True)
-        if not resumed:
-            raise
-        downloader.download(remote, part, received)  # the kept part was of something else
+    for anew in (False, True) if part.exists() else (True,):  # a kept part may be of something else
+        if anew or not (plain and is_right(part, plain)):
+            downloader.download(remote, part, received)
         try:
             _place(downloader, part, wanted, directory)
+            break
         except DataError:
             part.unlink(missing_ok=True)
-            raise
+            if anew:
+                raise
     part.unlink(missing_ok=True)
 
 
@@ -193,17 +188,11 @@ def table(collections: list[Collection], missing: dict[str, list[Wanted]]) -> st
 @contextlib.contextmanager
 def _alone(directory: Path) -> Iterator[None]:
     """Keeps a second `fetch` out of the same folder."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("a+") as lock:
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.enter_context(file_lock(directory / ".lock", "another fetch", wait=False))
         except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read().strip()
-            raise StorageError(f"{directory}: another fetch (process {holder}) writes here; wait for it") from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+            raise StorageError(f"{directory}: another fetch writes here; wait for it") from None
         yield
 
 
