@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-GUIDE = README.split("## Your own data in five minutes")[1].split("\n## ")[0]
+GUIDE = README.split("## Your own data\n")[1].split("\n## ")[0]
 STEPS = re.search(r"```bash\n(.*?)```", GUIDE, re.DOTALL)[1].splitlines()
 
 

@@ -20,7 +20,7 @@ def qkv() -> jax.Array:
 def cached_contexts(qkv: jax.Array, positions: jax.Array, shift: int = 0) -> jax.Array:
     """The context of each row's query at its position; what the cache holds from there on must not matter."""
     q, k, v = (jnp.take_along_axis(array, positions[:, None, None, None], axis=1) for array in qkv)
-    (layer,) = from_prompt(qkv[1:2], qkv[2:3], LENGTH + 4)
+    layer = from_prompt(qkv[1], qkv[2], LENGTH + 4)
     before = jnp.arange(LENGTH + 4)[None, None, :, None] < positions[:, None, None, None]
     layer = LayerCache(*(jnp.where(before, array, 7.0) for array in layer))
     return attend_cached(q, append(layer, k, v, positions), positions + shift)[:, 0]
@@ -37,7 +37,7 @@ def test_a_query_sees_its_row_up_to_its_own_position(qkv: jax.Array) -> None:
 
 def test_append_changes_one_position_of_each_row(qkv: jax.Array) -> None:
     positions = jnp.array([2, 13, 0])
-    (layer,) = from_prompt(qkv[1:2], qkv[2:3], 14)
+    layer = from_prompt(qkv[1], qkv[2], 14)
     new = append(layer, qkv[1][:, :1] + 1, qkv[2][:, :1] + 1, positions)
     changed = np.asarray((new.keys != layer.keys).any(axis=(1, 3)) & (new.values != layer.values).any(axis=(1, 3)))
     assert np.argwhere(changed).tolist() == [[0, 2], [1, 13], [2, 0]]

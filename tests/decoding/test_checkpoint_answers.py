@@ -20,7 +20,7 @@ from ecomgpt_jax.model.parameters import Params, parameter_table, to_tree
 from ecomgpt_jax.parallel.mesh import make_mesh
 
 EOS, LIMIT, VOCAB, NEW = 42, 230, 256, 16
-SETTINGS = {"max_new_tokens": NEW, "eos_id": EOS, "vocab_limit": LIMIT}
+SETTINGS = {"max_new_tokens": NEW, "eos_ids": [EOS], "allowed_ids": range(LIMIT)}
 
 
 def prompts_of(count: int) -> list[list[int]]:

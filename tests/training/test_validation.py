@@ -13,9 +13,9 @@ from ecomgpt_jax.config import Config, LoraConfig, MeshConfig
 from ecomgpt_jax.data.pipeline import make_rows
 from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.model import bloom, lora
+from ecomgpt_jax.model.step_files import read_meta
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training import loop, validation
-from ecomgpt_jax.training.checkpoint import read_meta
 from ecomgpt_jax.training.optimizer import make_optimizer
 from ecomgpt_jax.training.progress import read_metrics
 from ecomgpt_jax.training.train_step import init_state
