@@ -16,14 +16,14 @@ from ecomgpt_jax.config import Config
 from ecomgpt_jax.data.pipeline import PackedRows, batches
 from ecomgpt_jax.errors import PreemptedError
 from ecomgpt_jax.model import lora
-from ecomgpt_jax.model.bloom import init_sharded_params
 from ecomgpt_jax.model.content_hash import content_hash
 from ecomgpt_jax.model.loading import BASE, check_base
-from ecomgpt_jax.model.parameters import Params, split_layers
+from ecomgpt_jax.model.parameters import Params
 from ecomgpt_jax.parallel.mesh import batch_shards
 from ecomgpt_jax.redaction import mask_secrets
 from ecomgpt_jax.training import checkpoint, faults, guards, resume, signals, validation
 from ecomgpt_jax.training.gauges import Tracer, make_gauges
+from ecomgpt_jax.training.initial_weights import fresh_params, params_dtype
 from ecomgpt_jax.training.optimizer import make_optimizer, make_schedule
 from ecomgpt_jax.training.progress import Progress
 from ecomgpt_jax.training.saving import Checkpoints
@@ -54,17 +54,6 @@ def run_facts(config: Config, rows: PackedRows, mesh: Mesh) -> dict[str, Any]:
         "total_steps": count_steps(config, rows, mesh),
         "rows_per_step": rows_per_step(config, mesh),
     }
-
-
-def params_dtype(config: Config) -> str:
-    """Returns the dtype in which a run loads its weights and gives them back: float32, with LoRA the compute dtype."""
-    return config.model.compute_dtype if config.lora.rank else "float32"
-
-
-def fresh_params(config: Config, mesh: Mesh, layered: bool = False) -> Params:
-    """Returns the weights of a run that loads none, in `params_dtype`."""
-    params = init_sharded_params(config.model, mesh, jax.random.key(config.train.seed), params_dtype(config))
-    return split_layers(params, config.model, consume=True) if layered else params
 
 
 def train(

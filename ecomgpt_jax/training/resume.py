@@ -16,9 +16,6 @@ A run may only go on as the run it was. `FIELDS` classes every field of the conf
 - data: it does nothing but choose the instances, whose tokens are compared by their fingerprint; hard where that
   differs, soft where it does not, so files may move;
 - soft: it may change and is mentioned: how the run is logged, saved, evaluated, laid out on devices.
-
-`start.json` in the workdir keeps what the first start began with: the commit that a branch of the Hub stood at, and a
-hash of the initial weights.
 """
 
 import logging
@@ -27,18 +24,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 from etils import epath
 
 from ecomgpt_jax import config as config_lib
 from ecomgpt_jax.config import Config, nearest
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
-from ecomgpt_jax.files import read_json, write_json
-from ecomgpt_jax.model import hub
 from ecomgpt_jax.model.step_files import FOLDER, Meta, list_steps, read_meta
 from ecomgpt_jax.parallel.processes import from_first
 from ecomgpt_jax.redaction import mask_secrets
 from ecomgpt_jax.training import checkpoint
+from ecomgpt_jax.training.initial_weights import START
 
 HARD, FIXED, DATA, SOFT = "hard", "fixed", "data", "soft"
 FIELDS = {
@@ -71,7 +66,6 @@ FIELDS = {
     "eval.max_new_tokens": SOFT, "eval.num_beams": SOFT, "eval.answer_loss": SOFT, "eval.protocol": SOFT,
     "eval.every": SOFT, "eval.dtype": SOFT, "eval.mesh": SOFT,
 }  # fmt: skip
-START = "start.json"
 
 
 class Start(NamedTuple):
@@ -105,50 +99,6 @@ def prepare_workdir(workdir: Path, resume: str) -> None:
         (workdir / f"previous-{number}").mkdir()
         for path in old:
             shutil.move(path, workdir / f"previous-{number}" / path.name)
-
-
-def find_weights(workdir: Path, init_from: str, resume: str) -> tuple[str, epath.Path]:
-    """Returns `hub.find_weights` of `init_from`: with the commit that the workdir's first start pinned, if it has one.
-
-    Process 0 looks and tells the others, so that all take one commit.
-
-    Raises:
-      MissingInputError: as there.
-    """
-    known = read_start(workdir) if resume != "never" else {}
-    pinned = known["pinned"] if known.get("init_from") == init_from else init_from
-    if jax.process_count() == 1:
-        return hub.find_weights(pinned)
-    return hub.find_weights(from_first(lambda: hub.find_weights(pinned)[0]))
-
-
-def read_start(workdir: Path) -> dict[str, str]:
-    """Returns `start.json`: `init_from` as given, `pinned`, and `weights`, their hash; {} where there is none."""
-    path = workdir / START
-    return read_json(path) if path.is_file() else {}
-
-
-def write_start(workdir: Path, init_from: str, pinned: str) -> None:
-    """Writes `start.json`, unless it already names these weights."""
-    known = read_start(workdir)
-    if (known.get("init_from"), known.get("pinned")) != (init_from, pinned):
-        write_json(workdir / START, {"init_from": init_from, "pinned": pinned})
-
-
-def check_initial(workdir: Path, weights: str, resumed: bool) -> None:
-    """Keeps the hash of the initial weights, and where the run has begun compares it with the one kept then.
-
-    Raises:
-      DataError: a run that goes on from a checkpoint did not begin with these weights.
-    """
-    known = from_first(lambda: read_start(workdir))
-    if resumed and known.get("weights", weights) != weights:
-        raise DataError(
-            f"{workdir}: the weights that the run started from are no longer those of model.init_from; "
-            "bring them back, or go on with --config.train.final_evaluation=false"
-        )
-    if jax.process_index() == 0:
-        write_json(workdir / START, known | {"weights": weights})
 
 
 def find_start(

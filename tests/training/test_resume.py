@@ -106,30 +106,6 @@ def test_where_the_data_is_made_by_how_many_and_from_where_is_no_drift(workdir: 
     assert resume.find_start(workdir, config, RUN).directory.name == "7"
 
 
-def test_a_branch_stays_at_the_commit_of_the_first_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    monkeypatch.setattr(resume.hub, "find_weights", lambda name: asked.append(name) or (f"{name}!", tmp_path))
-    assert resume.find_weights(tmp_path, "owner/name@main", "auto")[0] == "owner/name@main!"
-    resume.write_start(tmp_path, "owner/name@main", "owner/name@1234")
-    resume.write_start(tmp_path, "owner/name@main", "owner/name@1234")
-    resume.find_weights(tmp_path, "owner/name@main", "auto")
-    resume.find_weights(tmp_path, "owner/name@main", "never")
-    resume.find_weights(tmp_path, "owner/name@other", "auto")
-    assert asked == ["owner/name@main", "owner/name@1234", "owner/name@main", "owner/name@other"]
-
-
-def test_initial_weights_are_known_again(tmp_path: Path) -> None:
-    resume.write_start(tmp_path, "weights", "weights")
-    resume.check_initial(tmp_path, "a", resumed=False)
-    resume.write_start(tmp_path, "weights", "weights")
-    resume.check_initial(tmp_path, "a", resumed=True)
-    with pytest.raises(DataError, match="no longer those of"):
-        resume.check_initial(tmp_path, "b", resumed=True)
-    resume.check_initial(tmp_path, "b", resumed=False)  # nothing was trained yet, so the run begins with these
-    resume.check_initial(tmp_path, "b", resumed=True)
-    assert resume.read_start(tmp_path) == {"init_from": "weights", "pinned": "weights", "weights": "b"}
-
-
 def test_nothing_is_said_where_nothing_changed(workdir: Path, caplog: pytest.LogCaptureFixture) -> None:
     resume.find_start(workdir, toy_config(), RUN)
     assert caplog.text == ""
