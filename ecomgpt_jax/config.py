@@ -80,9 +80,6 @@ class ModelConfig(_Strict):
     remat: str = _field(
         "none", choices=("none", "dots", "selective", "full")
     )  # what the backward pass recomputes: none | dots (all but products) | selective (MLP) | full
-    head: str = _field(
-        "targets", choices=("targets", "full")
-    )  # targets (logits only where a target is) | full (logits at every position; the oracle)
     head_chunk: int = _field(2048, above=0)  # target positions whose logits exist at one time
 
 
@@ -141,8 +138,7 @@ class OptimizerConfig(_Strict):
     warmup_fraction: float = _field(
         0.03, least=0, most=1
     )  # share of all steps with a linear warm-up; cosine to zero follows
-    b1: float = _field(0.9, least=0, below=1)
-    b2: float = _field(0.999, least=0, below=1)
+    b2: float = _field(0.999, least=0, below=1)  # Adam's; its b1 is 0.9
     epsilon: float = _field(1e-8, above=0)
     max_grad_norm: float = _field(1.0, least=0)  # global norm that gradients are clipped to; 0 = no clipping
     moment_dtype: str = _field(
@@ -243,17 +239,22 @@ def to_dict(config: Config) -> dict[str, typing.Any]:
     return dataclasses.asdict(config)
 
 
+# Fields of earlier versions and the value that is now fixed; a checkpoint of then may name them.
+_REMOVED = {"model.head": "targets", "optimizer.b1": 0.9}
+
+
 def from_dict(values: dict[str, typing.Any]) -> Config:
     """Rebuilds a config from `to_dict`.
 
     Raises:
-      ConfigError: a key is no field of the config.
+      ConfigError: a key is not a field of the config, and not a removed field at its fixed value.
     """
     config = Config()
     for section, value in values.items():
         if isinstance(value, dict) and dataclasses.is_dataclass(getattr(config, section, None)):
             for name, leaf in value.items():
-                setattr(getattr(config, section), name, tuple(leaf) if isinstance(leaf, list) else leaf)
+                if (f"{section}.{name}", leaf) not in _REMOVED.items():
+                    setattr(getattr(config, section), name, tuple(leaf) if isinstance(leaf, list) else leaf)
         else:
             setattr(config, section, value)
     return config
@@ -371,7 +372,6 @@ USES = (
         "on a tokenizer trained here, and model.tokenizer or model.init_from brings one",
     ),
     _Use("train.seed", lambda c: not c.model.init_from or c.lora.rank, "on fresh weights, without model.init_from"),
-    _Use("model.head_chunk", lambda c: c.model.head == "targets", "with model.head=targets"),
     _Use(
         "eval.tasks_dir eval.batch eval.max_prompt_tokens eval.max_new_tokens eval.num_beams eval.protocol eval.dtype "
         "eval.mesh",

@@ -148,17 +148,6 @@ def _loss_backward(chunk: int, kept: tuple, d_loss: jax.Array) -> tuple:
 _loss.defvjp(_loss_forward, _loss_backward)
 
 
-def _full(table: jax.Array, hidden: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
-    """Logits at every position: the oracle for the above."""
-    logits = jnp.einsum(
-        "ble,ve->blv", hidden, table.astype(hidden.dtype),
-        precision=matmul_precision(hidden.dtype), preferred_element_type=jnp.float32,
-    )  # fmt: skip
-    at_target = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    at_target = jnp.where((targets >= 0) & (targets < logits.shape[-1]), at_target, jnp.nan)
-    return jnp.sum((jax.nn.logsumexp(logits, axis=-1) - at_target) * weights, where=weights != 0)
-
-
 def loss_sum(
     params_table: jax.Array, hidden: jax.Array, targets: jax.Array, loss_mask: jax.Array, model: ModelConfig
 ) -> tuple[jax.Array, jax.Array]:
@@ -170,7 +159,7 @@ def loss_sum(
       targets: int [batch, length]: the token that follows each input.
       loss_mask: [batch, length]; 0 where the target carries no loss, else its weight (bool: 1). No gradient flows
         to it.
-      model: `head` chooses `targets` or `full`, `head_chunk` the positions whose logits exist at one time.
+      model: `head_chunk` is the number of positions whose logits exist at one time.
 
     Returns:
       (sum of weight * cross-entropy, sum of weights), float32 scalars; (0, 0) and zero gradients without targets.
@@ -178,6 +167,4 @@ def loss_sum(
     """
     weights = jax.lax.stop_gradient(jnp.asarray(loss_mask, jnp.float32))
     targets = jnp.asarray(targets)
-    if model.head == "full":
-        return _full(params_table, hidden, targets, weights), weights.sum()
     return _loss(params_table, hidden, targets, weights, model.head_chunk), weights.sum()

@@ -47,7 +47,7 @@ def make_gauges(model: ModelConfig, length: int, rows_per_step: int, mesh: Mesh)
         positions = steps * rows_per_step * length
         values = {"perf/packing_fill": metrics["train/tokens"] / positions}
         if peak is not None:
-            share = 1.0 if model.head == "full" else metrics["train/targets"] / positions
+            share = metrics["train/targets"] / positions
             for name, targets in (("perf/mfu", share), ("perf/mfu_full_head", 1.0)):
                 used = positions * flops_per_token(model, length, targets)
                 values[name] = used / (seconds * peak * mesh.size)

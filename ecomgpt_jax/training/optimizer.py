@@ -8,6 +8,7 @@ import optax
 from ecomgpt_jax.config import OptimizerConfig
 from ecomgpt_jax.model.parameters import Params
 
+_B1 = 0.9  # of Adam, in the paper's recipe and all others here
 _NOT_DECAYED = ("scale", "bias")  # last keys of norms' weights and of biases
 
 
@@ -41,7 +42,7 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
         return jax.tree.map(lambda u, p, on: u + config.weight_decay * p if on else u, updates, params, decayed)
 
     adamw = optax.chain(  # `optax.adamw(mask=...)` but for its state, which would not restore from older checkpoints
-        optax.scale_by_adam(config.b1, config.b2, config.epsilon, mu_dtype=config.moment_dtype),
+        optax.scale_by_adam(_B1, config.b2, config.epsilon, mu_dtype=config.moment_dtype),
         optax.stateless(add_decay),
         optax.scale_by_learning_rate(make_schedule(config, total_steps)),
     )

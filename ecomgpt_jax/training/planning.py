@@ -115,7 +115,7 @@ def make_plan(config: Config, topology: Topology, largest: bool = False, price: 
     by_compiling = compiled and largest
     if by_compiling:
         rows = _largest_rows(config, mesh, rows)
-    target_share = 1.0 if config.data.loss_on_prompt or model.head == "full" else _TARGET_SHARE
+    target_share = 1.0 if config.data.loss_on_prompt else _TARGET_SHARE
     step_rows = rows_per_step(config, mesh)
     flops = flops_per_token(model, config.data.length, target_share) * step_rows * config.data.length
     step_seconds = flops / (topology.chips * chip.peak_flops * chip.utilisation)

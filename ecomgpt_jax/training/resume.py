@@ -43,7 +43,7 @@ FIELDS = {
     "model.embed": FIXED, "model.layers": FIXED, "model.heads": FIXED, "model.vocab_size": FIXED,
     "model.layer_norm_epsilon": HARD, "model.initializer_range": HARD, "model.init_from": HARD,
     "model.tokenizer": DATA, "model.compute_dtype": HARD,
-    "model.attention": SOFT, "model.remat": SOFT, "model.head": SOFT, "model.head_chunk": SOFT,
+    "model.attention": SOFT, "model.remat": SOFT, "model.head_chunk": SOFT,
     "data.mixture": DATA, "data.files": DATA, "data.tasks": DATA, "data.sources": DATA, "data.licences": DATA,
     "data.operators": DATA, "data.leave_out_abilities": DATA, "data.strict_held_out": DATA,
     "data.sources_dir": DATA, "data.tasks_dir": DATA, "data.cache_dir": SOFT, "data.synthetic_records": DATA,
@@ -53,7 +53,7 @@ FIELDS = {
     "data.packing": HARD, "data.workers": SOFT, "data.beam_options": SOFT, "data.tokenizer_vocab": DATA,
     "data.seed": HARD,  # orders the rows too
     "optimizer.learning_rate": HARD, "optimizer.weight_decay": HARD, "optimizer.warmup_fraction": HARD,
-    "optimizer.b1": HARD, "optimizer.b2": HARD, "optimizer.epsilon": HARD, "optimizer.max_grad_norm": HARD,
+    "optimizer.b2": HARD, "optimizer.epsilon": HARD, "optimizer.max_grad_norm": HARD,
     "optimizer.moment_dtype": HARD,
     "lora.rank": FIXED, "lora.targets": FIXED, "lora.alpha": HARD, "lora.dropout": HARD,
     "train.epochs": HARD, "train.max_steps": HARD, "train.seed": HARD,

@@ -33,8 +33,8 @@ def test_utilisation_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert values["perf/packing_fill"] == pytest.approx(61_440 / 65_536)
     assert values["perf/mfu"] == pytest.approx(65_536 * 2.194e9 / (10 * 2e12), rel=1e-3)
     assert values["perf/mfu_full_head"] == pytest.approx(65_536 * 3.504e9 / (10 * 2e12), rel=1e-3)
-    full = ModelConfig(**MODEL_SHAPES["560m"], head="full")
-    values = make_gauges(full, 1024, 32, mesh)(METRICS, 2, 10.0)
+    everywhere = {**METRICS, "train/targets": 2 * 32 * 1024}
+    values = make_gauges(MODEL, 1024, 32, mesh)(everywhere, 2, 10.0)
     assert values["perf/mfu"] == values["perf/mfu_full_head"]
 
 

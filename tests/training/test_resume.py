@@ -71,7 +71,7 @@ def test_a_hard_field_is_refused_unless_allowed(workdir: Path, path: str) -> Non
     assert f"{path}={old}, this run has {value}; restore" in str(caught.value)
     assert f"--allow_drift={path}," in str(caught.value)
     assert resume.find_start(workdir, config, RUN, [path]).directory.name == "7"
-    another = "optimizer.epsilon" if path != "optimizer.epsilon" else "optimizer.b1"
+    another = "optimizer.epsilon" if path != "optimizer.epsilon" else "optimizer.b2"
     with pytest.raises(ConfigError):
         resume.find_start(workdir, config, RUN, [another])
 
