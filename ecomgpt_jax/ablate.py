@@ -190,7 +190,8 @@ def _write(
     left_out = {variant.name: variant.left_out for variant in experiment.variants if variant.left_out}
     left_out = {name: ability for name, ability in left_out.items() if name in seen}
     uses = ablation.abilities_of(ratios)
-    summary = ablation.summarise(seen, ratios, owners, factors, groups, left_out, uses, losses)
+    inputs = {part.task.name: [row.sentences for row in part.rows] for part in parts}
+    summary = ablation.summarise(seen, ratios, owners, inputs, factors, groups, left_out, uses, losses)
     baselines = _baselines(runs[0][1])
     costs = [
         {"variant": name, "folder": os.path.relpath(folder, out), **read_json(folder / "cost.json")}

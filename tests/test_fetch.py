@@ -1,6 +1,7 @@
 """The command against a server on the loopback address: made files, and the real ones where they are at hand."""
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -295,3 +296,44 @@ def test_all_real_sources_bit_for_bit(tmp_path: Path) -> None:
             for file, digest in files.items():
                 assert checksums.file_sha256(tmp_path / "data" / name / file) == digest
     assert f"export ECOMGPT_{'EVAL' if len(folders) == 2 else 'SOURCES'}={tmp_path / 'data'}" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("ECOMGPT_EVAL"), reason="ECOMGPT_SOURCES and ECOMGPT_EVAL are not both set")
+@pytest.mark.skipif(not os.environ.get("ECOMGPT_SOURCES"), reason="ECOMGPT_SOURCES and ECOMGPT_EVAL are not both set")
+def test_three_commands_of_the_readme_from_an_empty_folder_to_scores(tmp_path: Path) -> None:
+    """The README's commands, shortened to 3 steps and 2 rows per task, where home and working folder are empty."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = readme.split("## Real data, from an empty folder to scores\n")[1]
+    fetch_all, train, evaluate = section.split("```bash\n")[1].split("```")[0].splitlines()
+    folders = {group: Path(os.environ[name]) for group, name in fetch.VARIABLES.items() if os.environ.get(name)}
+    dropped = ("ECOMGPT_", "XLA_FLAGS")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+    env |= {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{env['PATH']}"}
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/configs").symlink_to(ROOT / "configs")
+
+    def type_in(line: str) -> subprocess.CompletedProcess:
+        done = subprocess.run(["bash", "-c", line], cwd=tmp_path / "work", env=env, capture_output=True, text=True)
+        print(line, *done.stdout.splitlines()[-30:], done.stderr[-2000:], sep="\n")
+        return done
+
+    files = upstream_server.layout(folders)
+    not_served = {file.remote for collection in COLLECTIONS.values() for file in collection.files} - files.keys()
+    with serve(files) as (base, requests):
+        done = type_in(f"{fetch_all} --yes --mirror {base}")
+    assert {path for path, _ in requests} == files.keys() | not_served
+    assert done.returncode == (66 if not_served else 0)
+    assert not not_served or any(path in done.stderr for path in not_served)
+    home = tmp_path / ".cache/ecomgpt_jax/data"
+    there = {path.relative_to(home).parts[0] for path in home.rglob("*") if path.is_file()} - {".lock"}
+    assert there == folders.keys()
+    done = type_in(f"{train} --config.train.max_steps=3 --config.eval.limit=2 --config.eval.max_new_tokens=4")
+    assert done.returncode == 0
+    assert (tmp_path / "work/runs/real_small/report/index.html").is_file()
+    done = type_in(f"{evaluate} --limit 2 --max_new_tokens 4")
+    assert done.returncode == 0
+    scores = json.loads((tmp_path / "work/runs/real_small_scores/scores.json").read_text(encoding="utf-8"))
+    official = {name.split("/")[-1] for name in checksums.ALL if name.startswith("evaluation/")}
+    assert scores["tasks"].keys() == official
+    assert {entry["rows"] for entry in scores["tasks"].values()} == {2}

@@ -1,7 +1,8 @@
-"""What an experiment's runs say: scores of each variant with intervals over rows and seeds, differences, trends.
+"""What an experiment's runs say: scores of each variant with intervals over inputs and seeds, differences, trends.
 
-Every variant answered the same evaluation rows, so a resample draws rows once for all of them (paired), and seeds for
-each variant by itself. A variant's score on a task is the mean over its seeds; an average counts each task once.
+Every variant answered the same evaluation rows, so a resample draws distinct inputs once for all of them (paired) and
+for all tasks that share inputs, and seeds for each variant by itself. A variant's score on a task is the mean over its
+seeds; an average counts each task once.
 """
 
 import math
@@ -11,23 +12,29 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from ecomgpt_jax.evaluation.distinct_inputs import tasks_sharing_inputs
 from ecomgpt_jax.instruct.tasks import synthetic
 
 RESAMPLES = 2_000
 Ratios = Mapping[str, Sequence[np.ndarray]]  # task -> for each run numerator and denominator by row, [rows, 2] float64
+Inputs = Mapping[str, Sequence[str]]  # task -> the input of each row
 
 
-def resample(ratios: Ratios, owners: Sequence[int], resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+def resample(
+    ratios: Ratios, owners: Sequence[int], inputs: Inputs, resamples: int = RESAMPLES, seed: int = 0
+) -> np.ndarray:
     """Draws scores as chance might have given them.
 
     Args:
       ratios: by task, one array a run, as `corrected_scores.score_rows` returns them.
       owners: the variant of each run, from 0.
+      inputs: by task, the input of each row; of rows with the same one, all are drawn or none.
       resamples: how many draws follow the point itself.
       seed: of the drawing.
 
     Returns:
-      [resamples + 1, variants, tasks] float64 scores in [0, 1]; the first is what was seen.
+      [resamples + 1, variants, tasks] float64 scores in [0, 1]; the first is what was seen, and a task of which no
+      input is drawn keeps it.
     """
     owners, rng = np.asarray(owners), np.random.default_rng(seed)
     variants = int(owners.max()) + 1
@@ -38,11 +45,15 @@ def resample(ratios: Ratios, owners: Sequence[int], resamples: int = RESAMPLES, 
         shares[0, runs] = 1 / len(runs)
         shares[1:, runs] = rng.multinomial(len(runs), np.full(len(runs), 1 / len(runs)), size=resamples) / len(runs)
     scores = np.empty((resamples + 1, variants, len(ratios)))
+    drawn = {}  # by task, how often each of its rows is drawn, [resamples, rows]
+    for names in tasks_sharing_inputs({name: inputs[name] for name in sorted(ratios)}):
+        places = {text: place for place, text in enumerate(dict.fromkeys(t for name in names for t in inputs[name]))}
+        counts = rng.multinomial(len(places), np.full(len(places), 1 / len(places)), size=resamples)
+        drawn |= {name: counts[:, [places[text] for text in inputs[name]]] for name in names}
     for column, name in enumerate(sorted(ratios)):
         stacked = np.stack(ratios[name])  # [runs, rows, 2]
-        rows = stacked.shape[1]
-        weights = np.ones((resamples + 1, rows))
-        weights[1:] = rng.multinomial(rows, np.full(rows, 1 / rows), size=resamples)
+        weights = np.vstack([np.ones(stacked.shape[1]), drawn[name]])
+        weights[~weights.any(1)] = 1
         sums = np.einsum("dr,nrk->dnk", weights, stacked, optimize=True)
         runs_scores = np.divide(sums[..., 0], sums[..., 1], out=np.ones_like(sums[..., 0]), where=sums[..., 1] > 0)
         for variant in range(variants):
@@ -115,6 +126,7 @@ def summarise(
     variants: Sequence[str],
     ratios: Ratios,
     owners: Sequence[int],
+    inputs: Inputs,
     factors: Mapping[str, Mapping[str, float]] | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
     left_out: Mapping[str, str] | None = None,
@@ -128,6 +140,7 @@ def summarise(
       variants: names; the first is what the others are compared with.
       ratios: see `resample`.
       owners: the variant of each run.
+      inputs: see `resample`.
       factors: of the variants that a trend is fitted through, by variant; see `trend`.
       groups: names of task groups (a language, a family) with their tasks.
       left_out: of the variants that lack an ability, its name; see `dependency`.
@@ -140,7 +153,7 @@ def summarise(
       interval}, "groups": {group: interval}}}, "trend": see `trend`; with `left_out` also "dependency", with `losses`
       also "loss": all of this once more of the losses. Scores are in [0, 1], losses in nats a token.
     """
-    draws = resample(ratios, owners)
+    draws = resample(ratios, owners, inputs)
     tasks, averages = sorted(ratios), draws.mean(2)
     result: dict[str, Any] = {}
     for index, name in enumerate(variants):
@@ -161,7 +174,9 @@ def summarise(
         summary["dependency"] = dependency(draws, tasks, lacking, uses, lower_is_better)
     if losses:
         means = {task: [np.stack([run, np.ones_like(run)], 1) for run in runs] for task, runs in losses.items()}
-        summary["loss"] = summarise(variants, means, owners, factors, groups, left_out, uses, lower_is_better=True)
+        summary["loss"] = summarise(
+            variants, means, owners, inputs, factors, groups, left_out, uses, lower_is_better=True
+        )
     return summary
 
 
@@ -205,7 +220,7 @@ def markdown(title: str, question: str, summary: Mapping[str, Any], notes: Seque
     lines += ["", "By task:", "", *_tasks_table(summary, _SCORE)]
     if loss:
         lines += ["", "Loss by task:", "", *_tasks_table(loss, _LOSS)]
-    lines += ["", "Corrected scores in points of 100; 95 % intervals over rows and seeds.", ""]
+    lines += ["", "Corrected scores in points of 100; 95 % intervals over distinct inputs and seeds.", ""]
     lines += [f"- {note}" for note in notes]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -1,8 +1,8 @@
 """Is A better than B, or is it chance: paired tests over the same rows, corrected for the number of tasks.
 
 The measure is the corrected `score`, a ratio of two sums over rows (see `corrected_scores`). The unit of chance is the
-row: both models answered the same rows, so a resample takes each row with both answers. Exchanging A and B changes the
-sign of every difference and nothing else.
+distinct input: a resample takes all rows of an input with both models' answers, those of other tasks too where the
+average is taken. Exchanging A and B changes the sign of every difference and nothing else.
 """
 
 import math
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ecomgpt_jax.evaluation.corrected_scores import exact_matches, score_rows
+from ecomgpt_jax.evaluation.distinct_inputs import sum_by_input, tasks_sharing_inputs
 from ecomgpt_jax.evaluation.page import Section, Table, cell
 from ecomgpt_jax.evaluation.protocol import TaskPrompts
 
@@ -22,9 +23,10 @@ SHOWN_CHARACTERS = 300
 _BLOCK = 2**22  # weights in memory at a time
 _METHOD = (
     "The difference is A minus B in points of the corrected score, so a win is A's. The interval comes from "
-    f"{RESAMPLES:,} paired resamples of the rows, p from as many exchanges of the two models row by row. McNemar's "
-    "exact test counts the rows that only one of them answers without any error. Both p-values are corrected over "
-    f"tasks after Holm, the intervals are not. Win and loss: p (Holm) below {ALPHA}. The average counts each task once."
+    f"{RESAMPLES:,} paired resamples of the distinct inputs, p from as many exchanges of the two models input by "
+    "input. McNemar's exact test counts the inputs that only one of them answers without any error. Both p-values are "
+    f"corrected over tasks after Holm, the intervals are not. Win and loss: p (Holm) below {ALPHA}. The average counts "
+    "each task once."
 )
 
 
@@ -33,35 +35,46 @@ def paired_bootstrap(
 ) -> tuple[float, np.ndarray]:
     """Takes the difference of two ratios, and what chance makes of it.
 
-    Rows that are alike in both models are drawn as one, with their number as weight: the same distribution, faster.
+    Inputs that are alike in both models are drawn as one, with their number as weight: the same distribution, faster.
 
     Args:
-      a: numerator and denominator of A's score by row, [rows, 2], as `score_rows` returns them.
-      b: the same for B, the same rows.
+      a: numerator and denominator of A's score by input, [inputs, 2]; [inputs, tasks, 2] of tasks that share inputs,
+        NaN where a task does not have the input.
+      b: the same for B, the same inputs.
       seed: of the resampling.
       resamples: how many.
 
     Returns:
-      The difference of the scores, A - B; and differences drawn by chance, [2, resamples] float64. First, from rows
-      drawn with replacement, both answers together (paired bootstrap, Efron and Tibshirani 1993). Second, from the same
-      rows, where in each row the two models change places with probability 1/2: how differences are spread between
+      The difference of the scores, A - B, a float or [tasks]; and differences drawn by chance, [2, resamples] or
+      [2, resamples, tasks] float64. First, from inputs drawn with replacement, both answers together (paired bootstrap,
+      Efron and Tibshirani 1993); a task of which no input is drawn keeps the difference seen. Second, from the same
+      inputs, where for each the two models change places with probability 1/2: how differences are spread between
       models of one kind (approximate randomisation, Noreen 1989).
     """
-    rows = len(a)
-    _, first, counts = np.unique(np.hstack([a, b]), axis=0, return_index=True, return_counts=True)
-    order = np.argsort(first)  # by row, not by value: exchanging A and B must draw the same rows
-    kinds_a, kinds_b, counts = a[first[order]], b[first[order]], counts[order]
+    inputs, has = len(a), ~np.isnan(a[..., 0])
+    a, b = np.nan_to_num(a), np.nan_to_num(b)
+    difference = _ratios(a.sum(0)) - _ratios(b.sum(0))
+    flat = np.hstack([values.reshape(inputs, -1) for values in (a, b, has)])
+    _, first, counts = np.unique(flat, axis=0, return_index=True, return_counts=True)
+    order = np.argsort(first)  # by input, not by value: exchanging A and B must draw the same inputs
+    kinds_a, kinds_b, has, counts = (*(values[first[order]] for values in (a, b, has)), counts[order])
     rng, blocks = np.random.default_rng(list(seed)), []
     step = max(1, _BLOCK // len(counts))
     for start in range(0, resamples, step):
         size = min(step, resamples - start)
-        weights = rng.multinomial(rows, counts / rows, size=size)
+        weights = rng.multinomial(inputs, counts / inputs, size=size)
         moved = rng.binomial(counts, 0.5, size=(size, len(counts)))
         kept = counts - moved
-        drawn = _ratios(weights @ kinds_a) - _ratios(weights @ kinds_b)
-        mixed = _ratios(kept @ kinds_a + moved @ kinds_b) - _ratios(kept @ kinds_b + moved @ kinds_a)
-        blocks.append(np.stack([drawn, mixed]))
-    return float(_ratios(a.sum(0)) - _ratios(b.sum(0))), np.concatenate(blocks, axis=1)
+        drawn = _ratios(_total(weights, kinds_a)) - _ratios(_total(weights, kinds_b))
+        drawn = np.where(_total(weights, has) > 0, drawn, difference)
+        mixed = [_total(kept, one) + _total(moved, other) for one, other in ((kinds_a, kinds_b), (kinds_b, kinds_a))]
+        blocks.append(np.stack([drawn, _ratios(mixed[0]) - _ratios(mixed[1])]))
+    return difference if difference.ndim else float(difference), np.concatenate(blocks, axis=1)
+
+
+def _total(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Sums [inputs, ...] values with [resamples, inputs] weights; [resamples, ...]."""
+    return np.tensordot(weights, values, axes=1)
 
 
 def interval_and_p(difference: float, draws: np.ndarray) -> tuple[float, float, float]:
@@ -129,21 +142,25 @@ def compare_predictions(
       seed: of the resampling; a task's own resamples depend on it and on the task's name alone.
 
     Returns:
-      "tasks": {name: {"rows", "a", "b", "difference", "low", "high", "p", "p_holm", "verdict", "mcnemar": {"only_a",
-      "only_b", "p", "p_holm"}, "most_different"}}, "average": {"tasks", "a", "b", "difference", "low", "high", "p"} and
-      "verdicts": {"win", "tie", "loss"}. Scores are in [0, 1]; a win is A's.
+      "tasks": {name: {"rows", "inputs", "a", "b", "difference", "low", "high", "p", "p_holm", "verdict", "mcnemar":
+      {"only_a", "only_b", "p", "p_holm"}, "most_different"}}, "average": {"tasks", "inputs", "a", "b", "difference",
+      "low", "high", "p"} and "verdicts": {"win", "tie", "loss"}. Scores are in [0, 1]; a win is A's.
     """
     tasks: dict[str, dict[str, Any]] = {}
-    drawn = []
+    inputs = {part.task.name: [row.sentences for row in part.rows] for part in parts}
+    by_row, drawn = {}, {}
     for part in parts:
         name = part.task.name
         answers = [list(a[name]), list(b[name])]
         ratios = [score_rows(part.task, part.rows, texts) for texts in answers]
-        difference, draws = paired_bootstrap(*ratios, seed=(seed, *name.encode()))
+        summed = [sum_by_input(values, inputs[name]) for values in ratios]
+        difference, draws = paired_bootstrap(*summed, seed=(seed, *name.encode()))
         low, high, p = interval_and_p(difference, draws)
-        only_a, only_b, exact = mcnemar(*(exact_matches(part.task, part.rows, texts) for texts in answers))
+        wrong = (np.logical_not(exact_matches(part.task, part.rows, texts)) for texts in answers)
+        only_a, only_b, exact = mcnemar(*(sum_by_input(values, inputs[name]) == 0 for values in wrong))
         tasks[name] = {
             "rows": len(part.rows),
+            "inputs": len(summed[0]),
             "a": float(_ratios(ratios[0].sum(0))),
             "b": float(_ratios(ratios[1].sum(0))),
             "difference": difference,
@@ -153,14 +170,32 @@ def compare_predictions(
             "mcnemar": {"only_a": only_a, "only_b": only_b, "p": exact},
             "most_different": most_different(part.golds, *answers, *ratios),
         }
-        drawn.append(draws)
+        by_row[name], drawn[name] = ratios, draws
     entries = list(tasks.values())
     adjusted = holm([entry["p"] for entry in entries]), holm([entry["mcnemar"]["p"] for entry in entries])
     for entry, p, exact in zip(entries, *adjusted, strict=True):
         entry["p_holm"], entry["mcnemar"]["p_holm"] = p, exact
         entry["verdict"] = "tie" if p >= ALPHA else "win" if entry["difference"] > 0 else "loss"
     verdicts = {name: sum(entry["verdict"] == name for entry in entries) for name in ("win", "tie", "loss")}
-    return {"tasks": tasks, "average": _average(entries, drawn), "verdicts": verdicts}
+    groups = tasks_sharing_inputs(inputs)
+    shared = [names for names in groups if len(names) > 1]
+    drawn |= {name: draws for names in shared for name, draws in _draw_together(names, inputs, by_row, seed).items()}
+    average = {"inputs": len(set().union(*inputs.values())), **_average(entries, list(drawn.values()))}
+    return {"tasks": tasks, "average": average, "verdicts": verdicts}
+
+
+def _draw_together(
+    names: Sequence[str], inputs: Mapping[str, Sequence[str]], by_row: Mapping[str, Sequence[np.ndarray]], seed: int
+) -> dict[str, np.ndarray]:
+    """Returns by task the draws of `paired_bootstrap`, each over one draw of the inputs of all these tasks."""
+    order = {text: index for index, text in enumerate(dict.fromkeys(text for name in names for text in inputs[name]))}
+    models = np.full((2, len(order), len(names), 2), np.nan)
+    for column, name in enumerate(names):
+        places = [order[text] for text in dict.fromkeys(inputs[name])]
+        for model, ratios in zip(models, by_row[name], strict=True):
+            model[places, column] = sum_by_input(ratios, inputs[name])
+    _, draws = paired_bootstrap(*models, seed=(seed, *"\n".join(names).encode()))
+    return {name: draws[..., column] for column, name in enumerate(names)}
 
 
 def most_different(
@@ -190,8 +225,8 @@ def comparison_sections(result: Mapping[str, Any]) -> list[Section]:
     count = ", ".join(f"{verdicts[name]} {name}" for name in ("win", "tie", "loss"))
     text = [
         f"A: {result['a_folder']}. B: {result['b_folder']}.",
-        f"A against B on {len(tasks)} tasks: {count}. Average difference {_points(average['difference'])} points, "
-        f"95 % interval {_span(average)}, p = {_p(average['p'])}.",
+        f"A against B on {len(tasks)} tasks with {average['inputs']:,} distinct inputs: {count}. Average "
+        f"difference {_points(average['difference'])} points, 95 % interval {_span(average)}, p = {_p(average['p'])}.",
         *result["notes"],
         _METHOD,
     ]
@@ -227,7 +262,7 @@ def _task_row(name: str, entry: Mapping[str, Any]) -> list[str]:
 
 
 def _average(entries: Sequence[Mapping[str, Any]], drawn: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Returns the mean over tasks; tasks are resampled independently, so resamples are averaged one by one."""
+    """Returns the mean over tasks; resamples are averaged one by one."""
     means = {key: sum(entry[key] for entry in entries) / len(entries) for key in ("a", "b", "difference")}
     low, high, p = interval_and_p(means["difference"], np.mean(drawn, axis=0))
     return {"tasks": len(entries), **means, "low": low, "high": high, "p": p}

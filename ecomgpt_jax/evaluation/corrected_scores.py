@@ -4,7 +4,7 @@ What they put right: Chinese counts by character, not by white space; a repeated
 stop costs nothing; a correct one-character answer counts; macro-F1 is a mean over classes; a model that ignores the
 format is seen.
 
-Every score has a 95 % interval from resampling the rows. Every task has `score`, a ratio of two sums over rows:
+Every score has a 95 % interval from resampling distinct inputs. Every task has `score`, a ratio of two sums over rows:
   CLS, Extract, Condition_Extract, NER: micro-F1 = 2 * sum(hits) / sum(parts predicted + parts of the gold answer);
   Generate: ROUGE-L over tokens, mean over rows, F = 2 * LCS / (tokens predicted + tokens of the gold answer).
 Parts are a bag of labels for CLS, a set of terms for the Extract families, a set of (type, term) for NER, read as in
@@ -21,6 +21,7 @@ import numpy as np
 
 from ecomgpt_jax.evaluation.benchmark_answers import canonical
 from ecomgpt_jax.evaluation.benchmark_scores import as_ratios, ranking_scores
+from ecomgpt_jax.evaluation.distinct_inputs import sum_by_input
 from ecomgpt_jax.evaluation.official_scores import common_words_length
 from ecomgpt_jax.instruct.answer_parts import (
     Bag,
@@ -53,15 +54,15 @@ def corrected_scores(
       occur in gold answers; `token-f1`, the mean F1 over bags of tokens (Extract, Condition_Extract); `rouge-l` and
       `chrf` (Generate). For CLS, `exact-match` is accuracy over label sets.
     """
-    return summarise(row_statistics(task, rows, predictions, shown))
+    return summarise(input_statistics(task, rows, predictions, shown))
 
 
-def row_statistics(
+def input_statistics(
     task: TaskFolder, rows: Sequence[TaskRow], predictions: Sequence[str], shown: Shown = None
 ) -> dict[str, np.ndarray]:
-    """Returns by name of score what it is made of, row by row, so that rows can be resampled.
+    """Returns by name of score what it is made of, by distinct input (`TaskRow.sentences`), the unit of resampling.
 
-    A score is the mean over classes of numerator / denominator, each summed over rows. Only `macro-f1` has several.
+    A score is the mean over classes of numerator / denominator, each summed over inputs. Only `macro-f1` has several.
 
     Args:
       task: decides how answers are read.
@@ -70,8 +71,16 @@ def row_statistics(
       shown: the candidates that each prompt named; None: those of the frozen protocol.
 
     Returns:
-      {name: [rows, classes, 2] float64}.
+      {name: [distinct inputs, classes, 2] float64}.
     """
+    inputs = [row.sentences for row in rows]
+    by_row = _row_statistics(task, rows, predictions, shown)
+    return {name: sum_by_input(ratios, inputs) for name, ratios in by_row.items()}
+
+
+def _row_statistics(
+    task: TaskFolder, rows: Sequence[TaskRow], predictions: Sequence[str], shown: Shown
+) -> dict[str, np.ndarray]:
     if shown is None:
         shown = [candidates(task, index, row) for index, row in enumerate(rows)]
     if (values := ranking_scores(task, rows, predictions)) is not None:
@@ -98,7 +107,7 @@ def row_statistics(
 
 
 def summarise(statistics: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Returns the scores of `row_statistics`, and `score-low` and `score-high`, the interval of `score`."""
+    """Returns the scores of `input_statistics`, and `score-low` and `score-high`, the interval of `score`."""
     scores = {name: float(_value(ratios.sum(0))) for name, ratios in statistics.items()}
     low, high = interval(statistics["score"])
     return {"score": scores.pop("score"), "score-low": low, "score-high": high, **scores}
@@ -152,14 +161,14 @@ def exact_matches(task: TaskFolder, rows: Sequence[TaskRow], predictions: Sequen
 
 
 def interval(ratios: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """Returns the 95 % percentile bootstrap interval of a score of `row_statistics`, rows resampled.
+    """Returns the 95 % percentile bootstrap interval of a score of `input_statistics`, inputs resampled.
 
-    `ratios` is [rows, classes, 2], or [rows, 2] where there is one class. A class that a resample has no row of is left
-    out of its mean.
+    `ratios` is [inputs, classes, 2], or [inputs, 2] where there is one class. A class that a resample has no input of
+    is left out of its mean.
     """
-    rows = len(ratios)
-    weights = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=RESAMPLES)
-    values = _value((weights @ ratios.reshape(rows, -1)).reshape(RESAMPLES, -1, 2))
+    inputs = len(ratios)
+    weights = np.random.default_rng(seed).multinomial(inputs, np.full(inputs, 1 / inputs), size=RESAMPLES)
+    values = _value((weights @ ratios.reshape(inputs, -1)).reshape(RESAMPLES, -1, 2))
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
 

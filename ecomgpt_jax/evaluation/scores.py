@@ -1,12 +1,14 @@
 """Prediction files and `scores.json`: official and corrected scores of every task, baselines beside them.
 
-    {"tasks": {task: {"rows", "language", "family", "official", "corrected", "intervals", "classes", "baselines"}},
+    {"tasks": {task: {"rows", "inputs", "language", "family", "official", "corrected", "intervals", "classes",
+                      "baselines"}},
      "averages": {group: {"tasks", "official", "corrected"}}, "protocol": {"sha256", ...},
      "run": {"dtype"}}
 
-"intervals" holds [low, high] of each corrected score, "classes" the F1 of each class (CLS, NER), "baselines" the same
-two sets of scores for each of `baselines.BASELINES`. A task has "domain" too where it is known what the model was
-trained on, and "answer_loss" (nats a token of the right answers) where that was asked for.
+"inputs" counts the distinct ones of the rows. "intervals" holds [low, high] of each corrected score, "classes" the F1
+of each class (CLS, NER), "baselines" the same two sets of scores for each of `baselines.BASELINES`. A task has "domain"
+too where it is known what the model was trained on, and "answer_loss" (nats per token of the right answers) where that
+was asked for.
 """
 
 import os
@@ -20,8 +22,8 @@ from ecomgpt_jax.evaluation.benchmark_scores import official
 from ecomgpt_jax.evaluation.corrected_scores import (
     class_scores,
     corrected_scores,
+    input_statistics,
     interval,
-    row_statistics,
     summarise,
 )
 from ecomgpt_jax.evaluation.official_scores import official_scores
@@ -60,9 +62,10 @@ def score_task(part: TaskPrompts, predictions: Sequence[str]) -> dict[str, Any]:
             "corrected": corrected_scores(task, rows, answers, shown),
         }
 
-    statistics = row_statistics(task, rows, predictions, shown)
+    statistics = input_statistics(task, rows, predictions, shown)
     entry = {
         "rows": len(rows),
+        "inputs": len(statistics["score"]),
         "language": task.language,
         "family": task.family,
         "official": released(task, rows, predictions),

@@ -3,9 +3,11 @@
 import importlib.util
 import math
 import random
+import re
 from collections import defaultdict
 
 import pytest
+import shopping_oracle as shopping_oracle_rules
 
 from ecomgpt_jax.evaluation.benchmark_scores import official
 from ecomgpt_jax.evaluation.corrected_scores import corrected_scores, score_rows
@@ -104,6 +106,67 @@ def test_letters_that_are_no_option_count_officially_and_not_in_the_corrected_sc
     dropped = official(letters, rows, ["A", "x", "x", "x"])
     assert dropped["score"] == 1.0
     assert corrected_scores(letters, rows, ["A", "x", "x", "x"])["exact-match"] == 0.25
+
+
+SHOPPING_ANSWERS = {
+    "accuracy": ("0", "1", " 2", "3 ", "12", "\n1", "\t1", "B", "", "  ", "1\n2", "the 1", "01"),
+    "hit rate@3": ("1,2,3", "4, 5,1", "1,1,1,2", "x,2,9", "", "\n3,1", "1\n,2", "1\n2,3",
+                   "-1,+2", "9 8", "2.0,1", ",,3"),
+    "ndcg": ("1,2,3", "3,2,1", "1,1,1", "0,2,3", "", "x", "4,1", "\n2,1\n3", "2,1,3,1,1", "-1,1", " 3 ,x, 1", "2\n1",
+             "-9"),
+    "micro f1": ("red", "Red, blue", "red,red", "red, ,", "", "\nblue", "green\nred", " red ,BLUE ", ",",
+                 "red;blue", " "),
+    "rougel": ("red shoe", "shoe red", "red red red", "", "box of tea", "Red shoes, box!", "tea\nbox of", "of", "..."),
+    "bleu": ("red shoe in a box", "Red shoe in a bag", "red red red red red", "", "red shoe", "\na red shoe in box\nx",
+             "tea of a big box red shoe in a box", "tea of two cup pot"),
+}  # fmt: skip
+SHOPPING_TRUTHS = {
+    "accuracy": ("0", "1", "2"),
+    "hit rate@3": ([1, 2, 3], [4], [5, 1]),
+    "ndcg": ([1.0, 0.1, 0.0], [3, 0, 1], [0, 0.5, 1, 0], [0, 0]),
+    "micro f1": (["red"], ["Red", "blue"], ["tea box"]),
+    "rougel": ("red shoe", "a box of tea"),
+    "bleu": ("red shoe in a box", "a red shoe in the big box"),
+}
+
+
+def shopping_oracle(kind: str, answers: list[str], truths: list) -> float | None:
+    """What the published scorer says of these rows; None where it raises or gives nan."""
+    by_row = {
+        "accuracy": shopping_oracle_rules.first_letter,
+        "hit rate@3": shopping_oracle_rules.hit_at_3,
+        "ndcg": shopping_oracle_rules.ndcg,
+        "rougel": lambda said, gold: shopping_oracle_rules.rouge_l(re.sub("[^a-z]", " ", said.lower()), gold),
+        "bleu": shopping_oracle_rules.bleu,
+    }
+    try:
+        if kind == "micro f1":
+            return shopping_oracle_rules.list_f1(answers, truths)
+        values = [by_row[kind](answer, truth) for answer, truth in zip(answers, truths, strict=True)]
+    except shopping_oracle_rules.Raises:
+        return None
+    return None if any(map(math.isnan, values)) else sum(values) / len(values)
+
+
+@pytest.mark.parametrize("kind", SHOPPING_ANSWERS)
+def test_shopping_mmlu_against_the_oracle(kind: str) -> None:
+    if kind in ("rougel", "bleu"):
+        pytest.importorskip("rouge_score" if kind == "rougel" else "sacrebleu")
+    rng, scores = random.Random(kind), []
+    every = [([answer], [truth]) for answer in SHOPPING_ANSWERS[kind] for truth in SHOPPING_TRUTHS[kind]]
+    drawn = [zip(*rng.choices([(a[0], t[0]) for a, t in every], k=size), strict=True) for size in (2, 5, 30) * 10]
+    for answers, truths in [*every, *(map(list, pair) for pair in drawn)]:
+        if kind in ("rougel", "bleu"):
+            rows = [TaskRow("q", spans=(Span(0, 0, "", truth),)) for truth in truths]
+        else:
+            rows = lists([truth if isinstance(truth, list) else [truth] for truth in truths])
+        family = "Generate" if kind in ("rougel", "bleu") else "CLS"
+        found = official(task(f"shopping_mmlu:{kind}", family=family), rows, answers)
+        wanted = shopping_oracle(kind, answers, truths)
+        assert found["score"] == (None if wanted is None else pytest.approx(wanted, abs=1e-9)), (answers, truths)
+        scores.append(wanted)
+    assert {0.0, 1.0} < {round(score, 9) for score in scores if score is not None}
+    assert (None in scores) == (kind in ("ndcg", "micro f1"))
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ EVIL = "</td><script>alert(1)</script>"
 
 def labels_task(name: str, rows: int) -> TaskPrompts:
     task = TaskFolder(f"EN-Made-CLS-{name}", "topic", "{sentences}{label_set}", {"default": LABELS})
-    made = tuple(TaskRow(f"row {i}", {"default": (LABELS[i % 8],)}) for i in range(rows))
+    made = tuple(TaskRow(f"{name} {i}", {"default": (LABELS[i % 8],)}) for i in range(rows))
     return TaskPrompts(task, made, tuple(row.sentences for row in made), tuple(gold_answer(task, row) for row in made))
 
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import tiny_tasks
@@ -11,9 +13,9 @@ from ecomgpt_jax.evaluation.corrected_scores import (
     chrf,
     class_scores,
     corrected_scores,
+    input_statistics,
     interval,
     rouge_l,
-    row_statistics,
     score_rows,
     token_f1,
     tokens,
@@ -111,10 +113,10 @@ def test_class_scores_by_hand() -> None:
 def test_every_score_has_an_interval_that_holds_it() -> None:
     rng = np.random.default_rng(0)
     for task, rows in tiny_tasks.ALL:
-        rows = rows * 40
+        rows = [dataclasses.replace(row, sentences=f"{row.sentences} {i}") for i in range(40) for row in rows]
         golds = [gold_answer(task, row) for row in rows]
         answers = [gold if rng.random() < 0.6 else golds[0] + "x" for gold in golds]
-        statistics = row_statistics(task, rows, answers)
+        statistics = input_statistics(task, rows, answers)
         scores = corrected_scores(task, rows, answers)
         assert set(statistics) == set(scores) - {"score-low", "score-high"}
         for name, ratios in statistics.items():
@@ -256,7 +258,7 @@ def labelled_tasks(draw: st.DrawFn) -> tuple[TaskFolder, list[TaskRow]]:
 
 def values(task: TaskFolder, rows: list[TaskRow], answers: list[str]) -> dict[str, float]:
     """The corrected scores without their intervals, which are slow; format errors are no score."""
-    statistics = row_statistics(task, rows, answers)
+    statistics = input_statistics(task, rows, answers)
     del statistics["format-error-rate"]
     return {name: float(_value(ratios.sum(0))) for name, ratios in statistics.items()}
 

@@ -7,23 +7,24 @@ import pytest
 from ecomgpt_jax.evaluation import ablation, figure
 
 RATIOS = {"t": [np.stack([np.arange(20) < 5 * n, np.ones(20)], 1).astype(float) for n in range(3)]}
+INPUTS = {"t": [str(row) for row in range(20)]}
 
 
 def test_the_figure_is_written_whole_and_the_same_each_time(tmp_path: Path) -> None:
-    summary = ablation.summarise(["all", "less", "least"], RATIOS, [0, 1, 2])
+    summary = ablation.summarise(["all", "less", "least"], RATIOS, [0, 1, 2], INPUTS)
     for name in ("a.png", "b.png"):
         figure.draw_variants(tmp_path / name, "Chain-of-Task", summary)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
-    other = ablation.summarise(["all", "less", "least"], RATIOS, [2, 1, 0])
+    other = ablation.summarise(["all", "less", "least"], RATIOS, [2, 1, 0], INPUTS)
     figure.draw_variants(tmp_path / "c.png", "Chain-of-Task", other)
     assert (tmp_path / "a.png").read_bytes() != (tmp_path / "c.png").read_bytes()
 
 
 def test_losses_are_drawn_below_the_scores(tmp_path: Path) -> None:
     names, losses = ["all", "less", "least"], {"t": [np.full(20, n / 2) for n in range(3)]}
-    figure.draw_variants(tmp_path / "a.png", "t", ablation.summarise(names, RATIOS, [0, 1, 2]))
-    figure.draw_variants(tmp_path / "b.png", "t", ablation.summarise(names, RATIOS, [0, 1, 2], losses=losses))
+    figure.draw_variants(tmp_path / "a.png", "t", ablation.summarise(names, RATIOS, [0, 1, 2], INPUTS))
+    figure.draw_variants(tmp_path / "b.png", "t", ablation.summarise(names, RATIOS, [0, 1, 2], INPUTS, losses=losses))
     without, beside = (matplotlib.image.imread(tmp_path / name) for name in ("a.png", "b.png"))
     assert beside.shape[0] == 2 * without.shape[0]
     orange = (beside[..., 0] - beside[..., 2]) > 0.5

@@ -1,0 +1,29 @@
+"""The unit of resampling: a distinct input, with all rows that ask about it.
+
+Rows that share an input are not independent. The official tasks have 6,500 rows over 5,471 distinct inputs: some occur
+twice in a task, and two pairs of tasks ask about the same texts.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+
+def sum_by_input(values: np.ndarray, inputs: Sequence[str]) -> np.ndarray:
+    """Returns the sums of `values` [rows, ...] over the rows of each distinct input, by its first row."""
+    order = {text: index for index, text in enumerate(dict.fromkeys(inputs))}
+    sums = np.zeros((len(order), *values.shape[1:]))
+    np.add.at(sums, [order[text] for text in inputs], values)
+    return sums
+
+
+def tasks_sharing_inputs(inputs: Mapping[str, Iterable[str]]) -> list[list[str]]:
+    """Returns the tasks in groups: those that share an input, directly or through others, are in one group."""
+    groups: list[tuple[list[str], set[str]]] = []
+    for task, texts in inputs.items():
+        names, union = [task], set(texts)
+        for group in [group for group in groups if not union.isdisjoint(group[1])]:
+            groups.remove(group)
+            names, union = [*group[0], *names], union | group[1]
+        groups.append((names, union))
+    return [names for names, _ in groups]
