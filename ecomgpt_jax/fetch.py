@@ -27,7 +27,7 @@ from ecomgpt_jax.errors import ConfigError, DataError, EcomError, StorageError
 from ecomgpt_jax.files import data_home
 from ecomgpt_jax.instruct.sources import checksums
 from ecomgpt_jax.instruct.sources.places import GROUPS, Collection, Wanted, choose
-from ecomgpt_jax.instruct.sources.reading import zip_member
+from ecomgpt_jax.instruct.sources.rows import zip_member
 from ecomgpt_jax.waiting import file_lock
 
 _DIR = flags.DEFINE_string("dir", "", "receives sources/, evaluation/, benchmarks/; default ~/.cache/ecomgpt_jax/data")

@@ -15,7 +15,7 @@ from pathlib import Path
 from ecomgpt_jax.errors import DataError
 from ecomgpt_jax.fetch import digest_of
 from ecomgpt_jax.instruct.sources.places import COLLECTIONS, Collection, Wanted
-from ecomgpt_jax.instruct.sources.reading import zip_member
+from ecomgpt_jax.instruct.sources.rows import zip_member
 
 
 def _git(repository: Path, *arguments: str) -> bytes | None:

@@ -179,7 +179,7 @@ def read_source(name: str, data: DataConfig, stats: BuildStats | None = None) ->
         return products.read(name, data.synthetic_records, data.seed)
     log, source = ReadLog(), all_sources.source(name)
     records = list(all_sources.read(source, sources_dir(data), log))
-    bad = [BadRecord(f"{name}/{b.file}", b.line, 1, f"{b.column}: {b.reason}".lstrip(": "), b.text) for b in log.bad]
+    bad = [BadRecord(f"{name}/{b.file}", b.line, 1, b.reason, b.text) for b in log.bad]
     stats = stats or BuildStats()
     stats.add_bad(name, log.rows, bad)
     stats.sources[name] = {

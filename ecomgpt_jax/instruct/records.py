@@ -6,6 +6,7 @@ them; a record that stands alone uses its own id. Offsets are Python string indi
 """
 
 import dataclasses
+from typing import Any, NamedTuple
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,3 +109,26 @@ class Dialogue(Record):
     turns: tuple[tuple[str, str], ...]
     labels: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     turn_labels: tuple[str, ...] = ()
+
+
+class LeftOut(Exception):
+    """Raised in place of a row's records: it is left out on purpose, for the reason given."""
+
+
+class Draft(NamedTuple):
+    """A record that still lacks what its source adds.
+
+    Attributes:
+      kind: its type.
+      part: what follows "#" in its id, where a row becomes several records.
+      fields: the fields that are known. Without `group`, records that begin with the same text share a group.
+    """
+
+    kind: type[Record]
+    part: str
+    fields: dict[str, Any]
+
+
+def draft(kind: type[Record], part: str = "", /, **fields: Any) -> Draft:
+    """Returns a draft of a record."""
+    return Draft(kind, part, fields)

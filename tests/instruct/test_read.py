@@ -17,7 +17,7 @@ from ecomgpt_jax.instruct.contamination import Exclusion
 from ecomgpt_jax.instruct.read import BuildStats
 from ecomgpt_jax.instruct.records import LabelledText
 from ecomgpt_jax.instruct.sources import all_sources
-from ecomgpt_jax.instruct.sources.reading import ReadLog
+from ecomgpt_jax.instruct.sources.reading import BadRow, ReadLog
 from ecomgpt_jax.instruct.synthetic import products
 from ecomgpt_jax.instruct.task_folder import TaskRow
 
@@ -29,7 +29,7 @@ def settings(**fields: Any) -> DataConfig:
 def test_bad_records_of_real_sources_are_quarantined(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def broken(source: object, directory: Path, log: ReadLog) -> list[LabelledText]:
         log.rows = 100
-        log.reject("f.txt", 7, "label", "unknown", "text")
+        log.bad.append(BadRow("f.txt", 7, "label: unknown", "text"))
         return []
 
     monkeypatch.setattr(all_sources, "read", broken)

@@ -20,7 +20,7 @@ from ecomgpt_jax.instruct.sources import (
     triplets,
 )
 from ecomgpt_jax.instruct.sources.checksums import file_sha256
-from ecomgpt_jax.instruct.sources.reading import ReadLog, Source
+from ecomgpt_jax.instruct.sources.reading import ReadLog, Source, read_records
 
 _FAMILIES = (aspects, attributes, listings, dialogues, entities, matching, queries, questions, reviews, triplets)
 SOURCES: dict[str, Source] = {
@@ -43,10 +43,16 @@ def check_files(source: Source, sources_dir: str | os.PathLike[str]) -> Path:
     """Returns the source's folder after comparing each file's sha256.
 
     Raises:
+        ConfigError: No checksums are pinned.
         MissingInputError: The folder or a file is missing.
         DataError: A file is not the one this version reads.
     """
     folder = Path(sources_dir) / source.name
+    if not source.files:
+        raise ConfigError(
+            f"{source.name}: files.sha256 lists none of its files; run "
+            f"`python -m ecomgpt_jax.fetch --pin sources/{source.name} --dir DIR`"
+        )
     for file, expected in source.files.items():
         path = folder / file
         if not path.is_file():
@@ -71,8 +77,9 @@ def read(
         verify: Whether to compare checksums first (at the first record); turn off what was checked already.
 
     Raises:
+        ConfigError: No checksums are pinned.
         MissingInputError: The folder or a file is missing.
         DataError: A file is not the one this version reads.
     """
     folder = check_files(source, sources_dir) if verify else Path(sources_dir) / source.name
-    yield from source.read(folder, tuple(source.files), log if log is not None else ReadLog())
+    yield from read_records(source, folder, source.files, log if log is not None else ReadLog())

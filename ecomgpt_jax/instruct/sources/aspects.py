@@ -5,25 +5,18 @@ ASAP (Bu et al., NAACL 2021).
 """
 
 import collections
-import functools
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from ecomgpt_jax.errors import DataError
-from ecomgpt_jax.instruct.records import AspectText, AspectTuple, LabelledText, Record
+from ecomgpt_jax.instruct.records import AspectText, AspectTuple, Draft, LabelledText, LeftOut, draft
 from ecomgpt_jax.instruct.sources.checksums import FILES
-from ecomgpt_jax.instruct.sources.reading import (
-    ReadLog,
-    Source,
-    Upstream,
-    csv_rows,
-    join_tokens,
-    make_span,
-    text_group,
-    text_lines,
-)
+from ecomgpt_jax.instruct.sources.fields import join_tokens, make_span
+from ecomgpt_jax.instruct.sources.reading import NO_LICENCE, Source
+from ecomgpt_jax.instruct.sources.rows import Counted, Unreadable, csv_rows, text_lines, xml_elements
 
 POLARITIES = {"正面": "positive", "负面": "negative", "中性": "neutral"}
 
@@ -50,47 +43,44 @@ ASAP_ASPECTS = {
 }
 
 
-def read_taobao(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
-    """Yields an `AspectText` per training review (three files joined on the id), an unlabelled text per test review.
+def taobao_rows(folder: Path, files: Sequence[str]) -> Iterator[tuple[str, int, Any]]:
+    """Yields each training review with its rows of labels (joined on the id), and each test review without.
 
     `Train_reviews.csv` is GB18030 and its columns past the review are misaligned copies of the labels: not used.
     """
-    tuples: dict[str, list[AspectTuple]] = collections.defaultdict(list)
-    reviews = {
-        row["id"]: (number, row["Reviews"])
-        for number, row in csv_rows(folder, "Train_reviews.csv", log, encoding="gb18030")
-    }
-    rejected = set()
-    for number, row in csv_rows(folder, "Train_labels.csv", log):
-        try:
-            text = reviews[row["id"]][1]
-            tuples[row["id"]].append(
-                AspectTuple(
-                    aspect=_term(text, row["AspectTerms"], row["A_start"], row["A_end"]),
-                    category=row["Categories"],
-                    opinion=_term(text, row["OpinionTerms"], row["O_start"], row["O_end"]),
-                    polarity=POLARITIES[row["Polarities"]],
-                )
-            )
-        except (KeyError, ValueError) as error:
-            log.reject("Train_labels.csv", number, "", f"not a quadruple of its review: {error}", row)
-            rejected.add(row["id"])
-    for key, (number, text) in reviews.items():
-        if key in rejected:
-            continue
-        id_ = f"Train_reviews.csv:{number}"
-        group = text_group(text, id_)
-        yield AspectText(id=id_, group=group, language="zh", text=text, tuples=tuple(tuples[key]), domain="美妆")
-    for number, row in csv_rows(folder, "Test_reviews.csv", log):
-        id_ = f"Test_reviews.csv:{number}"
-        yield LabelledText(
-            id=id_,
-            group=text_group(row["Reviews"], id_),
-            language="zh",
-            supervision="none",
-            text=row["Reviews"],
-            labels={},
+    reviews = list(csv_rows(folder / "Train_reviews.csv", encoding="gb18030"))
+    known = {row["id"] for _, row in reviews if isinstance(row, dict)}
+    labels: dict[str, list[dict[str, str]]] = collections.defaultdict(list)
+    for number, row in csv_rows(folder / "Train_labels.csv"):
+        if isinstance(row, dict) and row["id"] in known:
+            labels[row["id"]].append(row)
+        else:
+            wrong = row if isinstance(row, Unreadable) else Unreadable(f"no review {row['id']!r}", row)
+            yield "Train_labels.csv", number, wrong
+    for number, row in reviews:
+        if isinstance(row, dict):
+            row = Counted(1 + len(labels[row["id"]]), (row["Reviews"], labels[row["id"]]))
+        yield "Train_reviews.csv", number, row
+    for number, row in csv_rows(folder / "Test_reviews.csv"):
+        yield "Test_reviews.csv", number, (row["Reviews"], None) if isinstance(row, dict) else row
+
+
+def taobao_review(row: tuple[str, Sequence[Mapping[str, str]] | None], file: str) -> Iterator[Draft]:
+    """Yields an `AspectText` of a training review, an unlabelled text of a test review."""
+    text, labels = row
+    if labels is None:
+        yield draft(LabelledText, text=text, labels={}, supervision="none")
+        return
+    tuples = tuple(
+        AspectTuple(
+            aspect=_term(text, each["AspectTerms"], each["A_start"], each["A_end"]),
+            category=each["Categories"],
+            opinion=_term(text, each["OpinionTerms"], each["O_start"], each["O_end"]),
+            polarity=POLARITIES[each["Polarities"]],
         )
+        for each in labels
+    )
+    yield draft(AspectText, text=text, tuples=tuples, domain="美妆")
 
 
 def _term(text: str, term: str, start: str, end: str) -> str:
@@ -101,138 +91,93 @@ def _term(text: str, term: str, start: str, end: str) -> str:
     return term
 
 
-def read_mams(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
-    """Yields an `AspectText` per sentence; ids count the sentences of a file.
-
-    Raises:
-        DataError: A file is not XML.
-    """
-    for file in files:
-        try:
-            sentences = ElementTree.parse(folder / file).getroot().findall("sentence")
-        except ElementTree.ParseError as error:
-            raise DataError(f"{folder / file}: invalid XML: {error}") from error
-        for number, sentence in enumerate(sentences, 1):
-            log.rows += 1
-            id_, text = f"{file}:{number}", sentence.findtext("text", "")
-            try:
-                tuples = []
-                for term in sentence.iter("aspectTerm"):
-                    span = make_span(text, int(term.attrib["from"]), int(term.attrib["to"]), "")
-                    if span.term != term.attrib["term"].strip():
-                        raise ValueError(f"{term.attrib['term']!r} is not at {span.start}:{span.end}")
-                    tuples.append(AspectTuple(span.term, "", "", term.attrib["polarity"]))
-            except (KeyError, ValueError) as error:
-                log.reject(file, number, "aspectTerm", f"not a term of the sentence: {error}", text)
-                continue
-            yield AspectText(
-                id=id_, group=text_group(text, id_), language="en", text=text, tuples=tuple(tuples), domain="restaurant"
-            )
+def mams(sentence: ElementTree.Element, file: str) -> Iterator[Draft]:
+    """Yields an `AspectText` of a sentence with the places of its terms."""
+    text, tuples = sentence.findtext("text", ""), []
+    for term in sentence.iter("aspectTerm"):
+        span = make_span(text, int(term.attrib["from"]), int(term.attrib["to"]), "")
+        if span.term != term.attrib["term"].strip():
+            raise ValueError(f"{term.attrib['term']!r} is not at {span.start}:{span.end}")
+        tuples.append(AspectTuple(span.term, "", "", term.attrib["polarity"]))
+    yield draft(AspectText, text=text, tuples=tuple(tuples), domain="restaurant")
 
 
-def read_apc(
-    folder: Path,
-    files: Sequence[str],
-    log: ReadLog,
-    *,
-    language: str,
-    domains: Mapping[str, str],
-    spaced: Collection[str] = (),
-) -> Iterator[Record]:
-    """Yields an `AspectText` per sentence; upstream repeats it once per aspect as three lines.
+def apc_rows(path: Path, *, language: str, spaced: Collection[str] = ()) -> Iterator[tuple[int, Any]]:
+    """Yields (sentence, its aspects and polarities); upstream repeats a sentence once per aspect as three lines.
 
     The lines are the sentence with `$T$` in the aspect's places, the aspect, the polarity.
 
     Args:
-        folder: Folder of the source.
-        files: Three-line files.
-        log: Gets counts (one a triple of lines) and malformed triples.
+        path: A three-line file.
         language: Of the sentences.
-        domains: Domain by the folder that a file lies in.
         spaced: Folders in whose files blanks stand between Chinese characters.
     """
-    for file in files:
-        lines = list(text_lines(folder, file, log))
-        parent = Path(file).parent.name
-        merged: dict[str, tuple[int, dict[AspectTuple, None]]] = {}
-        for (number, pattern), (_, term), (_, polarity) in zip(*[iter(lines)] * 3, strict=False):
-            log.rows += 1
-            aspect, pattern = term.strip(), pattern.strip()
-            sentence = pattern.replace("$T$", aspect)
-            if parent in spaced:
-                aspect, sentence = (join_tokens(each.split(), language) for each in (aspect, sentence))
-            if "$T$" not in pattern or not aspect or polarity.strip().lower() not in POLARITIES.values():
-                log.reject(file, number, "", "not a sentence with $T$, an aspect and a polarity", pattern)
-                continue
-            first = merged.setdefault(sentence, (number, {}))
-            first[1][AspectTuple(aspect, "", "", polarity.strip().lower())] = None
-        if len(lines) % 3:
-            log.reject(file, lines[-1][0], "", f"{len(lines)} lines are not a multiple of three", lines[-1][1])
-        for sentence, (number, tuples) in merged.items():
-            id_ = f"{file}:{number}"
-            yield AspectText(
-                id=id_,
-                group=text_group(sentence, id_),
-                language=language,
-                text=sentence,
-                tuples=tuple(tuples),
-                domain=domains[parent],
-            )
+    lines = list(text_lines(path))
+    merged: dict[str, tuple[int, list[AspectTuple]]] = {}
+    for triple in zip(*[iter(lines)] * 3, strict=False):
+        number, (pattern, term, polarity) = triple[0][0], (line for _, line in triple)
+        if broken := [line for _, line in triple if isinstance(line, Unreadable)]:
+            yield number, broken[0]
+            continue
+        aspect, pattern, polarity = term.strip(), pattern.strip(), polarity.strip().lower()
+        sentence = pattern.replace("$T$", aspect)
+        if path.parent.name in spaced:
+            aspect, sentence = (join_tokens(each.split(), language) for each in (aspect, sentence))
+        if "$T$" not in pattern or not aspect or polarity not in POLARITIES.values():
+            yield number, Unreadable("not a sentence with $T$, an aspect and a polarity", pattern)
+        else:
+            merged.setdefault(sentence, (number, []))[1].append(AspectTuple(aspect, "", "", polarity))
+    if len(lines) % 3:
+        yield lines[-1][0], Unreadable(f"{len(lines)} lines are not a multiple of three", lines[-1][1])
+    for sentence, (number, tuples) in merged.items():
+        yield number, Counted(len(tuples), (sentence, tuples))
 
 
-def read_hu_liu(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
-    """Yields an `AspectText` per line `feature[+2], …##sentence`; the feature is the category, and the aspect if it is
+def judged_sentence(
+    row: tuple[str, Sequence[AspectTuple]], file: str, *, domains: Mapping[str, str]
+) -> Iterator[Draft]:
+    """Yields an `AspectText`; `domains` names the domain by the folder that the file lies in."""
+    text, tuples = row
+    yield draft(AspectText, text=text, tuples=tuple(dict.fromkeys(tuples)), domain=domains[Path(file).parent.name])
+
+
+def hu_liu_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """Yields the lines but titles and comments; upstream does not count those without the mark `##`."""
+    for number, line in text_lines(path):
+        if isinstance(line, Unreadable) or "##" in line:
+            yield number, line
+        elif line.strip() and not line.startswith(("*", "[t]")):
+            yield number, Counted(0, line)
+
+
+def features(line: str, file: str) -> Iterator[Draft]:
+    """Yields an `AspectText` of a line `feature[+2], …##sentence`; the feature is the category, and the aspect if it is
     in the sentence.
 
     Strengths and the marks [u] [p] [s] [cc] [cs] are left out, as the corpus's own README advises. A feature whose
-    sign is missing has no polarity. Titles and comments are no records.
+    sign is missing has no polarity.
     """
-    for file in files:
-        if file == "README.txt":
-            continue
-        domain = Path(file).stem.replace("_", " ")
-        for number, line in text_lines(folder, file, log):
-            tags, mark, text = line.partition("##")
-            if not mark:
-                if line.strip() and not line.startswith(("*", "[t]")):
-                    log.skipped["line without the sentence mark ##"] += 1
-                continue
-            log.rows += 1
-            id_, text = f"{file}:{number}", text.strip()
-            tuples = []
-            for tag in tags.split(","):
-                feature = re.split(r"[\[{]|[+-]\d\]", tag)[0].strip()
-                if feature:
-                    sign = re.search(r"([+-])\d?\s*(?:[\]}]|\[)", tag)
-                    start = text.lower().find(feature.lower())
-                    aspect = text[start : start + len(feature)] if start >= 0 else ""
-                    polarity = {"+": "positive", "-": "negative"}[sign[1]] if sign else ""
-                    tuples.append(AspectTuple(aspect, feature, "", polarity))
-            yield AspectText(
-                id=id_, group=text_group(text, id_), language="en", text=text, tuples=tuple(tuples), domain=domain
-            )
+    tags, mark, text = line.partition("##")
+    if not mark:
+        raise LeftOut("line without the sentence mark ##")
+    text, tuples = text.strip(), []
+    for tag in tags.split(","):
+        if feature := re.split(r"[\[{]|[+-]\d\]", tag)[0].strip():
+            sign = re.search(r"([+-])\d?\s*(?:[\]}]|\[)", tag)
+            start = text.lower().find(feature.lower())
+            aspect = text[start : start + len(feature)] if start >= 0 else ""
+            tuples.append(AspectTuple(aspect, feature, "", {"+": "positive", "-": "negative"}[sign[1]] if sign else ""))
+    yield draft(AspectText, text=text, tuples=tuple(tuples), domain=Path(file).stem.replace("_", " "))
 
 
-def read_asap(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
+def asap_review(row: Mapping[str, str], file: str) -> Iterator[Draft]:
     """Yields an `AspectText` (polarity of each category that the review mentions) and a `LabelledText` (rating)."""
     polarities = {"1": "positive", "0": "neutral", "-1": "negative"}
-    for file in files:
-        for number, row in csv_rows(folder, file, log):
-            id_ = f"{file}:{number}"
-            text = re.sub(r"(?:\\+n)+", "\n", row["reviewbody"]).strip()
-            group = text_group(text, id_)
-            try:
-                tuples = tuple(
-                    AspectTuple("", name, "", polarities[row[column]])
-                    for column, name in ASAP_ASPECTS.items()
-                    if row[column] != "-2"
-                )
-                rating = (str(int(float(row["star"]))),)
-            except (KeyError, ValueError) as error:
-                log.reject(file, number, "", f"unknown value {error}", row)
-                continue
-            yield AspectText(id=id_, group=group, language="zh", text=text, tuples=tuples, domain="餐厅")
-            yield LabelledText(id=f"{id_}#rating", group=group, language="zh", text=text, labels={"rating": rating})
+    text = re.sub(r"(?:\\+n)+", "\n", row["reviewbody"]).strip()
+    judged = {name: row[column] for column, name in ASAP_ASPECTS.items() if row[column] != "-2"}
+    tuples = tuple(AspectTuple("", name, "", polarities[value]) for name, value in judged.items())
+    yield draft(AspectText, text=text, tuples=tuples, domain="餐厅")
+    yield draft(LabelledText, "rating", text=text, labels={"rating": (str(int(float(row["star"]))),)})
 
 
 # The files of the first of the two archives.
@@ -244,95 +189,74 @@ FIRST_FIVE_PRODUCTS = (
     "Nokia_6610.txt",
 )
 
+_ABSA = "yangheng95/ABSADatasets@676bcd3d88a901853c74acf364c9ad5c431b0e23/datasets/apc_datasets"
+_MERGED = "the rows of one sentence, one per aspect, are merged"
+
 SOURCES = (
     Source(
         name="zh_taobao_review_opinion",
-        language="zh",
-        licence="unclear (repo has no licence file); Zhijiang-Cup 2019 e-commerce review opinion mining (make-up)",
-        redistributable=False,
-        upstream=Upstream("williamwei2/data", "181dda0229b206e13ec0030b2f1b46557c71242e"),
-        files=FILES["zh_taobao_review_opinion"],
+        licence=f"{NO_LICENCE}; Zhijiang-Cup 2019 e-commerce review opinion mining (make-up)",
+        place="williamwei2/data@181dda0229b206e13ec0030b2f1b46557c71242e",
         records=12099,
-        read=read_taobao,
+        joined=taobao_rows,
+        record=taobao_review,
         note="6,633 rows of labels are merged into the 3,229 reviews they belong to",
     ),
     Source(
         name="zh_asap_sample",
-        language="zh",
         licence="Apache-2.0",
         redistributable=True,
-        upstream=Upstream("Meituan-Dianping/asap", "975122a60065240124df62cb4d5dbfd19ed9ef2c", "data"),
-        files=FILES["zh_asap_sample"],
+        place="Meituan-Dianping/asap@975122a60065240124df62cb4d5dbfd19ed9ef2c/data",
         records=300,
-        read=read_asap,
+        record=asap_review,
         note="a row is a text with 18 judged categories and a text with its rating",
     ),
     Source(
         name="en_mams",
-        language="en",
         licence="Apache-2.0",
         redistributable=True,
-        upstream=Upstream("siat-nlp/MAMS-for-ABSA", "cddcdb0f423b3fdb2c76b70744737abed3a00d17", "data"),
-        files=FILES["en_mams"],
+        place="siat-nlp/MAMS-for-ABSA@cddcdb0f423b3fdb2c76b70744737abed3a00d17/data",
         records=5297,
-        read=read_mams,
+        rows=partial(xml_elements, tag="sentence"),
+        record=mams,
     ),
     Source(
         name="zh_product_aspect_polarity",
-        language="zh",
         licence="MIT (repo); original corpora: Peng et al. 2018 and community-annotated shampoo set",
         redistributable=True,
-        upstream=Upstream(
-            "yangheng95/ABSADatasets",
-            "676bcd3d88a901853c74acf364c9ad5c431b0e23",
-            "datasets/apc_datasets/102.Chinese",
-        ),
-        files=FILES["zh_product_aspect_polarity"],
+        place=f"{_ABSA}/102.Chinese",
         records=14154,
-        read=functools.partial(
-            read_apc,
-            language="zh",
+        rows=partial(apc_rows, language="zh", spaced=("103.camera", "104.car", "106.notebook", "107.phone")),
+        record=partial(
+            judged_sentence,
             domains={
-                "103.camera": "相机",
-                "104.car": "汽车",
-                "106.notebook": "笔记本电脑",
-                "107.phone": "手机",
-                "108.shampoo": "洗发水",
+                **{"103.camera": "相机", "104.car": "汽车", "106.notebook": "笔记本电脑"},
+                **{"107.phone": "手机", "108.shampoo": "洗发水"},
             },
-            spaced=("103.camera", "104.car", "106.notebook", "107.phone"),
         ),
-        note="the rows of one sentence, one per aspect, are merged",
+        note=_MERGED,
     ),
     Source(
         name="en_tv_tshirt_aspects",
-        language="en",
         licence="MIT (repo); community annotated Flipkart/Amazon reviews",
         redistributable=True,
-        upstream=Upstream(
-            "yangheng95/ABSADatasets", "676bcd3d88a901853c74acf364c9ad5c431b0e23", "datasets/apc_datasets"
-        ),
-        files=FILES["en_tv_tshirt_aspects"],
+        place=_ABSA,
         records=7031,
-        read=functools.partial(
-            read_apc, language="en", domains={"117.Television": "television", "118.TShirt": "t-shirt"}
-        ),
-        note="the rows of one sentence, one per aspect, are merged",
+        rows=partial(apc_rows, language="en"),
+        record=partial(judged_sentence, domains={"117.Television": "television", "118.TShirt": "t-shirt"}),
+        note=_MERGED,
     ),
     Source(
         name="en_hu_liu_reviews",
-        language="en",
         licence="CC BY 4.0",
         redistributable=True,
-        upstream=Upstream(
-            "nltk/nltk_data",
-            "5db857e6f7df11eabb5e5665836db9ec8df07e28",
-            renamed={
-                file: f"packages/corpora/product_reviews_{1 if file in FIRST_FIVE_PRODUCTS else 2}.zip!{file}"
-                for file in FILES["en_hu_liu_reviews"]
-            },
-        ),
-        files=FILES["en_hu_liu_reviews"],
+        place="nltk/nltk_data@5db857e6f7df11eabb5e5665836db9ec8df07e28",
+        renamed={
+            file: f"packages/corpora/product_reviews_{1 if file in FIRST_FIVE_PRODUCTS else 2}.zip!{file}"
+            for file in FILES["en_hu_liu_reviews"]
+        },
         records=8194,
-        read=read_hu_liu,
+        rows=hu_liu_lines,
+        record=features,
     ),
 )

@@ -3,20 +3,32 @@
 Upstream: megagonlabs/ditto, which ships ER-Magellan and the WDC product corpus in this form.
 """
 
-import functools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from ecomgpt_jax.instruct.records import AttributedItem, Record, TextPair
-from ecomgpt_jax.instruct.sources.checksums import FILES
-from ecomgpt_jax.instruct.sources.reading import ReadLog, Source, Upstream, text_group, text_lines
+from ecomgpt_jax.instruct.records import AttributedItem, Draft, TextPair, draft
+from ecomgpt_jax.instruct.sources.reading import Source, text_group
+from ecomgpt_jax.instruct.sources.rows import Unreadable, filled_lines
 
 LABELS = {"0": "different", "1": "same"}
 _COLUMN = re.compile(r"(?:^|(?<=\s))COL (\S+) VAL(?:\s|$)")
 
 Offer = tuple[tuple[str, str], ...]
+
+
+class Pair(NamedTuple):
+    """A line: two offers as they are written, how they relate, their clusters, and whether each is met first here.
+
+    A cluster is what positive pairs connect; a pair's group is the cluster of its left offer, an item's its own.
+    """
+
+    offers: tuple[Offer, Offer]
+    label: str
+    groups: tuple[str, str] = ("", "")
+    first: tuple[bool, bool] = (False, False)
 
 
 def parse_offer(serialised: str) -> Offer:
@@ -39,59 +51,52 @@ def offer_text(offer: Offer) -> str:
     return "; ".join(f"{name}: {value}" for name, value in offer if value)
 
 
-def read_offer_pairs(
-    folder: Path,
-    files: Sequence[str],
-    log: ReadLog,
-    *,
-    names: Mapping[str, str],
-    category: str = "",
-    clean: Callable[[str], str] = str.strip,
-) -> Iterator[Record]:
-    """Yields a `TextPair` ("same" or "different") per line, and an `AttributedItem` for each offer when first met.
+def pairs_with_clusters(folder: Path, files: Sequence[str]) -> Iterator[tuple[str, int, Pair | Unreadable]]:
+    """Yields each line as a `Pair`, once all files are read, since any line may connect two offers."""
+    rows = [(file, number, _parsed(line)) for file in files for number, line in filled_lines(folder / file)]
+    cluster, met = _clusters([row for *_, row in rows if isinstance(row, Pair)]), set()
+    for file, number, row in rows:
+        if isinstance(row, Pair):
+            groups = cluster(row.offers[0]), cluster(row.offers[1])
+            first = tuple(len(offer) > 1 and not (offer in met or met.add(offer)) for offer in row.offers)
+            row = row._replace(groups=groups, first=first)
+        yield file, number, row
 
-    An offer's cluster is what positive pairs connect; a pair's group is the cluster of its left offer, an item's its
-    own.
+
+def _parsed(line: str | Unreadable) -> Pair | Unreadable:
+    try:
+        left, right, label = line.split("\t")
+        return Pair((parse_offer(left), parse_offer(right)), LABELS[label.strip()])
+    except (AttributeError, KeyError, ValueError) as error:
+        return line if isinstance(line, Unreadable) else Unreadable(f"not an offer pair: {error}", line)
+
+
+def offers_compared(
+    row: Pair, file: str, *, names: Mapping[str, str], category: str = "", clean: Callable[[str], str] = str.strip
+) -> Iterator[Draft]:
+    """Yields an `AttributedItem` for each offer when first met, and a `TextPair` ("same" or "different").
 
     Args:
-        folder: Folder of the source.
-        files: Files of pairs.
-        log: Gets counts and malformed lines.
-        names: Reader's name of each upstream column ("title" and "description" go to those fields of an item); columns
+        row: The offers, see `Pair`.
+        file: Not used.
+        names: Our name of each upstream column ("title" and "description" go to those fields of an item); columns
             that are not named are left out.
         category: Upstream column that holds the category.
         clean: Applied to every value.
     """
-    rows: list[tuple[str, Offer, Offer, str]] = []
-    for file in files:
-        for number, line in text_lines(folder, file, log):
-            log.rows += 1
-            try:
-                left, right, label = line.split("\t")
-                offers = parse_offer(left), parse_offer(right)
-                rows.append((f"{file}:{number}", *offers, LABELS[label.strip()]))
-            except (KeyError, ValueError) as error:
-                log.reject(file, number, "", f"not an offer pair: {error}", line)
-    cluster = _clusters(rows)
-    met: set[Offer] = set()
-    for id_, left, right, label in rows:
-        sides = []
-        for side, raw in (("left", left), ("right", right)):
-            offer = tuple((names[name], clean(value)) for name, value in raw if name in names)
-            sides.append(offer)
-            if raw not in met and len(raw) > 1:
-                met.add(raw)
-                yield _item(f"{id_}#{side}", cluster(raw), offer, names.get(category, ""))
-        yield TextPair(
-            id=id_,
-            group=cluster(left),
-            language="en",
-            left=offer_text(sides[0]),
-            right=offer_text(sides[1]),
-            label=label,
-            left_attributes=sides[0],
-            right_attributes=sides[1],
-        )
+    left, right = (tuple((names[name], clean(value)) for name, value in raw if name in names) for raw in row.offers)
+    for part, offer, group, first in zip(("left", "right"), (left, right), row.groups, row.first, strict=True):
+        if first:
+            yield _item(part, group, offer, names.get(category, ""))
+    yield draft(
+        TextPair,
+        left=offer_text(left),
+        right=offer_text(right),
+        label=row.label,
+        left_attributes=left,
+        right_attributes=right,
+        group=row.groups[0],
+    )
 
 
 def clean_title(title: str) -> str:
@@ -106,21 +111,21 @@ def strip_quotes(value: str) -> str:
     return re.sub(r"\\\s*'", "'", value).strip("`' ")
 
 
-def _item(id_: str, group: str, offer: Offer, category: str) -> AttributedItem:
+def _item(part: str, group: str, offer: Offer, category: str) -> Draft:
     fields = dict(offer)
     apart = {"title", "description", category}
-    return AttributedItem(
-        id=id_,
-        group=group,
-        language="en",
+    return draft(
+        AttributedItem,
+        part,
         title=fields["title"],
         category=(fields[category],) if fields.get(category) else (),
         attributes=tuple((name, value) for name, value in offer if name not in apart and value),
         description=fields.get("description", ""),
+        group=group,
     )
 
 
-def _clusters(rows: Sequence[tuple[str, Offer, Offer, str]]) -> Callable[[Offer], str]:
+def _clusters(pairs: Iterable[Pair]) -> Callable[[Offer], str]:
     """Returns the group of an offer: the offers that chains of positive pairs connect share one."""
     parent: dict[str, str] = {}
 
@@ -133,99 +138,93 @@ def _clusters(rows: Sequence[tuple[str, Offer, Offer, str]]) -> Callable[[Offer]
             name = parent[name]
         return name
 
-    for _, left, right, label in rows:
-        if label == "same":
-            first, second = sorted((root(node(left)), root(node(right))))
+    for pair in pairs:
+        if pair.label == "same":
+            first, second = sorted(root(node(offer)) for offer in pair.offers)
             parent[second] = first
     return lambda offer: root(node(offer))
 
 
-def _source(name: str, licence: str, redistributable: bool, path: str, records: int, **reading: Any) -> Source:
-    return Source(
-        name=name,
-        language="en",
-        licence=licence,
-        redistributable=redistributable,
-        upstream=Upstream("megagonlabs/ditto", "52985564a93fb11308439516d3e17a033d43ec8f", path),
-        files=FILES[name],
-        records=records,
-        read=functools.partial(read_offer_pairs, **reading),
-        note="a line is one pair; each distinct offer with fields is also one item"
-        if len(reading["names"]) > 1
-        else "",
-    )
-
-
-_MAGELLAN = "data/er_magellan/Structured"
-_APACHE = "Apache-2.0 (repo)"
-_WDC = "Apache-2.0 (repo); WDC v2 corpus, research"
-_WDC_READING = {"names": {"title": "title"}, "clean": clean_title}
+_DITTO = partial(
+    Source,
+    joined=pairs_with_clusters,
+    licence="Apache-2.0 (repo)",
+    redistributable=True,
+    note="a line is one pair; each distinct offer with fields is also one item",
+)
+_CORPUS = partial(
+    _DITTO,
+    licence="Apache-2.0 (repo); WDC v2 corpus, research",
+    redistributable=False,
+    record=partial(offers_compared, names={"title": "title"}, clean=clean_title),
+    note="",
+)
+_REPO = "megagonlabs/ditto@52985564a93fb11308439516d3e17a033d43ec8f/data"
+_MAGELLAN = f"{_REPO}/er_magellan/Structured"
 
 SOURCES = (
-    _source(
-        "en_match_abt_buy",
-        "Apache-2.0 (repo); Magellan/Leipzig data",
-        True,
-        "data/er_magellan/Textual/Abt-Buy",
-        9575,
-        names={"name": "title", "description": "description", "price": "price"},
+    _DITTO(
+        name="en_match_abt_buy",
+        licence="Apache-2.0 (repo); Magellan/Leipzig data",
+        place=f"{_REPO}/er_magellan/Textual/Abt-Buy",
+        records=9575,
+        record=partial(offers_compared, names={"name": "title", "description": "description", "price": "price"}),
     ),
-    _source(
-        "en_match_amazon_google",
-        _APACHE,
-        True,
-        f"{_MAGELLAN}/Amazon-Google",
-        11460,
-        names={"title": "title", "manufacturer": "manufacturer", "price": "price"},
+    _DITTO(
+        name="en_match_amazon_google",
+        place=f"{_MAGELLAN}/Amazon-Google",
+        records=11460,
+        record=partial(offers_compared, names={"title": "title", "manufacturer": "manufacturer", "price": "price"}),
     ),
-    _source(
-        "en_match_beer",
-        _APACHE,
-        True,
-        f"{_MAGELLAN}/Beer",
-        450,
-        names={"Beer_Name": "title", "Brew_Factory_Name": "brewery", "Style": "style", "ABV": "alcohol"},
-        category="Style",
+    _DITTO(
+        name="en_match_beer",
+        place=f"{_MAGELLAN}/Beer",
+        records=450,
+        record=partial(
+            offers_compared,
+            names={"Beer_Name": "title", "Brew_Factory_Name": "brewery", "Style": "style", "ABV": "alcohol"},
+            category="Style",
+        ),
     ),
-    _source(
-        "en_match_itunes_amazon",
-        _APACHE,
-        True,
-        f"{_MAGELLAN}/iTunes-Amazon",
-        539,
-        names={
-            "Song_Name": "title",
-            "Artist_Name": "artist",
-            "Album_Name": "album",
-            "Genre": "genre",
-            "Price": "price",
-            "CopyRight": "copyright",
-            "Time": "time",
-            "Released": "released",
-        },
-        category="Genre",
+    _DITTO(
+        name="en_match_itunes_amazon",
+        place=f"{_MAGELLAN}/iTunes-Amazon",
+        records=539,
+        record=partial(
+            offers_compared,
+            names={
+                **{"Song_Name": "title", "Artist_Name": "artist", "Album_Name": "album", "Genre": "genre"},
+                **{"Price": "price", "CopyRight": "copyright", "Time": "time", "Released": "released"},
+            },
+            category="Genre",
+        ),
     ),
-    _source(
-        "en_match_restaurants_fz",
-        _APACHE,
-        True,
-        f"{_MAGELLAN}/Fodors-Zagats",
-        946,
-        names={"name": "title", "addr": "address", "city": "city", "phone": "phone", "type": "type"},
-        category="type",
-        clean=strip_quotes,  # the column "class" names the true cluster: left out
+    _DITTO(
+        name="en_match_restaurants_fz",
+        place=f"{_MAGELLAN}/Fodors-Zagats",
+        records=946,
+        record=partial(  # the column "class" names the true cluster: left out
+            offers_compared,
+            names={"name": "title", "addr": "address", "city": "city", "phone": "phone", "type": "type"},
+            category="type",
+            clean=strip_quotes,
+        ),
     ),
-    _source(
-        "en_match_walmart_amazon",
-        _APACHE,
-        True,
-        f"{_MAGELLAN}/Walmart-Amazon",
-        10242,
-        names={"title": "title", "category": "category", "brand": "brand", "modelno": "model number", "price": "price"},
-        category="category",
+    _DITTO(
+        name="en_match_walmart_amazon",
+        place=f"{_MAGELLAN}/Walmart-Amazon",
+        records=10242,
+        record=partial(
+            offers_compared,
+            names={
+                **{"title": "title", "category": "category", "brand": "brand"},
+                **{"modelno": "model number", "price": "price"},
+            },
+            category="category",
+        ),
     ),
-    _source("en_match_wdc_cameras", _WDC, False, "data/wdc/cameras", 6062, **_WDC_READING),
-    _source("en_match_wdc_computers", _WDC, False, "data/wdc/computers", 8997, **_WDC_READING),
-    _source("en_match_wdc_shoes", _WDC, False, "data/wdc/shoes", 6770, **_WDC_READING),
-    _source("en_match_wdc_watches", _WDC, False, "data/wdc/watches", 7181, **_WDC_READING),
+    _CORPUS(name="en_match_wdc_cameras", place=f"{_REPO}/wdc/cameras", records=6062),
+    _CORPUS(name="en_match_wdc_computers", place=f"{_REPO}/wdc/computers", records=8997),
+    _CORPUS(name="en_match_wdc_shoes", place=f"{_REPO}/wdc/shoes", records=6770),
+    _CORPUS(name="en_match_wdc_watches", place=f"{_REPO}/wdc/watches", records=7181),
 )

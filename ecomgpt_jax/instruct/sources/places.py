@@ -63,16 +63,11 @@ class Collection:
 
 
 def _source(name: str) -> Collection:
-    source, upstream = SOURCES[name], SOURCES[name].upstream
-    files = []
+    source, collection, files = SOURCES[name], f"sources/{name}", []
     for file, digest in source.files.items():
-        path, _, member = upstream.renamed.get(file, f"{upstream.path}/{file}" if upstream.path else file).partition(
-            "!"
-        )
-        remote = f"{upstream.repo}/{upstream.commit}/{path}"
-        files.append(Wanted(f"sources/{name}/{file}", remote, digest, member, upstream.derive))
-    collection = f"sources/{name}"
-    return Collection(collection, source.licence, source.redistributable, SIZES[collection], tuple(files))
+        remote, _, member = source.remote(file).partition("!")
+        files.append(Wanted(f"{collection}/{file}", remote, digest, member, source.derive))
+    return Collection(collection, source.licence, source.redistributable, SIZES.get(collection, 0), tuple(files))
 
 
 def _plain(name: str, remote: str, licence: str, redistributable: bool) -> Collection:

@@ -3,91 +3,40 @@
 import csv
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from functools import partial
 
-from ecomgpt_jax.instruct.records import LabelledText, Record, SpannedText, TextPair
-from ecomgpt_jax.instruct.sources.checksums import FILES
-from ecomgpt_jax.instruct.sources.reading import (
-    ReadLog,
-    Source,
-    Upstream,
-    bio_spans,
-    csv_rows,
-    json_lines,
-    literal,
-    text_group,
-)
+from ecomgpt_jax.instruct.records import Draft, LabelledText, LeftOut, SpannedText, draft
+from ecomgpt_jax.instruct.sources.fields import pair, tagged
+from ecomgpt_jax.instruct.sources.reading import NO_LICENCE, Source, text_group
+from ecomgpt_jax.instruct.sources.rows import json_lines, literal
 
 SEGMENT_TYPES = {"ProductType": "product type", "Attribute": "attribute", "Brand": "brand"}
 
 
-def read_home_depot(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
-    """Yields a `TextPair` (query, product title, mean relevance from "1" to "3") per row; a query is a group."""
-    for file in files:
-        for number, row in csv_rows(folder, file, log):
-            id_, query = f"{file}:{number}", " ".join(row["search_term"].split())
-            try:
-                relevance = f"{float(row['relevance']):g}"
-            except ValueError:
-                log.reject(file, number, "relevance", "not a number", row["relevance"])
-                continue
-            yield TextPair(
-                id=id_,
-                group=text_group(query, id_),
-                language="en",
-                left=query,
-                right=" ".join(row["product_title"].split()),
-                label=relevance,
-            )
+def mean_relevance(value: str) -> str:
+    """Returns a mean of grades in its shortest form: "2.50" is "2.5"."""
+    return f"{float(value):g}"
 
 
-def read_qbqtc(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
-    """Yields a `TextPair` (query, title, relevance "0" to "2") per row; a query is a group."""
-    for file in files:
-        for number, row in json_lines(folder, file, log):
-            id_ = f"{file}:{number}"
-            if row.get("label") not in {"0", "1", "2"} or not row.get("query") or not row.get("title"):
-                log.reject(file, number, "label", "no query, no title or a label other than 0, 1, 2", row)
-                continue
-            yield TextPair(
-                id=id_,
-                group=text_group(row["query"], id_),
-                language="zh",
-                left=row["query"].strip(),
-                right=row["title"].strip(),
-                label=row["label"],
-            )
-
-
-def read_segments(folder: Path, files: Sequence[str], log: ReadLog) -> Iterator[Record]:
-    """Yields queries with their product type and attributes, labels made by rules ("weak").
+def segments(row: Mapping[str, str], file: str) -> Iterator[Draft]:
+    """Yields a query with its product type and attributes, labels made by rules ("weak").
 
     `Queries.csv` gives a `LabelledText` ("product type", "attribute") per row, `bioes_sequences.csv` a `SpannedText`.
     Brands are left out: upstream matched them inside words, or appended one to the query; such rows are left out.
     """
-    for file in files:
-        for number, row in csv_rows(folder, file, log):
-            id_, query = f"{file}:{number}", row["query"]
-            common = {"group": text_group(query, id_), "language": "en", "supervision": "weak"}
-            if row.get("brand_added") == "True":
-                log.skipped["brand appended to the query"] += 1
-                continue
-            try:
-                if "tokens" not in row:
-                    labels = {"product type": (row["product_type"],), "attribute": tuple(literal(row["attributes"]))}
-                    kept = {kind: values for kind, values in labels.items() if all(values) and values}
-                    yield LabelledText(id=id_, text=query, labels=kept, **common)
-                    continue
-                tokens = literal(row["tokens"])
-                tags = [tag.replace("S-", "B-").replace("E-", "I-") for tag in literal(row["bioes_tags"])]
-                pieces = [token if i == 0 else f" {token}" for i, token in enumerate(tokens)]
-                spans = bio_spans(pieces, tags, SEGMENT_TYPES.__getitem__)
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
-                log.reject(file, number, "tags", f"not tags of the query: {error}", query)
-                continue
-            spans = tuple(span for span in spans if span.type != "brand")
-            yield SpannedText(id=id_, text="".join(pieces), spans=spans, **common)
+    common = {"supervision": "weak", "group": text_group(row["query"], "")}
+    if row.get("brand_added") == "True":
+        raise LeftOut("brand appended to the query")
+    if "tokens" not in row:
+        labels = {"product type": (row["product_type"],), "attribute": tuple(literal(row["attributes"]))}
+        kept = {kind: values for kind, values in labels.items() if all(values) and values}
+        yield draft(LabelledText, text=row["query"], labels=kept, **common)
+        return
+    words = literal(row["tokens"]), literal(row["bioes_tags"])
+    for _, _, fields in tagged(words, file, types=SEGMENT_TYPES, joiner=" "):
+        spans = tuple(span for span in fields["spans"] if span.type != "brand")
+        yield draft(SpannedText, **fields | common | {"spans": spans})
 
 
 def four_fifths_of_queries(data: bytes) -> bytes:
@@ -105,40 +54,33 @@ def four_fifths_of_queries(data: bytes) -> bytes:
 SOURCES = (
     Source(
         name="en_home_depot_relevance",
-        language="en",
-        licence="unclear (repo has no licence file); Kaggle Home Depot competition data (competition use)",
-        redistributable=False,
-        upstream=Upstream(
-            "andmck1/home-depot",
-            "41fa8373fa0386b99ff159c696da4b7053531723",
-            renamed={"train.csv": "data/train.csv.zip!train.csv"},
-            derive=four_fifths_of_queries,
-        ),
-        files=FILES["en_home_depot_relevance"],
+        licence=f"{NO_LICENCE}; Kaggle Home Depot competition data (competition use)",
+        place="andmck1/home-depot@41fa8373fa0386b99ff159c696da4b7053531723",
+        renamed={"train.csv": "data/train.csv.zip!train.csv"},
+        derive=four_fifths_of_queries,
         records=59475,
-        read=read_home_depot,
+        record=partial(pair, left="search_term", right="product_title", label=("relevance", mean_relevance)),
     ),
     Source(
         name="zh_search_relevance_qbqtc",
-        language="zh",
-        licence="unclear (repo has no licence file); CLUE/Tencent release",
-        redistributable=False,
-        upstream=Upstream("CLUEbenchmark/QBQTC", "37a90b8923ae3b23e55e16ed1e2a6389574d8837", "dataset"),
-        files=FILES["zh_search_relevance_qbqtc"],
+        licence=f"{NO_LICENCE}; CLUE/Tencent release",
+        place="CLUEbenchmark/QBQTC@37a90b8923ae3b23e55e16ed1e2a6389574d8837/dataset",
         records=25000,
-        read=read_qbqtc,
+        rows=json_lines,
+        record=partial(
+            pair,
+            left=("query", str.strip),
+            right=("title", str.strip),
+            label=("label", {grade: grade for grade in "012"}),
+        ),
     ),
     Source(
         name="en_query_segmentation",
-        language="en",
         licence="MIT",
         redistributable=True,
-        upstream=Upstream(
-            "MTahirSB/The_Externals_QuerySegmentation", "834f1488ec978bc952e5d1dbec5ede48560ebba7", "data"
-        ),
-        files=FILES["en_query_segmentation"],
+        place="MTahirSB/The_Externals_QuerySegmentation@834f1488ec978bc952e5d1dbec5ede48560ebba7/data",
         records=20000,
-        read=read_segments,
+        record=segments,
         note="3,864 rows whose query had a brand appended are left out",
     ),
 )

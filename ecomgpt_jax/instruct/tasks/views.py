@@ -22,7 +22,7 @@ from ecomgpt_jax.instruct.records import (
     SpannedText,
     TextPair,
 )
-from ecomgpt_jax.instruct.sources.reading import find_spans
+from ecomgpt_jax.instruct.sources.fields import find_spans
 
 View = Callable[[Iterable[Record]], Iterator[Record]]
 TOGETHER = "match"  # the label of pairs that a view makes: the default of `Dataset.positive`

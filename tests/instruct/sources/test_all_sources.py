@@ -13,6 +13,7 @@ from ecomgpt_jax.instruct import records
 from ecomgpt_jax.instruct.sources import all_sources
 from ecomgpt_jax.instruct.sources.checksums import FILES
 from ecomgpt_jax.instruct.sources.reading import ReadLog, Source
+from ecomgpt_jax.instruct.sources.rows import filled_lines
 
 SOURCES_DIR = os.environ.get("ECOMGPT_SOURCES", "")
 # Rows that the readers count, where it is not the upstream count; each such source has a note.
@@ -26,11 +27,10 @@ def test_sixty_sources_described_in_full() -> None:
     assert sum(source.records for source in all_sources.SOURCES.values()) == 805_112
     for source in all_sources.SOURCES.values():
         assert source.name.startswith(source.language.replace("+", "_"))
-        assert re.fullmatch(r"[\w.-]+/[\w.-]+", source.upstream.repo)
-        assert re.fullmatch(r"[0-9a-f]{40}", source.upstream.commit)
+        assert re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}(/[\w./-]+)?", source.place)
         assert source.files
         assert all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in source.files.values())
-        assert set(source.upstream.renamed) <= set(source.files)
+        assert set(source.renamed) <= set(source.files)
         assert not (source.licence.startswith("unclear") and source.redistributable)
         pickle.dumps(source)
 
@@ -41,24 +41,26 @@ def test_unknown_name() -> None:
         all_sources.source("en_mamms")
 
 
-def toy(tmp_path: Path, content: bytes) -> Source:
+def toy(tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> Source:
     folder = tmp_path / "en_mams"
     folder.mkdir()
     (folder / "a.txt").write_bytes(content)
-    files = {"a.txt": hashlib.sha256(b"right").hexdigest()}
-    record = records.LabelledText(id="1", group="1", language="en", text="x", labels={})
-    return dataclasses.replace(all_sources.source("en_mams"), files=files, read=lambda *_: iter([record]))
+    monkeypatch.setitem(FILES, "en_mams", {"a.txt": hashlib.sha256(b"right").hexdigest()})
+    record = lambda line, file: [records.draft(records.LabelledText, text=line, labels={})]  # noqa: E731
+    return dataclasses.replace(all_sources.source("en_mams"), rows=filled_lines, record=record)
 
 
-def test_read_checks_the_files_first(tmp_path: Path) -> None:
+def test_read_checks_the_files_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MissingInputError, match=r"raw/test\.xml.*fetch sources en_mams.*ECOMGPT_SOURCES"):
         next(all_sources.read(all_sources.source("en_mams"), tmp_path))
-    source = toy(tmp_path, b"wrong")
+    source = toy(tmp_path, b"wrong", monkeypatch)
     with pytest.raises(DataError, match=r"a\.txt: sha256"):
         next(all_sources.read(source, tmp_path))
     assert len(list(all_sources.read(source, tmp_path, verify=False))) == 1
     (tmp_path / "en_mams" / "a.txt").write_bytes(b"right")
     assert len(list(all_sources.read(source, str(tmp_path)))) == 1
+    with pytest.raises(ConfigError, match=r"fetch --pin sources/en_new"):
+        next(all_sources.read(dataclasses.replace(source, name="en_new"), tmp_path))
 
 
 def texts(record: records.Record) -> list[str]:

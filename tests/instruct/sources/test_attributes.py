@@ -2,7 +2,6 @@ import json
 from collections.abc import Callable
 
 from ecomgpt_jax.instruct.records import AttributedItem, SpannedText, TextPair
-from ecomgpt_jax.instruct.sources import attributes
 
 
 def lines(*rows: dict) -> str:
@@ -15,7 +14,7 @@ def test_target_scores(reading: Callable) -> None:
         {"input": "Acme mug", "category": "Mug", "target_scores": {"Brand": {"Apex": 1}}},
         {"input": "Acme mug", "category": "Mug"},
     )
-    records, log = reading(attributes.read_target_scores, {"t.jsonl": lines(*rows)})
+    records, log = reading("en_ae_110k", {"t.jsonl": lines(*rows)})
     assert [type(r) for r in records] == [AttributedItem, SpannedText]
     assert records[0].attributes == (("Brand", "Acme"), ("Size", ""))
     assert [(s.type, s.term) for s in records[1].spans] == [("Brand", "Acme")]
@@ -40,7 +39,7 @@ def test_pave_pairs_written_and_normalised_values(reading: Callable) -> None:
         "wdc_normalized/test.jsonl": lines(offer({"Brand": ["ACME Inc."], "Size": ["2 inch"], "New": ["x"]})),
         "wdc_with_all_attributes/test.jsonl": lines(offer({"Brand": ["Acme"], "Size": ["2", "n/a"]})),
     }
-    records, log = reading(attributes.read_pave, files)
+    records, log = reading("en_wdc_pave", files)
     item, spanned, pair = records
     assert (item.title, item.description, item.group) == ("Acme mug 2", "A mug", "wdc:12")
     assert item.attributes == (("Brand", "Acme"), ("Size", "2"), ("Size", ""))
@@ -67,7 +66,7 @@ def test_flipkart(reading: Callable) -> None:
             row("no tree", specification),
         ]
     )
-    records, log = reading(attributes.read_flipkart, {"f.csv": text})
+    records, log = reading("en_flipkart_catalog", {"f.csv": text})
     assert records[0].category == ("Home", "Curtains")
     assert records[0].attributes == (("Brand", "Acme"), ("Type", "Eyelet"))
     assert (records[0].title, records[0].description) == ("Acme Door Curtain", "Nice one.")
@@ -78,7 +77,7 @@ def test_flipkart(reading: Callable) -> None:
 
 def test_advertise(reading: Callable) -> None:
     rows = ({"content": "类型#裙*颜色#红", "summary": "红<UNK>裙"}, {"content": "类型", "summary": "x"})
-    (record,), log = reading(attributes.read_advertise, {"dev.json": lines(*rows)})
+    (record,), log = reading("zh_advertise_gen", {"dev.json": lines(*rows)})
     assert (record.title, record.category, record.description) == ("", ("裙",), "红裙")
     assert record.attributes == (("类型", "裙"), ("颜色", "红"))
     assert [bad.line for bad in log.bad] == [2]
@@ -92,7 +91,7 @@ def test_rnnlg(reading: Callable) -> None:
         ["goodbye", "bye", "x"],
         ["goodbye()", "bye", "x"],
     ]
-    records, log = reading(attributes.read_rnnlg, {"a.json": "# header\n#\n" + json.dumps(rows)})
+    records, log = reading("en_rnnlg_tv", {"a.json": "# header\n#\n" + json.dumps(rows)})
     pairs = [r for r in records if isinstance(r, TextPair)]
     (item,) = [r for r in records if isinstance(r, AttributedItem)]
     assert [p.label for p in pairs] == ["inform", "compare", "request"]

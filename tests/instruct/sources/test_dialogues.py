@@ -17,7 +17,7 @@ def test_bitext(reading: Callable) -> None:
         "hello there,contact,,,,,CONTACT,Hi.\n"
         "open a gold account,create_account,account_type,Silver,7,11,ACCOUNT,Ok.\n"
     )
-    records, log = reading(dialogues.read_bitext, {"b.csv": BITEXT + rows})
+    records, log = reading("en_bitext_support", {"b.csv": BITEXT + rows})
     spanned = [r for r in records if isinstance(r, SpannedText)]
     assert [(s.type, s.term) for r in spanned for s in r.spans] == [("order id", "0012300"), ("account type", "gold")]
     assert isinstance(records[0], LabelledText)
@@ -56,14 +56,14 @@ def test_helpdesk_majority_and_parallel_dialogues(reading: Callable) -> None:
         "data/train_data_en.json": [{"id": "7", "turns": turns[:1], "annotations": votes}, {"id": "8"}],
         "data/test_data_en.json": [{"id": "9", "turns": turns[:1]}],
     }
-    records, log = reading(dialogues.read_helpdesk, {"data.zip": helpdesk(parts), "readme.md": "x"})
+    records, log = reading("zh_en_helpdesk_dialogues", {"data.zip": helpdesk(parts), "readme.md": "x"})
     assert records[0].turns == (("customer", "坏了"), ("helpdesk", "修\n好"))
     assert records[0].turn_labels == ("customer states the problem", "helpdesk gives the solution")
     assert records[0].labels["task accomplishment"] == ("1",)
     assert [r.language for r in records] == ["zh", "en", "en"]
     assert records[0].group == records[1].group != records[2].group
     assert (records[2].supervision, records[2].labels, records[2].turn_labels) == ("none", {}, ())
-    assert (log.rows, [(bad.line, bad.column) for bad in log.bad]) == (4, [(2, "data/train_data_en.json")])
+    assert (log.rows, [(bad.line, bad.file) for bad in log.bad]) == (4, [(2, "data/train_data_en.json")])
 
 
 def test_slots_start_at_zero_when_upstream_says_nothing(reading: Callable) -> None:
@@ -79,7 +79,7 @@ def test_slots_start_at_zero_when_upstream_says_nothing(reading: Callable) -> No
         {"userInput": {"text": "hi"}},
         {"userInput": {"text": "hi"}, "labels": [{"slot": "time", "valueSpan": {"endIndex": 9}}]},
     ]
-    records, log = reading(dialogues.read_slots, {"test.json": json.dumps(rows)})
+    records, log = reading("en_restaurant_slots", {"test.json": json.dumps(rows)})
     assert [(s.start, s.type, s.term) for s in records[0].spans] == [(0, "people", "two"), (7, "time", "8 pm")]
     assert records[1].labels == {"requested": ("people", "first name")}
     assert records[2].spans == ()

@@ -1,12 +1,20 @@
+import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from ecomgpt_jax.instruct.records import AttributedItem, TextPair
-from ecomgpt_jax.instruct.sources import matching
+from ecomgpt_jax.instruct.sources import all_sources, matching
+from ecomgpt_jax.instruct.sources.reading import Source
 
 NAMES = {"name": "title", "style": "style", "price": "price"}
+
+
+def offers(**declared: Any) -> Source:
+    record = functools.partial(matching.offers_compared, **declared)
+    return dataclasses.replace(all_sources.source("en_match_beer"), record=record)
 
 
 def line(left: list[tuple[str, str]], right: list[tuple[str, str]], label: str) -> str:
@@ -20,8 +28,8 @@ A, A2, B, C = (
 
 
 def test_pairs_items_and_groups(reading: Callable) -> None:
-    reader = functools.partial(matching.read_offer_pairs, names=NAMES, category="style")
-    records, log = reading(reader, {"train.txt": line(A, A2, "1") + line(A2, B, "0"), "test.txt": line(C, A, "0")})
+    source = offers(names=NAMES, category="style")
+    records, log = reading(source, {"train.txt": line(A, A2, "1") + line(A2, B, "0"), "test.txt": line(C, A, "0")})
     pairs = {r.id: r for r in records if isinstance(r, TextPair)}
     items = {r.title: r for r in records if isinstance(r, AttributedItem)}
     assert log.rows == 3
@@ -39,18 +47,24 @@ def test_pairs_items_and_groups(reading: Callable) -> None:
 
 
 def test_columns_without_a_name_are_left_out(reading: Callable) -> None:
-    reader = functools.partial(matching.read_offer_pairs, names={"name": "title", "price": "price"})
-    records, _ = reading(reader, {"a.txt": line(A, B, "0")})
+    source = offers(names={"name": "title", "price": "price"})
+    records, _ = reading(source, {"a.txt": line(A, B, "0")})
     assert "ale" not in "".join(str(record) for record in records)
 
 
 def test_malformed_lines_are_rejected_with_their_place(reading: Callable) -> None:
-    reader = functools.partial(matching.read_offer_pairs, names=NAMES)
+    source = offers(names=NAMES)
     broken = "COL name VAL a\t1\n" + line(A, B, "2") + "no columns\tCOL name VAL b\t1\n" + line(A, B, "1")
-    records, log = reading(reader, {"a.txt": broken})
+    records, log = reading(source, {"a.txt": broken})
     assert [bad.line for bad in log.bad] == [1, 2, 3]
     assert log.rows == 4
     assert sum(isinstance(record, TextPair) for record in records) == 1
+
+
+def test_offer_without_a_title_is_malformed(reading: Callable) -> None:
+    records, log = reading(offers(names=NAMES), {"a.txt": line(A[1:], B, "1") + line(A, B, "0")})
+    assert [bad.line for bad in log.bad] == [1]
+    assert len(records) == 2  # an offer and a pair: the other offer was first met on the malformed line
 
 
 def test_clean_title_takes_off_web_debris() -> None:
@@ -65,6 +79,6 @@ def test_strip_quotes(raw: str, clean: str) -> None:
 
 
 def test_raw_titles_have_no_items(reading: Callable) -> None:
-    reader = functools.partial(matching.read_offer_pairs, names={"title": "title"}, clean=matching.clean_title)
-    records, _ = reading(reader, {"a.txt": 'COL title VAL  "A 1"@en\tCOL title VAL  "B 2" "Null"\t0\n'})
+    source = offers(names={"title": "title"}, clean=matching.clean_title)
+    records, _ = reading(source, {"a.txt": 'COL title VAL  "A 1"@en\tCOL title VAL  "B 2" "Null"\t0\n'})
     assert [(r.left, r.right) for r in records] == [("A 1", "B 2")]

@@ -13,10 +13,10 @@ def test_home_depot(reading: Callable) -> None:
         "3,1,Bolt,Angle!,3\n"
         "4,1,x,y,high\n"
     )
-    records, log = reading(queries.read_home_depot, {"train.csv": text})
+    records, log = reading("en_home_depot_relevance", {"train.csv": text})
     assert [(r.left, r.right, r.label) for r in records] == [("angle", "Angle Iron", "2.5"), ("Angle!", "Bolt", "3")]
     assert records[0].group == records[1].group
-    assert [(bad.line, bad.column) for bad in log.bad] == [(4, "relevance")]
+    assert [(bad.line, bad.reason.split(":")[0]) for bad in log.bad] == [(4, "relevance")]
 
 
 def test_qbqtc(reading: Callable) -> None:
@@ -25,7 +25,7 @@ def test_qbqtc(reading: Callable) -> None:
         {"query": "手机", "title": "x", "label": "5"},
         {"label": "1"},
     ]
-    records, log = reading(queries.read_qbqtc, {"dev.json": "\n".join(map(json.dumps, rows))})
+    records, log = reading("zh_search_relevance_qbqtc", {"dev.json": "\n".join(map(json.dumps, rows))})
     assert [(r.left, r.label, r.language) for r in records] == [("手机", "2", "zh")]
     assert [bad.line for bad in log.bad] == [2, 3]
 
@@ -44,7 +44,7 @@ def test_segments_are_weak_and_without_brands(reading: Callable) -> None:
         "Acme lamp,Acme,[],lamp,\"['Acme', 'lamp']\",\"['S-Brand', 'S-ProductType']\",Acme lamp,False\n"
         "lamp,Acme,[],lamp,\"['lamp', 'Acme']\",\"['S-ProductType', 'S-Brand']\",lamp Acme,True\n"
     )
-    records, log = reading(queries.read_segments, {"Queries.csv": plain, "bioes_sequences.csv": tagged})
+    records, log = reading("en_query_segmentation", {"Queries.csv": plain, "bioes_sequences.csv": tagged})
     assert {r.supervision for r in records} == {"weak"}
     labelled = [r for r in records if isinstance(r, LabelledText)]
     spanned = [r for r in records if isinstance(r, SpannedText)]

@@ -5,7 +5,7 @@ import pytest
 
 from ecomgpt_jax.errors import DataError
 from ecomgpt_jax.instruct.records import AttributedItem, Question, TextPair
-from ecomgpt_jax.instruct.sources import questions
+from ecomgpt_jax.instruct.sources import questions, rows
 
 
 def test_amazonqa_is_gzip_of_python_literals(reading: Callable) -> None:
@@ -15,7 +15,7 @@ def test_amazonqa_is_gzip_of_python_literals(reading: Callable) -> None:
         "{'questionType': 'yes/no', 'asin': 'B1', 'question': 'Ok?', 'answerType': 'M', 'answer': 'x'}",
         "__import__('os').abort()",
     ]
-    records, log = reading(questions.read_amazonqa, {"qa.json.gz": gzip.compress("\n".join(lines).encode())})
+    records, log = reading("en_amazonqa_appliances", {"qa.json.gz": gzip.compress("\n".join(lines).encode())})
     assert records[0].answers == ("It's fine.",)
     assert records[0].labels == {"question type": ("yes/no",), "answer type": ("yes",)}
     assert records[1].labels == {"question type": ("open-ended",)}
@@ -25,10 +25,10 @@ def test_amazonqa_is_gzip_of_python_literals(reading: Callable) -> None:
 
 def test_amazonqa_broken_or_huge(reading: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="fetch the file again"):
-        reading(questions.read_amazonqa, {"qa.json.gz": b"not gzip"})
-    monkeypatch.setattr(questions, "MAX_MEMBER_BYTES", 100)
+        reading("en_amazonqa_appliances", {"qa.json.gz": b"not gzip"})
+    monkeypatch.setattr(rows, "MAX_MEMBER_BYTES", 100)
     with pytest.raises(DataError, match="more than 100 bytes"):
-        reading(questions.read_amazonqa, {"qa.json.gz": gzip.compress(b" " * 101)})
+        reading("en_amazonqa_appliances", {"qa.json.gz": gzip.compress(b" " * 101)})
 
 
 def test_evidence_with_commas_or_tabs(reading: Callable) -> None:
@@ -44,7 +44,7 @@ def test_evidence_with_commas_or_tabs(reading: Callable) -> None:
         'B2\thow?\t"9.8"" wide, so"\tso.\tOSP\n',
         "evidence_ranking/dev.csv": "qid\tASIN\tquestion\tcandidate\tlabel\tsource\n1\tB2\thow?\tso\t1\tDesc\n",
     }
-    records, log = reading(questions.read_evidence, files)
+    records, log = reading("en_hetpqa", files)
     pairs = [(r.right, r.label) for r in records if isinstance(r, TextPair)]
     asked = [(r.id, r.context, r.answers, r.labels) for r in records if isinstance(r, Question)]
     assert pairs == [("it is", "relevant"), ("no", "irrelevant"), ("so", "relevant")]
@@ -62,7 +62,7 @@ def test_semipqa(reading: Callable) -> None:
         "1\tq\tno name\t0\n",
         "data-to-text/dev.csv": 'data\ttext\n"fan_count: { value:6 }"\tIt has 6 fans.\n',
     }
-    records, log = reading(questions.read_semipqa, files)
+    records, log = reading("en_semipqa", files)
     assert [type(r) for r in records] == [TextPair, AttributedItem]
     assert (records[0].right, records[0].label) == ("main color: red", "relevant")
     assert (records[1].attributes, records[1].description) == ((("fan count", "6"),), "It has 6 fans.")
@@ -89,7 +89,7 @@ def test_subjqa_spans_and_the_marker(reading: Callable) -> None:
         f'{common},The plot is great,"(0, 25)"',
         f'{common},The plot,"(0, 999"',
     ]
-    records, log = reading(questions.read_subjqa, {"books/splits/dev.csv": header + "\n".join(rows)})
+    records, log = reading("en_subjqa", {"books/splits/dev.csv": header + "\n".join(rows)})
     assert records[0].context == "The plot (a bit) is great."
     assert records[0].answers == ("The plot (a bit)",)
     assert records[1].answers == records[1].spans == ()

@@ -1,14 +1,12 @@
-import functools
 import json
 from collections.abc import Callable
 
 from ecomgpt_jax.instruct.records import AspectTuple, LabelledText
-from ecomgpt_jax.instruct.sources import triplets
 
 
 def test_inclusive_positions_and_implicit_aspects(reading: Callable) -> None:
     text = "The very big case is fine####[([3], [1, 2], 'NEG'), ([-1], [5], 'POS')]####Cell_Phones\n"
-    records, log = reading(triplets.read_triplets, {"phone/dev.txt": text, "Readme.md": "no"})
+    records, log = reading("en_dmaste_triplets", {"phone/dev.txt": text, "Readme.md": "no"})
     assert records[0].tuples == (
         AspectTuple("case", "", "very big", "negative"),
         AspectTuple("", "", "fine", "positive"),
@@ -22,8 +20,7 @@ def test_inclusive_positions_and_implicit_aspects(reading: Callable) -> None:
 
 def test_chinese_tokens_are_joined(reading: Callable) -> None:
     text = "\ufeff环 境 很 好 ，4 分 KFC####[((0, 1), (2, 3), 'Positive'), ((-1, -1), (4, 5), 'NEU')]\n"
-    reader = functools.partial(triplets.read_triplets, language="zh", domains={"": "餐厅"})
-    (record,), _ = reading(reader, {"dev.txt": text})
+    (record,), _ = reading("zh_dianping_aste", {"dev.txt": text})
     assert record.text == "环境很好，4分KFC"
     assert record.tuples == (AspectTuple("环境", "", "很好", "positive"), AspectTuple("", "", "，4分", "neutral"))
     assert record.domain == "餐厅"
@@ -37,7 +34,7 @@ def test_bad_triplets_are_rejected(reading: Callable) -> None:
         "a b####open('x')",
         "a b####[([], [0], 'POS')]",
     ]
-    records, log = reading(triplets.read_triplets, {"x/a.txt": "\n".join(lines)})
+    records, log = reading("en_dmaste_triplets", {"x/a.txt": "\n".join(lines)})
     assert not records
     assert [bad.line for bad in log.bad] == [1, 2, 3, 4, 5]
     assert log.rows == 5
@@ -45,7 +42,7 @@ def test_bad_triplets_are_rejected(reading: Callable) -> None:
 
 def test_acos(reading: Callable) -> None:
     text = "the screen is ok\t1,2 DISPLAY#GENERAL 1 3,4\t-1,-1 LAPTOP#GENERAL 0 -1,-1\nbad one\t0,1 X 2 1,1\n"
-    records, log = reading(functools.partial(triplets.read_acos, domain="laptop"), {"a.tsv": text})
+    records, log = reading("en_laptop_acos", {"a.tsv": text})
     assert records[0].tuples == (
         AspectTuple("screen", "DISPLAY#GENERAL", "ok", "neutral"),
         AspectTuple("", "LAPTOP#GENERAL", "", "negative"),
@@ -68,7 +65,7 @@ def test_memd_positions_do_not_count_empty_words(reading: Callable) -> None:
         {"raw_words": "It  's a good book", "quadruples": [quadruple(4, 5, ["book"])]},
         {"raw_words": "a good book", "quadruples": [quadruple(1, 2, ["book"])]},
     ]
-    records, log = reading(triplets.read_memd, {"Books/Dev.json": json.dumps(rows)})
+    records, log = reading("en_memd_absa", {"Books/Dev.json": json.dumps(rows)})
     assert records[0].tuples == (AspectTuple("book", "Book#General", "", "positive"),)
     assert records[0].text == "It 's a good book"
     assert records[0].domain == "books"
