@@ -86,7 +86,7 @@ def _stop(error: EcomError) -> NoReturn:
     sys.exit(error.exit_code)
 
 
-def _fit_to_be_seen(record: logging.LogRecord) -> bool:
+def _log_filter(record: logging.LogRecord) -> bool:
     """Masks secrets in a log line; drops orbax's pages of traceback, which `training/saving.py` says in one line."""
     record.msg, record.args = mask_text(record.getMessage()), ()
     return "orbax" not in record.pathname
@@ -165,6 +165,6 @@ def run(main: Callable[[list[str]], None]) -> None:
 
     signal.signal(signal.SIGTERM, _preempted)
     absl_logging.set_verbosity(absl_logging.WARNING)
-    absl_logging.get_absl_handler().addFilter(_fit_to_be_seen)
+    absl_logging.get_absl_handler().addFilter(_log_filter)
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)
     app.run(guarded, flags_parser=_parse)

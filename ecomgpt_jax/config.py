@@ -26,7 +26,7 @@ MODEL_SHAPES: dict[str, dict[str, int]] = {
     "7b1": {"embed": 4096, "layers": 30, "heads": 32},
 }
 
-FROZEN = "greedy"  # the protocol of evaluation whose prompts never change
+DEFAULT_PROTOCOL = "greedy"  # the protocol of evaluation whose prompts never change
 OPERATORS = ("base", "simplification", "reversal", "recombination", "pseudo_label")  # how a task was made
 SLICE_ROWS = 16  # of each task, that `eval.every` scores
 _SOURCED = ("synthetic", "real", "all")  # mixtures that are made from sources
@@ -59,27 +59,23 @@ class _Strict:
 class ModelConfig(_Strict):
     """The network, its numerics and where its weights start."""
 
-    size: str = _field(
-        "560m", choices=(*MODEL_SHAPES, "custom")
-    )  # a released shape (560m 1b1 1b7 3b 7b1), or "custom" to use the three fields below as they are
+    # a released shape (560m 1b1 1b7 3b 7b1), or "custom" to use the three fields below as they are
+    size: str = _field("560m", choices=(*MODEL_SHAPES, "custom"))
     embed: int = _field(0, least=0)  # hidden width; set from `size` unless that is "custom"
     layers: int = _field(0, least=0)  # number of blocks; likewise
     heads: int = _field(0, least=0)  # attention heads; likewise
-    vocab_size: int = _field(
-        250_880, least=0
-    )  # rows of the embedding table; 0 = the tokenizer's size rounded up to a multiple of 128
+    # rows of the embedding table; 0 = the tokenizer's size rounded up to a multiple of 128
+    vocab_size: int = _field(250_880, least=0)
     layer_norm_epsilon: float = _field(1e-5, above=0)  # as in BLOOM
     initializer_range: float = _field(0.02, above=0)  # standard deviation of a fresh model's weights
     init_from: str = ""  # HF directory, checkpoint, or owner/name@revision on the Hub; empty = fresh weights
     tokenizer: str = ""  # directory of a tokenizer.json; empty = that of init_from, else one trained on the data
-    compute_dtype: str = _field(
-        "bfloat16", choices=_DTYPES
-    )  # dtype of activations and matrix products; weights and Adam state are float32
+    # dtype of activations and matrix products; weights and Adam state are float32
+    compute_dtype: str = _field("bfloat16", choices=_DTYPES)
     # auto (the platform's best) | reference | xla | cudnn (GPU, bfloat16) | splash (TPU, bfloat16)
     attention: str = _field("auto", choices=("auto", "reference", "xla", "cudnn", "splash"))
-    remat: str = _field(
-        "none", choices=("none", "dots", "selective", "full")
-    )  # what the backward pass recomputes: none | dots (all but products) | selective (MLP) | full
+    # what the backward pass recomputes: none | dots (all but products) | selective (MLP) | full
+    remat: str = _field("none", choices=("none", "dots", "selective", "full"))
     head_chunk: int = _field(2048, above=0)  # target positions whose logits exist at one time
 
 
@@ -87,16 +83,14 @@ class ModelConfig(_Strict):
 class DataConfig(_Strict):
     """What is trained on, and how it becomes rows of tokens."""
 
-    mixture: str = _field(
-        "synthetic", choices=("synthetic", "real", "all", "folder", "files")
-    )  # synthetic (embedded) | real (sources_dir) | all (both) | folder (tasks_dir) | files
+    # synthetic (embedded) | real (sources_dir) | all (both) | folder (tasks_dir) | files
+    mixture: str = _field("synthetic", choices=("synthetic", "real", "all", "folder", "files"))
     files: tuple[str, ...] = ()  # your own .jsonl .csv .tsv .parquet or hub:owner/name@commit; joins any mixture
     tasks: tuple[str, ...] = ()  # patterns of the names of tasks to train on, "*" stands for anything; empty = all
     sources: tuple[str, ...] = ()  # names of the sources to read; empty = all of the mixture
     licences: tuple[str, ...] = ()  # real sources: "redistributable", or how a licence begins; empty = all
-    operators: tuple[str, ...] = _field(
-        (), choices=OPERATORS
-    )  # base simplification reversal recombination pseudo_label; empty = all
+    # base simplification reversal recombination pseudo_label; empty = all
+    operators: tuple[str, ...] = _field((), choices=OPERATORS)
     leave_out_abilities: tuple[str, ...] = ()  # abilities whose tasks are left out; `build_data --stats` lists them
     strict_held_out: bool = False  # also leave out sources whose label set is near that of a held-out task
     sources_dir: str = ""  # folder of unpacked sources; empty = $ECOMGPT_SOURCES
@@ -104,23 +98,19 @@ class DataConfig(_Strict):
     cache_dir: str = "~/.cache/ecomgpt_jax"  # built datasets, tokens and tokenizers, each under a hash of what made it
     synthetic_records: int = _field(600, above=0)  # products in the embedded catalogue of each language
     languages: tuple[str, ...] = _field(("en", "zh"), choices=("en", "zh"))  # languages of the tasks to train on
-    prompt_language: str = _field(
-        "native", choices=("en", "zh", "native", "mixed")
-    )  # language of the instruction wording: en | zh | native (the task's) | mixed
+    # language of the instruction wording: en | zh | native (the task's) | mixed
+    prompt_language: str = _field("native", choices=("en", "zh", "native", "mixed"))
     chain_of_task: bool = True  # include the atomic tasks that the Chain-of-Task operators derive
     num_tasks: int = _field(0, least=0)  # train on this many tasks (a seeded, nested choice); 0 = all
     instances_per_task: int = _field(0, least=0)  # at most this many training instances a task; 0 = all
-    total_instances: int = _field(
-        0, least=0
-    )  # exactly this many training instances, shared out among the tasks; 0 = all
-    temperature: float = _field(
-        1.0, least=0
-    )  # with total_instances: a task's weight is its size ** (1 / temperature); 0 = equal
+    # exactly this many training instances, shared out among the tasks; 0 = all
+    total_instances: int = _field(0, least=0)
+    # with total_instances: a task's weight is its size ** (1 / temperature); 0 = equal
+    temperature: float = _field(1.0, least=0)
     length: int = _field(1024, above=0)  # tokens in a row
     plain_text: bool = False  # train on the texts of the records themselves, without instructions (pretraining)
-    copying: int = _field(
-        0, least=0
-    )  # also rows that repeat one of up to so many texts of the sources, to learn copying from
+    # also rows that repeat one of up to so many texts of the sources, to learn copying from
+    copying: int = _field(0, least=0)
     loss_on_prompt: bool = False  # train on the tokens of the prompt too, not on the response alone
     packing: bool = True  # several instances share a row (True) or each has its own (False)
     workers: int = _field(1, least=0)  # processes that make the data, a source each at a time; 0 = one a core
@@ -135,15 +125,13 @@ class OptimizerConfig(_Strict):
 
     learning_rate: float = _field(2e-5, above=0)  # peak
     weight_decay: float = _field(0.0, least=0)
-    warmup_fraction: float = _field(
-        0.03, least=0, most=1
-    )  # share of all steps with a linear warm-up; cosine to zero follows
+    # share of all steps with a linear warm-up; cosine to zero follows
+    warmup_fraction: float = _field(0.03, least=0, most=1)
     b2: float = _field(0.999, least=0, below=1)  # Adam's; its b1 is 0.9
     epsilon: float = _field(1e-8, above=0)
     max_grad_norm: float = _field(1.0, least=0)  # global norm that gradients are clipped to; 0 = no clipping
-    moment_dtype: str = _field(
-        "float32", choices=_DTYPES
-    )  # dtype of Adam's first moment; bfloat16 saves 2 bytes a weight
+    # dtype of Adam's first moment; bfloat16 saves 2 bytes a weight
+    moment_dtype: str = _field("float32", choices=_DTYPES)
 
 
 @dataclasses.dataclass
@@ -166,16 +154,14 @@ class TrainConfig(_Strict):
     max_steps: int = _field(0, least=0)  # stop after this many optimizer steps; 0 = all epochs
     seed: int = _field(0, least=0)  # fresh weights
     log_every: int = _field(10, above=0)  # steps between lines of metrics.jsonl
-    profile_steps: int = _field(
-        0, least=0
-    )  # steps to trace, from the third of this start on, into the workdir's `profile`; 0 = none
+    # steps to trace, from the third of this start on, into the workdir's `profile`; 0 = none
+    profile_steps: int = _field(0, least=0)
     save_every: int = _field(200, above=0)  # steps between checkpoints; the last step is always saved
     keep: int = _field(3, above=0)  # newest checkpoints to keep
     validate_every: int = _field(200, least=0)  # steps between losses of the instances held back (val/loss); 0 = never
     best_metric: str = ""  # keep the checkpoint with the best value of this metric too (lowest of a loss, else highest)
-    skip_nonfinite: int = _field(
-        3, least=0
-    )  # steps in a row skipped for a loss or gradient that is not finite; one more ends the run
+    # steps in a row skipped for a loss or gradient that is not finite; one more ends the run
+    skip_nonfinite: int = _field(3, least=0)
     final_evaluation: bool = True  # score the evaluation tasks with the untrained and with the trained weights
 
 
@@ -197,17 +183,15 @@ class EvalConfig(_Strict):
     )
     limit: int = _field(0, least=0)  # rows a task; 0 = all
     batch: int = _field(64, above=0)  # prompts decoded together
-    max_prompt_tokens: int = _field(
-        800, above=0
-    )  # longer prompts lose their beginning (the released protocol); each one is counted
+    # longer prompts lose their beginning (the released protocol); each one is counted
+    max_prompt_tokens: int = _field(800, above=0)
     max_new_tokens: int = _field(164, above=0)  # longest answer
     num_beams: int = _field(1, above=0)  # beams of a prompt; 1 = greedy
     answer_loss: bool = False  # also the loss of the right answers, which tells models apart that score nothing yet
-    protocol: str = FROZEN  # greedy (candidates are fixed) | released:SEED (drawn as the authors' code draws them)
+    protocol: str = DEFAULT_PROTOCOL  # greedy (fixed candidates) | released:SEED (drawn as the authors' code does)
     every: int = _field(0, least=0)  # steps between evaluations of a small slice during training; 0 = none
-    dtype: str = _field(
-        "", choices=("", "float32", "bfloat16")
-    )  # of weights and products in decoding; empty = the checkpoint's own, in training compute_dtype
+    # of weights and products in decoding; empty = the checkpoint's own, in training compute_dtype
+    dtype: str = _field("", choices=("", "float32", "bfloat16"))
     mesh: str = ""  # devices in decoding, such as data=1,fsdp=8; empty = all along data, in training those of `mesh`
 
 
@@ -428,8 +412,10 @@ def resolve(config: Config) -> Config:
                 setattr(part, field.name, value)
             _check(f"{section}.{field.name}" if section else field.name, value, field)
     unused(config)
-    if not re.fullmatch(rf"{FROZEN}|released:\d+", config.eval.protocol, re.ASCII):
-        raise ConfigError(f"config: eval.protocol={config.eval.protocol!r} is neither {FROZEN} nor released:SEED")
+    if not re.fullmatch(rf"{DEFAULT_PROTOCOL}|released:\d+", config.eval.protocol, re.ASCII):
+        raise ConfigError(
+            f"config: eval.protocol={config.eval.protocol!r} is neither {DEFAULT_PROTOCOL} nor released:SEED"
+        )
     if not config.data.languages:
         raise ConfigError("config: data.languages is empty; name en, zh or both")
     if not config.data.chain_of_task and set(config.data.operators) - {"base"}:

@@ -11,7 +11,7 @@ from absl import flags
 from etils import epath
 
 from ecomgpt_jax import cli
-from ecomgpt_jax.config import FROZEN, Config, DataConfig, EvalConfig, parse_mesh, resolve
+from ecomgpt_jax.config import DEFAULT_PROTOCOL, Config, DataConfig, EvalConfig, parse_mesh, resolve
 from ecomgpt_jax.data.tokenizer import check_vocabulary, load_tokenizer
 from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.evaluation.harness import evaluate_tasks
@@ -34,7 +34,7 @@ _LIMIT = flags.DEFINE_integer("limit", 0, "only the first rows of each task; 0 =
 _BATCH = flags.DEFINE_integer("batch", EvalConfig.batch, "prompts decoded together", lower_bound=1)
 _MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", EvalConfig.max_new_tokens, "longest answer", lower_bound=1)
 _ANSWER_LOSS = flags.DEFINE_bool("answer_loss", False, "also the loss of the right answers, row by row")
-_PROTOCOL = flags.DEFINE_string("protocol", FROZEN, "greedy: fixed candidates; released:SEED: drawn as the authors do")
+_PROTOCOL = flags.DEFINE_string("protocol", DEFAULT_PROTOCOL, "greedy (fixed candidates) or released:SEED (drawn ones)")
 _CACHE_DIR = flags.DEFINE_string("cache_dir", DataConfig.cache_dir, "folder that compiled programs are kept in")
 _NUM_BEAMS = flags.DEFINE_integer("num_beams", EvalConfig.num_beams, "beams; 1 = greedy", lower_bound=1)
 _DTYPE = flags.DEFINE_string("dtype", EvalConfig.dtype, "float32 or bfloat16; default the checkpoint's own")

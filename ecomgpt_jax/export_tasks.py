@@ -9,7 +9,7 @@ from pathlib import Path
 from absl import flags
 
 from ecomgpt_jax import cli
-from ecomgpt_jax.config import FROZEN, Config, EvalConfig, resolve
+from ecomgpt_jax.config import DEFAULT_PROTOCOL, Config, EvalConfig, resolve
 from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.evaluation.lm_eval_export import export_tasks
 from ecomgpt_jax.evaluation.protocol import build_prompts, find_tasks_dir
@@ -19,7 +19,7 @@ from ecomgpt_jax.instruct.task_folder import load_tasks
 _TASKS = flags.DEFINE_string("tasks", "", "folder of tasks; default $ECOMGPT_EVAL")
 _OUT = flags.DEFINE_string("out", "", "folder for the YAML files and their rows")
 _LIMIT = flags.DEFINE_integer("limit", 0, "only the first rows of each task; 0 = all", lower_bound=0)
-_PROTOCOL = flags.DEFINE_string("protocol", FROZEN, "greedy: fixed candidates; released:SEED: drawn as the authors do")
+_PROTOCOL = flags.DEFINE_string("protocol", DEFAULT_PROTOCOL, "greedy (fixed candidates) or released:SEED (drawn ones)")
 
 
 def main(arguments: list[str]) -> None:

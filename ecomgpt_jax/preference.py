@@ -13,7 +13,7 @@ from pathlib import Path
 from absl import flags
 
 from ecomgpt_jax import cli
-from ecomgpt_jax.config import FROZEN, EvalConfig
+from ecomgpt_jax.config import DEFAULT_PROTOCOL, EvalConfig
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
 from ecomgpt_jax.evaluation.judging_page import render_sheet
 from ecomgpt_jax.evaluation.page import render_markdown
@@ -98,8 +98,8 @@ def _predictions(folder: Path) -> Path:
 def _protocol(folder: Path) -> str:
     """Returns the protocol that decides the candidates in the prompts; folders of mere predictions have the fixed."""
     path = folder / "scores.json"
-    name = str(read_json(path)["protocol"]["name"]) if path.is_file() else FROZEN
-    return name if name.startswith("released:") else FROZEN
+    name = str(read_json(path)["protocol"]["name"]) if path.is_file() else DEFAULT_PROTOCOL
+    return name if name.startswith("released:") else DEFAULT_PROTOCOL
 
 
 def _read(paths: list[str]) -> None:

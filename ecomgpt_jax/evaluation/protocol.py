@@ -13,7 +13,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from ecomgpt_jax.config import FROZEN, EvalConfig
+from ecomgpt_jax.config import DEFAULT_PROTOCOL, EvalConfig
 from ecomgpt_jax.errors import MissingInputError
 from ecomgpt_jax.files import find_data
 from ecomgpt_jax.instruct.instructions import render
@@ -52,7 +52,7 @@ class TaskPrompts:
     shown: tuple[tuple[str, ...], ...] | None = None
 
 
-def build_prompts(task: TaskFolder, limit: int = 0, protocol: str = FROZEN) -> TaskPrompts:
+def build_prompts(task: TaskFolder, limit: int = 0, protocol: str = DEFAULT_PROTOCOL) -> TaskPrompts:
     """Reads the first `limit` test rows of a task (0 = all) and renders them.
 
     Args:
@@ -111,7 +111,7 @@ def describe(tasks: Sequence[TaskPrompts], settings: EvalConfig) -> dict[str, An
     The hash depends on no path, no order of tasks and no batch size.
     """
     name = settings.protocol
-    if name == FROZEN and settings.num_beams > 1:
+    if name == DEFAULT_PROTOCOL and settings.num_beams > 1:
         name = f"beam{settings.num_beams}"
     protocol: dict[str, Any] = {
         "name": name,

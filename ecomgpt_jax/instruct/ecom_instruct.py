@@ -202,7 +202,7 @@ class EcomInstruct(tfds.core.dataset_builder.FileReaderBuilder):
             if compared:
                 known = _root(data) / f"{choose.repeats_key(data, compared)}.repeats.json"
                 if not known.is_file():
-                    run(functools.partial(sketch_shard, *arguments), compared, "survey")
+                    run(functools.partial(sketch_shard, *arguments), compared, "compare")
                     write_json(known, write.find_duplicates(compared, folder))
                 for shard, repeats in read_json(known).items():
                     write_json(folder / f"{shard}.repeats.json", repeats)

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 
-def strike(place: str, number: int, batch: dict[str, np.ndarray] | None = None) -> None:
+def inject_fault(place: str, number: int, batch: dict[str, np.ndarray] | None = None) -> None:
     """Lets the faults ordered for this place happen.
 
     Args:

@@ -35,7 +35,7 @@ def is_finite(metrics: Mapping[str, float]) -> bool:
     return math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])
 
 
-class Watch:
+class LossMonitor:
     """Looks at the numbers of each step.
 
     Attributes:

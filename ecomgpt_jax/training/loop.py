@@ -22,12 +22,12 @@ from ecomgpt_jax.model.parameters import Params
 from ecomgpt_jax.parallel.mesh import batch_shards
 from ecomgpt_jax.redaction import mask_secrets
 from ecomgpt_jax.training import checkpoint, faults, guards, resume, signals, validation
-from ecomgpt_jax.training.gauges import Tracer, make_gauges
 from ecomgpt_jax.training.initial_weights import fresh_params, params_dtype
 from ecomgpt_jax.training.optimizer import make_optimizer, make_schedule
 from ecomgpt_jax.training.progress import Progress
 from ecomgpt_jax.training.saving import Checkpoints
 from ecomgpt_jax.training.step_clock import StepClock
+from ecomgpt_jax.training.throughput import Tracer, make_throughput_metrics
 from ecomgpt_jax.training.train_step import abstract_state, global_batch, init_state, make_train_step, step_rows
 
 
@@ -115,10 +115,10 @@ def train(
         base = {BASE: content_hash(state.base)} if config.lora.rank else {}
         step, first_row = int(state.step), start.meta["next_row"] if start else 0
         origin = first_row - step * per_step  # row that step 1 would have begun at
-        watch = guards.Watch(rows, per_step, config.train.skip_nonfinite, workdir)
-        gauges = make_gauges(config.model, rows.length, per_step, mesh)
+        monitor = guards.LossMonitor(rows, per_step, config.train.skip_nonfinite, workdir)
+        throughput = make_throughput_metrics(config.model, rows.length, per_step, mesh)
         writer = jax.process_index() == 0
-        progress = Progress(workdir, first_step=step, total_steps=total_steps, writer=writer, gauges=gauges)
+        progress = Progress(workdir, first_step=step, total_steps=total_steps, writer=writer, throughput=throughput)
         validate = None
         if held_back and config.train.validate_every:
             validate = validation.make_validate(config, held_back, micro_batch_rows(config, mesh), mesh)
@@ -128,7 +128,7 @@ def train(
         running: collections.deque[tuple[int, dict[str, jax.Array]]] = collections.deque()
         since_log: list[dict[str, float]] = []
         latest: dict[str, float] = {}  # of the last line of metrics
-        measured: dict[str, float] = {}  # by what was due at the newest step that is settled
+        measured: dict[str, float] = {}  # by what was due at the newest step that was read
         stop = False
 
         def merged() -> Params:
@@ -163,7 +163,7 @@ def train(
                     measured.update(take())
             return measured
 
-        def settle(pending: int) -> None:
+        def drain_metrics(pending: int) -> None:
             """Reads the numbers of all steps but the newest `pending`, which may still be running."""
             while len(running) > pending:
                 at, metrics = running.popleft()
@@ -171,9 +171,9 @@ def train(
                 numbers = {name: float(value) for name, value in jax.device_get(metrics).items()}
                 since_log.append(numbers)
                 progress.step(clock.read())
-                watch.check(at, origin + (at - 1) * per_step, numbers)
+                monitor.check(at, origin + (at - 1) * per_step, numbers)
                 if at % config.train.log_every == 0 or at == total_steps or measures(at):
-                    summary = _summary(since_log, float(schedule(at - 1)), watch)
+                    summary = _summary(since_log, float(schedule(at - 1)), monitor)
                     progress.log(at, summary, partial(measure, at) if measures(at) else None)
                     latest.update(summary)
                     since_log.clear()
@@ -188,15 +188,15 @@ def train(
                 tracer.before(step, state)
                 with clock.spending("data"):
                     batch = next(source)
-                faults.strike("step", step + 1, batch)
+                faults.inject_fault("step", step + 1, batch)
                 rows_there = global_batch(batch, config.train.accumulation, mesh)
                 state, metrics = clock.call(train_step, state, rows_there)
                 step += 1
                 running.append((step, metrics))
-                settle(pending=0 if measures(step) else 1)
+                drain_metrics(pending=0 if measures(step) else 1)
                 stop = vote(sigterm.is_set())
                 if step % config.train.save_every == 0 or step == total_steps or stop:
-                    settle(pending=0)
+                    drain_metrics(pending=0)
                     save()
             checkpoints.wait()
             stop = stop or vote(sigterm.is_set()) or vote(False)  # it may have come during the last save
@@ -224,7 +224,7 @@ def _memory_explained(config: Config, mesh: Mesh) -> Iterator[None]:
         raise explained from error
 
 
-def _summary(steps: list[dict[str, float]], learning_rate: float, watch: guards.Watch) -> dict[str, float]:
+def _summary(steps: list[dict[str, float]], learning_rate: float, monitor: guards.LossMonitor) -> dict[str, float]:
     """Returns the metrics of the steps since the last line: losses weighted by targets, tokens summed.
 
     Skipped steps count in `train/skipped` (of this start of the run) alone; where all were skipped there is no loss.
@@ -241,6 +241,6 @@ def _summary(steps: list[dict[str, float]], learning_rate: float, watch: guards.
         "train/learning_rate": learning_rate,
         "train/targets": targets,
         "train/tokens": sum(step["tokens"] for step in steps),
-        "train/skipped": watch.skipped,
-        "train/spikes": watch.spikes,
+        "train/skipped": monitor.skipped,
+        "train/spikes": monitor.spikes,
     }

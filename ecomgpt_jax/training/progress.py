@@ -10,8 +10,8 @@ import tensorboardX
 import tqdm
 
 from ecomgpt_jax.files import write_json_lines
-from ecomgpt_jax.training.gauges import Gauges
 from ecomgpt_jax.training.step_clock import PARTS
+from ecomgpt_jax.training.throughput import Throughput
 
 
 def read_metrics(path: Path) -> list[dict]:
@@ -33,10 +33,16 @@ class Progress:
     """
 
     def __init__(
-        self, workdir: Path, *, first_step: int, total_steps: int, writer: bool = True, gauges: Gauges | None = None
+        self,
+        workdir: Path,
+        *,
+        first_step: int,
+        total_steps: int,
+        writer: bool = True,
+        throughput: Throughput | None = None,
     ) -> None:
-        """Opens the files; `gauges(metrics, steps, seconds)` adds to what `log` writes."""
-        self._gauges, self._steps, self._spent = gauges, 0, collections.Counter()
+        """Opens the files; `throughput(metrics, steps, seconds)` adds to what `log` writes."""
+        self._throughput, self._steps, self._spent = throughput, 0, collections.Counter()
         self._file = self._board = None
         self._bar = tqdm.tqdm(
             total=total_steps, initial=first_step, desc="train", unit="step", disable=None if writer else True,
@@ -73,7 +79,7 @@ class Progress:
             rate = f", {line['perf/tokens_per_second']:,.0f} tokens/s"
             parts = [*PARTS, *(["checkpoint"] if self._spent["checkpoint"] else [])]
             line |= {f"perf/{name}_seconds": self._spent[name] / self._steps for name in parts}
-            line |= self._gauges(metrics, self._steps, seconds) if self._gauges else {}
+            line |= self._throughput(metrics, self._steps, seconds) if self._throughput else {}
         self._spent, self._steps = collections.Counter(), 0
         if evaluate is not None:
             line |= evaluate()

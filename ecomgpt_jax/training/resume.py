@@ -167,14 +167,15 @@ def _check_drift(
     allowed = [name for name in drift if name in allow_drift]
     hard = [name for name in drift if name not in mentioned and name not in allowed]
 
-    def told(names: Sequence[str]) -> str:
+    def format_drift(names: Sequence[str]) -> str:
         return "; ".join(f"{name}={drift[name][0]}, this run has {drift[name][1]}" for name in names)
 
     if hard:
         free = [name for name in hard if FIELDS.get(name) != FIXED]
         way_out = f", allow it with --allow_drift={','.join(free)}" if len(free) == len(hard) else ""
         raise ConfigError(
-            f"{directory}: was saved with {told(hard)}; restore the old settings{way_out}, or use another --workdir"
+            f"{directory}: was saved with {format_drift(hard)}; restore the old settings{way_out}, or use another "
+            "--workdir"
         )
     if changed := list(dict.fromkeys([*mentioned, *allowed])):
-        logging.warning("going on from %s with changed settings: %s", directory, told(changed))
+        logging.warning("going on from %s with changed settings: %s", directory, format_drift(changed))

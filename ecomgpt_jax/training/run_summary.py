@@ -14,7 +14,7 @@ from ecomgpt_jax.data.pipeline import PackedRows
 from ecomgpt_jax.model.attention import resolve_implementation
 from ecomgpt_jax.model.parameters import parameter_count
 from ecomgpt_jax.training import loop, memory
-from ecomgpt_jax.training.gauges import TRACED_FROM
+from ecomgpt_jax.training.throughput import TRACED_FROM
 
 
 def data_lines(stats: Mapping[str, Any], rows: PackedRows, config: Config) -> str:

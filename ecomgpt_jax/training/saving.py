@@ -114,7 +114,7 @@ class Checkpoints:
         self._orbax.wait_until_finished()
         if self._writer:
             partial = self._folder / f"{step}{PARTIAL}"
-            faults.strike("save", step)
+            faults.inject_fault("save", step)
             manifest.seal(partial)
             partial.rename(self._folder / str(step))
             self._prune()

@@ -15,8 +15,8 @@ from ecomgpt_jax.training import guards
 ROWS = toy_rows(4)
 
 
-def watch(tmp_path: Path, patience: int = 2) -> guards.Watch:
-    return guards.Watch(ROWS, 4, patience, tmp_path)
+def monitor(tmp_path: Path, patience: int = 2) -> guards.LossMonitor:
+    return guards.LossMonitor(ROWS, 4, patience, tmp_path)
 
 
 def numbers(loss: float = 1.0, norm: float = 1.0) -> dict[str, float]:
@@ -26,7 +26,7 @@ def numbers(loss: float = 1.0, norm: float = 1.0) -> dict[str, float]:
 def test_more_in_a_row_than_patience_stop_and_leave_their_rows(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    guard = watch(tmp_path)
+    guard = monitor(tmp_path)
     bad = [numbers(math.nan), numbers(norm=math.inf), numbers(), numbers(math.inf), numbers(norm=math.nan)]
     for step, metrics in enumerate(bad, 1):
         guard.check(step, 4 * step - 4, metrics)
@@ -43,17 +43,17 @@ def test_more_in_a_row_than_patience_stop_and_leave_their_rows(
 def test_one_process_of_many_leaves_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax, "process_index", lambda: 1)
     with pytest.raises(guards.NotFiniteError, match=r"bad_batch-1\.npz"):
-        watch(tmp_path, 0).check(1, 0, numbers(math.nan))
+        monitor(tmp_path, 0).check(1, 0, numbers(math.nan))
     assert not list(tmp_path.iterdir())
 
 
 def test_patience_of_zero_stops_at_the_first(tmp_path: Path) -> None:
     with pytest.raises(guards.NotFiniteError):
-        watch(tmp_path, 0).check(1, 0, numbers(math.nan))
+        monitor(tmp_path, 0).check(1, 0, numbers(math.nan))
 
 
 def test_a_spike_is_seen_at_once_and_a_falling_loss_is_none(tmp_path: Path) -> None:
-    guard = watch(tmp_path)
+    guard = monitor(tmp_path)
     random = np.random.default_rng(0)
     for step in range(1, 200):
         guard.check(step, 0, numbers(8 / step**0.3 * random.uniform(0.6, 1.6)))

@@ -37,11 +37,11 @@ def test_an_evaluation_joins_its_line_alone(tmp_path: Path) -> None:
 def test_a_line_has_the_mean_of_its_steps(tmp_path: Path) -> None:
     seen = []
 
-    def gauges(*given: object) -> dict[str, float]:
+    def throughput(*given: object) -> dict[str, float]:
         seen.append(given)
         return {"perf/mfu": 0.5}
 
-    progress = Progress(tmp_path, first_step=0, total_steps=3, gauges=gauges)
+    progress = Progress(tmp_path, first_step=0, total_steps=3, throughput=throughput)
     progress.step(SPENT)
     progress.step({"seconds": 6.0, "data": 0.0, "step": 1.5, "host": 4.5, "checkpoint": 4.0})
     progress.log(2, METRICS)

@@ -7,8 +7,8 @@ import pytest
 
 from ecomgpt_jax.config import MODEL_SHAPES, MeshConfig, ModelConfig
 from ecomgpt_jax.parallel.mesh import make_mesh
-from ecomgpt_jax.training import gauges
-from ecomgpt_jax.training.gauges import Tracer, make_gauges, peak_flops
+from ecomgpt_jax.training import throughput
+from ecomgpt_jax.training.throughput import Tracer, make_throughput_metrics, peak_flops
 
 MODEL = ModelConfig(**MODEL_SHAPES["560m"])
 METRICS = {"train/tokens": 61_440.0, "train/targets": 9_830.4}  # 64 rows of 1024, 15 % targets
@@ -27,20 +27,20 @@ def test_peaks(kind: str, peak: float | None) -> None:
 
 def test_utilisation_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """560m: 2.194 GFLOP a token at 15 % targets and 3.504 with a full head, from the model's shape by hand."""
-    monkeypatch.setattr(gauges, "peak_flops", lambda kind: 1e12)
+    monkeypatch.setattr(throughput, "peak_flops", lambda kind: 1e12)
     mesh = make_mesh(MeshConfig(), jax.devices()[:2])
-    values = make_gauges(MODEL, 1024, 32, mesh)(METRICS, 2, 10.0)
+    values = make_throughput_metrics(MODEL, 1024, 32, mesh)(METRICS, 2, 10.0)
     assert values["perf/packing_fill"] == pytest.approx(61_440 / 65_536)
     assert values["perf/mfu"] == pytest.approx(65_536 * 2.194e9 / (10 * 2e12), rel=1e-3)
     assert values["perf/mfu_full_head"] == pytest.approx(65_536 * 3.504e9 / (10 * 2e12), rel=1e-3)
     everywhere = {**METRICS, "train/targets": 2 * 32 * 1024}
-    values = make_gauges(MODEL, 1024, 32, mesh)(everywhere, 2, 10.0)
+    values = make_throughput_metrics(MODEL, 1024, 32, mesh)(everywhere, 2, 10.0)
     assert values["perf/mfu"] == values["perf/mfu_full_head"]
 
 
 def test_an_unknown_device_has_no_utilisation() -> None:
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    assert list(make_gauges(MODEL, 1024, 64, mesh)(METRICS, 1, 1.0)) == ["perf/packing_fill"]
+    assert list(make_throughput_metrics(MODEL, 1024, 64, mesh)(METRICS, 1, 1.0)) == ["perf/packing_fill"]
 
 
 @pytest.mark.parametrize("steps", [0, 2])

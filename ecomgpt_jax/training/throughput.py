@@ -26,7 +26,7 @@ PEAK_FLOPS = {
 }
 TRACED_FROM = 3  # first step of a trace: the first compiles, the second fills what runs ahead
 
-Gauges = Callable[[Mapping[str, float], int, float], dict[str, float]]
+Throughput = Callable[[Mapping[str, float], int, float], dict[str, float]]
 
 
 def peak_flops(device_kind: str) -> float | None:
@@ -34,8 +34,8 @@ def peak_flops(device_kind: str) -> float | None:
     return next((peak for name, peak in PEAK_FLOPS.items() if name in device_kind), None)
 
 
-def make_gauges(model: ModelConfig, length: int, rows_per_step: int, mesh: Mesh) -> Gauges:
-    """Returns `gauges(metrics, steps, seconds)` -> what to log about that many steps.
+def make_throughput_metrics(model: ModelConfig, length: int, rows_per_step: int, mesh: Mesh) -> Throughput:
+    """Returns `throughput(metrics, steps, seconds)` -> what to log about that many steps.
 
     `perf/packing_fill` is the share of positions that hold a token. `perf/mfu` counts the FLOPs of the model that were
     executed, the head where there is a target and attention once, against the device's peak; `perf/mfu_full_head`
@@ -43,7 +43,7 @@ def make_gauges(model: ModelConfig, length: int, rows_per_step: int, mesh: Mesh)
     """
     peak = peak_flops(mesh.devices.flat[0].device_kind)
 
-    def gauges(metrics: Mapping[str, float], steps: int, seconds: float) -> dict[str, float]:
+    def throughput(metrics: Mapping[str, float], steps: int, seconds: float) -> dict[str, float]:
         positions = steps * rows_per_step * length
         values = {"perf/packing_fill": metrics["train/tokens"] / positions}
         if peak is not None:
@@ -53,7 +53,7 @@ def make_gauges(model: ModelConfig, length: int, rows_per_step: int, mesh: Mesh)
                 values[name] = used / (seconds * peak * mesh.size)
         return values
 
-    return gauges
+    return throughput
 
 
 class Tracer:
