@@ -1,7 +1,7 @@
-"""The ability graph: which atomic abilities the tasks use, and how often other tasks reuse those of an atomic task.
+"""The ability graph: which atomic abilities each task uses, and how many tasks reuse the abilities of atomic tasks.
 
-Every form names the abilities that it takes (`Form.abilities`). An ability is practised by the atomic tasks that the
-Chain-of-Task operators derive, and reused by base tasks and held-out ones, which are made of several.
+Every form names the abilities that it needs (`Form.abilities`). The atomic tasks that the Chain-of-Task operators
+derive train one or two of them; base and held-out tasks combine several.
 """
 
 import collections
@@ -17,7 +17,7 @@ class Ability:
 
     Attributes:
       name: the ability.
-      atomic: atomic tasks that practise it.
+      atomic: atomic tasks that use it.
       base: base tasks that use it.
       held_out: held-out tasks that use it.
       atomic_rows: training rows of the atomic tasks.
@@ -33,7 +33,7 @@ class Ability:
 
     @property
     def reused(self) -> int:
-        """How many tasks downstream of the atomic ones use the ability."""
+        """Number of base and held-out tasks that use the ability."""
         return len(self.base) + len(self.held_out)
 
 

@@ -1,13 +1,12 @@
 """Reads an answer into parts: known labels, types and terms are matched whole, and only the rest is split.
 
-At each place the longest known text that is followed by the separator or the end is one part, whatever it holds;
-elsewhere a part ends at the next separator. White space at the ends and one final full stop of a part cost nothing,
-unless the full stop tells two known texts apart ("Co" and "Co."). Lines end at "\\n" alone.
+At each position the longest known text followed by the separator or the end is one part, even if it contains the
+separator; elsewhere a part ends at the next separator. White space at the ends of a part and one final full stop are
+ignored, unless the full stop distinguishes two known texts ("Co" and "Co."). Lines end at "\\n" alone.
 
-Known are for CLS the labels of the task and of the row, for the families of spans the terms of the row, for NER the
-types as well. The parts of a gold answer are the row's own labels or spans, not read from its text. Where label names
-make texts ambiguous ("a, b" is a label, "a" and "b" are others), an answer that reads like the text of the gold answer
-is right.
+Known texts are the labels of the task and the row (CLS), or the terms of the row (families of spans; for NER the types
+too). The parts of a gold answer are the row's own labels or spans, not read from its text. Where label names make texts
+ambiguous ("a, b" is a label, "a" and "b" are others), an answer equal to the text of the gold answer is right.
 """
 
 import re
@@ -18,19 +17,19 @@ from functools import lru_cache
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, answer_separator, gold_answer, gold_labels
 from ecomgpt_jax.instruct.tasks.task import NOTHING
 
-Part = tuple[str, str]  # (type, term); the type is empty but for NER
+Part = tuple[str, str]  # (type, term); the type is empty except for NER
 Bag = Counter[Part]
-# What an answer without parts counts as, where the row has none and the answer does not say so.
+# The part of an answer without parts, where the row has none and the answer does not say so.
 UNREADABLE: Part = ("(unreadable)", "(unreadable)")
 
 
 def name_of(text: str) -> str:
-    """Returns a label, type or term as scores name it: without white space at its ends, unless it is nothing else."""
+    """Returns a label, type or term without white space at its ends, unless it is white space only."""
     return text.strip() or text
 
 
 def tidy(text: str) -> str:
-    """Returns a text without white space at its ends and without one final full stop, unless it is nothing else."""
+    """Returns a text without white space at its ends and without one final full stop, unless nothing would be left."""
     text = text.strip()
     return text[:-1].rstrip() if len(text) > 1 and text.endswith((".", "。")) else text
 
@@ -38,7 +37,7 @@ def tidy(text: str) -> str:
 def gold_parts(task: TaskFolder, row: TaskRow) -> Bag:
     """Returns the parts of a row's own labels or spans, with their counts; only a CLS label counts more than once.
 
-    Empty terms, NER's "None" and spans of types that the task has not are no parts.
+    Empty terms, NER's "None" and spans of unknown types are left out.
     """
     if task.family == "NER":
         found = [(name_of(span.type), name_of(span.term)) for span in row.spans if span.type in task.labels]
@@ -71,7 +70,7 @@ def read_parts(task: TaskFolder, row: TaskRow, text: str) -> Bag:
 
 
 def located_parts(task: TaskFolder, row: TaskRow, text: str) -> Iterator[tuple[Part, int, int]]:
-    """Yields each part of a text and where its term begins and ends. Blank parts and NER's "None" are no parts."""
+    """Yields each part of a text with start and end of its term, without blank parts and NER's "None"."""
     separator = answer_separator(task)
     if task.family != "NER":
         known = gold_labels(task, row)
@@ -90,9 +89,9 @@ def located_parts(task: TaskFolder, row: TaskRow, text: str) -> Iterator[tuple[P
 
 
 def split_known(text: str, separator: str, known: Sequence[str]) -> Iterator[tuple[str, int, int]]:
-    """Yields (name, start, end) for each part of a text: `known` texts longest first, then what separators part.
+    """Yields (name, start, end) for each part of a text: `known` texts, longest first, and what is between separators.
 
-    A known text comes by its `name_of`, any other `tidy`; blank ones are left out.
+    The name of a known text is its `name_of`, that of another `tidy`; blank ones are left out.
     """
     names, pattern = _forms(tuple(known), separator)
     start = 0
@@ -112,7 +111,8 @@ def split_known(text: str, separator: str, known: Sequence[str]) -> Iterator[tup
 
 
 def split_type(line: str, kinds: Sequence[str]) -> tuple[str, str]:
-    """Splits a line "Type: terms" into the type and what follows the colon; the longest of `kinds` that fits, first.
+    """Splits a line "Type: terms" into the type and what follows the colon; the longest of `kinds` that matches is
+    preferred.
 
     Without a colon the terms are empty.
     """
@@ -125,7 +125,7 @@ def split_type(line: str, kinds: Sequence[str]) -> tuple[str, str]:
 
 
 def repeated_or_unknown(kinds: Iterable[str], known: Iterable[str]) -> bool:
-    """Tells whether a type of an answer is none of the known ones, or there more often than among them."""
+    """Returns whether an answer has a type that is not among the known ones, or more often than they have it."""
     return bool(Counter(kinds) - Counter(map(name_of, known)))
 
 
@@ -139,9 +139,9 @@ def _says_nothing(task: TaskFolder, answer: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _forms(known: tuple[str, ...], separator: str) -> tuple[dict[str, str], re.Pattern[str] | None]:
-    """Returns the name of each form that a known text may take, and what finds those that hold the separator."""
+    """Returns {form of a known text: its name}, and a pattern of the forms that contain the separator."""
     names = {text: name_of(text) for text in known if text}
-    for form in (str.strip, tidy):  # an exact form is never taken by another text's tidied one
+    for form in (str.strip, tidy):  # an exact form takes precedence over another text's tidied one
         for text in known:
             if form(text):
                 names.setdefault(form(text), name_of(text))

@@ -1,6 +1,6 @@
-"""Finds faults in training data: in the files that users bring, line by line, and in the rows that were built.
+"""Finds faults in training data: in users' files, line by line, and in built rows.
 
-A finding names its place and what is wrong there. Files are read to their end: one fault hides no other.
+A finding names its place and what is wrong there. Every file is read to its end, so all its faults are found.
 """
 
 import hashlib
@@ -24,17 +24,17 @@ _OFFSETS = ("NER", "Condition_Extract")  # families whose released offsets are t
 
 
 class Finding(NamedTuple):
-    """Place and problem in one line; `fault` is False for a note that needs no action."""
+    """Place and problem in one line; `fault` is False for a note, which needs no action."""
 
     text: str
     fault: bool = True
 
 
 def audit_folder(directory: str | os.PathLike[str], exclusion: Exclusion | None = None) -> Iterator[Finding | TaskRow]:
-    """Yields the findings in every file of a folder of tasks, and each row that can be read, for the caller to count.
+    """Yields the findings in every file of a folder of tasks, and each readable row, for the caller to count.
 
-    A row that repeats another is a fault where it would be trained on, and a note in an evaluation file, which
-    cannot be changed. Rows to train on must not occur among the evaluation rows or in the task's own `test.json`.
+    A repeated row is a fault in training files, and a note in evaluation files, which cannot be changed. Rows to train
+    on must not occur among the evaluation rows or in the task's own `test.json`.
 
     Args:
       directory: folder of `<Dataset>/tasks/<task>/{meta-info,train,test}.json`.
@@ -62,7 +62,7 @@ def audit_folder(directory: str | os.PathLike[str], exclusion: Exclusion | None 
 
 
 def _label_problems(task: TaskFolder) -> Iterator[Finding]:
-    """Yields what makes answers of labels (CLS) or types (NER) hard to read: each is known by its name alone."""
+    """Yields what makes answers of labels (CLS) or types (NER) ambiguous: only their names distinguish them."""
     if task.family not in ("CLS", "NER"):
         return
     where, kind = (
@@ -95,7 +95,7 @@ def _label_problems(task: TaskFolder) -> Iterator[Finding]:
 
 
 def _as_several(text: str, separator: str, labels: Set[str]) -> list[str]:
-    """Returns labels that joined with the separator are the text; empty where there are none."""
+    """Returns labels that give the text when joined with the separator; empty where there are none."""
     if text in labels:
         return [text]
     at = text.find(separator)
@@ -143,10 +143,10 @@ def _audit_file(
 
 
 def _row_problems(task: TaskFolder, row: TaskRow, text: str, offsets: bool) -> Iterator[tuple[int, str]]:
-    """Yields (column, problem) for what the format allows and the task does not."""
+    """Yields (column, problem) for values that the format allows and the task does not."""
     if not row.sentences.strip():
         yield column_of(text, "sentences"), "sentences is empty"
-        return  # further findings would follow from this one
+        return  # further findings would only repeat this one
     if not task_folder.gold_answer(task, row).strip():
         yield column_of(text, "labels" if row.labels else "spans"), "the answer is empty, so no token is supervised"
     pieces = [("sentences", row.sentences), *(("labels", label) for part in row.labels.values() for label in part)]
@@ -209,7 +209,7 @@ def audit(
       splits: rows by name of the split.
       exclusion: the evaluation text that must not occur; None skips that check.
       length: positions in a row of tokens; 0 skips the check for answers that do not fit.
-      answer_tokens: counts the tokens of a response with its end of sequence; asked only where bytes do not settle it.
+      answer_tokens: counts the tokens of a response with its end of sequence; called only for responses of many bytes.
     """
     seen: dict[bytes, str] = {}
     for split, rows in splits.items():
@@ -221,7 +221,7 @@ def audit(
 
 
 def _cut(row: Row, length: int, answer_tokens: Callable[[str], int] | None) -> Iterator[str]:
-    # A byte-level tokenizer makes at most one token of a byte.
+    # A byte-level tokenizer makes at most one token per byte.
     if length and answer_tokens and len(row["response"].encode()) + 1 > length:
         tokens = answer_tokens(row["response"])
         if tokens > length:
@@ -249,7 +249,7 @@ def _problems(row: Row) -> Iterator[str]:
         yield from _not_copied(response, given)
     elif row["family"] == "NER":
         for line in response.split("\n"):
-            # A type may hold a colon, and a term may: what fits the prompt best is meant.
+            # Types and terms may contain a colon: the reading that fits the prompt best counts.
             cuts = [match.span() for match in re.finditer(": ", line) if line[: match.start()] in given]
             problems = [list(_not_copied(line[end:], given)) for _, end in cuts]
             yield from min(problems, key=len, default=[f"line {line!r} names no type of the prompt"])

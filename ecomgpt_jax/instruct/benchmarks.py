@@ -1,6 +1,6 @@
 """Published e-commerce benchmarks as folders of held-out tasks: ECInstruct, ChineseEcomQA, Shopping MMLU.
 
-`task_folders` reads a benchmark's files as upstream has them (`fetch benchmarks`, or the user's own copy) and writes
+`task_folders` reads a benchmark's files in upstream's form (`fetch benchmarks`, or the user's own copy) and writes
 the released task layout with one more field in `meta-info.json`, `metric`, which says how answers are read and scored
 (`evaluation.benchmark_scores`). Prompts are the published ones, without EcomGPT's head. Nothing here is trained on.
 
@@ -26,7 +26,7 @@ from ecomgpt_jax.instruct.records import Span
 from ecomgpt_jax.instruct.sources import checksums
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, write_task
 
-TRUTH = "truth"  # key in a row's labels: what the scorer needs beside the gold answer
+TRUTH = "truth"  # key in a row's labels: what the scorer needs besides the gold answer
 _ALPACA = (
     "Below is an instruction that describes a task, paired with an input that provides further context. Write a "
     "response that appropriately completes the request.\n\n### Instruction:\n{}\n\n"
@@ -188,7 +188,7 @@ def _shopping_task(name: str, metric: str, found: list[dict[str, Any]]) -> Made:
 
 
 def shared_template(prompts: list[str]) -> tuple[str, list[str]]:
-    """Splits prompts into what all share at both ends, as a template, and what each has of its own.
+    """Splits prompts into a template (what all share at both ends) and the rest of each.
 
     The beginning is shared up to a colon or line break, the end from a line break on.
     """
@@ -242,7 +242,7 @@ def task_folders(name: str, cache: str | os.PathLike[str]) -> Path:
 
     Args:
       name: one of `BENCHMARKS`.
-      cache: the folder is made in it, under a name that changes with the files and with this code.
+      cache: where the folder is created, under a name that depends on the files and on this code.
 
     Raises:
       MissingInputError: the benchmark's files are not there.

@@ -1,4 +1,4 @@
-"""The Chain-of-Task operators (paper, section 3.2): from a base task to the atomic tasks that it consists of.
+"""The Chain-of-Task operators (paper, section 3.2): they derive atomic tasks from a base task.
 
 An operator looks up the forms for the record type that the base task reads and binds them to the same dataset, so
 `derived(base)` is all that a new source needs. `without` names the forms for which a dataset lacks something (opinion
@@ -91,7 +91,7 @@ def family(base: Task, *further: Form, without: Collection[str] = ()) -> list[Ta
 
 
 def pseudo_label(base: Task, without: Collection[str] = ()) -> list[Task]:
-    """Returns `base` and the tasks it breaks up into on the records of its source that a model has labelled."""
+    """Returns `base` and its atomic tasks on the pseudo-labelled records of its source."""
     dataset = dataclasses.replace(base.dataset, name=f"{base.dataset.name}_Pseudo", supervision=("pseudo",))
     forms = [form for form in (base.form, *SIMPLIFICATION[base.form.record]) if form.name not in without]
     made = [bind(form, dataset, parent=base.name) for form in forms]

@@ -1,6 +1,6 @@
-"""Which tasks a mixture trains on, by the settings: chosen once per build and handed to everything that follows.
+"""Chooses the tasks that a mixture trains on from the settings, once per build; later steps get the choice.
 
-The keys under which builds are found again are here too: hashes of what decides their rows.
+The keys of built data sets are here too: hashes of everything that determines their rows.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ from ecomgpt_jax.instruct.tasks import (
 from ecomgpt_jax.instruct.tasks.task import Task
 
 REDISTRIBUTABLE = "redistributable"
-# What in the settings decides the rows; the rest (row length, packing, tokenizer) only uses them.
+# Settings that determine the rows; the others (row length, packing, tokenizer) only use them.
 _FIELDS = (
     "mixture", "tasks", "sources", "licences", "operators", "leave_out_abilities", "strict_held_out",
     "synthetic_records", "languages", "prompt_language", "chain_of_task", "num_tasks", "instances_per_task",
@@ -46,13 +46,13 @@ _REAL = (real_entities, real_aspects, real_pairs, real_items, real_texts, real_q
 class Choice:
     """The tasks of a build, each group in the order of declaration.
 
-    Tasks hold functions that cannot be pickled, so another process gets their names and declares them again.
+    Tasks contain functions that cannot be pickled, so another process gets their names and declares them again.
 
     Attributes:
-      data: the settings that chose them.
-      declared: all that the mixture could train on, whatever the filters say.
-      training: those to train on; empty for mixture=files, whose tasks are known when the files are read.
-      held_out: those kept out of training, whatever the filters say.
+      data: the settings.
+      declared: all tasks that the mixture could train on, before any filter.
+      training: tasks to train on; empty for mixture=files, whose tasks are known once the files are read.
+      held_out: tasks kept out of training, whatever the filters.
       near: the sources that `strict_held_out` leaves out, see `near_sources`.
     """
 
@@ -146,7 +146,7 @@ def select_names(names: Sequence[str], data: DataConfig, known: Sequence[str] = 
 
 
 def real_tasks() -> list[Task]:
-    """Returns every task of the real sources: one per annotation, and what the operators derive from it.
+    """Returns every task of the real sources: one per annotation, and the tasks that the operators derive from it.
 
     Not every annotation becomes a task. Left out are labels that the text does not determine (the variant of an Alexa
     device, a song's genre, a restaurant's cuisine, how helpful a review was), the rows that one source repeats from

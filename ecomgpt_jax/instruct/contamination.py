@@ -1,9 +1,9 @@
-"""Keeps evaluation text out of training: what shares a text, a line, a sentence or a long run with an evaluation row.
+"""Keeps evaluation text out of training: records that share a text, line, sentence or long run with evaluation rows.
 
-Texts are compared as their letters and digits only, lower case, compatibility forms and accents folded. A run is 18
-characters where both texts hold Chinese and 60 elsewhere: as long as what is unlikely to be shared by chance in either
-script. Whoever shares a run of n characters shares each half of it, so a text is probed with windows of n / 2
-characters, n / 2 + 1 apart, and only what one of them hits is looked at character by character.
+Texts are compared as their letters and digits only, lower case, compatibility forms and accents folded. A run has 18
+characters where both texts are Chinese and 60 elsewhere: too long to be shared by chance. Texts that share a run of n
+characters share each half of it, so a text is probed with windows of n / 2 characters, n / 2 + 1 apart, and only hits
+are compared character by character.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from ecomgpt_jax.instruct.records import (
 from ecomgpt_jax.instruct.task_folder import TaskRow, load_tasks, read_rows
 
 RUN_CHINESE, RUN = 18, 60
-# Shorter texts ("yes", "black") are too common: equal ones are no sign of copying.
+# Shorter texts ("yes", "black") are common; equal ones do not indicate copying.
 SHORTEST_CHINESE, SHORTEST = 8, 15
 _SENTENCE_ENDS = ".!?;。！？；…\t"
 _CHINESE = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
@@ -34,7 +34,7 @@ _FIELD = re.compile(r"(?:^|[\n\t]|, )((?:[A-Z][\w]*)(?: [A-Z\d]\w*)?): ", re.MUL
 
 
 class _Folding(dict[int, str]):
-    """What each character becomes, found when it is first met."""
+    """What each character is folded to, computed when it first occurs."""
 
     def __missing__(self, code: int) -> str:
         letters = unicodedata.normalize("NFKD", chr(code)).lower()
@@ -43,7 +43,7 @@ class _Folding(dict[int, str]):
 
 
 _FOLDING = _Folding({ord(end): " " for end in _SENTENCE_ENDS} | {ord("\n"): "\n"})
-# The same for ASCII, whose texts are folded as bytes: thirty times as fast.
+# The same for ASCII texts, which are folded as bytes: 30 times faster.
 _ASCII = bytes(ord(_FOLDING[code] or "\0") for code in range(128)) + bytes(128)
 _DROPPED = bytes(code for code in range(128) if not _FOLDING[code])
 
@@ -61,17 +61,17 @@ def normalise(text: str) -> str:
 
 
 def joined(folded: str) -> str:
-    """Returns what `fold` gave without blanks and line ends."""
+    """Returns the result of `fold` without blanks and line ends."""
     return folded.replace(" ", "").replace("\n", "")
 
 
 def is_chinese(text: str) -> bool:
-    """Tells whether at least a fifth of a normalised text is Chinese: a character says as much as a word."""
+    """Returns whether at least a fifth of a normalised text is Chinese characters, each of which counts as a word."""
     return 5 * len(_CHINESE.findall(text)) >= len(text)
 
 
 def texts_of(record: Record) -> tuple[str, ...]:
-    """Returns every text of a record that can come to stand in an instance."""
+    """Returns every text of a record that an instance may contain."""
     match record:
         case LabelledText() | SpannedText() | AspectText():
             return (record.text,)
@@ -88,7 +88,7 @@ def texts_of(record: Record) -> tuple[str, ...]:
 
 
 def long_enough(text: str) -> bool:
-    """Tells whether a normalised text is long enough for two equal ones to be no chance."""
+    """Returns whether a normalised text is too long for two equal ones to be a coincidence."""
     return len(text) >= (SHORTEST_CHINESE if is_chinese(text) else SHORTEST)
 
 
@@ -107,7 +107,7 @@ def parts_of(row: TaskRow) -> Iterator[str]:
 
 
 class Exclusion:
-    """What training must not hold: the texts of evaluation rows and their long runs."""
+    """The texts of evaluation rows and their long runs, which training data must not contain."""
 
     def __init__(self, rows: Iterable[TaskRow]) -> None:
         self.texts: set[str] = set()

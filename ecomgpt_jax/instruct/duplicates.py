@@ -1,13 +1,14 @@
-"""Near duplicates: records of different groups that say almost the same, within a source and across sources.
+"""Finds near duplicates: records of different groups with almost the same text, within a source and across sources.
 
 Two texts count as near duplicates when they hold the same digits and at least three quarters of their 96 min-hashes
 agree, which estimates the share of character 4-grams (letters and digits only) that they have in common; a record of
 two texts (a query and a title, a question and its context) is one only if both are. Records of one group are not
-compared: that two offers are of one product is what their source annotates, and a split keeps them together anyway. Nor
-are texts so short that independent authors write the same.
+compared: a source may annotate that two offers are of one product, and a split keeps them together anyway. Texts so
+short that independent authors write the same are not compared either.
 
-Each record is compared with the first kept one of each of its 12 buckets, so time is linear in the records and memory
-is 100 MB of buckets plus 220 bytes per record. The same records in the same order give the same answer in any process.
+Each record is compared with the first kept one of each of its 12 buckets, so time is linear in the number of records;
+memory is 100 MB for buckets plus 220 bytes per record. The same records in the same order give the same result in any
+process.
 """
 
 import dataclasses
@@ -24,14 +25,14 @@ SHARE = 0.75
 _HASHES, _BANDS, _BAND = 96, 12, 4  # the buckets come from the first 12 times 4 hashes
 _SLOTS = 2**21
 _EACH_BAND = np.arange(_BANDS)
-_CHUNK = 2**16  # characters hashed at a time, so that they fit a core's cache
+_CHUNK = 2**16  # characters hashed at a time, which fit into a core's cache
 _MIXER = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, odd
 _NO_DIGIT = re.compile(r"\D+")
 
 
 @dataclasses.dataclass(frozen=True)
 class Sketch:
-    """What is compared of records, in their order.
+    """The features of records that are compared, in the records' order.
 
     Attributes:
       signatures: [records, 2, 96] uint8, the low bits of the min-hashes of both texts.
@@ -47,7 +48,7 @@ class Sketch:
 
 
 def sketch(source: str, records: Sequence[Record]) -> Sketch:
-    """Returns the sketch of a source's records, which no other source has an influence on."""
+    """Returns the sketch of a source's records, independent of other sources."""
     texts = [tuple(map(normalise, compared(record))) for record in records]
     hashes = _min_hashes([text for pair in texts for text in pair]).reshape(len(records), 2, _HASHES)
     bands = hashes[:, :, : _BANDS * _BAND].reshape(len(records), 2, _BANDS, _BAND).astype(np.uint64)
@@ -64,7 +65,7 @@ def sketch(source: str, records: Sequence[Record]) -> Sketch:
 
 
 def compared(record: Record) -> tuple[str, str]:
-    """Returns the two texts that make a record what it is; the second may be empty."""
+    """Returns the two texts that identify a record; the second may be empty."""
     match record:
         case TextPair():
             return record.left, record.right
@@ -78,7 +79,7 @@ def compared(record: Record) -> tuple[str, str]:
 
 
 class NearDuplicates:
-    """The records kept so far; sources must come in the same order for the same answer."""
+    """The records kept so far; the result depends on the order of sources."""
 
     def __init__(self) -> None:
         self._first = np.zeros((_BANDS, _SLOTS), np.int32)  # place of a bucket's first record, from 1; 0 = empty
@@ -87,7 +88,7 @@ class NearDuplicates:
         self._sources: list[str] = [""]
 
     def add(self, source: str, new: Sketch) -> list[str]:
-        """Returns for each record of a source "" if it stays, else what it is.
+        """Returns "" for each record of a source to keep, else why not.
 
         That is "exact duplicate" or "near duplicate", followed by " of another source" where it repeats one.
         """
@@ -141,7 +142,7 @@ def _min_hashes(texts: Sequence[str]) -> np.ndarray:
 
 
 def _min_hashes_of_chunk(texts: Sequence[str]) -> np.ndarray:
-    # Three zeros end each text, so that a gram starts at each character of it, however short it is.
+    # Three zeros end each text, so that a gram starts at each of its characters.
     texts = [text or "\1" for text in texts]
     codes = np.frombuffer("\0\0\0".join([*texts, ""]).encode("utf-32-le", "surrogatepass"), np.uint32)
     grams = np.zeros(len(codes), np.uint64)

@@ -1,16 +1,16 @@
-"""Builds the instruction data set: the rows of a mixture as a tfds data set, under a hash of what made them.
+"""Builds the instruction data set: the rows of a mixture as a tfds data set, named by a hash of its inputs.
 
     <cache_dir>/datasets/<key>/ecom_instruct/1.0.0/   the tfds data set
                               /held_out/              task folders of the held-out tasks
                               /built.json             fingerprint and statistics, written last
 
-A build runs from `choose` (which tasks) over `read` and `make` (records to rows, one shard per source) to `write`.
-Where `data.total_instances` says how many rows there are, the whole data set is built first, with all tasks, and rows
-of the chosen ones are taken from it: settings that differ in their choice alone share all the reading. Which records
-repeat others is kept in `<key>.repeats.json` for builds that differ in seed, wording and limits.
+A build runs from `choose` (which tasks) over `read` and `make` (records to rows, one shard per source) to `write`. With
+`data.total_instances`, the data set of all tasks is built first, and rows of the chosen tasks are taken from it:
+settings that differ only in that choice share the reading. The records that repeat others are listed in
+`<key>.repeats.json`, for builds that differ in seed, wording and limits.
 
-A build works in a folder of its own beside the final one and moves it there when it is complete; a lock keeps a second
-process from doing the same work, and whoever holds it removes what killed builds have left.
+A build works in a folder of its own beside the final one and moves it there when it is complete; a lock prevents two
+processes from doing the same work, and the process that holds it removes the folders of killed builds.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ from ecomgpt_jax.instruct.tasks.task import Task
 from ecomgpt_jax.instruct.write import SPLITS
 from ecomgpt_jax.waiting import file_lock
 
-# What chooses among the rows of a whole data set, at the values that choose nothing.
+# Settings that choose among the rows of a whole data set, at values that keep all rows.
 _NO_CHOICE = {
     "tasks": (), "operators": (), "leave_out_abilities": (), "chain_of_task": True, "num_tasks": 0,
     "total_instances": 0, "temperature": 1.0,
@@ -67,7 +67,7 @@ class Built:
 
 
 def build(data: DataConfig) -> Built:
-    """Returns the data set of the settings, built now or found where an earlier call has left it.
+    """Returns the data set of the settings, which is built unless an earlier call built it.
 
     Raises:
       ConfigError: a script called this at its top level, so that the processes of a build call it too.
@@ -124,7 +124,7 @@ def _root(data: DataConfig) -> Path:
 
 
 def _remove_leftovers(root: Path, own: str) -> None:
-    """Removes the working folders of builds that no process holds the lock of (`own` is ours)."""
+    """Removes working folders of builds whose lock no process holds; `own` is the key that this process has locked."""
     for leftover in root.glob("*.tmp*"):
         key = leftover.name.split(".tmp")[0]
         lock = contextlib.nullcontext() if key == own else file_lock(root / f"{key}.lock", key, wait=False)
@@ -137,7 +137,7 @@ def _build_in(working: Path, bad_file: Path, choice: Choice, whole: Built | None
     made = working / "shards"
     made.mkdir()
     builder = EcomInstruct(choice, made, bad_file, whole, data_dir=str(working), file_format="array_record")
-    with contextlib.redirect_stdout(io.StringIO()):  # tfds announces a download, and there is none
+    with contextlib.redirect_stdout(io.StringIO()):  # tfds announces a download that does not take place
         builder.download_and_prepare(download_dir=str(working / "downloads"))
     shutil.rmtree(working / "downloads", ignore_errors=True)
     if whole is not None and whole.held_out_dir:
@@ -157,18 +157,18 @@ class EcomInstruct(tfds.core.dataset_builder.FileReaderBuilder):
     """The tfds builder: one stored shard per shard of `make.shards`, made in processes here or, with options, on Beam.
 
     Attributes:
-      stats: what became of every record.
+      stats: counts of all records and rows.
       held_out: number of rows of each held-out task.
       digest: of all rows, the data set's fingerprint.
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    url_infos: typing.ClassVar[dict[str, Any]] = {}  # nothing to download; tfds would look for a list beside this file
+    url_infos: typing.ClassVar[dict[str, Any]] = {}  # else tfds looks for a list of URLs next to this file
 
     def __init__(self, choice: Choice, folder: Path, bad_file: Path, whole: Built | None = None, **kwargs: Any) -> None:
         """Takes the tasks, the folder to make shards in and the file for bad records; all workers need access to both.
 
-        Rows are taken from the `whole` data set if there is one, and made otherwise.
+        Rows are taken from the `whole` data set if it is given, and made otherwise.
         """
         self._choice, self._folder, self._whole = choice, folder, whole
         self.stats, self.held_out, self.digest = BuildStats(bad_file), {}, hashlib.sha256()
@@ -248,7 +248,7 @@ class EcomInstruct(tfds.core.dataset_builder.FileReaderBuilder):
 
 
 def sketch_shard(choice: Choice, folder: Path, bad_file: Path, shard: str) -> int:
-    """Writes what the records of a shard are compared by; returns their number.
+    """Writes the sketches of a shard's records; returns their number.
 
     Raises:
       EcomError: the source is missing or broken; `bad_file` lists its bad records.
@@ -318,7 +318,7 @@ def _describe_build(choice: Choice, stats: BuildStats, held_out: dict[str, int])
 
 
 def _describe_task(task: Task | TaskFolder) -> dict[str, Any]:
-    """Returns what the statistics say of a task beside its counts."""
+    """Returns the statistics of a task except its counts."""
     if isinstance(task, TaskFolder):
         return {"language": task.language, "family": task.family, "operator": "", "parent": "", "source": task.dataset}
     names = ("language", "family", "operator", "parent", "source")

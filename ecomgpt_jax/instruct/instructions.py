@@ -1,8 +1,8 @@
 """The instruction schema and its one rendering to (prompt, response).
 
 The layout is the released one (official evaluation, `prompt`): a head naming the task, then a template with the two
-fields `{sentences}` and `{label_set}`. User text is data: a template is filled in one pass, values are never looked at
-again, so braces or format specifications inside them come out byte for byte.
+fields `{sentences}` and `{label_set}`. A template is filled in one pass and values are not scanned again, so braces and
+format specifications in user text stay as they are.
 """
 
 import dataclasses
@@ -50,12 +50,12 @@ class Instruction:
 
 
 def fill(template: str, fields: Mapping[str, str]) -> str:
-    """Replaces `{name}` for each name of `fields`; every other brace stays as it is. Values are not scanned again."""
+    """Replaces `{name}` for each name of `fields`; other braces stay, and values are not scanned again."""
     return _FIELD.sub(lambda match: fields.get(match[1], match[0]), template)
 
 
 def check_template(template: str, where: str) -> None:
-    """Refuses a template that asks for an unknown field or has no place for the input.
+    """Refuses a template with an unknown field or without `{sentences}`.
 
     Raises:
       DataError: naming `where` and the field.

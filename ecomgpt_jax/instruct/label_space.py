@@ -1,9 +1,11 @@
-"""How near the label set of a training task is to that of a held-out task, by the names of the labels.
+"""Similarity of the label sets of a training task and a held-out task, by the names of the labels.
 
-One label means another when the names are equal, when an English one holds all words of the other ("food quality"
-means "Food"), or when one Chinese name holds the other (品牌 means 商品品牌). Nearness of two sets is the harmonic mean
-of two shares: the held-out labels that some own label means, and the own labels that mean some held-out one. On the 60
-real sources and the 12 released tasks it is 0.59 to 0.67 for three sources and at most 0.40 for all others.
+One label matches another when the names are equal, when an English name contains all words of the other ("food quality"
+matches "Food"), or when one Chinese name contains the other (品牌 matches 商品品牌).
+
+Nearness of two sets is the harmonic mean of two shares: the held-out labels that some own label matches, and the own
+labels that match some held-out one. On the 60 real sources and the 12 released tasks it is 0.59 to 0.67 for three
+sources and at most 0.40 for all others.
 """
 
 import re
@@ -19,7 +21,7 @@ _WORD = re.compile(r"[a-z]+")
 
 
 def means(own: str, held_out: str) -> bool:
-    """Tells whether the label `own` names what the label `held_out` names."""
+    """Returns whether the label `own` matches the label `held_out`."""
     a, b = normalise(own), normalise(held_out)
     if not a or not b:
         return False

@@ -1,6 +1,6 @@
-"""Records become rows: in which wording and order, how many, and what is dropped on the way.
+"""Makes rows from records: chooses wordings and order, applies limits, drops repeats and evaluation text.
 
-A task's rows come in a seeded order, so that a lower limit keeps a part of what a higher one keeps. Rows are made in
+A task's rows are in a seeded order, so a lower limit keeps a subset of what a higher one keeps. Rows are made in
 shards, one per source, in any order and in several processes.
 """
 
@@ -32,7 +32,7 @@ _DESCRIBED = ("language", "family", "operator", "parent", "source")
 
 
 def shards(choice: Choice) -> list[str]:
-    """Returns the shards that the rows are made in, in order: each source, all task folders, all files of one's own."""
+    """Returns the shards in order: each source, all task folders, all of the user's files."""
     if choice.data.mixture == "folder":
         names = [FOLDERS]
     else:
@@ -48,8 +48,8 @@ def compared_shards(choice: Choice) -> list[str]:
 def sketch_shard(choice: Choice, shard: str, stats: BuildStats) -> tuple[list[str], Sketch]:
     """Returns the ids of a source's records that may repeat others, and what they are compared by.
 
-    Records that no task reads are not compared, since nothing can repeat them. It counts which tasks are declared, not
-    which are chosen: the same records stay whatever is trained on.
+    Records that no declared task reads are not compared. The choice of tasks has no influence, so the same records are
+    kept whatever is trained on.
 
     Raises:
       EcomError: the source is missing or broken.
@@ -73,7 +73,7 @@ def make_rows(
       shard: one of `shards(choice)`.
       stats: gets the counts.
       held_out: gets the held-out tasks and their rows.
-      repeats: why records stay out that repeat others, by id.
+      repeats: {id of a record to leave out: why}.
 
     Raises:
       EcomError: a source, task folder or file is missing or broken.
@@ -124,7 +124,7 @@ def _selector(records: Sequence[Record]) -> Callable[[Task], list[Record]]:
 
 
 class _Candidate(NamedTuple):
-    """What a row that a user brings is made of; `source` and `group` decide its split, `record` names its record."""
+    """The parts of a row of user data; `source` and `group` determine its split, `record` names its record."""
 
     source: str
     group: str
@@ -196,7 +196,7 @@ def _own_row(row: Row) -> tuple[Row, str, str]:
 
 
 class Rows:
-    """Makes rows of tasks and drops repeats; the same instance must make a source's test rows before its train rows."""
+    """Makes rows of tasks and drops repeats; test rows of a source must be made before its training rows."""
 
     def __init__(self, data: DataConfig, stats: BuildStats, exclusion: Exclusion | None = None) -> None:
         self.data, self.stats, self.exclusion = data, stats, exclusion
@@ -222,7 +222,7 @@ class Rows:
                     return
 
     def excluded(self, texts: Sequence[str]) -> str:
-        """Returns why texts that a user brings stay out of training, "" where they may be used; counts it."""
+        """Returns why user texts are left out of training, "" where they are kept; counts it."""
         reason = self.exclusion.reason_of_texts(texts) if self.exclusion else ""
         if reason:
             self.stats.dropped[f"evaluation {reason}"] += 1
@@ -235,13 +235,13 @@ class Rows:
         render_row: Callable[[Any], tuple[Row, str, str]],
         fates: dict,
     ) -> Iterator[tuple[str, Row]]:
-        """Yields (split, row) of what a user brings, within the limits.
+        """Yields (split, row) of user data, within the limits.
 
         Args:
           candidates: all of their sources; those of a task follow each other.
           most: rows to test on, by source.
           render_row: content -> stored row, input, answer.
-          fates: gets what became of each record: the split of its rows, else the first reason to leave one out.
+          fates: gets the split of each record's rows, or the first reason to leave one out.
         """
         sizes = {source: collections.Counter[str]() for source in most}
         for each in candidates:
@@ -279,7 +279,7 @@ class Rows:
         except UnicodeEncodeError:
             return "lone surrogate"
         folded = fold(sentences), fold(answer)
-        # Records with evaluation text are gone by now; what an operator puts together may still spell one.
+        # Records with evaluation text are removed before; combinations made by an operator may still contain some.
         reason = self.exclusion.reason_of_folded(folded) if self.exclusion else ""
         if reason:
             return f"evaluation {reason} (row)"

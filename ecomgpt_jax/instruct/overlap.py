@@ -1,4 +1,4 @@
-"""Which evaluation rows share text with which training source, and with other evaluation tasks.
+"""Finds evaluation rows that share text with training sources or with other evaluation tasks.
 
 Texts are compared as in `contamination`: a whole text or line, a sentence, or a long run.
 """
@@ -13,7 +13,7 @@ Tasks = Mapping[str, Sequence[TaskRow]]
 
 
 def rows_in_source(records: Iterable[Record], tasks: Tasks, exclusion: Exclusion) -> dict[str, list[int]]:
-    """Returns {task: indices of its rows that share text with a record}, tasks without any left out.
+    """Returns {task: indices of its rows that share text with a record}, without tasks that have none.
 
     Args:
       records: all records of a source.
@@ -43,7 +43,7 @@ def _texts(row: TaskRow) -> tuple[str, ...]:
 
 
 def table(found: Mapping[str, Mapping[str, Sequence[int]]], tasks: Tasks) -> str:
-    """Returns a line per pair of source (or task) and evaluation task that share text, the most rows first."""
+    """Returns a line per pair of source (or task) and evaluation task that share text, most rows first."""
     pairs = sorted((-len(rows), name, task) for name, shared in found.items() for task, rows in shared.items())
     lines = [f"{'shares text':<44}{'with evaluation task':<60}{'rows':>12}"]
     for count, name, task in pairs:

@@ -1,15 +1,14 @@
-"""Data that users bring, by configuration alone: files and Hub data sets in one of three forms.
+"""User data without code: files and Hub data sets in one of three forms.
 
     instruction   {"instruction": "...", "input": "...", "output": "..."}      without "input" is fine
     completion    {"prompt": "...", "completion": "..."}                       taken as they are, with nothing between
     messages      {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}, ...]}
 
-The fields of its records tell the form of a file; other fields are ignored, and the description names and counts
-them. Each assistant turn of a conversation becomes an instance of its own, whose prompt is all that came before
-it: every answer is learned once, each with an end of its own, and what users and the system say is never a target. An
-answer with "weight": 0 (or "train", "training" or "loss": false) stands in later prompts and is not learned. What is
-optional may be blank: null, white space, an empty list. User text is data: nothing in it is a template or becomes a
-special token.
+The form of a file follows from the fields of its records; other fields are ignored, and the description lists and
+counts them. Each assistant turn of a conversation becomes one instance, whose prompt is everything before it: every
+answer is trained once, with its own end of sequence, and user and system messages are never targets. An answer with
+"weight": 0 (or "train", "training" or "loss": false) is part of later prompts and is not trained. Optional fields may
+be blank: null, white space, an empty list. User text is never read as a template or as a special token.
 """
 
 import collections
@@ -38,7 +37,7 @@ _CALLS = ("tool_calls", "function_call")
 
 
 class Instance(NamedTuple):
-    """A prompt and its response; `place` is `file:line` (and `.turn`), `group` what a split must not part."""
+    """A prompt and its response; `place` is `file:line` (and `.turn`); instances of one `group` share a split."""
 
     place: str
     line: int
@@ -50,19 +49,19 @@ class Instance(NamedTuple):
 
 @dataclasses.dataclass
 class OwnFile:
-    """What a file or Hub data set holds.
+    """The content of a file or Hub data set.
 
     Attributes:
       spec: as `data.files` names it.
       name: second part of its tasks' names.
       form: one of `FORMS`.
       records: good and bad ones together.
-      instances: what the good ones say, in order.
+      instances: those of the good ones, in order.
       bad: those that cannot be used.
-      left_out: why nothing of a good one is an instance, by line.
-      unread: how many records have a field that no form knows, and messages for `messages.<field>`.
-      untrained: answers that their weight excludes.
-      wrapped: lines where records begin that go over several lines.
+      left_out: {line of a good record without instances: why}.
+      unread: {unknown field: number of records with it}; for `messages.<field>` the number of messages.
+      untrained: number of answers excluded by their weight.
+      wrapped: first lines of records that span several lines.
     """
 
     spec: str
@@ -86,7 +85,7 @@ class OwnFile:
         )
 
     def notes(self) -> Iterator[str]:
-        """Yields what is not read, not trained on, or may have been meant otherwise."""
+        """Yields notes on what is not read, not trained on, or ambiguous."""
         if self.unread:
             counts = (
                 f"{field} ({count:,} {'messages' if field.startswith('messages.') else 'records'})"
@@ -100,7 +99,7 @@ class OwnFile:
 
 
 class _Wrong(Exception):
-    """What is wrong with a record: field, which occurrence of it, reason."""
+    """A fault of a record: field, which occurrence of it, reason."""
 
     def __init__(self, field: str, reason: str, occurrence: int = 0) -> None:
         super().__init__(reason)
@@ -125,7 +124,7 @@ def load_files(specs: Sequence[str]) -> Iterator[OwnFile]:
 
 
 def name_of(spec: str) -> str:
-    """Returns the name of a file or Hub data set as it stands in a task's name."""
+    """Returns the name of a file or Hub data set in the names of its tasks."""
     stem = spec.removeprefix("hub:").split("@")[0] if spec.startswith("hub:") else Path(spec).stem
     return re.sub(r"\W+", "_", stem).strip("_")[:80] or "data"
 
@@ -215,7 +214,7 @@ def _form_of(spec: str, records: Sequence[dict[str, Any] | BadRecord]) -> str:
 
 
 def _instances(record: Mapping[str, Any], form: str, place: str, line: int) -> tuple[list[Instance], int]:
-    """Returns the instances of a record, and how many answers their weight excludes."""
+    """Returns the instances of a record, and the number of answers excluded by their weight."""
     if form == "messages":
         if "messages" not in record:
             raise _Wrong("", f"no field 'messages'{nearest('messages', record)}")
@@ -241,12 +240,12 @@ def _instances(record: Mapping[str, Any], form: str, place: str, line: int) -> t
 
 
 def _blank(value: object) -> bool:
-    """Tells whether a value says nothing: null, white space, an empty list or object, a table's not-a-number."""
+    """Returns whether a value is blank: null, white space, an empty list or object, a table's NaN."""
     return value is None or value != value or not (value.strip() if isinstance(value, str) else value or value == 0)
 
 
 def _unread(message: Mapping[str, Any]) -> Iterator[str]:
-    """Yields the fields of a message that say something and are not read."""
+    """Yields the fields of a message that are not blank and not read."""
     answer = message["role"] == "assistant"
     for key, value in message.items():
         read = key in ("role", "content") or (key == "weight" and (answer or value == 0))
@@ -255,7 +254,7 @@ def _unread(message: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _instruction(record: Mapping[str, Any]) -> str:
-    """Returns the released layout: the input, then what to do with it."""
+    """Returns the released layout: the input, then the instruction."""
     given = "" if _blank(record.get("input")) else _text(record, "input") + "\n"
     return f"{HEAD}### Instruction:\n{given}{_text(record, 'instruction')}\n### Response:"
 
@@ -292,7 +291,7 @@ def _conversation(messages: object, *, answered: bool) -> tuple[list[tuple[str, 
 
 
 def _trained(messages: Sequence[Mapping[str, Any]], number: int) -> bool:
-    """Tells whether the answer in a message is to be learned."""
+    """Returns whether the answer in a message is trained on."""
     message = messages[number]
     weight = message.get("weight")
     if weight is not None and weight not in (0, 1):

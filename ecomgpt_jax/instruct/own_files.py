@@ -1,7 +1,7 @@
-"""Files that users bring and Hub data sets, read into records: one object of fields for each line, row or table row.
+"""Reads user files and Hub data sets into records: one object of fields per line, row or table row.
 
-A record that cannot be read becomes a `BadRecord`, and the others are read. A file that cannot be read is an error:
-compressed, in another encoding, with a column name that occurs twice. Text with the character U+0000 is always refused.
+A record that cannot be read becomes a `BadRecord`, and reading continues. A file that cannot be read is an error:
+compressed, in another encoding, with a repeated column name. Text with the character U+0000 is always refused.
 
 CSV follows RFC 4180. In TSV a field in double quotes is read as a spreadsheet writes it (it may hold tabs, line breaks
 and doubled quotes) where the record then has as many fields as the header; all other quotes are plain characters. Lines
@@ -101,7 +101,7 @@ def _strings(value: object) -> Iterator[str]:
 
 
 def _check_names(place: str, names: Sequence[str]) -> None:
-    """Raises DataError where a column is there twice, exactly or but for case."""
+    """Raises DataError for a repeated column, exact or apart from case."""
     seen: dict[str, str] = {}
     for name in names:
         if (first := seen.get(name.casefold())) is not None:
@@ -164,7 +164,7 @@ def _tab_separated(spec: str, text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _plain(line: str) -> list[str]:
-    """Returns the fields of a line; one that is wholly in quotes loses them."""
+    """Returns the fields of a line; quotes around a whole field are removed."""
     return [m[1].replace('""', '"') if (m := _WHOLE_CELL.fullmatch(cell)) else cell for cell in line.split("\t")]
 
 
@@ -208,12 +208,12 @@ def _read_hub(spec: str) -> Iterator[Read]:
         raise ConfigError(f"data.files: {spec} must be hub:owner/name@commit[:split], the commit in 40 hex digits")
     datasets = _library(spec, "datasets")
     datasets.disable_progress_bars()
-    for library in ("datasets", "huggingface_hub"):  # the error below reports what fails
+    for library in ("datasets", "huggingface_hub"):  # the error below reports the failure
         logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
         with notice(f"{spec} from the Hub"):
             rows = datasets.load_dataset(match["name"], revision=match["commit"], split=match["split"] or "train")
-    except Exception as error:  # the library's own, the network's and the disk's
+    except Exception as error:  # errors of the library, the network and the disk
         hint = "check name, commit and network, or use a local file"
         raise StorageError(f"{spec}: cannot be had from the Hub ({_reason(error)}); {hint}") from None
     yield from _numbered(rows)

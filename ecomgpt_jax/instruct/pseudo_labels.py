@@ -1,7 +1,7 @@
-"""Pseudo-labels: a model's answers on texts without annotation, and which of them may become rows of a task.
+"""Pseudo-labels: a model's answers on texts without annotation, checked before they become rows of a task.
 
 An answer is kept if it has the format of its task's family, names only candidates, and takes its terms from the text.
-How sure the model was is for the caller to judge.
+The caller filters by confidence.
 """
 
 import random
@@ -16,7 +16,7 @@ from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, to_instruction
 from ecomgpt_jax.instruct.tasks.task import NOTHING, Task
 
 FAMILIES = ("CLS", "NER", "Condition_Extract", "Extract")
-_CHECKED = 200  # gold answers that are checked before a model is asked
+_CHECKED = 200  # gold answers checked before a model is run
 
 
 def unlabelled(records: Iterable[Record], language: str) -> list[str]:
@@ -26,7 +26,7 @@ def unlabelled(records: Iterable[Record], language: str) -> list[str]:
 
 
 def pool_of(texts: Iterable[str]) -> list[str]:
-    """Returns the texts without blanks at their ends, empty ones and repeats."""
+    """Returns the texts stripped, without empty ones and repeats."""
     kept: dict[str, str] = {}
     for text in map(str.strip, texts):
         if text:
@@ -41,10 +41,10 @@ def pseudo_name(task: str) -> str:
 
 
 def as_folder(task: Task, records: Sequence[Record]) -> TaskFolder:
-    """Returns a task of a mixture as the task folder whose rows a model is to make; its data set is named `_Pseudo`.
+    """Returns a task of a mixture as a task folder for pseudo-labels; its data set is named `_Pseudo`.
 
     Args:
-      task: whose examples put nothing but the text of a record into the prompt.
+      task: its input must be the text of a record alone.
       records: all of its source; the annotated ones give the label set.
 
     Raises:
@@ -92,10 +92,10 @@ def instructions(task: TaskFolder, texts: Sequence[str]) -> list[Instruction]:
 
 
 def accept(task: TaskFolder, text: str, answer: str, shown: Sequence[str]) -> TaskRow | str:
-    """Returns the row that an answer makes, or why it makes none.
+    """Returns the row of an answer, or the reason why it has none.
 
     Args:
-      task: the task that was asked.
+      task: the task.
       text: its input.
       answer: the model's.
       shown: the candidates of the prompt.

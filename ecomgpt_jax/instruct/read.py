@@ -1,7 +1,7 @@
-"""What a build reads: where sources and evaluation tasks are, a source's records by split, and what became of them.
+"""Reads for a build: finds sources and evaluation tasks, splits a source's records, and counts them.
 
-A record and all that is derived from it falls into one split, by the hash of its source and group. Of what users bring
-at most a tenth is tested on, so that something is left to train on however few groups there are.
+A record and everything derived from it are in one split, by the hash of its source and group. Of user data at most a
+tenth is in the test split, so that training data remains however few groups there are.
 """
 
 import collections
@@ -23,7 +23,7 @@ from ecomgpt_jax.instruct.sources import all_sources
 from ecomgpt_jax.instruct.sources.reading import ReadLog
 from ecomgpt_jax.instruct.synthetic import products
 
-MAX_BAD_SHARE = 0.001  # of a source's records; more is a damaged file or the wrong format, not a few bad lines
+MAX_BAD_SHARE = 0.001  # of a source's records; above it the file is damaged or in another format
 TEST_SHARE = 0.02  # of the groups of a source
 _TEXT = 2000  # characters of a bad record that are kept
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -37,10 +37,10 @@ class BuildStats:
       bad_file: where the bad records are listed; None: they stay in memory.
       rows: rows by split and task.
       dropped: records and rows left out, by reason.
-      sources: upstream's number of records and what became of them, by source.
+      sources: counts of upstream's records, those read and those left out, by source.
       bad: the records that could not be read.
       own: language, family, ... of each task that users' files make.
-      files: what each of the users' files holds.
+      files: description of each of the users' files.
     """
 
     bad_file: Path | None = None
@@ -76,13 +76,13 @@ class BuildStats:
             self.bad_file.unlink(missing_ok=True)
 
     def add_source(self, name: str, records: int, refused: int, fates: Iterable[str]) -> dict[str, Any]:
-        """Adds records that users bring to the entry of `sources`, and returns that.
+        """Adds records of user data to their entry of `sources`, and returns it.
 
         Args:
           name: of the file or the data set of task folders.
           records: how many there are.
           refused: how many of them are bad.
-          fates: of each other one: "train", "test", or why it is left out.
+          fates: for each of the others "train", "test", or why it is left out.
         """
         entry = self.sources.setdefault(name, {"records": 0, "train": 0, "test": 0, "refused": 0, "left_out": {}})
         counts = collections.Counter(fates)
@@ -92,13 +92,13 @@ class BuildStats:
         return entry
 
     def nothing_made(self) -> str:
-        """Returns why no training row was made, as far as the counts tell."""
+        """Returns why no training row was made, from the counts."""
         said = [f"{name}: {describe_fates(entry)}" for name, entry in self.sources.items() if "left_out" in entry]
         said += [f"dropped, {reason}: {count:,}" for reason, count in self.dropped.items()]
         return "; ".join(said)
 
     def as_json(self) -> dict[str, Any]:
-        """Returns what `add` takes, fit for JSON."""
+        """Returns what `add` reads, as JSON values."""
         return {name: value for name, value in vars(self).items() if name != "bad_file"}
 
     def add(self, shard: Mapping[str, Any]) -> None:
@@ -119,7 +119,7 @@ def licence_of(source: str) -> str:
 
 
 def describe_fates(entry: Mapping[str, Any]) -> str:
-    """Returns what became of the records of a file, from its entry in `BuildStats.sources`, in a few words."""
+    """Returns the counts of a file's records (its entry in `BuildStats.sources`) as text."""
     left = ", ".join(f"{reason}: {count:,}" for reason, count in entry["left_out"].items())
     return (
         f"{entry['train']:,} trained on, {entry['test']:,} tested, {entry['refused']:,} refused, "
@@ -142,9 +142,9 @@ def sources_dir(data: DataConfig) -> Path:
 
 
 def evaluation_dirs(data: DataConfig) -> list[Path]:
-    """Returns the evaluation tasks whose text must stay out, those of every benchmark at hand too.
+    """Returns the evaluation tasks whose text must stay out of training, with those of every installed benchmark.
 
-    The embedded catalogue alone needs none.
+    The embedded catalogue needs none.
 
     Raises:
       MissingInputError: ECOMGPT_EVAL or ECOMGPT_BENCHMARKS names no folder.
@@ -158,14 +158,14 @@ def evaluation_dirs(data: DataConfig) -> list[Path]:
 
 
 def exclusion(data: DataConfig) -> Exclusion | None:
-    """Returns what keeps the texts of `evaluation_dirs` out of training; None where there are none."""
+    """Returns the exclusion of the texts of `evaluation_dirs`; None where there are none."""
     directories = tuple(evaluation_dirs(data))
     return _load_exclusion(directories, tuple(map(contamination.checksum, directories))) if directories else None
 
 
 @functools.lru_cache(maxsize=1)
 def _load_exclusion(directories: tuple[Path, ...], checksums: tuple[str, ...]) -> Exclusion:
-    """Returns the exclusion, loaded once per process; the checksums tell when it is outdated."""
+    """Returns the exclusion, loaded once per process and set of checksums."""
     return contamination.load_exclusion(directories)
 
 
@@ -193,11 +193,11 @@ def read_source(name: str, data: DataConfig, stats: BuildStats | None = None) ->
 
 
 def split_of(source: str, group: str) -> str:
-    """Returns "held_out", "test" or "train" for a group of records; never depends on anything else."""
+    """Returns "held_out", "test" or "train" for a group of records; nothing else has an influence."""
     if source.startswith(products.PREFIX):
         if group.startswith(products.EVALUATION):
             return "held_out"
-        source = source.removeprefix(products.PREFIX).rsplit("_", 1)[1]  # all that is made of a product stays together
+        source = source.removeprefix(products.PREFIX).rsplit("_", 1)[1]  # one split per product
     return "test" if _share(source, group) < TEST_SHARE else "train"
 
 
@@ -207,7 +207,7 @@ def _share(source: str, group: str) -> float:
 
 
 def groups_to_test(source: str, sizes: Mapping[str, int], most: int) -> set[str]:
-    """Returns the groups of what a user brings that are tested on: those that `split_of` says, as far as they fit.
+    """Returns the groups of user data for the test split: those that `split_of` names, up to the limit.
 
     Args:
       source: hashed together with the group.
@@ -229,14 +229,14 @@ def split_records(
     stats: BuildStats,
     repeats: Mapping[str, str] | None = None,
 ) -> dict[str, list[Record]]:
-    """Returns the records by split, without those that must stay out; each one left out is counted.
+    """Returns the records by split; counts those left out.
 
     Args:
       name: of the source.
       records: all of its records.
-      exclusion: evaluation text; None: there is none.
+      exclusion: evaluation text; None: no check.
       stats: gets the counts.
-      repeats: why records stay out that repeat others, by id.
+      repeats: {id of a record to leave out: why}.
     """
     split: dict[str, list[Record]] = {"train": [], "test": [], "held_out": []}
     for record in records:
@@ -256,7 +256,7 @@ def split_records(
 
 
 def unfit(record: Record, exclusion: Exclusion | None) -> str:
-    """Returns why a record stays out whatever the others are, or an empty string."""
+    """Returns why a record is left out independently of other records, or an empty string."""
     if exclusion and (reason := exclusion.reason(record)):
         return f"evaluation {reason}"
     return "control character" if any(map(_CONTROL.search, texts_of(record))) else ""

@@ -1,8 +1,8 @@
 """Typed records: what a source's reader yields, and what tasks are made from.
 
 Every record has an `id` (unique within its source and stable between builds), a `group` and a `language` ("en" or
-"zh"). Records that share a product, query, cluster, dialogue or sentence share the group, so that a split never parts
-them; a record that stands alone uses its own id. Offsets are Python string indices.
+"zh"). Records that share a product, query, cluster, dialogue or sentence share the group, so they are in one split;
+other records use their id as group. Offsets are Python string indices.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of a text: `text[start:end] == term`, of a named type."""
+    """A part of a text: `text[start:end] == term`, of a named type."""
 
     start: int
     end: int
@@ -31,7 +31,7 @@ class AspectTuple:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What all records share; `supervision` is "gold", "weak" (by rule), "pseudo" (a model) or "none" (unlabelled)."""
+    """Fields of all records; `supervision` is "gold", "weak" (by rule), "pseudo" (a model) or "none" (unlabelled)."""
 
     id: str
     group: str
@@ -82,7 +82,7 @@ class TextPair(Record):
 class AttributedItem(Record):
     """A product: title, category path from the root, (name, value) attributes in order, free description.
 
-    An attribute with an empty value was asked for and is not given.
+    An attribute with an empty value was asked for and has no value.
     """
 
     title: str

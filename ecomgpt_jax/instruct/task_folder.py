@@ -1,4 +1,4 @@
-"""The released EcomInstruct layout, read and written; also how users bring tasks of their own.
+"""Reads and writes the released EcomInstruct layout, which users' own tasks have too.
 
     <directory>/<Dataset>/tasks/<LANG-Dataset-Family-name>/meta-info.json
                                                           /test.json  /train.json
@@ -9,7 +9,7 @@ that is joined), and `labels` {key: [label, ...]} for CLS or `spans` [{start, en
 families. The folder's name decides language and family; the `task` of the meta file may differ from it and is not used.
 Candidates and gold answers follow the official evaluation (see `candidates` and `gold_answer`).
 
-The file is longer than 350 lines because one layout is read, checked, rendered and written in one place.
+The file is longer than 350 lines because reading, checking, rendering and writing share one layout.
 """
 
 import dataclasses
@@ -36,14 +36,14 @@ _NAME = re.compile(r"(?P<language>EN|ZH)-(?P<dataset>\w[\w.]*)-(?P<family>\w+)-(
 
 @dataclasses.dataclass(frozen=True)
 class TaskFolder:
-    """What a task's `meta-info.json` and folder name say.
+    """A task: its `meta-info.json` and folder name.
 
     Attributes:
       name: folder name, `LANG-Dataset-Family-name`.
       definition: names the task in the head of the prompt (`defi`).
       template: instruction text, ends with "### Response:".
-      label_set: labels by key (the released sets come in two languages or grains).
-      label_key: the key in use.
+      label_set: labels by key (the released sets have two languages or levels of detail).
+      label_key: the key that is used.
       separator: joins labels and terms (`label_sep`).
       path: the folder it was read from; empty for a task that only exists in memory.
       metric: how a benchmark's answers are read and scored (`evaluation.benchmark_scores`); "" for EcomInstruct's own.
@@ -214,7 +214,7 @@ def read_rows(task: TaskFolder, split: str = "test", limit: int = 0) -> list[Tas
 def scan_rows(task: TaskFolder, split: str) -> Iterator[tuple[int, str, TaskRow | BadRecord]]:
     """Yields (line number from 1, its text, row) for each line of `<split>.json` that is not blank.
 
-    A malformed line comes as a `BadRecord`, so that one does not hide the others.
+    A malformed line is yielded as a `BadRecord`, so that all of them are reported.
 
     Raises:
       MissingInputError: the file is not there.
@@ -241,7 +241,7 @@ def write_task(
 ) -> TaskFolder:
     """Writes a task under `<directory>/<Dataset>/tasks/<name>/`; `load_task` gives the same task back.
 
-    Each file is written whole, `meta-info.json` last, so that a folder that was cut short is no task.
+    Each file is written atomically, `meta-info.json` last, so an incomplete folder is not a task.
 
     Raises:
       DataError: the name is not safe or the template is wrong.
@@ -273,18 +273,18 @@ def gold_labels(task: TaskFolder, row: TaskRow) -> tuple[str, ...]:
 def gold_answer(task: TaskFolder, row: TaskRow) -> str:
     """Returns a row's answer as the official evaluation has it.
 
-    CLS joins the labels, the other families the terms, with `answer_separator`; NER has one line a type in the order of
-    the label set, "Type: term, term" or "Type: None", and drops spans of other types.
+    CLS joins the labels, the other families the terms, with `answer_separator`; NER has one line per type in the order
+    of the label set, "Type: term, term" or "Type: None", and drops spans of other types.
     """
     if task.family == "NER":
         return format_entities(task, [(span.type, span.term) for span in row.spans])
     if task.metric and task.family == "Generate":
-        return row.spans[0].term  # the others are further reference texts
+        return row.spans[0].term  # the others are alternative reference texts
     return answer_separator(task).join(gold_labels(task, row))
 
 
 def answer_separator(task: TaskFolder) -> str:
-    """Returns what joins the parts of a gold answer: the task's separator, ", " for Condition_Extract."""
+    """Returns the separator of a gold answer's parts: the task's, or ", " for Condition_Extract."""
     return ", " if task.family == "Condition_Extract" else task.separator
 
 
@@ -301,7 +301,7 @@ def candidates(task: TaskFolder, index: int, row: TaskRow) -> tuple[str, ...]:
     """Returns the candidate labels of row `index`, in the order of the meta file.
 
     All labels, but for CLS with more than `MAX_CANDIDATES`: there the gold labels, filled up to that number with the
-    labels whose sha256 together with task and index is smallest. So a row's candidates depend on nothing else.
+    labels whose sha256 together with task and index is smallest. So nothing else changes a row's candidates.
     """
     labels = task.labels
     if task.family != "CLS" or len(labels) <= MAX_CANDIDATES:
@@ -314,7 +314,7 @@ def candidates(task: TaskFolder, index: int, row: TaskRow) -> tuple[str, ...]:
 
 
 def to_instruction(task: TaskFolder, index: int, row: TaskRow) -> Instruction:
-    """Returns row `index` as an instruction; `instructions.render` makes prompt and response of it."""
+    """Returns row `index` as an instruction, the input of `instructions.render`."""
     return Instruction(
         task=task.name,
         record_id=str(index),
@@ -329,7 +329,7 @@ def to_instruction(task: TaskFolder, index: int, row: TaskRow) -> Instruction:
 
 
 def fingerprint(task: TaskFolder, rows: Sequence[TaskRow]) -> str:
-    """Returns the sha256 of a task's definition and rows, independent of where it lies and how it is formatted."""
+    """Returns the sha256 of a task's definition and rows, independent of its folder and formatting."""
     meta = dataclasses.asdict(dataclasses.replace(task, path=Path()))
     del meta["path"]
     meta = meta if task.metric else {key: value for key, value in meta.items() if key != "metric"}

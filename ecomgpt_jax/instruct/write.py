@@ -1,6 +1,6 @@
-"""Writes the rows of a build in shards: array_record files made by processes here or on an Apache Beam pipeline.
+"""Writes the rows of a build in shards: array_record files made by local processes or an Apache Beam pipeline.
 
-In the folder of the build, a shard leaves
+The files of a shard in the folder of the build:
 
     <shard>.npz                     the sketches of its records
     <shard>.repeats.json            which of them stay out, and why
@@ -9,10 +9,10 @@ In the folder of the build, a shard leaves
     <shard>.json                    its `BuildStats` and the rows of its held-out tasks
     held_out/                       the task folders of its held-out tasks
 
-Files carry everything, so that a shard may be made by any process of any machine that has access to the folder.
+Processes exchange data through these files only, so any machine with access to the folder can make a shard.
 
-`data.total_instances` takes rows of a whole data set instead: of each chosen task the first. Rows of a task come in a
-seeded order that depends on no other task, so these are the ones that a build with a lower limit would have kept.
+`data.total_instances` takes the first rows of each chosen task from a whole data set. Rows of a task are in a seeded
+order that depends on no other task, so a build with a lower limit keeps the same ones.
 """
 
 import collections
@@ -41,11 +41,11 @@ from ecomgpt_jax.instruct.duplicates import NearDuplicates, Sketch
 from ecomgpt_jax.instruct.instructions import ROW_FIELDS, Row
 
 SPLITS = ("train", "test")
-SAMPLE = "sample"  # the shard of rows that are taken of a whole data set
+SAMPLE = "sample"  # the shard of rows taken from a whole data set
 DIGEST_BYTES = hashlib.sha256().digest_size
 Work = Callable[[str], int]
 _WORKER = "ecomgpt_jax build"  # name of the processes that a build starts
-_CALLED_AGAIN = 113  # their exit code where they were about to build themselves
+_CALLED_AGAIN = 113  # their exit code when they call `build` themselves
 _NO_GUARD = (
     "data: the script builds at its top level, which the processes of a build import; write the call under "
     '`if __name__ == "__main__":`, or set data.workers=1'
@@ -60,7 +60,7 @@ def digest(row: Mapping[str, str]) -> bytes:
 
 
 def to_example(row: Mapping[str, str]) -> bytes:
-    """Returns a row as a serialised tf.Example: what tfds makes of `Text` features, ten times as fast."""
+    """Returns a row as a serialised tf.Example, as tfds encodes `Text` features, ten times faster."""
     example = tf_example_pb2.Example()
     features = example.features.feature
     for name in ROW_FIELDS:
@@ -69,13 +69,13 @@ def to_example(row: Mapping[str, str]) -> bytes:
 
 
 def from_example(raw: bytes) -> Row:
-    """Returns the row that `to_example` was given."""
+    """Returns the row of a serialised tf.Example; inverse of `to_example`."""
     features = tf_example_pb2.Example.FromString(raw).features.feature
     return {name: features[name].bytes_list.value[0].decode() for name in ROW_FIELDS}
 
 
 class StoredRows(Sequence[Row]):
-    """Random access to the rows of a split; parses the stored bytes itself, five times as fast as tfds does."""
+    """Random access to the rows of a split; parses the stored bytes five times faster than tfds."""
 
     def __init__(self, source: Any) -> None:
         self._source = source
@@ -106,7 +106,7 @@ class StoredRows(Sequence[Row]):
 
 
 def find_duplicates(shards: Sequence[str], folder: Path) -> dict[str, dict[str, str]]:
-    """Returns by shard which records repeat one of their own shard or an earlier one, by id, and how.
+    """Returns {shard: {id: how}} for records that repeat one of their own shard or an earlier one.
 
     Reads the sketches that `write_sketch` left in the folder.
     """
@@ -121,7 +121,7 @@ def find_duplicates(shards: Sequence[str], folder: Path) -> dict[str, dict[str, 
 
 
 def write_sketch(folder: Path, shard: str, ids: Sequence[str], sketch: Sketch) -> None:
-    """Writes what a shard's records are compared by."""
+    """Writes the sketches of a shard's records."""
     np.savez(folder / f"{shard}.npz", ids=np.array(ids, np.str_), **vars(sketch))
 
 
@@ -131,9 +131,9 @@ def write_rows(folder: Path, name: str, rows: Iterable[Row]) -> None:
     first = list(itertools.islice(rows, 1))
     if not first:
         return
-    # Moved when complete: Beam may make a shard again, even twice at the same time.
+    # Moved when complete: Beam may repeat a shard, even twice at the same time.
     with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder) as scratch:
-        writer = ArrayRecordWriter(str(Path(scratch, name)), "group_size:1")  # what random access wants
+        writer = ArrayRecordWriter(str(Path(scratch, name)), "group_size:1")  # for random access
         with open(Path(scratch, f"{name}.digests"), "wb") as digests:
             for row in itertools.chain(first, rows):
                 writer.write(to_example(row))
@@ -167,10 +167,10 @@ def take_rows(
 
 
 def allocate(sizes: Mapping[str, int], total: int, temperature: float) -> dict[str, int]:
-    """Returns how many instances each task gives so that they are `total` together.
+    """Returns the number of instances per task, `total` in all.
 
-    A task's share goes with size ** (1 / temperature), or is the same for all when that is 0. No instance is repeated:
-    a task that has fewer than its share gives all it has, and the others make up for it.
+    A task's share is proportional to size ** (1 / temperature), or equal for all tasks at temperature 0. No instance is
+    repeated: a task with fewer instances than its share gives all of them, and the others get the rest.
 
     Raises:
       ConfigError: the tasks have fewer than `total` instances.
@@ -203,7 +203,7 @@ def processes(workers: int) -> Iterator[Run]:
     if workers == 1:
         yield lambda work, shards, name: _count(map(work, shards), len(shards), name)
         return
-    # Spawned, because the caller may run threads (jax does) and a fork would copy their locks.
+    # Spawned, since the caller may run threads (jax does) and a fork would copy their locks.
     context, started = multiprocessing.context.SpawnContext(), []
 
     def start(**arguments: Any) -> multiprocessing.Process:
@@ -234,7 +234,7 @@ def processes(workers: int) -> Iterator[Run]:
 
 
 def refuse_in_worker() -> None:
-    """Ends this process if a build started it: it would wait for the lock that its parent holds."""
+    """Exits if a build started this process, which would wait for the lock of its parent."""
     if multiprocessing.current_process().name == _WORKER:
         os._exit(_CALLED_AGAIN)
 
@@ -248,7 +248,7 @@ def _count(done: Iterable[int], total: int, name: str) -> None:
 
 
 def _end_with_parent() -> None:
-    """Ends this process silently at Ctrl-C and when its parent exits, so that it cannot write into a later build."""
+    """Makes this process exit at Ctrl-C and when its parent exits, so that it cannot write into a later build."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
 
@@ -281,7 +281,7 @@ def beam_workers(options: Sequence[str]) -> Run:
         try:
             with beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
                 _ = pipeline | "shards" >> beam.Create(list(shards)) | beam.Reshuffle() | name >> beam.Map(work)
-        except Exception as error:  # each runner wraps what its workers raise in its own way
+        except Exception as error:  # each runner wraps its workers' errors differently
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise StorageError(f"Apache Beam: {reason}") from error
 

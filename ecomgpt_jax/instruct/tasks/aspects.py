@@ -1,6 +1,6 @@
 """Tasks over `AspectText`: review sentences with aspect, category, opinion and polarity.
 
-The file is longer than 350 lines because every form stands beside its wordings.
+The file is longer than 350 lines because each form contains its wordings.
 """
 
 import random

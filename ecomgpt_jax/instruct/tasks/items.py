@@ -1,6 +1,6 @@
 """Tasks over `AttributedItem`: a product's attributes, title and description.
 
-The file is longer than 350 lines because every form stands beside its wordings.
+The file is longer than 350 lines because each form contains its wordings.
 """
 
 import random
@@ -30,7 +30,7 @@ def names_of(records: Sequence[Record], dataset: Dataset) -> tuple[str, ...]:
 
 
 def values(record: AttributedItem, kind: str = "") -> tuple[str, ...]:
-    """Returns the distinct values of one attribute (of all where `kind` is empty) that stand in the title."""
+    """Returns the distinct values of one attribute (of all where `kind` is empty) that occur in the title."""
     return distinct(v for name, v in given(record) if v in record.title and (not kind or name == kind))
 
 
@@ -44,7 +44,7 @@ def _place(span: Span) -> tuple[int, int, str]:
 
 
 def _asked(record: AttributedItem, rng: random.Random) -> tuple[str, ...]:
-    """Returns the names annotated for a product, shuffled; of others it is unknown whether the title tells them."""
+    """Returns the attribute names annotated for a product, shuffled; others may be in the title without annotation."""
     names = list(distinct(name for name, _ in record.attributes))
     rng.shuffle(names)
     return tuple(names[:MOST_ATTRIBUTES])

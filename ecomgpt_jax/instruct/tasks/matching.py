@@ -72,7 +72,7 @@ def _rewrite(
 
 
 def _words(text: str, attributes: Sequence[tuple[str, str]]) -> list[str]:
-    """Returns the words of a text, of its values only where it is a list of fields."""
+    """Returns the words of a text; where it is a list of fields, the words of the values only."""
     return (" ".join(value for _, value in attributes) if len(attributes) > 1 else text).split()
 
 
@@ -301,5 +301,5 @@ CONVERSION = Form(
 
 
 def conversion(name: str, definition: str) -> Form:
-    """Returns `CONVERSION` under a name of its own, from the left text of a pair to the right one."""
+    """Returns `CONVERSION` with its own name and definition; it maps the left text of a pair to the right one."""
     return dataclasses.replace(CONVERSION, name=name, definition=definition)

@@ -1,10 +1,9 @@
 """Plain language modelling as tasks: each record's own texts as the answer to an empty prompt (`data.plain_text`).
 
-With `data.copying` also copying, beside plain texts or instructions: some texts in the prompt, one of them again as
-the answer. To find in the prompt what began like what was just written (induction heads, Olsson et al. 2022) is what
-reading an answer out of it rests on, and plain text gives a small model little reason to learn it. It is learned first
-from one short text, then from several.
-Splits, caps, filters, duplicates and contamination hold for pretraining as they do for instructions.
+With `data.copying` there are copying rows too: the prompt holds some texts, and the answer repeats one of them.
+Extracting an answer from a prompt depends on induction heads (Olsson et al. 2022), which a small model hardly learns
+from plain text. They form first on one short text, then on several. Splits, limits, filters, duplicate and
+contamination checks apply as to instructions.
 """
 
 import functools
@@ -15,7 +14,7 @@ from ecomgpt_jax.instruct.contamination import texts_of
 from ecomgpt_jax.instruct.records import Record
 from ecomgpt_jax.instruct.tasks.task import Dataset, Example, Form, Make, Task, bind, distinct
 
-_SHORTEST, _LONGEST = 8, 40  # characters that a text is cut to; twice as many where there are several
+_SHORTEST, _LONGEST = 8, 40  # bounds of the characters that a text is cut to; twice the upper one for several texts
 
 
 def _texts(
@@ -32,7 +31,7 @@ def _copies(
     for record in records:
         if not (parts := _parts(record)):
             continue
-        # One text half of the time, as that is learned first.
+        # One text in half of the rows, since that is learned first.
         others = rng.choices(records, k=rng.choice((1, 1, min(2, shown), shown)) - 1)
         texts = [rng.choice(parts), *(part for other in others for part in _parts(other)[:1])]
         answer, *rest = (text.strip()[: rng.randint(_SHORTEST, longest)].rstrip() for text in texts)
@@ -46,16 +45,16 @@ def _parts(record: Record) -> list[str]:
 
 
 def _form(name: str, family: str, make: Make) -> Form:
-    # No definition: the prompt is what an example has as its input, without a head.
+    # No definition: the prompt is the example's input, without a head.
     return Form(name=name, family=family, definition="", record=Record, en=("",), zh=("",), make=make)
 
 
 def tasks(sources: Mapping[str, Sequence[str]], copying: int = 0) -> list[Task]:
-    """Returns a task of each source and language, annotated or not.
+    """Returns one task per source and language, annotated or not.
 
     Args:
       sources: name of a source -> languages of its records.
-      copying: 0: the texts themselves; else the most texts in a prompt, to copy one of them.
+      copying: 0: plain texts; above 0: copying rows with at most so many texts in a prompt.
     """
     if copying:
         form = _form("copying", "Extract", functools.partial(_copies, copying))

@@ -54,7 +54,7 @@ def _answerable(
 ) -> Iterator[Example]:
     yes, no = data.in_language(YES_NO)
     open_ones = sum(not (record.spans or record.answers) for record in records)
-    swapped = 0.0 if 3 * open_ones > len(records) else 0.5  # where enough questions are open, no context is exchanged
+    swapped = 0.0 if 3 * open_ones > len(records) else 0.5  # none where enough are unanswerable
     for index, record in enumerate(records):
         if not record.context:
             continue

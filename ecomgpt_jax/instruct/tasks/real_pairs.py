@@ -36,7 +36,7 @@ def tasks() -> list[Task]:
 def _offers() -> list[Task]:
     found = []
     for name, source, text in _OFFERS:
-        # up to nine of ten pairs differ: a third of those is kept
+        # up to nine in ten pairs differ; a third of those is kept
         dataset = Dataset(
             name=name, source=source, language="en", text=text, positive="same", view=views.thinned("different", 0.35)
         )
@@ -53,7 +53,7 @@ def _categories() -> list[Task]:
         text=("beer name", "啤酒名称"),
         label=("beer style", "beer styles", "啤酒风格"),
         kind="category",
-        # the six styles that more than five beers have
+        # the six styles with more than five beers
         view=views.titles(
             labels=(
                 "American Amber / Red Ale",
@@ -150,6 +150,6 @@ def _searches() -> list[Task]:
     )
     return [
         *family(bind(matching.RELEVANCE, depot), matching.BEST),
-        # Chinese is written without blanks, at which the form would cut words
+        # the form splits words at blanks, which Chinese does not use
         *family(bind(matching.RELEVANCE, web), without=("shared_words",)),
     ]

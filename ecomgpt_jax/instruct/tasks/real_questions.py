@@ -119,7 +119,7 @@ def _attributes() -> list[Task]:
     )
     base = as_base(items.DESCRIPTION, told)
     return [
-        # thirteen of fourteen pairs do not match: fewer are graded, all may be distractors
+        # 13 in 14 pairs do not match: fewer are graded, all may be distractors
         bind(matching.RELEVANCE, dataclasses.replace(pairs, view=views.thinned("irrelevant", 0.2))),
         *family(bind(matching.RELEVANCE, pairs), matching.BEST, without=("shared_words",))[1:],
         base,

@@ -1,7 +1,7 @@
 """The tasks of the embedded catalogue: base and atomic ones in both languages, twelve of them held out.
 
-The held-out twelve have the forms and the prompts of the official evaluation (EcomInstruct v1). Training has
-only related tasks: the same form on other data or in the other language, and the atomic parts of their own.
+The held-out twelve have the forms and prompts of the official evaluation (EcomInstruct v1). Training contains related
+tasks only: the same form on other data or in the other language, and the atomic tasks derived from them.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from ecomgpt_jax.instruct.tasks.task import Dataset, Form, Task, bind, hold_out,
 ENTITY = ("entity type", "entity types", "实体类型")
 ATTRIBUTE = ("attribute", "attributes", "属性")
 TITLE = ("product title", "商品标题")
-# (part of the catalogue, dataset name, base form, what its dataset needs, derived forms it cannot feed)
+# (part of the catalogue, dataset name, base form, fields of its dataset, derived forms that it lacks data for)
 _DECLARED: tuple[tuple[str, str, Form, dict, tuple[str, ...]], ...] = (
     ("fashion_titles", "Fashion_Titles", entities.RECOGNITION, {"text": TITLE, "label": ATTRIBUTE}, ()),
     ("goods_titles", "Goods_Titles", entities.RECOGNITION, {"text": TITLE, "label": ATTRIBUTE}, ()),
@@ -45,7 +45,7 @@ _DECLARED: tuple[tuple[str, str, Form, dict, tuple[str, ...]], ...] = (
     ("dialogues", "Dialogues", dialogue.REPLY,
      {"text": ("conversation", "对话"), "label": ("intent", "intents", "意图"), "kind": "intent"}, ()),
 )  # fmt: skip
-# Further base forms of a part, beside the one that its atomic tasks derive from.
+# Further base forms of a part, besides the parent of its atomic tasks.
 _MORE = {"Items": (categories.COARSE, categories.FINE), "Dialogues": (dialogue.DIALOGUE_LABEL,)}
 # Parts whose yes-or-no labels are English in both languages, as they are in the release.
 _ENGLISH_LABELS = {
@@ -103,7 +103,7 @@ _HELD_OUT: dict[str, tuple[str, str, str, dict]] = {
 
 
 def tasks() -> list[Task]:
-    """Returns every task of the embedded catalogue, the held-out ones in the place of what they replace."""
+    """Returns every task of the embedded catalogue; held-out ones replace the tasks they come from, in place."""
     found: list[Task] = []
     for language in ("en", "zh"):
         for part, name, form, needs, without in _DECLARED:
@@ -128,5 +128,5 @@ def _held_out(task: Task) -> Task:
     name, definition, body, changes = _HELD_OUT[task.name]
     prompt = template(body)
     if name == "title_generate":
-        prompt = prompt.removeprefix("### Instruction:\n")  # so it is in the release
+        prompt = prompt.removeprefix("### Instruction:\n")  # as in the release
     return hold_out(task, name, definition, prompt, **changes)

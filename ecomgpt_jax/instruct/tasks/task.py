@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ecomgpt_jax.instruct.records import AttributedItem, Record, Span
 
 OPERATORS = ("simplification", "reversal", "recombination", "pseudo_label")
-NOTHING = "None"  # the answer where nothing is to be found, as the release writes it
-MOST_ATTRIBUTES = 8  # of one item, as inputs show them
+NOTHING = "None"  # the release's answer where there is nothing to find
+MOST_ATTRIBUTES = 8  # per item in an input
 YES_NO = {"en": ("yes", "no"), "zh": ("是", "否")}
 MATCH = {"en": ("match", "not match"), "zh": ("匹配", "不匹配")}
 _NOUN = re.compile(r"(\b[Aa] )?\[(text|label|labels)\]")
@@ -30,8 +30,8 @@ class Example(typing.NamedTuple):
       answer: the response, in the release's format of the task's family.
       candidates: the labels shown, in order; empty where the answer is open.
       labels: the gold labels (family CLS), each one of `candidates`.
-      spans: the gold spans (other families) as a task folder stores them; start and end are 0 where an answer is no
-        stretch of `sentences`.
+      spans: the gold spans (other families) as a task folder stores them; start and end are 0 where an answer does not
+        occur in `sentences`.
     """
 
     record_id: str
@@ -50,8 +50,8 @@ class Dataset:
       name: second part of the task's name.
       source: name of the source that yields the records.
       language: language of the texts, labels and answers.
-      text: what a text is called, in English and Chinese.
-      label: what a label is called, in English, English plural and Chinese.
+      text: noun for a text, in English and Chinese.
+      label: noun for a label, in English, English plural and Chinese.
       kind: the label kind that `LabelledText` tasks predict.
       coarse: the label kind one level above `kind`, if there is one.
       positive: the `TextPair` label that means "these belong together".
@@ -59,8 +59,8 @@ class Dataset:
       fixed_labels: language of labels such as "match" and "not match"; empty = `language`.
       rename: label as the source writes it -> as the task shows it; labels it maps to "" are left out.
       spelling: how a label that `rename` does not name is written, for example `words`.
-      supervision: kinds of annotation it takes; never "none".
-      view: what its tasks see of the source's records: a part of them, other fields, another record type.
+      supervision: kinds of annotation that it accepts; never "none".
+      view: turns the source's records into those that its tasks read: fewer, other fields, another record type.
     """
 
     name: str
@@ -93,7 +93,7 @@ Make = Callable[[Sequence[Record], tuple[str, ...], Dataset, random.Random], Ite
 
 
 def no_labels(records: Sequence[Record], dataset: Dataset) -> Iterable[str]:
-    """The label set of a form whose answer is open."""
+    """Returns no labels: the label set of a form with open answers."""
     return ()
 
 
@@ -104,8 +104,7 @@ class Form:
     Attributes:
       name: last part of the task's name.
       family: one of `task_folder.FAMILIES`.
-      definition: names the task in the head of the prompt.
-      record: the record type it reads; other records are passed over.
+      definition: names the task in the head of the prompt. record: the record type it reads; other records are skipped.
       en: bodies of the English instruction.
       zh: bodies of the Chinese instruction.
       make: (records, label set, dataset, random) -> examples.
@@ -186,7 +185,7 @@ def template(body: str) -> str:
 
 
 def bind(form: Form, dataset: Dataset, parent: str = "") -> Task:
-    """Returns the task that `form` is on `dataset`."""
+    """Returns the task of `form` on `dataset`."""
     nouns = {
         "en": {"text": dataset.text[0], "label": dataset.label[0], "labels": dataset.label[1]},
         "zh": {"text": dataset.text[1], "label": dataset.label[2], "labels": dataset.label[2]},
@@ -213,14 +212,14 @@ def bind(form: Form, dataset: Dataset, parent: str = "") -> Task:
 
 
 def _named(article: str | None, noun: str) -> str:
-    """Returns a noun with the indefinite article that stands before it, if one does."""
+    """Returns a noun with the indefinite article before it, if the wording has one."""
     if article and noun[0] in "aeiou":
         article = f"{article[0]}n "
     return (article or "") + noun
 
 
 def as_base(form: Form, dataset: Dataset) -> Task:
-    """Returns a task that no operator derived, on data where what `form` usually is derived from is not annotated."""
+    """Returns a base task of a derived form, for data without the annotation of the form it is derived from."""
     return bind(dataclasses.replace(form, operator=""), dataset)
 
 
@@ -254,8 +253,8 @@ def distinct(items: Iterable[str]) -> tuple[str, ...]:
 def show(labels: Sequence[str], gold: Sequence[str], rng: random.Random, few: int = 8) -> tuple[str, ...]:
     """Returns candidates for one row: the gold labels and others of the label set, shuffled.
 
-    All labels are shown when they are few; of a large set about `few`, and in a quarter of the rows up to 50, so that a
-    model meets the released protocol's lists (49 and the gold) as well as short ones.
+    A label set of at most `few` is shown whole; of a larger one about `few` labels are shown, in a quarter of the rows
+    up to 50, so that training has lists as long as those of the released protocol (49 and the gold) and short ones.
     """
     limit = 50 if rng.random() < 0.25 else few
     if len(labels) <= limit:
@@ -268,7 +267,7 @@ def show(labels: Sequence[str], gold: Sequence[str], rng: random.Random, few: in
 
 
 def binary_example(record_id: str, sentences: str, labels: tuple[str, str], truth: bool, rng: random.Random) -> Example:
-    """Returns an example with two labels, shown in random order: the first is right where `truth`, else the second."""
+    """Returns an example with two labels in random order; the first is the answer where `truth`, else the second."""
     shown, answer = list(labels), labels[0] if truth else labels[1]
     rng.shuffle(shown)
     return Example(record_id, sentences, answer, tuple(shown), (answer,))
@@ -296,7 +295,7 @@ def numbered(texts: Iterable[str]) -> str:
 
 
 def answer_span(text: str) -> tuple[Span, ...]:
-    """Returns an answer that is no stretch of the input as the release stores it: one span at 0."""
+    """Returns an answer that does not occur in the input in the release's form: one span at 0."""
     return (Span(0, 0, "", text),)
 
 

@@ -20,12 +20,12 @@ STEP = " > "
 
 
 def roots_of(records: Sequence[Record], dataset: Dataset) -> tuple[str, ...]:
-    """Returns the roots of all paths that go further, sorted."""
+    """Returns the roots of all paths of two or more steps, sorted."""
     return tuple(sorted({record.category[0] for record in records if len(record.category) > 1}))
 
 
 def parents_of(records: Sequence[Record], dataset: Dataset) -> tuple[str, ...]:
-    """Returns the steps that stand before a last one, sorted."""
+    """Returns the steps before the last of each path, sorted."""
     return tuple(sorted({record.category[-2] for record in records if len(record.category) > 1}))
 
 
@@ -53,7 +53,7 @@ def _parent(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, r
         if len(record.category) < 2:
             continue
         gold = record.category[-2]
-        # neighbours in the tree are what makes the choice hard; the item's own ancestors would be right as well
+        # siblings in the tree make the choice hard; the item's own ancestors would be right too
         wrong = [name for name in near[record.category[0]] if name not in record.category]
         if not wrong:
             continue

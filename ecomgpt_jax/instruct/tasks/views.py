@@ -1,7 +1,7 @@
-"""Views: what a dataset's tasks see of a source's records (`Dataset.view`), as functions from records to records.
+"""Views: functions from a source's records to the records that a dataset's tasks read (`Dataset.view`).
 
-A view keeps each record's id and group, so that provenance and splits stay what they are. It is applied to the records
-of one split, and pairs that it makes never cross splits.
+A view keeps each record's id and group, so provenance and splits do not change. It is applied to the records of one
+split, so pairs that it makes never cross splits.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ _WORD = re.compile(r"\w")
 
 
 def each(kind: type[Record], change: Callable[[Any], Record | None]) -> View:
-    """Returns the view that holds `change(record)` for the records of one type, without those that become None."""
+    """Returns the view that yields `change(record)` for each record of one type, skipping None."""
 
     def view(records: Iterable[Record]) -> Iterator[Record]:
         for record in records:
@@ -47,7 +47,7 @@ def _as(kind: type[Record], record: Record, **fields: Any) -> Record:
 
 
 def trimmed(records: Iterable[Record]) -> Iterator[Record]:
-    """Texts without blanks at their ends, spans moved along."""
+    """Texts without blanks at their ends; offsets of spans are adjusted."""
     for record in records:
         if isinstance(record, SpannedText):
             before = len(record.text) - len(record.text.lstrip())
@@ -58,7 +58,7 @@ def trimmed(records: Iterable[Record]) -> Iterator[Record]:
 
 
 def thinned(label: str, share: float) -> View:
-    """Pairs with only a share of those of one label, the same ones in every build."""
+    """Pairs of which only a share of one label is kept, the same share in every build."""
 
     def change(record: TextPair) -> TextPair | None:
         digest = hashlib.blake2b(record.id.encode(), digest_size=4).digest()
@@ -173,7 +173,7 @@ def labels_paired(kind: str) -> View:
 
 
 def labels_found(kinds: Collection[str]) -> View:
-    """Labelled texts as spanned ones: the labels that stand in the text."""
+    """Labelled texts as spanned ones: the labels that occur in the text."""
 
     def change(record: LabelledText) -> SpannedText | None:
         pairs = [(kind, label) for kind in kinds for label in record.labels.get(kind, ())]
@@ -185,7 +185,7 @@ def labels_found(kinds: Collection[str]) -> View:
 
 
 def without_label(kind: str, label: str) -> View:
-    """Labelled texts but those with one label of a kind."""
+    """Labelled texts without those that have one label of a kind."""
     return each(LabelledText, lambda r: None if label in r.labels.get(kind, ()) else r)
 
 
@@ -195,8 +195,9 @@ def unescaped(records: Iterable[Record]) -> Iterator[Record]:
 
 
 def neighbours(records: Iterable[Record]) -> Iterator[Record]:
-    """Items and labelled texts as pairs: two of one group ("same"), and for each a pair with the group before
-    ("different"). Groups follow each other as in the source, where near ones are alike.
+    """Items and labelled texts as pairs: two of one group ("same"), each followed by a pair with the previous group
+    ("different"). Groups are in the source's order: neighbours are
+    alike.
     """
     groups: dict[str, list[Record]] = {}
     for record in records:
@@ -237,7 +238,7 @@ def without_categories(*names: str) -> View:
 
 
 def judged_aspects(records: Iterable[Record]) -> Iterator[Record]:
-    """Aspect texts with those aspects only that stand in the text as words and have a polarity."""
+    """Aspect texts with only those aspects that occur in the text as words and have a polarity."""
 
     def change(record: AspectText) -> AspectText:
         kept = [t for t in record.tuples if t.aspect and t.polarity and _stands_alone(record.text, t.aspect)]
@@ -248,7 +249,7 @@ def judged_aspects(records: Iterable[Record]) -> Iterator[Record]:
 
 
 def by_domain(shortest: int) -> View:
-    """Aspect texts as labelled ones ("domain"), without those too short to tell it."""
+    """Aspect texts as labelled ones ("domain"), without texts below `shortest` characters."""
 
     def change(record: AspectText) -> LabelledText | None:
         if len(record.text) < shortest:
@@ -286,7 +287,7 @@ def questions_labelled(*parts: str) -> View:
 
 
 def speakers(names: Mapping[str, str]) -> View:
-    """Dialogues whose speakers have other names, without the turns of one letter that upstream's files hold."""
+    """Dialogues with renamed speakers, without the one-letter turns in upstream's files."""
 
     def change(record: Dialogue) -> Dialogue:
         kept = [place for place, (_, text) in enumerate(record.turns) if len(text) > 1]
@@ -307,7 +308,7 @@ def acts(records: Iterable[Record]) -> Iterator[Record]:
 
 
 def _stands_alone(text: str, term: str) -> bool:
-    """Tells whether the first occurrence of a term is no part of a longer word."""
+    """Returns whether the first occurrence of a term is not part of a longer word."""
     start = text.find(term)
     if start < 0 or not term:
         return False
