@@ -1,6 +1,6 @@
-"""The packing plan: which instances share which row, decided once, offline, from their lengths alone (no jax).
+"""The packing plan: which instances share a row, computed offline from their lengths alone (no jax).
 
-Best-fit decreasing inside shuffled windows: an instance goes to the row with the least room that still holds it. On
+Best-fit decreasing inside shuffled windows: an instance goes into the fullest row that has room for it. On
 EcomInstruct's lengths rows of 1024 are filled above 98.5 %; packing one by one in arrival order reaches 87 %.
 """
 
@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 import tqdm
 
-WINDOW = 4096  # instances packed together; larger fills better and shuffles less
+WINDOW = 4096  # instances packed together; a larger window fills rows better and shuffles less
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +94,7 @@ def plan_epoch(lengths: np.ndarray, capacity: int, seed: int, packing: bool = Tr
 
 
 def plan_epochs(lengths: np.ndarray, capacity: int, epochs: int, seed: int, packing: bool = True) -> Plan:
-    """Plans several passes, each with its own shuffle; an epoch's rows all come before the next one's."""
+    """Plans several passes, each with its own shuffle; all rows of an epoch precede those of the next."""
     plans = [plan_epoch(lengths, capacity, seed * 1_000_003 + epoch, packing) for epoch in range(epochs)]
     offsets = np.cumsum([0, *(len(plan.members) for plan in plans)])
     starts = [plan.starts[:-1] + offset for plan, offset in zip(plans, offsets, strict=False)]

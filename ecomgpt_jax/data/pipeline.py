@@ -1,4 +1,4 @@
-"""From the token store to batches: packed rows with random access, in an order that no number of hosts changes."""
+"""From the token store to batches: packed rows with random access, in an order independent of the hosts."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -20,9 +20,9 @@ class PackedRows:
 
     Attributes:
       store: the tokenised instances.
-      plan: which instances make which row, over all epochs.
+      plan: the instances of each row, over all epochs.
       length: positions in a row.
-      rows: rows served: the plan's, then empty ones up to a whole number of steps.
+      rows: number of rows: the plan's, then empty ones up to a whole number of steps.
       loss_on_prompt: whether prompt tokens are targets too.
     """
 
@@ -67,7 +67,7 @@ class PackedRows:
 
 
 def make_rows(store: TokenStore, data: DataConfig, epochs: int, rows_per_step: int) -> PackedRows:
-    """Plans every row of a run; the last step is filled up with empty rows, so no instance is left out.
+    """Plans every row of a run; the last step is padded with empty rows, so no instance is left out.
 
     Raises:
       DataError: there is nothing to train on.
@@ -103,7 +103,7 @@ def batches(
     Args:
       rows: all rows of the run; row `first_row + i * rows_per_step + j` is row j of the i-th step that is yielded.
       rows_per_step: rows of one optimizer step over all processes.
-      first_row: where to go on.
+      first_row: the first row to yield.
       held: numbers of the rows of a step that this process feeds (`train_step.held_rows`); None: all.
     """
     held = np.arange(rows_per_step) if held is None else held

@@ -1,4 +1,4 @@
-"""An instance as a person can look at it: its text, its tokens, and which of them carry loss."""
+"""An instance in readable form: its text, its tokens, and which of them carry loss."""
 
 from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.data.tokenizer import Tokenizer
@@ -8,7 +8,7 @@ def preview(prompt: str, response: str, tokenizer: Tokenizer, data: DataConfig, 
     """Returns an instance as lines: its text, a count, and its tokens, those that carry loss between [ and ]."""
     before, after = ("\x1b[32m", "\x1b[0m") if colour else ("", "")
     given, answer = tokenizer.encode_prompts([prompt])[0], [*tokenizer.encode(response), tokenizer.eos_id]
-    # The first token is predicted from nothing, so it never carries loss.
+    # The first token has no input before it, so it never carries loss.
     unread = 1 if data.loss_on_prompt else len(given)
     ids = given + answer
     texts = [_token(tokenizer, token) for token in ids]
@@ -23,7 +23,7 @@ def preview(prompt: str, response: str, tokenizer: Tokenizer, data: DataConfig, 
 
 
 def _token(tokenizer: Tokenizer, token: int) -> str:
-    """Returns a token as text: its number where it is a part of a character only."""
+    """Returns a token as text, or its id where it is only a part of a character."""
     if token in (tokenizer.eos_id, *tokenizer.prefix):
         return tokenizer.backend.id_to_token(token)
     text = tokenizer.decode([token])
@@ -31,5 +31,5 @@ def _token(tokenizer: Tokenizer, token: int) -> str:
 
 
 def visible(text: str) -> str:
-    """Returns a text that cannot command the terminal: control characters but line ends and tabs are escaped."""
+    """Returns a text with control characters escaped, except line ends and tabs, so it is safe to print."""
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)

@@ -1,4 +1,4 @@
-"""Instances tokenised once, on disk: flat token ids, offsets, prompt lengths. Later runs map the files into memory."""
+"""Instances tokenised once and stored: flat token ids, offsets, prompt lengths. Later runs memory-map the files."""
 
 import dataclasses
 import hashlib
@@ -12,7 +12,7 @@ from ecomgpt_jax.data.tokenizer import Tokenizer
 from ecomgpt_jax.files import new_directory, read_json, write_json
 
 FORMAT = 2
-_CHUNK = 4096  # instances handed to the tokenizer at a time
+_CHUNK = 4096  # instances per call of the tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +40,11 @@ class TokenStore:
 
     @property
     def positions(self) -> np.ndarray:
-        """[instances] positions that each takes in a row: every token but the last is an input."""
+        """[instances] positions of each in a row: every token but the last is an input."""
         return np.diff(self.offsets) - 1
 
     def take(self, instances: Sequence[int]) -> "TokenStore":
-        """Returns a store of some of the instances, in memory; what was cut is not counted again."""
+        """Returns a store of some of the instances, in memory, with zero counts of cut texts."""
         tokens = [self.tokens[self.offsets[i] : self.offsets[i + 1]] for i in instances]
         return dataclasses.replace(
             self,
@@ -65,14 +65,14 @@ def _fit(tokenizer: Tokenizer, prompt: list[int], answer: list[int], limit: int)
 def tokenize(
     instances: Sequence[Mapping[str, str]], fingerprint: str, tokenizer: Tokenizer, length: int, cache_dir: Path
 ) -> TokenStore:
-    """Returns the token store of `instances`, made now or mapped from an earlier run.
+    """Returns the token store of `instances`, created now or memory-mapped from an earlier run.
 
     Args:
       instances: {"prompt", "response"} each, read by slices.
       fingerprint: of the instances.
-      tokenizer: prompt and response are encoded apart, so that a prompt has the same ids here and in evaluation.
+      tokenizer: encodes prompt and response separately, so a prompt has the same ids here and in evaluation.
       length: positions in a row; an instance may have length + 1 tokens.
-      cache_dir: the store is written to a folder of it named after its fingerprint.
+      cache_dir: the store is a folder in it, named after its fingerprint.
     """
     key = hashlib.sha256(f"{FORMAT}:{fingerprint}:{tokenizer.fingerprint}:{length}".encode()).hexdigest()
     directory = Path(cache_dir).expanduser() / f"tokens-{key[:16]}"
@@ -98,7 +98,7 @@ def _write(instances: Sequence[Mapping[str, str]], tokenizer: Tokenizer, limit: 
             tqdm.tqdm(total=len(instances), desc="tokenise", unit="instance", disable=None, delay=2) as bar,
         ):
             for start in range(0, len(instances), _CHUNK):
-                rows = instances[start : start + _CHUNK]  # one by one, reading would cost as much as tokenising
+                rows = instances[start : start + _CHUNK]  # reading them one by one would cost as much as tokenising
                 prompts = tokenizer.encode_prompts([row["prompt"] for row in rows])
                 answers = tokenizer.encode_batch([row["response"] for row in rows])
                 chunk: list[int] = []

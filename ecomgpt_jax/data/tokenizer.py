@@ -1,14 +1,13 @@
 """Tokenizers: a Hugging Face directory's `tokenizer.json`, or one trained on the built data.
 
-What is trained is BLOOM's scheme (bigscience/bloom, tokenizer.json: byte-level BPE after one split pattern, no prefix
-space, no normalisation, `<unk> <s> </s> <pad>` at ids 0 to 3) with another pattern: each Chinese character and each run
-of punctuation stands alone, so that a span has the same tokens in a title, in a list of labels and as an answer, and a
-small model has less to learn before it can copy one. BLOOM merges "品牌:" and whole Chinese phrases, and knows enough
-text to see through it.
+A trained tokenizer has BLOOM's scheme (bigscience/bloom, tokenizer.json: byte-level BPE after one split pattern, no
+prefix space, no normalisation, `<unk> <s> </s> <pad>` at ids 0 to 3) with another pattern: each Chinese character and
+each run of punctuation is separate, so a span has the same tokens in a title, in a list of labels and as an answer,
+which makes copying easier for a small model. BLOOM merges "品牌:" and whole Chinese phrases.
 
-What a directory's files say is what counts: the ids of special tokens come from the tokenizer's files, or where these
-name none from generation_config.json and config.json beside them. Text never turns into a control token here: "</s>"
-inside a product review is four ordinary characters, and the end-of-sequence token is added by id.
+The ids of special tokens come from the tokenizer's files, or where these name none, from generation_config.json and
+config.json. Text is never encoded as a control token: "</s>" inside a product review is four ordinary characters, and
+the end-of-sequence token is added by id.
 """
 
 import dataclasses
@@ -43,20 +42,20 @@ class Tokenizer:
     """Encodes text as data (control tokens stay plain text) and decodes ids.
 
     Control tokens are those with a role (bos, eos, pad, unk and the like), those that end an answer, those marked
-    special, and those that look like markup and stand in a chat template. Other added tokens are ordinary words.
+    special, and those that look like markup and occur in a chat template. Other added tokens are ordinary words.
 
     Attributes:
-      directory: where its files are, to be copied beside exported weights.
+      directory: its files, which are copied to exported weights.
       backend: the compiled tokenizer.
       eos_id: end-of-sequence id, which closes every response.
-      stop_ids: ids that end an answer: `eos_id`, and what generation_config.json lists beside it.
-      pad_id: id of padding; `eos_id` where the files name none, as HF's `generate` has it.
+      stop_ids: ids that end an answer: `eos_id`, and others listed in generation_config.json.
+      pad_id: id of padding; `eos_id` where the files name none, as in HF's `generate`.
       bos_id: id of the beginning of a sequence; None where there is none.
       unk_id: id of unknown text; None where there is none.
-      prefix: ids that the tokenizer's post-processor puts before a text; BLOOM's puts none.
-      ids: [number of tokens] int32, the ids that it has, ascending. They may have holes.
-      respelled: {id of a control token that the vocabulary reads out of plain text: ids that spell it otherwise}.
-      fingerprint: sha256 of what decides the ids of a text and of its end.
+      prefix: ids that the tokenizer's post-processor puts before a text; none for BLOOM.
+      ids: [number of tokens] int32, all ids, ascending, possibly with gaps.
+      respelled: {id of a control token that the vocabulary produces from plain text: ids that spell it otherwise}.
+      fingerprint: sha256 of everything that determines the ids of a text and of its end.
     """
 
     directory: Path
@@ -107,7 +106,7 @@ class Tokenizer:
     def _respell(self, text: str) -> list[int]:
         encoding, ids = self.backend.encode(text, add_special_tokens=False), []
         for index, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
-            # The unknown token also stands for text that is not its own name, and stays there.
+            # The unknown token also replaces text other than its own name, and stays there.
             written = index != self.unk_id or text[start:end].strip() == self.backend.id_to_token(index)
             ids += self.respelled.get(index, [index]) if written else [index]
         return ids
@@ -119,7 +118,7 @@ class Tokenizer:
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Copies the tokenizer's files to `directory` (created if needed) and writes what transformers 4 and 5 read.
 
-        Special tokens and class are named in tokenizer_config.json, and the ids stand in generation_config.json.
+        Special tokens and class are named in tokenizer_config.json, the ids in generation_config.json.
         """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
@@ -128,7 +127,7 @@ class Tokenizer:
         config = read_json(path) if path.is_file() else {}
         added = (
             self.backend.get_added_tokens_decoder()
-        )  # HF makes a token of any other name, and leaves it out of texts
+        )  # HF would add a token for any other name, and skip it in decoding
         for role, index in zip(_ROLES, (self.bos_id, self.eos_id, self.pad_id, self.unk_id), strict=True):
             if index in added and not config.get(f"{role}_token") and (role, index) != ("pad", self.eos_id):
                 config[f"{role}_token"] = added[index].content
@@ -144,7 +143,7 @@ class Tokenizer:
 def load_tokenizer(directory: str | os.PathLike[str]) -> Tokenizer:
     """Loads the tokenizer of a Hugging Face directory.
 
-    Truncation, padding and dropout that tokenizer.json may hold are switched off.
+    Truncation, padding and dropout in tokenizer.json are switched off.
 
     Raises:
       MissingInputError: the directory or its `tokenizer.json` is not there.
@@ -156,7 +155,7 @@ def load_tokenizer(directory: str | os.PathLike[str]) -> Tokenizer:
         raise MissingInputError(f"{path}: no tokenizer there; point model.tokenizer at a directory that has one")
     content = path.read_bytes()
     try:
-        # The class of any tokenizer.json; others rebuild parts of it to their own taste.
+        # This class reads any tokenizer.json as it is; others rebuild parts of it.
         loaded = transformers.PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
     except Exception as error:  # the compiled library raises bare Exception
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -195,7 +194,7 @@ def load_tokenizer(directory: str | os.PathLike[str]) -> Tokenizer:
 
 
 def declared_ids(directory: Path) -> dict[str, Any]:
-    """Returns what config.json and, above it, generation_config.json say of the ids of bos, eos, pad and unk.
+    """Returns the ids of bos, eos, pad and unk in generation_config.json, or else in config.json.
 
     Raises:
       DataError: a file is damaged, or an id is neither an id nor a list of ids.
@@ -216,7 +215,8 @@ def declared_ids(directory: Path) -> dict[str, Any]:
 def _roles(
     directory: Path, loaded: transformers.PreTrainedTokenizerFast, ids: Set[int]
 ) -> tuple[dict[str, int | None], tuple[int, ...]]:
-    """Returns {role: id} and the ids that end an answer; where files disagree the tokenizer's count, with a line."""
+    """Returns {role: id} and the ids that end an answer; where files disagree, those of the tokenizer, with a
+    warning."""
     declared, roles, stop_ids = declared_ids(directory), {}, ()
     for role in _ROLES:
         value, own = declared.get(f"{role}_token_id"), getattr(loaded, f"{role}_token_id")
@@ -250,9 +250,9 @@ def _control_tokens(
 
 
 def _respellings(backend: tokenizers.Tokenizer, control: Mapping[int, str], unk_id: int | None) -> dict[int, list[int]]:
-    """Returns how to spell each control token that the model itself reads out of plain text; [] where it cannot be.
+    """Returns how to spell each control token that the vocabulary produces from plain text; [] where there is no way.
 
-    Unigram and word vocabularies take any entry of theirs from text, and BPE those that merges lead to.
+    Unigram and word vocabularies match any of their entries in text, and BPE those that its merges produce.
     """
 
     def pieces(text: str) -> list[int]:
@@ -313,13 +313,13 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, directory: str | os.P
 def find_tokenizer(
     directory: str | os.PathLike[str], instances: Sequence[Mapping[str, str]], fingerprint: str, data: DataConfig
 ) -> Tokenizer:
-    """Returns the tokenizer of `directory`, or where that is empty the one trained on the instances, now or earlier.
+    """Returns the tokenizer of `directory`; if empty, the one trained on the instances, now or earlier.
 
     Args:
       directory: of a `tokenizer.json`, or "".
       instances: {"prompt", "response"} each, read by slices.
       fingerprint: of the instances.
-      data: names size and cache of a tokenizer that is trained.
+      data: size and cache of a trained tokenizer.
 
     Raises:
       EcomError: `directory` holds no tokenizer.
@@ -329,7 +329,7 @@ def find_tokenizer(
     stride = max(1, len(instances) // _SAMPLE)
     slices = (instances[i : i + 1024 * stride : stride] for i in range(0, len(instances), 1024 * stride))
     rows = itertools.chain.from_iterable(slices)
-    # Texts are learned first and instructions later with the same tokenizer; ten times they weigh about as much.
+    # Pretraining texts and instructions share the tokenizer; ten repeats give both about the same weight.
     wordings = choose.wordings(data) * 10 if data.plain_text else []
     texts = itertools.chain((row[part] for row in rows for part in ("prompt", "response")), wordings)
     known = hashlib.sha256("\0".join(wordings).encode()).hexdigest()

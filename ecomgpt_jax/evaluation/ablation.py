@@ -1,4 +1,4 @@
-"""What an experiment's runs say: scores of each variant with intervals over inputs and seeds, differences, trends.
+"""Results of an experiment: scores of each variant with intervals over inputs and seeds, differences, trends.
 
 Every variant answered the same evaluation rows, so a resample draws distinct inputs once for all of them (paired) and
 for all tasks that share inputs, and seeds for each variant by itself. A variant's score on a task is the mean over its
@@ -94,7 +94,7 @@ def dependency(
     uses: Mapping[str, Sequence[str]],
     lower_is_better: bool = False,
 ) -> dict[str, Any]:
-    """Sets what tasks lose without an ability beside what they are declared to use.
+    """Compares the change of each task's score without an ability with the abilities that the task declares.
 
     Args:
       draws: see `resample`; variant 0 has every ability.
@@ -137,11 +137,11 @@ def summarise(
     """Returns the figures of an experiment.
 
     Args:
-      variants: names; the first is what the others are compared with.
+      variants: names; the others are compared with the first.
       ratios: see `resample`.
       owners: the variant of each run.
       inputs: see `resample`.
-      factors: of the variants that a trend is fitted through, by variant; see `trend`.
+      factors: {variant: its factors}, for the variants of a trend; see `trend`.
       groups: names of task groups (a language, a family) with their tasks.
       left_out: of the variants that lack an ability, its name; see `dependency`.
       uses: the abilities of each task; needed with `left_out`.
@@ -151,7 +151,7 @@ def summarise(
     Returns:
       "variants": {name: {"average": interval, "difference": interval (to the first; absent there), "tasks": {task:
       interval}, "groups": {group: interval}}}, "trend": see `trend`; with `left_out` also "dependency", with `losses`
-      also "loss": all of this once more of the losses. Scores are in [0, 1], losses in nats a token.
+      also "loss": all of this once more of the losses. Scores are in [0, 1], losses in nats per token.
     """
     draws = resample(ratios, owners, inputs)
     tasks, averages = sorted(ratios), draws.mean(2)
@@ -189,7 +189,7 @@ def abilities_of(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 
 class _Measure(NamedTuple):
-    """How a figure is printed: what it is multiplied by, how many digits, and the unit's name."""
+    """How a number is printed: factor, digits, name of the unit."""
 
     factor: float
     digits: int
@@ -207,10 +207,10 @@ _SCORE, _LOSS = _Measure(100, 1, "points"), _Measure(1, 3, "nats")
 
 
 def markdown(title: str, question: str, summary: Mapping[str, Any], notes: Sequence[str]) -> str:
-    """Returns the experiment as a Markdown page: one row a variant, then one table over tasks; losses likewise."""
+    """Returns the experiment as a Markdown page: one row per variant, then one table over tasks; losses likewise."""
     lines = [f"# {title}", "", question, "", *_variants_table(summary, _SCORE)]
     if loss := summary.get("loss"):
-        lines += ["", "Loss of the right answers, nats a token (lower is better):", ""]
+        lines += ["", "Loss of the right answers, nats per token (lower is better):", ""]
         lines += _variants_table(loss, _LOSS)
     for measure, part in (("score", summary), ("loss of right answers", loss or {})):
         if correlation := part.get("dependency", {}).get("rank_correlation"):

@@ -1,7 +1,7 @@
-"""How far annotators agree beyond chance: Cohen's and Fleiss' kappa, Krippendorff's alpha, with bootstrap intervals.
+"""Agreement of annotators beyond chance: Cohen's and Fleiss' kappa, Krippendorff's alpha, with bootstrap intervals.
 
-A coefficient is 1 at full agreement and 0 at what chance gives; it is None where chance alone would agree fully (every
-judgement is of one category), or where nothing can be compared.
+A coefficient is 1 at full agreement and 0 at chance level; it is None where all judgements are of one category, or
+where nothing can be compared.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ def cohen_kappa(first: Sequence[int], second: Sequence[int]) -> float | None:
 def fleiss_kappa(counts: np.ndarray) -> float | None:
     """Returns Fleiss' kappa (1971).
 
-    With r judgements an item: p_o = mean_i sum_c n_ic (n_ic - 1) / (r (r - 1)), p_e = sum_c (share of c)^2.
+    With r judgements per item: p_o = mean_i sum_c n_ic (n_ic - 1) / (r (r - 1)), p_e = sum_c (share of c)^2.
 
     Args:
       counts: judgements by item and category, [items, categories]; the same number, at least 2, for each item.
@@ -67,8 +67,8 @@ def bootstrap_interval(
     """Returns the 95 % percentile interval of a statistic over items drawn with replacement.
 
     Args:
-      statistic: takes indices of items, [items]; resamples for which it gives None are left out.
-      items: how many there are.
+      statistic: function of item indices [items]; resamples for which it returns None are left out.
+      items: number of items.
       seed: of the resampling.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What a model said, task by task: confusion tables, scores by class, examples with right and wrong parts marked."""
+"""A model's answers by task: confusion tables, scores by class, examples with right and wrong parts marked."""
 
 import difflib
 import re
@@ -16,7 +16,7 @@ SHOWN_CONFUSIONS = 20
 SHOWN_CHARACTERS = 4000
 NOTHING, OTHER = "(nothing)", "(no label)"
 _LEGEND = (
-    "Green: right. Red, struck through: wrong. Yellow, dashed: in the gold answer and not said. "
+    "Green: right. Red, struck through: wrong. Yellow, dashed: in the gold answer and missed. "
     f"The {SHOWN_ROWS} rows are evenly spaced over the task."
 )
 
@@ -37,10 +37,10 @@ def answer_sections(part: TaskPrompts, predictions: Sequence[str]) -> list[Secti
 
 
 def confusions(part: TaskPrompts, predictions: Sequence[str]) -> Counter[tuple[str, str]]:
-    """Counts (gold label, label said instead) over the rows of a classification task.
+    """Counts (gold label, predicted label) over the rows of a classification task.
 
-    A label that is right counts as itself. Each one missed counts with each one wrongly said in its row; `NOTHING`
-    stands for the other side where there is none, and `OTHER` for what is said and is no label of the task.
+    A right label counts as (label, label). Each missed label counts with each wrong one of its row; `NOTHING` replaces
+    a missing side, and `OTHER` an answer that is not a label of the task.
     """
     labels, found = set(map(name_of, part.task.labels)), Counter()
     for row, answer in zip(part.rows, predictions, strict=True):
@@ -92,7 +92,7 @@ def examples(part: TaskPrompts, predictions: Sequence[str]) -> list[tuple[str, l
 
 
 def mark(part: TaskPrompts, index: int, text: str, other: str, otherwise: str) -> list[tuple[str, str]]:
-    """Returns an answer to row `index` in pieces: parts that `other` has too are "right", the rest is `otherwise`."""
+    """Returns an answer to row `index` in pieces: parts in `other` too are "right", the rest is `otherwise`."""
     task, row, spans = part.task, part.rows[index], []
     if task.family == "Generate":
         own, theirs = located_tokens(text), located_tokens(other)
@@ -104,7 +104,7 @@ def mark(part: TaskPrompts, index: int, text: str, other: str, otherwise: str) -
         for found, start, end in located_parts(task, row, text):
             spans.append((start, end, left[found] > 0))
             if task.family == "CLS":
-                left[found] -= 1  # a label said twice is wrong the second time
+                left[found] -= 1  # a repeated label is wrong the second time
     return _pieces(text, [(start, end, "right" if good else otherwise) for start, end, good in spans])
 
 
@@ -124,7 +124,7 @@ def _prompt(part: TaskPrompts, index: int, answer: str) -> Marked:
 
 
 def _pieces(text: str, spans: Sequence[tuple[int, int, str]]) -> list[tuple[str, str]]:
-    """Cuts a text at spans (start, end, kind) in order that do not overlap; very long texts lose their end."""
+    """Cuts a text at ordered, disjoint spans (start, end, kind); the end of a very long text is left out."""
     pieces, done = [], 0
     for start, end, kind in spans:
         if end > SHOWN_CHARACTERS:

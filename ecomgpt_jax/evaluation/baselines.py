@@ -1,4 +1,4 @@
-"""Answers that know nothing of the input, or only repeat it; every report shows their scores beside a model's."""
+"""Baselines that ignore or copy the input; every report shows their scores next to a model's."""
 
 import random
 import re
@@ -15,13 +15,13 @@ _PIECES = re.compile(r"\n|, |#;#|[.?!;] |[。！？；，]")
 def baseline_predictions(
     task: TaskFolder, rows: Sequence[TaskRow], shown: Sequence[Sequence[str]] | None = None
 ) -> dict[str, list[str]]:
-    """Returns the predictions of each baseline, one a row; `shown` are the candidates of each, None the fixed ones.
+    """Returns each baseline's predictions, one per row; `shown` are the candidates of each row, None the fixed ones.
 
     Returns:
-      majority: the most frequent gold answer of these very rows (the first of equals), so it is an upper bound of what
-        a constant answer gets.
+      majority: the most frequent gold answer of the evaluated rows (the first of equals): an upper bound for any
+        constant answer.
       random: drawn with seed 0, row by row. CLS: one of the candidates; NER: a piece of the input under one type;
-        elsewhere a piece of the input. Pieces are what lies between punctuation.
+        elsewhere a piece of the input. Pieces are separated by punctuation.
       copy: the first 60 characters of the input.
     """
     (majority, _), *_ = Counter(gold_answer(task, row) for row in rows).most_common(1)

@@ -1,7 +1,7 @@
-"""Reading what a model answered to a benchmark's question, for the corrected scores.
+"""Reads a model's answers to benchmark questions, for the corrected scores.
 
-A choice counts where it is said as one: a letter, number or yes/no that stands alone or before punctuation at the start
-of the answer ("B", "(B)", "B: because", "Answer: B"). A word that begins like one ("a good one") is no choice.
+A choice is a letter, number or yes/no, alone or before punctuation at the start of the answer ("B", "(B)", "B:
+because", "Answer: B"). A word that begins like one ("a good one") is not a choice.
 """
 
 import re
@@ -42,12 +42,12 @@ def read_ranking(text: str, count: int) -> list[int]:
 
 
 def canonical(metric: str, labels: tuple[str, ...], text: str) -> str:
-    """Returns an answer as the task's own scores compare it: the label chosen, the items, or the first line.
+    """Returns an answer in the form that the task's metric compares: the chosen label, the items, or the first line.
 
     Args:
       metric: the task's, `benchmark:kind`.
       labels: of the task; empty where answers are open.
-      text: what the model said.
+      text: the model's answer.
     """
     kind = metric.partition(":")[2]
     if kind in ("letter", "yes_no", "accuracy"):

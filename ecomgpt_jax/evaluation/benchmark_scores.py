@@ -8,10 +8,10 @@ Official:
     nDCG over the numbers as written, 0 and negative ones counting from the end; list F1 with repeated items as false;
     ROUGE-L with a stemmer; sentence BLEU. Cosine of sentence embeddings and Japanese BLEU are not computed.
   chinese_ecom_qa: no scorer is published.
-Where a scorer raises or is not there, the official score is None with the reason.
+Where a scorer raises or is not published, the official score is None with the reason.
 
-Corrected scores come from `corrected_scores` on answers read by `benchmark_answers`; here only what has another form:
-nDCG and hit rate over distinct valid numbers, lists compared without case.
+Corrected scores come from `corrected_scores` on answers read by `benchmark_answers`; nDCG and hit rate over distinct
+valid numbers, and lists compared without case, are computed here.
 """
 
 import math
@@ -32,7 +32,7 @@ class _ScorerError(Exception):
 
 
 def official(task: TaskFolder, rows: Sequence[TaskRow], answers: Sequence[str]) -> Scores:
-    """Returns what the benchmark's published scorer computes of one answer per row.
+    """Returns the scores of the benchmark's published scorer for one answer per row.
 
     Returns:
       {"score": the main figure, ...}; {"score": None, "reason": ...} where the scorer raises or there is none.
@@ -127,7 +127,7 @@ def _integers(items: Sequence[str]) -> list[int]:
 
 
 def _hit_rate(answer: str, truth: Sequence[str]) -> float:
-    """The published function splits the whole answer, its first line notwithstanding."""
+    """The published function splits the whole answer, although it extracts the first line too."""
     wanted = {int(float(item)) for item in truth}
     return len(wanted & set(_integers(answer.strip().split(","))[:3])) / len(truth)
 
@@ -166,7 +166,7 @@ def _bleu(answer: str, gold: str) -> float:
 def ranking_scores(task: TaskFolder, rows: Sequence[TaskRow], answers: Sequence[str]) -> list[float] | None:
     """Returns nDCG or hit rate by row over distinct valid numbers; None for tasks that are no ranking.
 
-    nDCG with weights that are all zero is 1; the hit rate is out of three where more are right.
+    nDCG is 1 where all weights are zero; the hit rate is out of three where more items are right.
     """
     kind = task.metric.partition(":")[2]
     if kind not in ("ndcg", "hit rate@3"):

@@ -1,4 +1,4 @@
-"""Is A better than B, or is it chance: paired tests over the same rows, corrected for the number of tasks.
+"""Paired tests of two models over the same rows, corrected for the number of tasks.
 
 The measure is the corrected `score`, a ratio of two sums over rows (see `corrected_scores`). The unit of chance is the
 distinct input: a resample takes all rows of an input with both models' answers, those of other tasks too where the

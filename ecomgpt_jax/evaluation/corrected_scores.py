@@ -1,16 +1,16 @@
-"""Scores that say what an answer is worth, to stand beside the official ones.
+"""Corrected scores, reported next to the official ones.
 
-What they put right: Chinese counts by character, not by white space; a repeated label costs precision; a final full
-stop costs nothing; a correct one-character answer counts; macro-F1 is a mean over classes; a model that ignores the
-format is seen.
+They differ from the official ones: Chinese is counted by character, not by white space; a repeated label lowers
+precision; a final full stop is ignored; a correct one-character answer counts; macro-F1 is a mean over classes; format
+errors are counted.
 
 Every score has a 95 % interval from resampling distinct inputs. Every task has `score`, a ratio of two sums over rows:
   CLS, Extract, Condition_Extract, NER: micro-F1 = 2 * sum(hits) / sum(parts predicted + parts of the gold answer);
   Generate: ROUGE-L over tokens, mean over rows, F = 2 * LCS / (tokens predicted + tokens of the gold answer).
 Parts are a bag of labels for CLS, a set of terms for the Extract families, a set of (type, term) for NER, read as in
-`instruct.answer_parts`; a token is a Chinese character or a word, or any character of a text that has neither. Where
-there is nothing to find and the answer says so, a row adds nothing; a score over such rows alone is 1. An answer that
-does not say so (a blank one, an emoji) counts as one wrong part.
+`instruct.answer_parts`; a token is a Chinese character or a word, or any character of a text that has neither. A row
+without anything to find adds nothing where the answer says so; a score over such rows alone is 1. An answer that does
+not say so (a blank one, an emoji) counts as one wrong part.
 """
 
 import re
@@ -46,7 +46,7 @@ Shown = Sequence[Sequence[str]] | None
 def corrected_scores(
     task: TaskFolder, rows: Sequence[TaskRow], predictions: Sequence[str], shown: Shown = None
 ) -> dict[str, float]:
-    """Returns the corrected scores of one prediction a row, each in [0, 1].
+    """Returns the corrected scores of one prediction per row, each in [0, 1].
 
     Returns:
       `score`, `score-low` and `score-high` (its interval); `exact-match` (all parts right; the same text for
@@ -60,7 +60,7 @@ def corrected_scores(
 def input_statistics(
     task: TaskFolder, rows: Sequence[TaskRow], predictions: Sequence[str], shown: Shown = None
 ) -> dict[str, np.ndarray]:
-    """Returns by name of score what it is made of, by distinct input (`TaskRow.sentences`), the unit of resampling.
+    """Returns numerators and denominators of each score by distinct input (`TaskRow.sentences`), for resampling.
 
     A score is the mean over classes of numerator / denominator, each summed over inputs. Only `macro-f1` has several.
 
@@ -118,7 +118,7 @@ def class_scores(
 ) -> dict[str, dict[str, float | int]]:
     """Returns {class: {"f1", "gold", "said", "right"}} for the labels (CLS) or types (NER) of the gold answers.
 
-    Where the gold answers have none, the classes are those that were said.
+    Where the gold answers have none, the classes are those of the predictions.
     """
     names, counts = _class_counts(task, rows, read_answers(task, predictions))
     return {
@@ -153,7 +153,7 @@ def _references(task: TaskFolder, row: TaskRow) -> tuple[str, ...]:
 
 
 def exact_matches(task: TaskFolder, rows: Sequence[TaskRow], predictions: Sequence[str]) -> list[bool]:
-    """Says by row whether all parts are right; for Generate, whether the text is the same."""
+    """Returns by row whether all parts are right; for Generate, whether the text is the same."""
     predictions = read_answers(task, predictions)
     if task.family == "Generate":
         return [_same(text, gold_answer(task, row)) for row, text in _pairs(rows, predictions)]
@@ -174,11 +174,11 @@ def interval(ratios: np.ndarray, seed: int = 0) -> tuple[float, float]:
 
 
 def format_error(task: TaskFolder, row: TaskRow, answer: str, shown: Sequence[str]) -> bool:
-    """Says whether an answer breaks its task's format.
+    """Returns whether an answer violates its task's format.
 
-    Blank is always an error. CLS: a label that is none of the candidates `shown`, or said more often than in the gold
-    answer and more than once. NER: a line that is not "Type: terms" with a type of the task, or a type said twice.
-    Extract, Condition_Extract: a term that is not in the input ("None" says that there is none).
+    Blank is always an error. CLS: a label that is not among the candidates `shown`, or repeated more often than in the
+    gold answer. NER: a line that is not "Type: terms" with a type of the task, or a repeated type. Extract,
+    Condition_Extract: a term that is not in the input ("None" says that there is none).
     """
     if not answer.strip():
         return True
@@ -199,7 +199,7 @@ def format_error(task: TaskFolder, row: TaskRow, answer: str, shown: Sequence[st
 def tokens(text: str) -> list[str]:
     """Returns Chinese characters and words (runs of letters and digits), lower-cased, punctuation left out.
 
-    A text that has neither ("👍", "!!!") is taken by its characters.
+    A text that has neither ("👍", "!!!") gives its characters.
     """
     return [token for token, _ in located_tokens(text)]
 
@@ -223,7 +223,7 @@ def rouge_l(answer: str, gold: str) -> float:
 
 
 def _f1(hits: int, size: int, answer: str, gold: str) -> float:
-    """Returns 2 * hits / size; two blank texts, of size 0, are judged as texts."""
+    """Returns 2 * hits / size; blank texts (size 0) are compared as texts."""
     return 2 * hits / size if size else float(_same(answer, gold))
 
 
@@ -251,16 +251,16 @@ def _pairs(rows: Sequence[TaskRow], predictions: Sequence[str]) -> Iterator[tupl
 
 
 def _bags(task: TaskFolder, rows: Sequence[TaskRow], predictions: Sequence[str]) -> list[tuple[Bag, Bag]]:
-    """Returns by row the parts said and those of the gold answer."""
+    """Returns by row the parts of the prediction and of the gold answer."""
     return [(said_parts(task, row, text), gold_parts(task, row)) for row, text in _pairs(rows, predictions)]
 
 
 def _class_counts(
     task: TaskFolder, rows: Sequence[TaskRow], predictions: Sequence[str]
 ) -> tuple[list[str], np.ndarray]:
-    """Returns the classes, and by row and class the parts right, said and wanted, [rows, classes, 3].
+    """Returns the classes, and by row and class the numbers of right, predicted and gold parts, [rows, classes, 3].
 
-    A class is a label (CLS) or a type (NER) of the gold answers; where these have none, of what was said.
+    A class is a label (CLS) or a type (NER) of the gold answers; where these have none, of the predictions.
     """
     field, pairs = 0 if task.family == "NER" else 1, _bags(task, rows, predictions)
     names = sorted({part[field] for _, gold in pairs for part in gold})
@@ -290,7 +290,7 @@ def _means(values: Sequence[float]) -> np.ndarray:
 
 
 def _same(answer: str, gold: str) -> bool:
-    """Tells whether two texts differ in white space at the ends and a final stop at most.
+    """Returns whether two texts are equal apart from white space at the ends and a final full stop.
 
     Of blank texts, these are the same text twice, and any one where the gold answer is empty.
     """

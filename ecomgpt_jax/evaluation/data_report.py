@@ -1,4 +1,4 @@
-"""What a data set is made of, as sections of a page: kinds of tasks, sources, what was left out, abilities."""
+"""A data set as sections of a report: kinds of tasks, sources, records left out, abilities."""
 
 import collections
 import html
@@ -32,7 +32,7 @@ def data_sections(stats: Mapping[str, Any]) -> list[Section]:
 
 
 _ABILITIES = (
-    "Atomic tasks practise one ability or two; base and held-out tasks put several together. Reused: how many tasks "
+    "Atomic tasks use one ability or two; base and held-out tasks combine several. Reused: how many tasks "
     "downstream of the atomic ones need the ability. The figure joins each ability with the kinds of task that use it."
 )
 
@@ -72,7 +72,7 @@ def difference(entry: Mapping[str, Any]) -> str:
 
 
 def unexplained(sources: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Returns the sources whose number of records differs from upstream's for no reason that anything gives."""
+    """Returns the sources whose number of records differs from upstream's without an explanation."""
     return [
         name
         for name, entry in sources.items()

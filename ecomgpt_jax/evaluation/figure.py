@@ -1,4 +1,4 @@
-"""Pictures of experiments as PNG files."""
+"""Figures of experiments as PNG files."""
 
 import itertools
 import os
@@ -13,11 +13,11 @@ _DOTS_PER_INCH = 120
 
 
 def draw_variants(path: str | os.PathLike[str], title: str, summary: Mapping[str, Any]) -> None:
-    """Draws the average of each variant with its interval, and beside it the difference to the first; losses below.
+    """Draws each variant's average with its interval, next to it the difference to the first; losses below.
 
     Args:
       path: of the PNG file, written whole.
-      title: above the picture.
+      title: of the figure.
       summary: what `ablation.summarise` returns.
     """
     names = list(summary["variants"])
@@ -51,16 +51,16 @@ def draw_dependency(
     path: str | os.PathLike[str], scores: Mapping[str, Any], losses: Mapping[str, Any] | None = None
 ) -> None:
     """Draws tasks x abilities, each cell with its number: red where a task is worse without the ability, blue where it
-    is better, framed where it is declared to use it. The losses of right answers stand below the scores.
+    is better, framed where it is declared to use it. The losses of right answers are below the scores.
 
     Args:
       path: of the PNG file, written whole.
-      scores: what `ablation.dependency` returns of the scores.
-      losses: what it returns of the losses.
+      scores: result of `ablation.dependency` for the scores.
+      losses: the same for the losses.
     """
     maps = [("Corrected score without an ability minus with all, points", scores, 100, "+.1f", "RdBu")]
     if losses:
-        title = "Loss of right answers without an ability minus with all, nats a token"
+        title = "Loss of right answers without an ability minus with all, nats per token"
         maps.append((title, losses, 1, "+.2f", "RdBu_r"))
     rows, columns = scores["tasks"], scores["abilities"]
     size = 5 + 0.7 * len(columns), (1.8 + 0.34 * len(rows)) * len(maps)

@@ -1,6 +1,4 @@
-"""From parameters to `scores.json` and a report: prompts, decoding, prediction files, scores; and a small part of it
-while a model is trained.
-"""
+"""Evaluates a model: prompts, decoding, prediction files, scores, report; and a small slice of it during training."""
 
 import dataclasses
 import os
@@ -33,7 +31,7 @@ from ecomgpt_jax.instruct.task_folder import load_tasks
 __all__ = ["evaluate_tasks", "find_tasks_dir"]
 
 ANSWERS = "answers.jsonl"  # the log of `decode_prompts`
-LOSS_ROWS = 16  # right answers whose loss is taken together, at most
+LOSS_ROWS = 16  # maximum batch of right answers for their loss
 SAMPLES = 8  # answers in the report of a training run
 
 
@@ -51,9 +49,10 @@ def evaluate_tasks(
 ) -> dict[str, Any]:
     """Decodes and scores every task of a folder.
 
-    Leaves `predictions/<task>.jsonl`, `scores.json`, `report.md` and `report.html` in `out_dir`, each written whole. In
-    a run of several processes only process 0 writes. With `settings.answer_loss` each line of the predictions has the
-    "answer_loss" of its row, and each task's entry the mean of its rows: nats a token of the right answer.
+    Leaves `predictions/<task>.jsonl`, `scores.json`, `report.md` and `report.html` in `out_dir`, each written
+    atomically. In a run of several processes only process 0 writes. With `settings.answer_loss` each line of the
+    predictions has the "answer_loss" of its row, and each task's entry the mean of its rows: nats per token of the
+    right answer.
 
     Args:
       params: the model's parameters.
@@ -61,13 +60,12 @@ def evaluate_tasks(
       tokenizer: the one the model was trained with.
       tasks_dir: folder of `<Dataset>/tasks/<task>/`.
       out_dir: created if needed.
-      settings: rows a task, batch, beams, and lengths.
+      settings: rows per task, batch, beams, and lengths.
       mesh: the mesh that the parameters are on.
       only: names of the tasks to evaluate; None takes all.
-      weights: what names these very weights. Where it is given, each answer is kept in `answers.jsonl` as soon as it is
-        finished, and a run that starts again decodes only what is missing.
-      trained_on: names of the tasks that the model was trained on, to tell those held out from the others; empty where
-        nothing is known of it.
+      weights: identifies the weights. If given, each finished answer is appended to `answers.jsonl`, and a restarted
+        run decodes only the missing ones.
+      trained_on: names of the tasks that the model was trained on, for the domains of the scores; empty where unknown.
 
     Returns:
       The content of `scores.json`.
@@ -103,10 +101,10 @@ def evaluate_tasks(
 def finished_scores(
     tasks_dir: str | os.PathLike[str], out_dir: str | os.PathLike[str], settings: EvalConfig, dtype: str
 ) -> dict[str, Any] | None:
-    """Returns the `scores.json` that an earlier `evaluate_tasks` left in `out_dir`; None where it has to run.
+    """Returns the `scores.json` that an earlier `evaluate_tasks` wrote to `out_dir`; None where it must run.
 
-    It has to where it did not end, or where dtype, tasks, settings or the wording of prompts have changed since. The
-    weights are the caller's to compare.
+    It must run where it did not finish, or where dtype, tasks, settings or prompts have changed. The caller compares
+    the weights.
     """
     path = Path(out_dir) / "scores.json"
     if not path.is_file():
@@ -127,7 +125,7 @@ def answer_losses(
     settings: EvalConfig,
     mesh: jax.sharding.Mesh | None = None,
 ) -> list[float]:
-    """Returns the mean loss of each prompt's right answer and its end-of-sequence token, nats a token.
+    """Returns the mean loss of each prompt's right answer and its end-of-sequence token, in nats per token.
 
     Prompts are cut as for decoding, and answers to `settings.max_new_tokens`.
     """
@@ -168,7 +166,7 @@ def evaluate_slice(
 
 
 def slice_metrics(tasks_dir: str | os.PathLike[str]) -> list[str]:
-    """Returns the names of what `evaluate_slice` gives for a folder of tasks."""
+    """Returns the metric names of `evaluate_slice` for a folder of tasks."""
     names = [*(task.name for task in load_tasks(tasks_dir)), "average"]
     return [f"eval/{task}/{name}" for task in names for _, _, name in MEASURES]
 
@@ -176,7 +174,7 @@ def slice_metrics(tasks_dir: str | os.PathLike[str]) -> list[str]:
 def read_samples(
     tasks_dir: str | os.PathLike[str], out_dir: str | os.PathLike[str], settings: EvalConfig
 ) -> list[dict[str, str]]:
-    """Returns up to `SAMPLES` answers that `evaluate_tasks` left in `out_dir`, evenly spaced over tasks and their rows.
+    """Returns up to `SAMPLES` answers of `evaluate_tasks` from `out_dir`, evenly spaced over tasks and their rows.
 
     Each is {"task", "prompt", "gold", "prediction"}.
     """

@@ -1,7 +1,7 @@
-"""The page on which one annotator judges pairs of answers: one HTML file, worked by keyboard, nothing from outside.
+"""The page on which one annotator judges pairs of answers: one self-contained HTML file with keyboard control.
 
-Texts of users and models reach the page only as JSON in a data block and are shown as text; a policy in the page
-forbids every other script and every outside address.
+Texts of users and models are JSON in a data block and are shown as text; the page's policy blocks every other script
+and every external address.
 """
 
 import base64

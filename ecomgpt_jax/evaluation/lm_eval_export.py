@@ -1,8 +1,8 @@
-"""Tasks in the form that lm-evaluation-harness reads: one YAML file a task, a group over them, rendered rows beside.
+"""Exports tasks for lm-evaluation-harness: one YAML file per task, a group over them, and rendered rows.
 
-The rows hold finished prompts and gold answers, and `doc_to_text` and `doc_to_target` name their fields, so no template
-ever sees a user's text and no Python file is needed. The harness scores `exact_match` of the whole answer, chrF for
-generated titles.
+The rows contain rendered prompts and gold answers, and `doc_to_text` and `doc_to_target` name their fields, so user
+text is never part of a template and no Python file is needed. The harness scores `exact_match` of the whole answer,
+chrF for generated titles.
 """
 
 import json
@@ -50,7 +50,7 @@ def export_tasks(parts: Sequence[TaskPrompts], directory: Path, grouped: Sequenc
 
     Args:
       parts: the tasks with their prompts.
-      directory: created if needed. The YAML files hold its absolute path: export anew where it moves.
+      directory: created if needed. The YAML files contain its absolute path: export again after moving it.
       grouped: names of the tasks that the group `ecomgpt` averages.
 
     Returns:
@@ -59,7 +59,7 @@ def export_tasks(parts: Sequence[TaskPrompts], directory: Path, grouped: Sequenc
     directory = directory.absolute()
     for part in parts:
         name, data = part.task.name, directory / "data" / f"{part.task.name}.jsonl"
-        golds = [gold.removeprefix(" ") for gold in part.golds]  # as the filter does with what a model says
+        golds = [gold.removeprefix(" ") for gold in part.golds]  # as the filter does with a model's answer
         rows = zip(part.prompts, golds, strict=True)
         write_json_lines(data, ({"index": i, "prompt": prompt, "gold": gold} for i, (prompt, gold) in enumerate(rows)))
         generates = part.task.family == "Generate"

@@ -1,7 +1,7 @@
 """The released scorer, step by step: ROUGE-L of the `rouge` package, set F1, and NER F1 as `seqeval` counts it.
 
-These scores exist to be comparable with the paper (arXiv 2308.06966), quirks included; `corrected_scores` stands beside
-them. A set F1 comes as micro-F1 (sums over all rows) and as "macro-F1", the F1 of the mean precision and mean recall
+These scores are comparable with the paper's (arXiv 2308.06966), quirks included; see `corrected_scores` for the others.
+A set F1 is reported as micro-F1 (sums over all rows) and as "macro-F1", the F1 of the mean precision and mean recall
 over rows. NER is scored on one tag per character of the sentence, micro and macro over entity types.
 
 Quirks that are kept:
@@ -23,7 +23,7 @@ Entity = tuple[str, int, int]
 
 
 def official_scores(task: TaskFolder, rows: Sequence[TaskRow], predictions: Sequence[str]) -> dict[str, float]:
-    """Returns {"micro-f1", "macro-f1", "rouge-l-f1"} of one prediction a row, each in [0, 1]."""
+    """Returns {"micro-f1", "macro-f1", "rouge-l-f1"} of one prediction per row, each in [0, 1]."""
     golds = [_gold(task, gold_answer(task, row)) for row in rows]
     answers = [_answer(task, prediction) for prediction in predictions]
     rouge = sum(rouge_l(answer, gold) for answer, gold in zip(answers, golds, strict=True)) / len(golds)
@@ -60,7 +60,7 @@ def _parts(task: TaskFolder, answer: str) -> set[str]:
 
 
 def set_f1(pairs: Iterable[tuple[set[str], set[str]]]) -> tuple[float, float]:
-    """Returns (micro-F1 from sums, F1 of the mean precision and mean recall) of (predicted, gold) sets, one a row."""
+    """Returns (micro-F1 from sums, F1 of the mean precision and mean recall) of (predicted, gold) sets, one per row."""
     rows = both = predicted = gold = 0
     precision = recall = 0.0
     for p, t in pairs:
@@ -107,7 +107,8 @@ def _entities(sentence: str, answer: str, separator: str) -> set[Entity]:
 
 
 def entity_f1(pairs: Iterable[tuple[set[Entity], set[Entity]]]) -> tuple[float, float]:
-    """Returns (micro-F1, mean F1 over all types seen) of (predicted, gold) entities (type, start, end), one pair a row.
+    """Returns (micro-F1, mean F1 over all types seen) of (predicted, gold) entities (type, start, end), one pair per
+    row.
 
     The same as `seqeval.metrics.classification_report`; 0 where there is no entity at all.
     """

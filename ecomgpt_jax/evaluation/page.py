@@ -1,7 +1,7 @@
-"""Sections of a report, and their two renderings: Markdown, and one HTML file that needs nothing from outside.
+"""Sections of a report, rendered as Markdown or as one self-contained HTML file.
 
-Everything that comes in as text is escaped; only `Section.figure` is taken as markup, and the charts below make it. The
-page's policy lets no script run and loads nothing.
+All text is escaped; only `Section.figure` is markup, made by the charts below. The page's policy allows no script and
+no external address.
 """
 
 import dataclasses
@@ -84,7 +84,7 @@ class Section:
 
 
 def cell(text: str) -> str:
-    """Returns a text as a cell of a table; a blank keeps a first "*" from being read as a mark."""
+    """Returns a text as a cell of a table; a blank before a leading "*" prevents its reading as a mark."""
     return " " + text if text.startswith("*") else text
 
 
@@ -115,7 +115,7 @@ def _flat(text: str) -> str:
 
 
 def render_html(title: str, sections: Sequence[Section]) -> str:
-    """Returns the report as one HTML page with no outside address."""
+    """Returns the report as one HTML page without external addresses."""
     body = "\n".join(_html_section(section) for section in sections)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -212,7 +212,7 @@ def line_chart(points: Points, x_name: str, y_name: str, dashed: Points = ()) ->
 
 @dataclasses.dataclass(frozen=True)
 class Bar:
-    """A bar of a chart: its name, its value in [0, 1], its interval if there is one, and where its marks stand."""
+    """A bar of a chart: name, value in [0, 1], interval if there is one, positions of its marks."""
 
     name: str
     value: float
@@ -221,7 +221,7 @@ class Bar:
 
 
 def bar_chart(bars: Sequence[Bar], x_name: str, mark_names: Sequence[str] = ()) -> str:
-    """Returns lying bars from 0 to 1 with whiskers and upright marks as inline SVG; at most two marks a bar."""
+    """Returns horizontal bars from 0 to 1 with whiskers and marks as inline SVG; at most two marks per bar."""
     if not bars:
         return ""
     width, left, right, top, pitch = 900, 375, 56, 26, 26

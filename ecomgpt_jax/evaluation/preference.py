@@ -1,7 +1,7 @@
-"""Human evaluation: blinded pairs of answers out, judgements in, wins and agreement.
+"""Human evaluation: writes blinded pairs of answers, reads judgements, computes wins and agreement.
 
-Each annotator judges the same items, in an order of their own. A stands on the left in half of each annotator's items
-of a task, and an item's sides change from one annotator to the next. Which side is whose is only in the key.
+All annotators judge the same items, in different orders. A is on the left in half of each annotator's items of a task,
+and an item's sides alternate between annotators. Only the key tells which side is A.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from ecomgpt_jax.files import read_json
 OUTCOMES = ("win", "tie", "loss")  # of A
 _METHOD = (
     "A win is A's. An item goes to the outcome with most of its votes, and is a tie where two have equally many. "
-    "Items with the same answer from both are ties that nobody judged. Net is the share of wins minus the share of "
+    "Items with identical answers are ties without a judgement. Net is the share of wins minus the share of "
     "losses, with a 95 % interval from resampled items; p is the exact sign test over wins and losses, corrected over "
     "tasks after Holm."
 )
@@ -45,14 +45,14 @@ def make_study(
 
     Args:
       parts: the tasks.
-      a: A's predictions by task's name, one a row.
+      a: A's predictions by task's name, one per row.
       b: B's.
       rows: how many rows of each task are drawn; fewer where a task has fewer.
-      annotators: how many sheets.
+      annotators: number of sheets.
       seed: of the draw, the orders and the sides.
 
     Returns:
-      A sheet for each annotator, as `judging_page.render_sheet` takes it; and the key {"study", "items": {id: {"task",
+      A sheet per annotator, the input of `judging_page.render_sheet`; and the key {"study", "items": {id: {"task",
       "index"}}, "left": {annotator: {id: "a" | "b"}}, "identical": {task: number}}. Drawn rows where both answers are
       the same are counted under "identical" and shown to nobody.
 
@@ -93,7 +93,7 @@ def make_study(
 
 
 def _balanced(number: int, rng: random.Random) -> list[bool]:
-    """Returns as many True as False, give or take one by chance, in random order."""
+    """Returns equally many True and False (for an odd number one more of either at random), in random order."""
     start = rng.getrandbits(1)
     sides = [(position + start) % 2 == 0 for position in range(number)]
     rng.shuffle(sides)
@@ -105,7 +105,7 @@ def read_key(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
       MissingInputError: it is not there.
-      DataError: it is no key.
+      DataError: it is not a key file.
     """
     key = read_json(path)
     kinds = {"study": str, "items": dict, "left": dict, "identical": dict}
@@ -168,7 +168,7 @@ def summarise(key: Mapping[str, Any], votes: Votes, sides: Mapping[str, Counter]
       "tasks": {task: outcome} and "all": outcome, with {"items", "identical", "win", "tie", "loss", "net", "low",
       "high", "p"} (and "p_holm" by task); "agreement": {"cohen": [...], "fleiss", "krippendorff"}, each with "items",
       "value", "low" and "high"; "position": {annotator or "all": {"left", "right", "tie", "p"}}; "unjudged", the items
-      that nobody judged.
+      without a judgement.
     """
     outcomes: dict[str, list[int]] = {task: [1] * number for task, number in key["identical"].items()}
     for item, by_annotator in votes.items():
@@ -239,7 +239,7 @@ def _position(count: Mapping[str, int]) -> dict[str, Any]:
 
 
 def preference_sections(result: Mapping[str, Any]) -> list[Section]:
-    """Returns what `summarise` returns as sections of a report."""
+    """Returns the result of `summarise` as sections of a report."""
     rows = []
     for name, entry in [*result["tasks"].items(), ("All", result["all"])]:
         if entry:

@@ -1,9 +1,9 @@
-"""The protocols: which prompts a model sees, and the hash of what two runs share.
+"""The protocols: the prompts that a model is given, and their hash.
 
-Prompts are the released ones (head, then the filled template). In the frozen protocol, `greedy` (`beam<K>` with beams),
-candidates are fixed (see `instruct.task_folder.candidates`). The released code draws those of classification anew in
-every run; `released:SEED` draws as it does, so that its spread can be seen. Prompts longer than `max_prompt_tokens`
-lose their beginning, the end with "### Response:" stays; each one is counted.
+Prompts are the released ones (head, then the filled template). In the default protocol, `greedy` (`beam<K>` with
+beams), candidates are fixed (see `instruct.task_folder.candidates`). The released code draws the candidates of
+classification in every run; `released:SEED` draws them in the same way, which shows the variance. Prompts longer than
+`max_prompt_tokens` are cut at the beginning and counted; the end with "### Response:" stays.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from ecomgpt_jax.instruct.task_folder import (
 
 
 class Encoder(Protocol):
-    """What the protocol needs of a tokenizer."""
+    """The methods of a tokenizer that the protocol calls."""
 
     def encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
         """Returns the ids of each text at the beginning of a sequence."""
@@ -80,9 +80,9 @@ def build_prompts(task: TaskFolder, limit: int = 0, protocol: str = DEFAULT_PROT
 def released_candidates(task: TaskFolder, index: int, row: TaskRow, seed: str) -> tuple[str, ...]:
     """Draws the candidates of row `index` as the released code does for classification; elsewhere they are fixed.
 
-    There: the labels shuffled, cut to a length drawn evenly from 0 to 49, joined with the gold labels, in the order of
-    a set of strings, which is anything. So one row in fifty or more has no candidate but its gold labels. Here the same
-    draws hang on `seed`, task and row alone.
+    The released code shuffles the labels, cuts them to a length drawn uniformly from 0 to 49, and adds the gold labels,
+    in the arbitrary order of a set of strings. So at least one row in fifty has its gold labels as the only candidates.
+    Here the draws depend on `seed`, task and row alone.
     """
     if task.family != "CLS" or not task.labels:
         return candidates(task, index, row)
@@ -108,7 +108,7 @@ def prompt_tokens(
 def describe(tasks: Sequence[TaskPrompts], settings: EvalConfig) -> dict[str, Any]:
     """Returns the `protocol` entry of `scores.json`: settings, and the sha256 over them and every prompt and answer.
 
-    The hash depends on no path, no order of tasks and no batch size.
+    The hash does not depend on paths, the order of tasks or the batch size.
     """
     name = settings.protocol
     if name == DEFAULT_PROTOCOL and settings.num_beams > 1:
@@ -125,7 +125,7 @@ def describe(tasks: Sequence[TaskPrompts], settings: EvalConfig) -> dict[str, An
 
 
 def describe_predictions(tasks: Sequence[TaskPrompts]) -> dict[str, Any]:
-    """Returns the `protocol` entry for predictions made elsewhere: nothing is known but what they answer."""
+    """Returns the `protocol` entry for predictions made elsewhere, of which only the tasks are known."""
     return {"name": "predictions", "sha256": digest({"name": "predictions"}, tasks)}
 
 

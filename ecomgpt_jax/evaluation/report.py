@@ -1,7 +1,7 @@
 """Reports: of an evaluation (`report.md`, `report.html`) and of a training run (`index.html` with the loss curve).
 
-A model's score never stands alone: beside it stand the untrained weights where they were scored, the three baselines,
-and, for the released tasks, what the paper's chart shows.
+Every score is shown next to that of the untrained weights (if evaluated), the three baselines and, for the released
+tasks, the value in the paper's chart.
 """
 
 import os
@@ -34,8 +34,8 @@ PAPER_ROUGE_L = {
     "ZH-OpenBG_Align-Generate-title_generate": 0.01,
 }
 _CAUTION = (
-    "Official ROUGE-L splits on white space, so an unspaced Chinese answer is one token, and a constant answer scores "
-    "high where every answer has the same frame. Read it beside the baselines; the corrected score is the one to trust."
+    "Official ROUGE-L splits on white space, so a Chinese answer without blanks is one token, and a constant answer "
+    "scores high where all answers have the same frame. Compare it with the baselines, and prefer the corrected score."
 )
 
 
@@ -51,7 +51,7 @@ def write_report(
       directory: created if needed.
       scores: the content of `scores.json`.
       untrained_scores: the same for the weights before training.
-      answers: the tasks and what was answered.
+      answers: the tasks and the answers.
     """
     sections = [*score_sections(scores, untrained_scores), _protocol_section(scores)]
     sections += [section for part, texts in answers for section in answer_sections(part, texts)]
@@ -138,7 +138,7 @@ def _number(value: float | None) -> str:
 
 
 def _model_cell(value: float, others: Sequence[float | None]) -> str:
-    """Marks the model's value where it is above everything it is compared with."""
+    """Marks the model's value where it is above all values it is compared with."""
     return ("*" if all(other is None or value > other for other in others) else "") + _number(value)
 
 

@@ -1,14 +1,13 @@
-"""Prediction files and `scores.json`: official and corrected scores of every task, baselines beside them.
+"""Prediction files and `scores.json`: official and corrected scores of every task, with baselines.
 
     {"tasks": {task: {"rows", "inputs", "language", "family", "official", "corrected", "intervals", "classes",
                       "baselines"}},
      "averages": {group: {"tasks", "official", "corrected"}}, "protocol": {"sha256", ...},
      "run": {"dtype"}}
 
-"inputs" counts the distinct ones of the rows. "intervals" holds [low, high] of each corrected score, "classes" the F1
-of each class (CLS, NER), "baselines" the same two sets of scores for each of `baselines.BASELINES`. A task has "domain"
-too where it is known what the model was trained on, and "answer_loss" (nats per token of the right answers) where that
-was asked for.
+"inputs" is the number of distinct inputs. "intervals" holds [low, high] of each corrected score, "classes" the F1 of
+each class (CLS, NER), "baselines" the same two sets of scores for each of `baselines.BASELINES`. A task has "domain"
+too where the training tasks are known, and "answer_loss" (nats per token of the right answers) if requested.
 """
 
 import os
@@ -31,13 +30,13 @@ from ecomgpt_jax.evaluation.protocol import TaskPrompts
 from ecomgpt_jax.files import read_json_lines, write_json_lines
 from ecomgpt_jax.instruct.task_folder import TaskFolder
 
-# What is averaged over tasks: (title, set of scores, name), the last two as in a task's entry.
+# Scores that are averaged over tasks: (title, set of scores, name), the last two as in a task's entry.
 MEASURES = (
     ("Corrected score", "corrected", "score"),
     ("Official micro-F1", "official", "micro-f1"),
     ("Official ROUGE-L", "official", "rouge-l-f1"),
 )
-# The same for tasks of a benchmark, whose published scorers have other figures.
+# The same for tasks of a benchmark, whose published scorers have other scores.
 BENCHMARK_MEASURES = (MEASURES[0], ("Official score", "official", "score"))
 DOMAINS = ("in-domain", "held-out task", "held-out dataset")
 _LABELS = {"en": "English", "zh": "Chinese"}
@@ -47,7 +46,7 @@ def score_task(part: TaskPrompts, predictions: Sequence[str]) -> dict[str, Any]:
     """Returns a task's entry of `scores.json`.
 
     Raises:
-      DataError: there is not one prediction a row.
+      DataError: there is not one prediction per row.
     """
     if len(predictions) != len(part.rows):
         raise DataError(f"task {part.task.name}: {len(predictions)} predictions for {len(part.rows)} rows")
@@ -79,7 +78,7 @@ def score_task(part: TaskPrompts, predictions: Sequence[str]) -> dict[str, Any]:
 
 
 def domain(task: TaskFolder, trained_on: Iterable[str]) -> str:
-    """Returns which of `DOMAINS` a task is to a model trained on tasks of these names.
+    """Returns which of `DOMAINS` a task belongs to for a model trained on these tasks.
 
     in-domain: trained on this very task; held-out task: on others of its dataset; held-out dataset: on none of them.
     """
@@ -101,7 +100,7 @@ def groups(tasks: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def measures(tasks: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:
-    """Returns what is averaged over these tasks: the released scores, or those of a benchmark."""
+    """Returns the scores averaged over these tasks: the released ones, or those of a benchmark."""
     return MEASURES if all("micro-f1" in entry["official"] for entry in tasks.values()) else BENCHMARK_MEASURES
 
 
@@ -151,7 +150,7 @@ def write_predictions(
 
 
 def read_answer_losses(path: str | os.PathLike[str]) -> list[float]:
-    """Returns the losses that `write_predictions` left, by row.
+    """Returns the losses that `write_predictions` wrote, by row.
 
     Raises:
       DataError: a row has none.

@@ -31,7 +31,7 @@ def _listed(shapes: Sequence[tuple[int, int, int]]) -> str:
 
 
 def mesh_shape(mesh: MeshConfig, devices: int) -> tuple[int, int, int]:
-    """Returns how many devices lie along `data`, `fsdp` and `tensor`.
+    """Returns the numbers of devices along `data`, `fsdp` and `tensor`.
 
     Raises:
       ConfigError: the axes do not multiply to the number of devices; lists shapes that do, nearest first.
@@ -89,7 +89,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def batch_shards(mesh: Mesh) -> int:
-    """Returns how many parts the mesh splits a batch into."""
+    """Returns the number of parts that the mesh splits a batch into."""
     return math.prod(mesh.shape[axis] for axis in RULES["batch"])
 
 

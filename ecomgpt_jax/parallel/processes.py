@@ -1,4 +1,4 @@
-"""What a process does before its first array: it joins the others of its run, and finds programs compiled earlier."""
+"""Setup of a process before its first array: it connects to the run's other processes and enables the compile cache."""
 
 import contextlib
 import functools
@@ -19,12 +19,12 @@ from ecomgpt_jax import errors
 from ecomgpt_jax.errors import ConfigError, EcomError, StorageError
 from ecomgpt_jax.waiting import Notice, notice
 
-_COMPILED = "/jax/core/compile/backend_compile_duration"  # what jax.monitoring hears after each compilation
-AUTOMATIC = "auto"  # a coordinator that jax finds by itself, as on TPU slices
+_COMPILED = "/jax/core/compile/backend_compile_duration"  # event of jax.monitoring after each compilation
+AUTOMATIC = "auto"  # jax finds the coordinator itself, as on TPU slices
 
 
 def init_distributed(coordinator: str, num_processes: int | None, process_id: int | None, timeout: int) -> None:
-    """Makes this process one of a run's; with no coordinator it stays alone. Call it before any other use of jax.
+    """Connects this process to the others of a run; without a coordinator does nothing. Call it before any use of jax.
 
     Args:
       coordinator: `host:port` that process 0 listens on, `auto` where the machines know each other (a TPU slice), or
@@ -35,7 +35,7 @@ def init_distributed(coordinator: str, num_processes: int | None, process_id: in
 
     Raises:
       ConfigError: the three do not fit together.
-      StorageError: the others did not come in time, or the port is taken.
+      StorageError: the others did not connect in time, or the port is taken.
     """
     if not coordinator:
         if num_processes is not None or process_id is not None:
@@ -68,10 +68,10 @@ def init_distributed(coordinator: str, num_processes: int | None, process_id: in
 
 
 def _rendezvous(address: str, num_processes: int, process_id: int, timeout: int) -> None:
-    """Returns in every process once all are there; jax itself would abort the process of one that waits too long.
+    """Returns in every process once all are connected; jax itself aborts a process that waits too long.
 
     Raises:
-      OSError: the port is taken, or the time is over.
+      OSError: the port is taken, or the timeout has passed.
     """
     host, port = address.rsplit(":", 1)
     end = time.monotonic() + timeout
@@ -105,17 +105,17 @@ def _rendezvous(address: str, num_processes: int, process_id: int, timeout: int)
             except TimeoutError:
                 raise TimeoutError(f"missing: process {missing()}") from None
             link.settimeout(5)
-            with contextlib.suppress(OSError, ValueError):  # a connection that is no process of the run
+            with contextlib.suppress(OSError, ValueError):  # a connection from elsewhere
                 links[int(link.recv(16))] = link
         for link in links.values():
             link.sendall(b"go")
 
 
 def from_first(make: Callable[[], Any]) -> Any:
-    """Returns process 0's `make()`, of what JSON holds, in every process; all must call it, and from the main thread.
+    """Returns process 0's `make()`, a JSON value, in every process; all must call it from the main thread.
 
     Raises:
-      EcomError: `make` raised it in process 0, so that no process goes on alone; an OSError becomes a StorageError.
+      EcomError: `make` raised it in process 0, so no process continues alone; an OSError becomes a StorageError.
     """
     if jax.process_count() == 1:
         return make()
@@ -126,7 +126,7 @@ def from_first(make: Callable[[], Any]) -> Any:
         except (EcomError, OSError) as raised:
             error, found = type(raised).__name__ if isinstance(raised, EcomError) else "StorageError", str(raised)
     text = json.dumps([error, found]).encode()
-    with notice("what process 0 has to say"):
+    with notice("a message of process 0"):
         size = int(multihost_utils.broadcast_one_to_all(np.int64(len(text))))
         buffer = np.frombuffer(text.ljust(size)[:size], np.uint8)
         error, found = json.loads(np.asarray(multihost_utils.broadcast_one_to_all(buffer)).tobytes())
@@ -136,24 +136,24 @@ def from_first(make: Callable[[], Any]) -> Any:
 
 
 def any_process(flag: bool) -> bool:
-    """Returns whether the flag is set in any process; all must call it, and from the main thread."""
+    """Returns whether the flag is set in any process; all must call it from the main thread."""
     if jax.process_count() == 1:
         return flag
-    with notice("every process to say whether it failed"):
+    with notice("the status of every process"):
         return bool(multihost_utils.process_allgather(np.bool_(flag)).any())
 
 
 def enable_compilation_cache(folder: Path) -> None:
-    """Keeps every compiled program in `folder`, where the next run with the same shapes finds it.
+    """Caches every compiled program in `folder`, for later runs with the same shapes.
 
-    A program that takes longer than `waiting.PATIENCE` to be compiled or found costs a line.
+    Prints a line for a program that takes longer than `waiting.PATIENCE` to compile or load.
     """
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     _say_compilations()
 
 
-@functools.cache  # a process needs its listeners once
+@functools.cache  # listeners are registered once per process
 def _say_compilations() -> None:
     running: dict[int, Notice] = {}  # by thread
 

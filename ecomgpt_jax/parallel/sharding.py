@@ -1,7 +1,7 @@
-"""Where every array lives: ONE table from logical axes to mesh axes, for weights and activations.
+"""Sharding of every array: one table from logical axes to mesh axes, for weights and activations.
 
 `ecomgpt_jax.model.parameters.param_shardings` applies it to the model's parameter table. An axis without a rule, and a
-parameter that its mesh axis does not divide, are errors: nothing is left replicated by accident.
+parameter that its mesh axis does not divide, are errors, so nothing is replicated by accident.
 """
 
 import math
@@ -29,8 +29,8 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
     "rank": None,
 }
 _WEIGHT_AXES = ("fsdp", "tensor")
-_WHOLE_SHARE = 0.02  # of the weights may be whole on every device: vectors are
-_WHOLE_WEIGHTS = 4096  # the same for toys, of which vectors are a larger share
+_WHOLE_SHARE = 0.02  # of the weights may be replicated: vectors are
+_WHOLE_WEIGHTS = 4096  # the same for small models, where vectors are a larger share
 _FIELD_OF_AXIS = {"vocab": "model.vocab_size", "embed": "model.embed", "heads": "model.heads", "mlp": "model.embed"}
 
 
@@ -52,7 +52,7 @@ def array_sharding(
     """Returns the sharding of one array on `mesh`.
 
     Args:
-      name: what to call it in an error.
+      name: of the array, for error messages.
       shape: its sizes.
       axes: its logical axes, one for each size.
       mesh: from `make_mesh`.
@@ -77,7 +77,7 @@ def array_sharding(
 
 
 def check_split(arrays: Sequence[tuple[tuple[int, ...], NamedSharding]], mesh: Mesh | AbstractMesh) -> None:
-    """Refuses weights of which a device of the mesh holds much more than its part.
+    """Refuses weights of which a device of the mesh holds much more than an equal share.
 
     Args:
       arrays: shape and sharding of each.
@@ -104,5 +104,5 @@ def ambient_mesh() -> AbstractMesh | None:
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-    """Pins an activation to its rule under `jax.set_mesh`; outside one it returns `x` as it is."""
+    """Constrains an activation to its rule under `jax.set_mesh`; otherwise returns `x`."""
     return x if ambient_mesh() is None else jax.lax.with_sharding_constraint(x, spec(*axes))

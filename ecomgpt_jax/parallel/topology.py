@@ -1,7 +1,7 @@
-"""Machines by name: their chips, and devices to compile for that this host does not have.
+"""Machines by name: their chips, and absent devices to compile for.
 
-Two spellings name a TPU slice: the cloud's accelerator type (`v5e-8`; v4 and v5p count two cores a chip, so `v4-8` has
-four chips) and a layout of chips (`v5e:2x4`). `h200` and `h200:8` name one and eight GPUs, for arithmetic only.
+Two spellings name a TPU slice: the cloud's accelerator type (`v5e-8`; v4 and v5p count two cores per chip, so `v4-8`
+has four chips) and a layout of chips (`v5e:2x4`). `h200` and `h200:8` name one and eight GPUs, for arithmetic only.
 """
 
 import dataclasses
@@ -19,13 +19,13 @@ _GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What one device can do.
+    """Properties of one device.
 
     Attributes:
-      hbm_bytes: memory that a program may use; for TPUs the limit that their compiler states.
+      hbm_bytes: memory that a program may use; for TPUs the limit of their compiler.
       peak_flops: bfloat16 FLOP/s, nominal.
-      utilisation: share of the peak that an estimate assumes; what well-tuned trainers of this size publish.
-      dollars_per_hour: what an estimate assumes a chip costs; about a US on-demand list price.
+      utilisation: share of the peak assumed by estimates, as published for well-tuned trainers of this size.
+      dollars_per_hour: price per chip assumed by estimates; about a US on-demand list price.
       dimensions: of the network that connects the chips; 0 for a GPU.
       cores: how many of the accelerator type's units are one chip.
     """
@@ -57,12 +57,12 @@ class Topology:
 
     @property
     def chip(self) -> Chip:
-        """What each of them can do."""
+        """Properties of each chip."""
         return CHIPS[self.kind]
 
     @property
     def name(self) -> str:
-        """The one spelling that results are filed under: `v5e:2x4`, `h200:8`."""
+        """The canonical name: `v5e:2x4`, `h200:8`."""
         return f"{self.kind}:{'x'.join(map(str, self.layout or (self.chips,)))}"
 
 
@@ -105,7 +105,7 @@ def parse_topology(text: str) -> Topology:
 
 
 def compile_only_devices(topology: Topology) -> list[jax.Device]:
-    """Returns one device a chip, which programs can be compiled for and not run on.
+    """Returns one device per chip, for compiling programs that cannot run here.
 
     Raises:
       MissingInputError: the TPU compiler (`libtpu`) is not installed.
@@ -115,7 +115,7 @@ def compile_only_devices(topology: Topology) -> list[jax.Device]:
         raise ConfigError(f"{topology.name}: programs can be compiled ahead for TPUs only")
     if importlib.util.find_spec("libtpu") is None:
         raise MissingInputError("the TPU compiler is not installed; pip install 'ecomgpt_jax[plan]'")
-    # Without these the library looks for a TPU and its metadata server, and lets one process in at a time.
+    # Without these the library looks for a TPU and its metadata server, and admits one process at a time.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")

@@ -1,7 +1,7 @@
-"""A run's own checkpoints: the newest valid step of a workdir, and a whole training state restored from it.
+"""A run's own checkpoints: finds the newest valid step of a workdir and restores the whole training state.
 
-`model/step_files.py` says what a step directory holds. Weights for use (evaluation, conversion, the start of another
-run) come through `model/loading.py`.
+`model/step_files.py` defines a step directory. `model/loading.py` loads weights for use (evaluation, conversion, the
+start of another run).
 """
 
 import logging
@@ -19,9 +19,9 @@ QUARANTINE = "quarantine"
 
 
 def newest_valid(workdir: str | os.PathLike[str]) -> epath.Path | None:
-    """Returns the newest step directory whose files are those that were written; damaged newer ones are moved aside.
+    """Returns the newest undamaged step directory; damaged newer ones are moved to `QUARANTINE`.
 
-    Process 0 looks and tells the others.
+    Process 0 searches and sends the result to the others.
     """
     found = processes.from_first(lambda: _newest_whole(workdir))
     return None if found is None else epath.Path(workdir).absolute() / FOLDER / str(found)

@@ -1,9 +1,9 @@
-"""Faults to order, for `tests/faults/`: nothing here acts unless ECOMGPT_TESTING=1 is set as well.
+"""Fault injection for `tests/faults/`; disabled unless ECOMGPT_TESTING=1 is set too.
 
 ECOMGPT_FAULT is a comma list of `<fault>@<place><number>`, for example `kill@step7,full@save4`. Places are `step`
-(before that optimizer step is started) and `save` (that step's files are written, its name is not yet given). Faults:
-`kill` and `term` send SIGKILL and SIGTERM to this process, `oom` and `full` raise what a full device and a full disk
-raise, `nan` (at `step`) gives the batch tokens that the embedding answers with NaN.
+(before that optimizer step is started) and `save` (the step's files are written and not yet renamed). Faults: `kill`
+and `term` send SIGKILL and SIGTERM to this process, `oom` and `full` raise the errors of a full device and a full disk,
+`nan` (at `step`) puts token ids into the batch whose embedding is NaN.
 """
 
 import errno
@@ -15,7 +15,7 @@ import numpy as np
 
 
 def inject_fault(place: str, number: int, batch: dict[str, np.ndarray] | None = None) -> None:
-    """Lets the faults ordered for this place happen.
+    """Injects the faults requested for this place.
 
     Args:
       place: `step` or `save`.

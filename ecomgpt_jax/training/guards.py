@@ -1,7 +1,7 @@
-"""Guards of a run: numbers that are not finite, losses that jump, devices that are full.
+"""Checks of a run: losses and gradients that are not finite, loss spikes, devices out of memory.
 
-The train step itself leaves parameters and Adam state as they were when its loss or gradient is not finite, so nothing
-here has to undo anything: it counts, says which rows were to blame, and stops a run that no longer learns.
+The train step itself leaves parameters and Adam state unchanged when its loss or gradient is not finite. This module
+counts such steps, reports their rows, and stops a run after too many in a row.
 """
 
 import collections
@@ -23,7 +23,7 @@ from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.training import memory
 
 SPIKE = 3.0  # a loss of this many times the median of the last ones is a spike
-_WINDOW, _WARM = 64, 8  # losses that the median is taken of, and the fewest that make one
+_WINDOW, _WARM = 64, 8  # maximum and minimum number of losses for the median
 
 
 class NotFiniteError(DataError):
@@ -31,12 +31,12 @@ class NotFiniteError(DataError):
 
 
 def is_finite(metrics: Mapping[str, float]) -> bool:
-    """Returns whether a step's loss and gradient were finite, which is whether it was applied."""
+    """Returns whether a step's loss and gradient were finite, so that it was applied."""
     return math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])
 
 
 class LossMonitor:
-    """Looks at the numbers of each step.
+    """Checks the metrics of each step.
 
     Attributes:
       skipped: steps that were not applied.
@@ -49,15 +49,15 @@ class LossMonitor:
         self._in_a_row = self.skipped = self.spikes = 0
 
     def check(self, step: int, first_row: int, metrics: Mapping[str, float]) -> None:
-        """Counts and warns.
+        """Counts a step that was not applied or a loss spike, and warns.
 
         Args:
           step: number of the step, from 1.
           first_row: the first of its rows.
-          metrics: its numbers, on the host.
+          metrics: its metrics, on the host.
 
         Raises:
-          NotFiniteError: more steps in a row than `patience` were not finite; the rows of the last are in a file.
+          NotFiniteError: more than `patience` steps in a row were not finite; the rows of the last are in a file.
         """
         where = f"step {step}, rows {first_row} to {first_row + self._per_step - 1}"
         if is_finite(metrics):
@@ -84,7 +84,7 @@ class LossMonitor:
 
     def _dump(self, step: int, first_row: int) -> Path:
         path = self._workdir / f"bad_batch-{step}.npz"
-        if jax.process_index() != 0:  # every process is here; one writes
+        if jax.process_index() != 0:  # every process runs this; one writes
             return path
         numbers = range(first_row, first_row + self._per_step)
         rows = [self._rows[number] for number in numbers]
@@ -98,7 +98,7 @@ class LossMonitor:
 
 
 def explain_out_of_memory(error: Exception, config: Config, mesh: Mesh) -> ConfigError | None:
-    """Returns the error that says which settings make a run smaller, or None where `error` is about something else."""
+    """Returns an error with settings that reduce memory, or None where `error` is not about memory."""
     text = str(error)
     if "RESOURCE_EXHAUSTED" not in text and "Out of memory" not in text and "out of memory" not in text:
         return None
@@ -119,7 +119,7 @@ def explain_out_of_memory(error: Exception, config: Config, mesh: Mesh) -> Confi
         steps = train.accumulation * train.rows_per_device // half
         fewer = dataclasses.replace(train, rows_per_device=half, accumulation=steps)
         less = need(dataclasses.replace(config, train=fewer))
-        tips.append(f"train.rows_per_device={half} with train.accumulation={steps} (the same rows a step; {less})")
+        tips.append(f"train.rows_per_device={half} with train.accumulation={steps} (the same rows per step; {less})")
     if model.remat != "full":
         recomputed = dataclasses.replace(config, model=dataclasses.replace(model, remat="full"))
         tips.append(f"model.remat=full (now {model.remat}; {need(recomputed)})")
@@ -129,7 +129,7 @@ def explain_out_of_memory(error: Exception, config: Config, mesh: Mesh) -> Confi
     allocation = f"; it asked for {asked[1]} more" if asked else ""
     most = max(stages.values()) / 2**30
     return ConfigError(
-        f"a device is out of memory (this run takes about {most:.3g} GiB a device by arithmetic, by stage: "
+        f"a device is out of memory (this run takes about {most:.3g} GiB per device by arithmetic, by stage: "
         f"{memory.describe(stages)}{allocation}); try "
-        + ", then ".join(tips) + "; `python -m ecomgpt_jax.plan --config ...` tells more without running it"
+        + ", then ".join(tips) + "; `python -m ecomgpt_jax.plan --config ...` estimates it without a run"
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The training loop: restore or start, step, log, save. One page, read from top to bottom."""
+"""The training loop: restores or initialises the state, runs steps, logs, saves."""
 
 import collections
 import contextlib
@@ -48,7 +48,7 @@ def count_steps(config: Config, rows: PackedRows, mesh: Mesh) -> int:
 
 
 def run_facts(config: Config, rows: PackedRows, mesh: Mesh) -> dict[str, Any]:
-    """Returns what a checkpoint remembers of its run beside the config: data, steps, rows a step."""
+    """Returns what a checkpoint records of its run besides the config: data, steps, rows per step."""
     return {
         "data": rows.store.fingerprint,
         "total_steps": count_steps(config, rows, mesh),
@@ -66,12 +66,12 @@ def train(
     evaluate: Callable[[Params], dict[str, float]] | None = None,
     held_back: validation.HeldBack | None = None,
 ) -> Params:
-    """Trains to the end and returns the parameters; `resume.py` says where weights come from.
+    """Trains to the end and returns the parameters; see `resume.py` for where a run starts.
 
     They are in `params_dtype`; with LoRA they are merged and layered (`parameters.Params`).
 
-    Data resumes at the row after the last one trained on, whatever the number of hosts. The host reads each step's
-    numbers while the next step runs.
+    A resumed run continues at the row after the last trained one, for any number of hosts. The host reads each step's
+    metrics while the next step runs.
 
     Args:
       config: resolved, with the vocabulary's real size.
@@ -81,15 +81,15 @@ def train(
       initial_params: loads pretrained weights in `params_dtype`; called only when there is no checkpoint, with LoRA
         also on resuming, and twice for each evaluation, so that no device holds base and merged weights together:
         with `layered=True` for the weights that adapters are merged into, then for the base again.
-      start: the checkpoint to go on from; None: the workdir's newest valid one, if any.
-      evaluate: called every `eval.every` steps; what it returns joins the step's line of metrics.
-      held_back: rows whose loss is taken every `train.validate_every` steps and at the last one.
+      start: the checkpoint to continue from; None: the workdir's newest valid one, if any.
+      evaluate: called every `eval.every` steps; its result is added to the step's line of metrics.
+      held_back: rows whose loss is computed every `train.validate_every` steps and at the last one.
 
     Raises:
       ConfigError: a checkpoint was made from other data or with other settings, or a device is out of memory.
-      DataError: loss or gradient stayed not finite; the last finite state is saved.
+      DataError: loss or gradient were not finite for too many steps; the last finite state is saved.
       StorageError: checkpoints could not be written.
-      PreemptedError: SIGTERM came; the run is saved.
+      PreemptedError: SIGTERM was received; the run is saved.
     """
     workdir, run = Path(workdir), run_facts(config, rows, mesh)
     per_step, total_steps = run["rows_per_step"], run["total_steps"]
@@ -114,7 +114,7 @@ def train(
                 check_base(start.directory, start.meta, content_hash(state.base))
         base = {BASE: content_hash(state.base)} if config.lora.rank else {}
         step, first_row = int(state.step), start.meta["next_row"] if start else 0
-        origin = first_row - step * per_step  # row that step 1 would have begun at
+        origin = first_row - step * per_step  # first row of step 1
         monitor = guards.LossMonitor(rows, per_step, config.train.skip_nonfinite, workdir)
         throughput = make_throughput_metrics(config.model, rows.length, per_step, mesh)
         writer = jax.process_index() == 0
@@ -128,11 +128,11 @@ def train(
         running: collections.deque[tuple[int, dict[str, jax.Array]]] = collections.deque()
         since_log: list[dict[str, float]] = []
         latest: dict[str, float] = {}  # of the last line of metrics
-        measured: dict[str, float] = {}  # by what was due at the newest step that was read
+        measured: dict[str, float] = {}  # results of validation and evaluation at the newest step read
         stop = False
 
         def merged() -> Params:
-            """Returns the weights that the state stands for; with LoRA the base leaves the state for them."""
+            """Returns the weights of the state; with LoRA merged ones, for which the base is removed from the state."""
             nonlocal state
             if state.base is None:
                 return state.params
@@ -149,7 +149,7 @@ def train(
             return found
 
         def measures(at: int) -> list[Callable[[], dict[str, float]]]:
-            """Returns what is due at a step beside training: a validation, an evaluation."""
+            """Returns the validation and evaluation that are due at a step."""
             every, due = config.train.validate_every, []
             if validate is not None and (at % every == 0 or at == total_steps):
                 due.append(lambda: validate(state))
@@ -164,7 +164,7 @@ def train(
             return measured
 
         def drain_metrics(pending: int) -> None:
-            """Reads the numbers of all steps but the newest `pending`, which may still be running."""
+            """Reads the metrics of all steps but the newest `pending`, which may still be running."""
             while len(running) > pending:
                 at, metrics = running.popleft()
                 measured.clear()
@@ -199,7 +199,7 @@ def train(
                     drain_metrics(pending=0)
                     save()
             checkpoints.wait()
-            stop = stop or vote(sigterm.is_set()) or vote(False)  # it may have come during the last save
+            stop = stop or vote(sigterm.is_set()) or vote(False)  # it may have arrived during the last save
         except guards.NotFiniteError:
             save()  # the step applied nothing, so this is the last finite state
             checkpoints.wait()
@@ -234,7 +234,7 @@ def _summary(steps: list[dict[str, float]], learning_rate: float, monitor: guard
     summary = {}
     if applied:
         loss = sum(step["loss"] * step["targets"] for step in applied) / max(targets, 1.0)
-        # One step's loss is kept to the last bit, for those who compare runs step by step.
+        # One step's loss is kept bit for bit, so that runs can be compared step by step.
         summary["train/loss"] = applied[0]["loss"] if len(applied) == 1 else loss
         summary["train/grad_norm"] = applied[-1]["grad_norm"]
     return summary | {

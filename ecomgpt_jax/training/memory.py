@@ -1,4 +1,4 @@
-"""Bytes a device needs at each stage of a run, by arithmetic: nothing is compiled and no device is touched."""
+"""Estimates the bytes per device at each stage of a run by arithmetic, without compiling or using a device."""
 
 import math
 from typing import Any
@@ -15,14 +15,14 @@ from ecomgpt_jax.training.optimizer import make_optimizer
 from ecomgpt_jax.training.train_step import TrainState, abstract_state
 
 STEPS = 1000  # of the schedule; no size depends on it
-# Values times `embed` that a token keeps in each block for the backward pass, its input included.
+# Activations per token and block for the backward pass, in units of `embed`, block input included.
 _KEPT = {"none": 16, "dots": 11, "selective": 6, "full": 1}
 
 AnyMesh = Mesh | AbstractMesh
 
 
 def shard_bytes(tree: Any) -> int:
-    """Returns what one device holds of abstract arrays with shardings."""
+    """Returns the bytes of abstract arrays on one device, by their shardings."""
     return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
@@ -37,7 +37,7 @@ def state_bytes(config: Config, mesh: AnyMesh) -> int:
 
 
 def row_bytes(config: Config) -> int:
-    """Returns the bytes of activations that one more row a device needs (an upper bound where `tensor` splits them)."""
+    """Returns the bytes of activations per row on a device (an upper bound where `tensor` splits them)."""
     model = config.model
     live = 0 if model.remat == "none" else _KEPT["none"]  # the block that is being recomputed
     width = jnp.dtype(model.compute_dtype).itemsize * model.embed
@@ -45,7 +45,7 @@ def row_bytes(config: Config) -> int:
 
 
 def estimated_bytes(config: Config, mesh: AnyMesh) -> int:
-    """Returns the bytes a device needs to train: state, gradients, gathered weights, logits, activations."""
+    """Returns the bytes per device for training: state, gradients, gathered weights, logits, activations."""
     model = config.model
     words = model.vocab_size // mesh.shape["tensor"]
     narrow = jnp.dtype(model.compute_dtype).itemsize
@@ -62,7 +62,7 @@ def estimated_bytes(config: Config, mesh: AnyMesh) -> int:
 
 
 def _weight_bytes(config: Config, mesh: AnyMesh, dtype: str) -> int:
-    """Returns what one device holds of all weights in `dtype`."""
+    """Returns the bytes of all weights in `dtype` on one device."""
     table = parameter_table(config.model)
     shards = (array_sharding(p.name, p.shape, p.axes, mesh).shard_shape(p.shape) for p in table)
     return sum(math.prod(shard) for shard in shards) * jnp.dtype(dtype).itemsize
@@ -75,11 +75,11 @@ def _evaluation_mesh(config: Config, mesh: AnyMesh) -> AnyMesh:
 
 
 def evaluation_bytes(config: Config, mesh: AnyMesh) -> int:
-    """Returns the bytes a device needs to decode `eval.batch` prompts beside the training state.
+    """Returns the bytes per device for decoding `eval.batch` prompts during training.
 
     Decoding reads a copy of the weights, block by block, in `eval.dtype` on `eval.mesh`. With LoRA the base leaves the
-    state for the merged weights, which are copied only for another dtype or mesh. To them come the cache, the prompts
-    that are being read (a quarter of the batch), gathered weights and logits.
+    state for the merged weights, which are copied only for another dtype or mesh. The cache, prompts in prefill (a
+    quarter of the batch), gathered weights and logits are added.
     """
     model, settings, held = config.model, config.eval, state(config, mesh)
     dtype, at = settings.dtype or model.compute_dtype, _evaluation_mesh(config, mesh)
@@ -96,10 +96,10 @@ def evaluation_bytes(config: Config, mesh: AnyMesh) -> int:
 
 
 def stage_bytes(config: Config, mesh: AnyMesh) -> dict[str, int]:
-    """Returns the bytes a device needs at each stage of a run: loading, training, with LoRA merging, evaluation.
+    """Returns the bytes per device at each stage of a run: loading, training, with LoRA merging, evaluation.
 
-    Loading holds the weights and the tensor (of the embedding some rows) that is being put into place; merging holds
-    the state, and the sum and product of one block's kernel in float32. A stage that the run does not have is left out.
+    Loading holds the weights and the tensor (of the embedding some rows) that is being read; merging holds the state,
+    and sum and product of one block's kernel in float32. A stage that the run does not have is left out.
     """
     lora, embed = config.lora.rank > 0, config.model.embed
     dtype = config.model.compute_dtype if lora else "float32"
@@ -116,5 +116,5 @@ def stage_bytes(config: Config, mesh: AnyMesh) -> dict[str, int]:
 
 
 def describe(stages: dict[str, int]) -> str:
-    """Returns what `stage_bytes` found as words: "loading 1.04, training 5.31 GiB"."""
+    """Returns the result of `stage_bytes` as text: "loading 1.04, training 5.31 GiB"."""
     return ", ".join(f"{name} {size / 2**30:.2f}" for name, size in stages.items()) + " GiB"

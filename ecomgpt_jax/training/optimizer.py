@@ -1,4 +1,4 @@
-"""AdamW with a linear warm-up and a cosine to zero: the paper's recipe, in optax."""
+"""AdamW with linear warm-up and cosine decay to zero (the paper's recipe), in optax."""
 
 import math
 
@@ -15,8 +15,8 @@ _NOT_DECAYED = ("scale", "bias")  # last keys of norms' weights and of biases
 def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
     """Returns step -> learning rate: linear from 0 over ceil(warmup_fraction * total_steps), then cosine to 0.
 
-    The same curve as transformers' `get_cosine_schedule_with_warmup`, which the authors' recipe names. Runs that would
-    be all warm-up differ: their last step has the peak, so that a run of one step learns.
+    Equal to transformers' `get_cosine_schedule_with_warmup`, the schedule of the authors' recipe, except for runs of
+    warm-up alone: their last step has the peak rate, so that a run of one step trains.
     """
     warmup = min(math.ceil(config.warmup_fraction * total_steps), total_steps - 1)
     return optax.schedules.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, max(1, total_steps), 0.0)
@@ -25,7 +25,7 @@ def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
 def decay_mask(params: Params) -> Params:
     """Returns True at each leaf that weight decay applies to: all but norms and biases, adapters included.
 
-    The choice of transformers' `Trainer.get_decay_parameter_names`.
+    The same choice as transformers' `Trainer.get_decay_parameter_names`.
     """
     return jax.tree.map_with_path(lambda path, _: path[-1].key not in _NOT_DECAYED, params)
 
@@ -33,8 +33,8 @@ def decay_mask(params: Params) -> Params:
 def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
     """Returns clipping by global norm (unless switched off) followed by AdamW on `make_schedule`.
 
-    The first moment is kept in `moment_dtype`; the second stays float32, because in bfloat16 its changes of a
-    thousandth would be rounded away. Norms and biases do not decay (`decay_mask`).
+    The first moment is kept in `moment_dtype`; the second stays float32, because bfloat16 would round off its relative
+    changes of 1e-3. Norms and biases do not decay (`decay_mask`).
     """
 
     def add_decay(updates: Params, params: Params) -> Params:

@@ -1,7 +1,7 @@
-"""What a run needs of its machine: the training step compiled for a TPU that is not here, arithmetic for a GPU.
+"""Plans a run for a machine: compiles the training step for an absent TPU, or estimates a GPU by arithmetic.
 
-Memory of a TPU is what its own compiler reports. Time and cost are estimates from FLOPs and an assumed share of the
-chip's peak, stated with the result.
+The TPU's compiler reports its memory. Time and cost are estimates from FLOPs and an assumed share of the chip's peak,
+stated with the result.
 """
 
 import dataclasses
@@ -24,12 +24,12 @@ from ecomgpt_jax.training.loop import rows_per_step
 from ecomgpt_jax.training.optimizer import make_optimizer
 from ecomgpt_jax.training.train_step import make_train_step
 
-# An epoch of EcomInstruct, as its paper and the lengths of its evaluation tasks give it.
+# An epoch of EcomInstruct, from its paper and the lengths of its evaluation tasks.
 _INSTANCES, _TOKENS_OF_INSTANCE, _FILL, _TARGET_SHARE = 2_500_000, 208, 0.987, 0.15
 
 
 def _refused_bytes(message: str) -> int:
-    """Reads how much memory the compiler wanted from its refusal; 0 where it does not say."""
+    """Returns the bytes that the compiler's error message asks for; 0 where it names none."""
     found = re.search(r"Used ([\d.]+)([KMGT]) of [\d.]+\w hbm", message) or re.search(
         r"\(([\d.]+)([KMGT])\) exceeds", message
     )
@@ -48,7 +48,7 @@ def compiled_bytes(config: Config, mesh: Mesh) -> tuple[int, bool]:
     batch = {name: jax.ShapeDtypeStruct(shape, jnp.int32) for name in ("inputs", "targets", "segment_ids")}
     batch["loss_mask"] = jax.ShapeDtypeStruct(shape, jnp.bool_)
     state, train_step = memory.state(config, mesh), make_train_step(config, optimizer, mesh)
-    with jax.set_mesh(mesh):  # only here: outside a trace, nothing can run on devices that are not there
+    with jax.set_mesh(mesh):  # needed for tracing; other computations cannot run on absent devices
         lowered = train_step.lower(state, batch)
         try:
             analysis = lowered.compile().memory_analysis()
@@ -56,12 +56,12 @@ def compiled_bytes(config: Config, mesh: Mesh) -> tuple[int, bool]:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             return _refused_bytes(str(error)), False
-    # Not the sum of its parts: temporaries that never live at the same time count once.
+    # Not the sum of its parts: temporaries with disjoint lifetimes count once.
     return analysis.peak_memory_in_bytes + analysis.generated_code_size_in_bytes, True
 
 
 def _largest_rows(config: Config, mesh: Mesh, guess: int) -> int:
-    """Returns the most rows a device that compile, from a guess: doubling apart, then halving the gap."""
+    """Returns the most rows per device that compile: bisection that starts with doubling steps from a guess."""
     fits: dict[int, bool] = {0: True}
 
     def tried(rows: int) -> bool:
@@ -90,7 +90,7 @@ def make_plan(config: Config, topology: Topology, largest: bool = False, price: 
       config: resolved, with the vocabulary's size.
       topology: the machine.
       largest: find the largest rows_per_device by compiling; otherwise it is estimated from one compilation.
-      price: dollars an hour of a chip; None: the chip's assumed price.
+      price: dollars per chip and hour; None: the chip's assumed price.
 
     Raises:
       ConfigError: a mesh that does not fit the machine or the model.
@@ -109,7 +109,7 @@ def make_plan(config: Config, topology: Topology, largest: bool = False, price: 
         used = memory.estimated_bytes(config, mesh)
         fits = used <= chip.hbm_bytes
     stages = memory.stage_bytes(config, mesh) | {"training": used}
-    # One compilation fixes what does not depend on the rows, and arithmetic says what each row adds.
+    # One compilation gives the bytes that do not depend on rows; arithmetic gives the bytes per row.
     rows = max(0, train.rows_per_device + math.floor((chip.hbm_bytes - used) / memory.row_bytes(config)))
     rows = max(rows, train.rows_per_device) if fits else min(rows, train.rows_per_device - 1)
     by_compiling = compiled and largest
@@ -161,7 +161,7 @@ def make_plan(config: Config, topology: Topology, largest: bool = False, price: 
 
 
 def describe(plan: dict[str, Any]) -> str:
-    """Returns a plan as a few lines for people."""
+    """Returns a plan as text."""
     used, limit = (plan[name] / 2**30 for name in ("hbm_bytes_per_chip", "hbm_limit_bytes"))
     mesh = " ".join(f"{axis}={size}" for axis, size in plan["mesh"].items())
     estimate, assumes = plan["estimate"], plan["estimate"]["assumes"]
@@ -169,13 +169,13 @@ def describe(plan: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"{plan['topology']}, {plan['chips']} chips, mesh {mesh}, {plan['parameters']:,} parameters",
-            f"{'fits' if plan['fits'] else 'DOES NOT FIT'}: {used:.2f} of {limit:.2f} GiB a chip with "
-            f"{plan['rows_per_device']} rows a device ({how})",
-            f"by stage: {memory.describe(plan['stage_bytes_per_chip'])} a chip (all but training by arithmetic)",
+            f"{'fits' if plan['fits'] else 'DOES NOT FIT'}: {used:.2f} of {limit:.2f} GiB per chip with "
+            f"{plan['rows_per_device']} rows per device ({how})",
+            f"by stage: {memory.describe(plan['stage_bytes_per_chip'])} per chip (all but training by arithmetic)",
             f"largest rows_per_device that fits: {plan['largest_rows_per_device']} ({plan['largest_rows_method']})",
-            f"{plan['flops_per_step']:.3g} FLOPs a step",
-            f"estimate, not measured: {estimate['step_seconds']:.2f} s a step; {estimate['epoch_hours']:.1f} h and "
+            f"{plan['flops_per_step']:.3g} FLOPs per step",
+            f"estimate, not measured: {estimate['step_seconds']:.2f} s per step; {estimate['epoch_hours']:.1f} h and "
             f"${estimate['epoch_dollars']:,.0f} for {assumes['instances']:,} instances, at "
-            f"{assumes['share_of_peak_flops']:.0%} of peak and ${assumes['dollars_per_chip_hour']:.2f} a chip and hour",
+            f"{assumes['share_of_peak_flops']:.0%} of peak and ${assumes['dollars_per_chip_hour']:.2f} per chip-hour",
         ]
     )

@@ -1,4 +1,4 @@
-"""What a run says while it runs: `metrics.jsonl`, TensorBoard, and a progress bar."""
+"""Progress of a run: `metrics.jsonl`, TensorBoard, and a progress bar."""
 
 import collections
 import json
@@ -15,7 +15,7 @@ from ecomgpt_jax.training.throughput import Throughput
 
 
 def read_metrics(path: Path) -> list[dict]:
-    """Returns the lines of a `metrics.jsonl`; a last line cut short by a kill is left out."""
+    """Returns the lines of a `metrics.jsonl`, without an incomplete last line of a killed run."""
     lines = []
     if path.is_file():
         for text in path.read_text(encoding="utf-8").split("\n"):
@@ -27,9 +27,9 @@ def read_metrics(path: Path) -> list[dict]:
 
 
 class Progress:
-    """Writes the metrics of a run and shows where it is; only process 0 writes.
+    """Writes the metrics of a run and shows its progress; only process 0 writes.
 
-    A resumed run first drops the lines of steps that will be done again, so each step has one line.
+    A resumed run first drops the lines of steps that will be repeated, so each step has one line.
     """
 
     def __init__(
@@ -67,11 +67,10 @@ class Progress:
     ) -> None:
         """Writes one line: `metrics` of the steps since the last one, and how fast they were.
 
-        `perf/seconds` are those of all these steps, `perf/tokens_per_second` counts useful tokens. A step's seconds are
-        split into `perf/data_seconds`, `perf/step_seconds` and `perf/host_seconds`, on average (`StepClock.read`);
-        `perf/checkpoint_seconds` is the part of the last that checkpoints took, where there were any. What `evaluate`
-        returns goes into the same line; the time it takes does not count. Where no time is known, none of these is
-        written.
+        `perf/seconds` is the time of all these steps, `perf/tokens_per_second` counts useful tokens. The mean seconds
+        per step are split into `perf/data_seconds`, `perf/step_seconds` and `perf/host_seconds` (`StepClock.read`);
+        `perf/checkpoint_seconds` is the part of the last that checkpoints took, if any. The result of `evaluate` is
+        added to the line, and its time is not counted. Without any measured time none of these is written.
         """
         line, rate, seconds = {"step": step, **metrics}, "", self._spent["seconds"]
         if seconds > 0:

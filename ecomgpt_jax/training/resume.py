@@ -1,21 +1,18 @@
-"""Where a run starts from. The first of these that there is:
+"""Finds where a run starts. It takes the first of these that exists:
 
-1. the newest valid step of the workdir: parameters, Adam state, step and data cursor. A step whose files are not those
-   that were written is moved to `quarantine/`, with a warning, and the one before it is taken. Where steps are there
-   and none is valid, the run is refused;
-2. `model.init_from`: the weights of a Hugging Face model or of another run, at step 0 and row 0;
-3. fresh weights from `train.seed`.
+1. the newest valid step of the workdir: parameters, Adam state, step and data cursor. A step with damaged files is
+moved to `quarantine/`, with a warning, and the previous one is tried. Where there are steps and none is valid, the run
+is refused; 2. `model.init_from`: the weights of a Hugging Face model or of another run, at step 0 and row 0; 3. fresh
+weights from `train.seed`.
 
-`--resume=require` insists on 1, `--resume=never` moves the earlier run aside and begins at 2.
+`--resume=require` fails without 1, `--resume=never` moves the earlier run aside and starts with 2.
 
-A run may only go on as the run it was. `FIELDS` classes every field of the config:
+A resumed run must have the settings of its checkpoint. `FIELDS` classifies every field of the config:
 
-- hard: it decides what is learned; a changed one refuses the resume, with old and new value, unless
-  `--allow_drift=<field>` names it;
-- fixed: likewise, and a saved state cannot go on with another value at all;
-- data: it does nothing but choose the instances, whose tokens are compared by their fingerprint; hard where that
-  differs, soft where it does not, so files may move;
-- soft: it may change and is mentioned: how the run is logged, saved, evaluated, laid out on devices.
+- hard: it affects what is learned; a change is refused, with old and new value, unless `--allow_drift=<field>` names
+it; - fixed: a change is always refused, since the saved state has other shapes or positions; - data: it only chooses
+the instances, whose tokens have a fingerprint; hard if that differs, else soft, so files may be moved; - soft: it may
+change, with a warning: logging, saving, evaluation, layout on devices.
 """
 
 import logging
@@ -69,17 +66,17 @@ FIELDS = {
 
 
 class Start(NamedTuple):
-    """A checkpoint to go on from: its step directory and its meta."""
+    """A checkpoint to continue from: its step directory and its meta."""
 
     directory: epath.Path
     meta: Meta
 
 
 def prepare_workdir(workdir: Path, resume: str) -> None:
-    """Creates the workdir and settles `--resume`.
+    """Creates the workdir and applies `--resume`.
 
-    auto goes on from the newest checkpoint if there is one; require insists on one; never moves an earlier run's
-    checkpoints and metrics aside into `previous-<n>` and starts afresh.
+    auto continues from the newest checkpoint if there is one; require fails without one; never moves an earlier run's
+    checkpoints and metrics to `previous-<n>` and starts anew.
 
     Raises:
       ConfigError: `resume` is none of the three.
@@ -104,7 +101,7 @@ def prepare_workdir(workdir: Path, resume: str) -> None:
 def find_start(
     workdir: Path, config: Config, run: dict[str, Any], allow_drift: Sequence[str] = ()
 ) -> Start | None:  # fmt: skip
-    """Returns the checkpoint to go on from, checked to be of this very run; None where there is none.
+    """Returns the checkpoint to continue from, checked to belong to this run; None where there is none.
 
     Args:
       workdir: the run's folder.
@@ -137,7 +134,7 @@ def find_start(
 
 def find_drift(meta: Meta, config: Config, run: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Returns {field: (saved value, this run's value)} of everything that differs."""
-    # A field that is younger than the checkpoint had its default.
+    # A field that did not exist at the time of the checkpoint had its default.
     saved = {**_flat(config_lib.to_dict(Config())), **_flat(meta.get("config", {})), **meta.get("run", {})}
     now = {**_flat(mask_secrets(config_lib.to_dict(config))), **run}
     return {

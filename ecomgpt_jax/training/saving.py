@@ -1,8 +1,8 @@
-"""Saving checkpoints: in the background, whole or not at all, and the old ones cleared away.
+"""Saves checkpoints in the background and atomically, and removes old ones.
 
-orbax writes a step under a name that ends in `.partial`; then its files are hashed into the manifest and it gets its
-own name, in one rename. A killed process leaves only partial names, which the next start removes. A save that fails
-costs one warning; the run goes on with the older steps intact, and ends after `MAX_FAILURES` in a row.
+orbax writes a step under a name that ends in `.partial`; then its files are hashed into the manifest and it is renamed.
+A killed process leaves only partial names, which the next start removes. A failed save is a warning; older steps stay
+intact and the run continues, up to `MAX_FAILURES` failures in a row.
 """
 
 import concurrent.futures
@@ -28,8 +28,8 @@ from ecomgpt_jax.training import faults
 from ecomgpt_jax.training.train_step import TrainState
 
 PARTIAL = ".partial"
-MAX_FAILURES = 3  # saves that may fail one after the other
-_HEADROOM = 1.1  # free bytes wanted for each byte to be written
+MAX_FAILURES = 3  # failed saves in a row that end the run
+_HEADROOM = 1.1  # free bytes required per byte to be written
 
 
 def _is_partial(name: str) -> bool:
@@ -37,24 +37,25 @@ def _is_partial(name: str) -> bool:
 
 
 def free_bytes(folder: epath.Path) -> float:
-    """Returns the room left on the disk of a folder; object stores have no end."""
+    """Returns the free bytes on the disk of a folder; infinite for object stores."""
     return float("inf") if "://" in str(folder) else shutil.disk_usage(folder).free
 
 
 class Checkpoints:
-    """The checkpoints that one run writes; a context manager that waits for the last of them.
+    """The checkpoints that a run writes; as a context manager it waits for the last one.
 
-    Every process of a run makes one and calls `save` at the same steps. Process 0 seals, names and removes.
+    Every process of a run creates one and calls `save` at the same steps. Process 0 writes manifests, renames and
+    removes.
     """
 
     def __init__(self, workdir: str | os.PathLike[str], keep: int, best_metric: str = "") -> None:
-        """Creates the folder and removes what a killed run left half written.
+        """Creates the folder and removes incomplete steps of a killed run.
 
         Args:
-          workdir: the run's folder; `gs://` paths work as far as epath takes them.
-          keep: newest steps that stay.
-          best_metric: the step with the best value of this metric stays as well: the lowest of a loss, the highest of
-            anything else; empty: none.
+          workdir: the run's folder; `gs://` paths work as far as epath supports them.
+          keep: number of newest steps to keep.
+          best_metric: the step with the best value of this metric is kept too: the lowest of a loss, else the highest;
+            empty: none.
         """
         self._folder = epath.Path(workdir).absolute() / FOLDER
         self._keep, self._metric, self._writer = keep, best_metric, jax.process_index() == 0
@@ -71,11 +72,11 @@ class Checkpoints:
 
     def __exit__(self, *error: object) -> None:
         self._thread.shutdown(wait=True)
-        with contextlib.suppress(Exception):  # a failed save was told of already
+        with contextlib.suppress(Exception):  # a failed save was reported before
             self._orbax.close()
 
     def save(self, state: TrainState, meta: Meta) -> None:
-        """Starts saving a state, after the save before it has ended; `meta["metrics"]` is what `best_metric` looks at.
+        """Starts saving a state, after the previous save has ended; `best_metric` is looked up in `meta["metrics"]`.
 
         Raises:
           StorageError: it is the last of `MAX_FAILURES` saves in a row that failed.
@@ -134,15 +135,15 @@ class Checkpoints:
         if self._writer:
             self._remove_partial()
         self._failures += 1
-        full = "No space left" in str(error)  # deep in a long text of tensorstore's
+        full = "No space left" in str(error)  # inside a long message of tensorstore
         why = "no space left on the disk" if full else one_line(error)
-        self._reason = f"checkpoint not saved ({why}); older steps are intact; mend it and start again"
+        self._reason = f"checkpoint not saved ({why}); older steps are intact; fix the cause and start again"
         if last or self._failures >= MAX_FAILURES:
             raise StorageError(f"{self._folder}: {self._reason}") from error
         logging.warning("%s: checkpoint not saved (%s); the run goes on", self._folder, why)
 
     def _check_room(self, state: TrainState) -> None:
-        """Raises OSError where the state has no room on the disk; all processes agree on it."""
+        """Raises OSError, in all processes, where the disk has no room for the state."""
         need = int(_HEADROOM * sum(leaf.nbytes for leaf in jax.tree.leaves((state.params, state.optimizer))))
         free = processes.from_first(lambda: free_bytes(self._folder))
         if free < need:
@@ -159,7 +160,7 @@ class Checkpoints:
         ]
         kept = {*steps[-self._keep :], *self._best(steps)}
         for step in set(steps) - kept:
-            doomed = self._folder / f"{step}{PARTIAL}"  # a kill in the middle must not leave half a step with its name
+            doomed = self._folder / f"{step}{PARTIAL}"  # renamed first: a kill leaves no incomplete step
             (self._folder / str(step)).rename(doomed)
             doomed.rmtree()
 
@@ -169,7 +170,7 @@ class Checkpoints:
         values: dict[int, Any] = {step: read_meta(self._folder / str(step)).get("metrics", {}) for step in steps}
         scores = {step: metrics[self._metric] for step, metrics in values.items() if self._metric in metrics}
         scores = {step: score for step, score in scores.items() if math.isfinite(score)}
-        choose = min if "loss" in self._metric.split("/")[:2] else max  # a task may have the word in its name
+        choose = min if "loss" in self._metric.split("/")[:2] else max  # a task's name may contain the word
         return [choose(scores, key=scores.get)] if scores else []
 
 

@@ -1,9 +1,8 @@
-"""SIGTERM: the first asks for a checkpoint, the second ends the process at once.
+"""SIGTERM: the first one requests a checkpoint, the second ends the process at once.
 
-Hosts must stop at the same step, or the ones that go on wait for the others for ever. So after every step each process
-casts a vote, and all read the largest one a step later: one scalar all-reduce that the host never waits for. JAX's
-preemption sync point was the other choice; it watches SIGTERM of its own and agrees only among hosts that already run
-in step, and a scalar costs less than the code that keeps them so.
+Hosts must stop at the same step, or the others wait for ever. So each process votes after every step, and all read the
+maximum one step later: a scalar all-reduce that the host does not wait for. JAX's preemption sync point was not used:
+it installs its own SIGTERM handler and requires hosts that are in lockstep, which costs more code than a scalar.
 """
 
 import collections
@@ -22,9 +21,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 def on_sigterm() -> Iterator[threading.Event]:
     """Yields an event that the first SIGTERM sets; a second one ends the process with code 143.
 
-    The handler sets it, which Python runs before the main thread's next operation: a signal that came during a step is
-    seen right after it, however busy the machine. A thread ends the process, since a compiled step or a save can take
-    minutes in which no handler runs. Outside the main thread nothing can be installed, and the event stays unset.
+    Python runs the handler before the main thread's next operation, so a signal that arrives during a step is seen
+    right after it. A thread ends the process, since no handler runs during a compiled step or a save, which can take
+    minutes. Outside the main thread no handler can be installed, and the event stays unset.
     """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -53,7 +52,7 @@ def on_sigterm() -> Iterator[threading.Event]:
 
 
 def make_vote(mesh: Mesh) -> Callable[[bool], bool]:
-    """Returns `vote(flag)`: with one process the flag itself, else whether any process voted so in the call before.
+    """Returns `vote(flag)`: with one process the flag itself, else whether any process voted True in the previous call.
 
     Every process must call it equally often; all get the same answer.
     """

@@ -1,7 +1,7 @@
-"""When each step ended on the devices, and what the devices waited for before it began.
+"""Measures when each step ended on the devices, and what they waited for before it.
 
-The host runs a step ahead of the devices and reads the numbers of a step late, so its own clock says little about the
-step that it reads. A thread therefore waits for the outputs of each step and notes when they are there.
+The host runs one step ahead of the devices and reads metrics one step late, so the times at which it reads say little
+about a step. A thread therefore waits for the outputs of each step and records the time.
 """
 
 import collections
@@ -17,10 +17,10 @@ PARTS = ("data", "step", "host")  # add up to the seconds of a step
 
 
 class StepClock:
-    """Times steps from the end of the one before to their own end; the first one from the creation of the clock."""
+    """Times each step from the end of the previous one to its own end; the first from the creation of the clock."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic, ended: Callable[[Any], float] | None = None) -> None:
-        """Starts the first step's time; `ended(outputs)` returns the time at which the devices had them."""
+        """Starts the first step's time; `ended(outputs)` blocks and returns the time at which they were computed."""
         self._now, self._ended, self._last = now, ended or self._wait, now()
         self._spans: list[tuple[str, float, float]] = []
         self._called: collections.deque[tuple[float, float, concurrent.futures.Future[float]]] = collections.deque()
@@ -33,7 +33,7 @@ class StepClock:
 
     @contextlib.contextmanager
     def spending(self, what: str) -> Iterator[None]:
-        """Notes what the host does inside: wait for `data`, write a `checkpoint`, run an `evaluation`."""
+        """Adds the time inside to an activity of the host: `data`, `checkpoint` or `evaluation`."""
         begin = self._now()
         try:
             yield
@@ -41,24 +41,24 @@ class StepClock:
             self._spans.append((what, begin, self._now()))
 
     def call(self, step: Callable[..., tuple[Any, Any]], *arguments: Any) -> tuple[Any, Any]:
-        """Starts a step; returns its (state, metrics), which may still be on their way."""
+        """Starts a step; returns its (state, metrics), which may not be computed yet."""
         begin = self._now()
         state, metrics = step(*arguments)
-        # Of the metrics alone, because the next step is given the memory of the state.
+        # The metrics alone, because the state is donated to the next step.
         self._called.append((begin, self._now(), self._thread.submit(self._ended, metrics)))
         return state, metrics
 
     def read(self) -> dict[str, float]:
-        """Waits for the oldest step that was not read yet and returns its seconds.
+        """Waits for the oldest unread step and returns its seconds.
 
         Returns:
-          {"seconds": from end to end without evaluations, "data": the devices had nothing to do because rows were
-          missing, "step": they were at work, "host": they had nothing to do for all other reasons, "checkpoint": the
-          part of "host" in which a checkpoint was copied}. "data", "step" and "host" add up to "seconds".
+          {"seconds": from end to end without evaluations, "data": devices idle for lack of rows, "step": devices busy,
+          "host": devices idle for other reasons, "checkpoint": the part of "host" in which a checkpoint was copied}.
+          "data", "step" and "host" add up to "seconds".
         """
         called, returned, ended = self._called.popleft()
         last, self._last = self._last, ended.result()
-        # A small program may run inside its call; the first call compiles, and does little else.
+        # A small program may run inside its call; the first call mainly compiles.
         inside = self._last <= returned and not self._compiles
         begun = min(max(called if inside else returned, last), self._last)
         self._compiles = False
@@ -75,5 +75,5 @@ class StepClock:
         }  # fmt: skip
 
     def close(self) -> None:
-        """Ends the thread; steps that were not read are forgotten."""
+        """Ends the thread and discards unread steps."""
         self._thread.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""How well the hardware is used: model FLOPs utilisation, packing fill, and a trace for a profiler."""
+"""Hardware utilisation: model FLOPs utilisation, packing fill, and a trace for a profiler."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.model.parameters import flops_per_token
 from ecomgpt_jax.parallel.topology import CHIPS
 
-# Nominal dense bfloat16 FLOP/s of one jax device, by what its `device_kind` holds; the first that fits counts.
+# Nominal dense bfloat16 FLOP/s of one jax device, by a part of its `device_kind`; the first match counts.
 PEAK_FLOPS = {
     "TPU v3": 61.5e12,  # a core, half a chip
     "TPU v4": CHIPS["v4"].peak_flops,
@@ -24,22 +24,22 @@ PEAK_FLOPS = {
     "H100": 989e12,
     "H200": CHIPS["h200"].peak_flops,
 }
-TRACED_FROM = 3  # first step of a trace: the first compiles, the second fills what runs ahead
+TRACED_FROM = 3  # first step of a trace: the first compiles, and during the second the host gets ahead
 
 Throughput = Callable[[Mapping[str, float], int, float], dict[str, float]]
 
 
 def peak_flops(device_kind: str) -> float | None:
-    """Returns a device's nominal FLOP/s in bfloat16; None where it is not known."""
+    """Returns a device's nominal FLOP/s in bfloat16; None for an unknown device."""
     return next((peak for name, peak in PEAK_FLOPS.items() if name in device_kind), None)
 
 
 def make_throughput_metrics(model: ModelConfig, length: int, rows_per_step: int, mesh: Mesh) -> Throughput:
-    """Returns `throughput(metrics, steps, seconds)` -> what to log about that many steps.
+    """Returns `throughput(metrics, steps, seconds)`, which returns the metrics of that many steps.
 
-    `perf/packing_fill` is the share of positions that hold a token. `perf/mfu` counts the FLOPs of the model that were
-    executed, the head where there is a target and attention once, against the device's peak; `perf/mfu_full_head`
-    counts the head at every position, as others do. Both are left out on a device whose peak is not known.
+    `perf/packing_fill` is the share of positions that hold a token. `perf/mfu` divides the executed FLOPs of the model
+    (the head at targets only, attention once) by the device's peak; `perf/mfu_full_head` counts the head at every
+    position, as other projects do. Both are left out on unknown devices.
     """
     peak = peak_flops(mesh.devices.flat[0].device_kind)
 
@@ -60,7 +60,7 @@ class Tracer:
     """Writes a trace of `steps` steps, from the third of this start on, for TensorBoard's or Perfetto's profiler."""
 
     def __init__(self, folder: Path, first_step: int, steps: int) -> None:
-        """Starts nothing yet; `steps` 0 never will."""
+        """Takes the steps done before this start; with `steps` 0 nothing is traced."""
         self._folder, self._running = folder, False
         self._first = first_step + TRACED_FROM - 1
         self._last = self._first + steps

@@ -1,4 +1,4 @@
-"""One optimizer step as one jitted program: add up the gradients of micro-batches, update."""
+"""One optimizer step as one jitted program: sums the gradients of micro-batches and updates."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,11 +20,11 @@ Batch = dict[str, jax.Array]
 
 
 class TrainState(NamedTuple):
-    """What a step reads and replaces.
+    """The state that a step reads and replaces.
 
     Attributes:
       step: [] int32, optimizer updates done.
-      params: what is trained, float32: all weights, or with LoRA the adapters.
+      params: the trained parameters, float32: all weights, or with LoRA the adapters.
       optimizer: optax state (Adam moments shaped and sharded like the parameters).
       base: with LoRA the weights under the adapters, in the compute dtype.
     """
@@ -36,7 +36,7 @@ class TrainState(NamedTuple):
 
 
 def abstract_state(config: Config, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
-    """Returns shape, dtype and sharding of every leaf of a `TrainState`: moments lie as their parameters do."""
+    """Returns shape, dtype and sharding of every leaf of a `TrainState`; moments are sharded as their parameters."""
     replicated = NamedSharding(mesh, PartitionSpec())
 
     def placed(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
@@ -65,11 +65,11 @@ def _shardings(tree: Any) -> Any:
 def init_state(
     config: Config, optimizer: optax.GradientTransformation, mesh: Mesh, params: Params | None = None
 ) -> TrainState:
-    """Returns the state of step 0, born sharded.
+    """Returns the state of step 0, created sharded.
 
     Args:
       config: model, LoRA and seed.
-      optimizer: whose state begins.
+      optimizer: whose state is initialised.
       mesh: devices.
       params: weights to start from, with LoRA the base in the compute dtype; None: fresh ones.
     """
@@ -103,8 +103,8 @@ def accumulate(
 ) -> tuple[Params, jax.Array, jax.Array]:
     """Returns (gradient of the mean loss, mean loss, targets) over micro-batches of any target counts.
 
-    Each target weighs 1 / (targets of all micro-batches), so 1 x 8 rows and 8 x 1 rows give the same update even where
-    a micro-batch holds no target at all, and no gradient is ever divided.
+    Each target has the weight 1 / (targets of all micro-batches), so 1 x 8 rows and 8 x 1 rows give the same update
+    even where a micro-batch has no target, and no gradient is divided.
 
     Args:
       loss_of: a micro-batch's loss as `batch_loss` gives it, of what is trained.
@@ -114,7 +114,7 @@ def accumulate(
     count = batch["loss_mask"].astype(jnp.float32).sum()
     batch = {**batch, "loss_mask": batch["loss_mask"] / jnp.maximum(count, 1.0)}
     value_and_grad = jax.value_and_grad(loss_of, has_aux=True)
-    if len(batch["inputs"]) == 1:  # nothing to add up, so no second copy of the gradient
+    if len(batch["inputs"]) == 1:  # nothing to sum, so no second copy of the gradient
         (loss, _), gradient = value_and_grad(params, jax.tree.map(lambda leaf: leaf[0], batch))
         return gradient, loss, count
 
@@ -132,9 +132,9 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns the jitted `train_step(state, batch) -> (state, metrics)`; it donates the state.
 
-    Leaves of `batch` are [accumulation, rows, length]. Metrics, [] float32 each: `loss` (mean over targets),
-    `targets`, `tokens` (positions that are not padding), `grad_norm` (before clipping). Where loss or gradient is not
-    finite, parameters and optimizer state come back unchanged and only the step counts on.
+    Leaves of `batch` are [accumulation, rows, length]. Metrics, [] float32 each: `loss` (mean over targets), `targets`,
+    `tokens` (positions that are not padding), `grad_norm` (before clipping). Where loss or gradient is not finite,
+    parameters and optimizer state are returned unchanged and only the step is counted.
     """
     shardings = _shardings(abstract_state(config, optimizer, mesh))
     rows = NamedSharding(mesh, spec(None, "batch"))
@@ -149,13 +149,13 @@ def make_train_step(
             )
 
         micro_batches = batch
-        if state.base is not None:  # keys of the seed and the step alone, so that a resumed run drops the same
+        if state.base is not None:  # keys depend on seed and step alone, so a resumed run drops the same units
             key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
             micro_batches = {**batch, "dropout_key": jax.random.split(key, len(batch["inputs"]))}
         gradient, loss, count = accumulate(loss_of, state.params, micro_batches)
         norm = optax.tree.norm(gradient)
         updates, moments = optimizer.update(gradient, state.optimizer, state.params)
-        # A step that is not finite leaves weights and moments as they are; XLA fuses the choice into the update.
+        # A step that is not finite leaves weights and moments unchanged; XLA fuses the selection into the update.
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         params, moments = jax.tree.map(
             lambda new, old: jnp.where(finite, new, old),
@@ -170,7 +170,7 @@ def make_train_step(
         }
         return TrainState(state.step + 1, params, moments, state.base), metrics
 
-    # Output shardings are pinned: left open, the second call would see other shardings and compile again.
+    # Output shardings are fixed; otherwise the second call would get other shardings and compile again.
     return jax.jit(
         train_step,
         in_shardings=(shardings, rows),
@@ -180,7 +180,7 @@ def make_train_step(
 
 
 def step_rows(rows_per_step: int, accumulation: int, mesh: Mesh) -> np.ndarray:
-    """Returns the numbers of the rows of a step that this process hands to `global_batch`: those its devices hold.
+    """Returns the numbers of the rows of a step that this process passes to `global_batch`: those of its devices.
 
     Raises:
       ConfigError: the mesh has no device of this process.
@@ -190,7 +190,7 @@ def step_rows(rows_per_step: int, accumulation: int, mesh: Mesh) -> np.ndarray:
 
 
 def global_batch(local: dict[str, np.ndarray], accumulation: int, mesh: Mesh) -> Batch:
-    """Puts one step on the mesh.
+    """Places the batch of one step on the mesh.
 
     Args:
       local: arrays [rows, length]: the rows that `step_rows` names, in its order; all of them with one process.

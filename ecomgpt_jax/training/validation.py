@@ -1,4 +1,4 @@
-"""The loss of instances held back from training: the signal to choose a checkpoint by.
+"""The loss of instances held back from training, for choosing a checkpoint.
 
 Each language and family has rows of its own, so one pass of the training loss gives the mean of all, of each language
 and of each family.
@@ -22,7 +22,7 @@ from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.model import lora
 from ecomgpt_jax.training.train_step import Batch, TrainState, batch_loss, global_batch, step_rows
 
-INSTANCES = 1_024  # that a validation looks at, at most
+INSTANCES = 1_024  # maximum per validation
 TRAINED = ("loss", "grad_norm", "learning_rate", "targets", "tokens", "skipped", "spikes")  # train/… of each step
 
 HeldBack = Mapping[tuple[str, str], PackedRows]  # rows of each language and family
@@ -31,14 +31,14 @@ HeldBack = Mapping[tuple[str, str], PackedRows]  # rows of each language and fam
 def hold_back(
     split: Sequence[Mapping[str, str]], fingerprint: str, tokenizer: Tokenizer, config: Config, rows_per_batch: int
 ) -> HeldBack:
-    """Packs at most `INSTANCES` instances of a split, drawn by a fixed seed, each language and family apart.
+    """Packs at most `INSTANCES` instances of a split, drawn by a fixed seed, separately by language and family.
 
     Args:
       split: {"prompt", "response", "language", "family"} each.
       fingerprint: of the data set that the split belongs to.
       tokenizer: the run's.
       config: of the run; row length and packing are those of training.
-      rows_per_batch: each group is filled up with empty rows to a multiple of it.
+      rows_per_batch: each group is padded with empty rows to a multiple of it.
     """
     chosen = np.sort(np.random.default_rng(0).permutation(len(split))[:INSTANCES]).tolist()
     instances = [split[index] for index in chosen]
@@ -56,7 +56,7 @@ def hold_back(
 
 
 def metric_names(held_back: HeldBack) -> list[str]:
-    """Returns the names of the metrics that a validation gives: val/loss, val/loss/en, val/loss/CLS, …"""
+    """Returns the metric names of a validation: val/loss, val/loss/en, val/loss/CLS, …"""
     parts = sorted({part for group in held_back for part in group})
     return ["val/loss", *(f"val/loss/{part}" for part in parts)] if parts else []
 
@@ -89,12 +89,12 @@ def make_validate(
 
 
 def check_best_metric(config: Config, held_back: HeldBack, evaluated: Iterable[str]) -> None:
-    """Refuses a `train.best_metric` that saved steps of this run do not have; warns of one taken on held-out tasks.
+    """Refuses a `train.best_metric` that saved steps of this run do not have; warns of one from held-out tasks.
 
     Args:
       config: resolved.
-      held_back: what `val/loss` is taken of.
-      evaluated: names of the metrics that `eval.every` gives.
+      held_back: the rows of `val/loss`.
+      evaluated: metric names of `eval.every`.
 
     Raises:
       ConfigError: no step has the metric, or some step that is saved lacks it.

@@ -1,7 +1,7 @@
 # ruff: noqa: E501  (a word list or a message in each line)
-"""The English half of the embedded catalogue: words and sentence patterns, all made up for it.
+"""The English half of the embedded catalogue: words and sentence patterns, all written for it.
 
-`<name>` in a pattern is a slot; what fills it becomes a span where the slot's name is in `TYPES`.
+`<name>` in a pattern is a slot; its filling becomes a span where the slot's name is in `TYPES`.
 """
 
 BLANK = " "
@@ -9,7 +9,7 @@ LISTED = ", "
 STOP = ". "
 BUT = ", but "
 
-# Main category -> leaf category -> what a seller calls the thing.
+# Main category -> leaf category -> nouns for the product.
 CATEGORIES = {
     "Clothing": {
         "Dresses": "dress,midi dress,summer dress",

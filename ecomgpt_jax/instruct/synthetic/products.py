@@ -1,8 +1,8 @@
 """Makes typed records out of the words and patterns of `english` and `chinese`.
 
-Everything hangs on a product: a title, search queries, offers, reviews, questions. Product `i` of a language is the
-same whatever the number of products, and its records share the group `p<i>`. `EVALUATION_PRODUCTS` further products
-form the evaluation catalogue: their groups begin with `EVALUATION` and held-out tasks are made from nothing else.
+All records come from products: titles, search queries, offers, reviews, questions. Product `i` of a language is the
+same for any number of products, and its records share the group `p<i>`. `EVALUATION_PRODUCTS` further products form the
+evaluation catalogue: their groups begin with `EVALUATION`, and held-out tasks are made from them alone.
 """
 
 import dataclasses
@@ -177,7 +177,7 @@ def _offer(words: ModuleType, product: Product, rng: random.Random) -> str:
 
 def _offers(words: ModuleType, product: Product, language: str, rng: random.Random) -> Iterator[Record]:
     same = rng.random() < 0.5
-    # The counterpart of a false pair belongs to no other group: it exists in this pair only.
+    # The counterpart of a false pair occurs in this pair only, so it belongs to no other group.
     other = product if same else _product(words, product.group, rng)
     yield TextPair(
         id=product.group,
@@ -332,7 +332,7 @@ def read(source: str, products: int, seed: int) -> Sequence[Record]:
 
     Args:
       source: one of SOURCES.
-      products: number of products to train on; the evaluation catalogue comes on top.
+      products: number of products to train on, besides the evaluation catalogue.
       seed: of the whole catalogue.
     """
     part, language = source.removeprefix(PREFIX).rsplit("_", 1)

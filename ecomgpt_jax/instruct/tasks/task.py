@@ -104,7 +104,8 @@ class Form:
     Attributes:
       name: last part of the task's name.
       family: one of `task_folder.FAMILIES`.
-      definition: names the task in the head of the prompt. record: the record type it reads; other records are skipped.
+      definition: names the task in the head of the prompt.
+      record: the record type it reads; other records are skipped.
       en: bodies of the English instruction.
       zh: bodies of the Chinese instruction.
       make: (records, label set, dataset, random) -> examples.
