@@ -8,7 +8,7 @@ import ecomgpt_jax
 
 
 def commands() -> dict[str, str]:
-    """Returns {name: what it does, from the first line of its docstring}; reads the files, imports none of them."""
+    """Returns {command: first line of its docstring}; reads the files without importing them."""
     found = {}
     for path in sorted(Path(__file__).parent.glob("*.py")):
         text = path.read_text(encoding="utf-8")
@@ -19,7 +19,7 @@ def commands() -> dict[str, str]:
 
 
 def main() -> None:
-    """Prints the list; a command given as an argument is answered with how to start it."""
+    """Prints the list; for a command given as an argument, prints how to start it."""
     known = commands()
     if arguments := [word for word in sys.argv[1:] if word not in ("-h", "--help")]:
         name = arguments[0] if arguments[0] in known else "<command>"
@@ -28,7 +28,7 @@ def main() -> None:
     print(f"ecomgpt_jax {ecomgpt_jax.__version__}\n")
     for name, does in known.items():
         print(f"  python -m ecomgpt_jax.{name:<12} {does}")
-    print("\nEach shows an example and its flags with --help; README.md says what they are for.")
+    print("\n--help of each shows an example and its flags; README.md explains what they are for.")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Runs an experiment: `python -m ecomgpt_jax.ablate --config configs/ablations.py:cot --out DIR`.
 
-Every cell is one run of `train` and one of `evaluate` from the same start, in a folder of its own with its command, log
-and cost. Experiments from the same start train it once where `--starts` names one folder for all, also side by side.
-Start the same command again and finished cells are kept, a cut one goes on from its checkpoint. DIR receives
-`results.json`, `table.md` and `figure.png`, written anew after each cell, so that a look in between is possible.
+Every cell is one run of `train` and one of `evaluate` from the same start, in its own folder with command, log and
+cost. Experiments with the same start train it once if they share the folder `--starts`, even when they run
+concurrently. The same command continues an interrupted experiment: finished cells are kept, an interrupted one resumes
+from its checkpoint. DIR receives `results.json`, `table.md` and `figure.png`, rewritten after each cell.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ from ecomgpt_jax.waiting import file_lock
 _CONFIG = config_flags.DEFINE_config_file("config", None, "an experiment: configs/ablations.py:<name>")
 _OUT = flags.DEFINE_string("out", "", "folder for the cells, results.json, table.md and figure.png")
 _TASKS = flags.DEFINE_string("tasks", "", "folder of evaluation tasks; default $ECOMGPT_EVAL")
-_LIMIT = flags.DEFINE_integer("limit", None, "evaluation rows a task; default that of the experiment", lower_bound=1)
+_LIMIT = flags.DEFINE_integer("limit", None, "evaluation rows per task; default that of the experiment", lower_bound=1)
 _STARTS = flags.DEFINE_string(
     "starts", "", "folder of trained starts, to share between experiments; default OUT/starts"
 )
@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> None:
     runs = cells(experiment)
     started = Path(_STARTS.value).absolute() if _STARTS.value else out / "starts"
     chains = {cell.start[:count] for cell in runs for count in range(1, len(cell.start) + 1)}
-    starts = {chain: started / _folder(chain[-1]) for chain in sorted(chains)}  # a chain follows what it starts from
+    starts = {chain: started / _folder(chain[-1]) for chain in sorted(chains)}  # each stage starts from the one before
     out.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         try:
@@ -151,7 +151,7 @@ def _call(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
         try:
             code = process.wait()
-        except BaseException:  # told to stop: the child saves itself before this process ends
+        except BaseException:  # asked to stop: the child saves before this process ends
             process.terminate()
             process.wait()
             raise
@@ -170,10 +170,10 @@ def _write(
     parts: Sequence[TaskPrompts],
     scored: dict[Path, tuple[dict[str, np.ndarray], ...]],
 ) -> None:
-    """Writes the results of the finished cells; `scored` keeps each run's rows from one call to the next."""
+    """Writes the results of the finished cells; `scored` caches each run's rows between calls."""
     runs = [(cell.variant, out / "cells" / cell.folder) for cell in finished]
     trained = [(f"{START} {folder.name}", folder) for folder in starts.values()]
-    ends = {starts[cell.start] for cell in finished if cell.start}  # a stage before is no start to compare with
+    ends = {starts[cell.start] for cell in finished if cell.start}  # only the last stage is compared with
     runs += [(name, folder) for name, folder in trained if folder in ends]
     seen = list(dict.fromkeys(name for name, _ in runs))
     for _, folder in runs:
@@ -202,7 +202,7 @@ def _write(
     rows = {part.task.name: len(part.rows) for part in parts}
     write_json(out / "results.json", {**described, "rows": rows, "baselines": baselines, **summary})
     counted = ", ".join(f"{name} {owners.count(index)}" for index, name in enumerate(seen))
-    # Runs side by side count twice by the clock, so processor time stands beside it.
+    # Concurrent runs count twice by the clock, so processor time is given too.
     wall, cpu = (sum(cost[f"{kind}_seconds"] for cost in costs) / 3600 for kind in ("wall", "cpu"))
     notes = [
         f"Runs: {counted}; {sum(rows.values()):,} evaluation rows each; {wall:.1f} hours, {cpu:.1f} CPU-hours on "

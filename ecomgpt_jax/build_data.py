@@ -1,10 +1,10 @@
 """Builds the instruction data and shows it: `python -m ecomgpt_jax.build_data --config configs/demo.py --list`.
 
-Without any other flag it builds (or finds) the data set and prints where it is. `--list` prints a line a task,
-`--preview TASK` some of its instances as text and as tokens, with what carries loss marked and, on a terminal, in
-colour. `--stats OUT.json` writes and prints the counts, and leaves them as a page with the ability graph in OUT.html.
-`--audit` looks for faults, first in the files that you bring, then in what was built, and ends with exit code 65 when
-there are any. `--overlap OUT.json` compares the sources with the evaluation tasks and builds nothing.
+Without any other flag it builds (or finds) the data set and prints its path. `--list` prints a line per task,
+`--preview TASK` some instances as text and as tokens, with tokens that carry loss marked (in colour on a terminal).
+`--stats OUT.json` prints the counts, writes them, and writes a page with the ability graph to OUT.html. `--audit` looks
+for faults, first in your files, then in the built rows, and exits with code 65 if there are any. `--overlap OUT.json`
+compares the sources with the evaluation tasks and builds nothing.
 """
 
 import functools
@@ -38,7 +38,7 @@ from ecomgpt_jax.model import hub
 _CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, with an optional :argument")
 _LIST = flags.DEFINE_bool("list", False, "print a table of the tasks")
 _PREVIEW = flags.DEFINE_string("preview", None, "print instances of this task")
-_STATS = flags.DEFINE_string("stats", None, "write the counts to this JSON file, and to a page beside it")
+_STATS = flags.DEFINE_string("stats", None, "write the counts to this JSON file, and to an HTML page next to it")
 _AUDIT = flags.DEFINE_bool("audit", False, "look for faults; exit code 65 when there are any")
 
 _OVERLAP = flags.DEFINE_string(
@@ -51,7 +51,7 @@ _COLUMNS = ("task", "language", "family", "operator", "parent", "train", "test")
 
 
 def print_table(built: Built) -> None:
-    """Prints a line for every task: language, family, operator, parent, numbers of rows."""
+    """Prints a line per task: language, family, operator, parent, numbers of rows."""
     lines = [_COLUMNS]
     for name, entry in built.stats["tasks"].items():
         operator = "held out" if entry["held_out"] else entry["operator"] or "-"
@@ -75,9 +75,9 @@ def print_table(built: Built) -> None:
 
 
 def print_preview(built: Built, task: str, config: Config) -> None:
-    """Prints a few rows of a task as text and as tokens, what carries loss in colour on a terminal (but for NO_COLOR).
+    """Prints a few rows of a task as text and as tokens; text with loss is coloured on a terminal without NO_COLOR.
 
-    The tokenizer is the one that training would use; where training would make one first, so does this.
+    The tokenizer is the one that training would use, trained first if necessary.
 
     Raises:
       ConfigError: the data set has no such task.
@@ -102,7 +102,7 @@ def print_preview(built: Built, task: str, config: Config) -> None:
 
 
 def write_stats(built: Built, path: str) -> None:
-    """Writes the counts as JSON and as a page beside it, and prints the page's tables."""
+    """Writes the counts as JSON and as an HTML page next to it, and prints the page's tables."""
     sections = data_sections(built.stats)
     write_json(path, {**built.stats, "fingerprint": built.fingerprint})
     write_text(Path(path).with_suffix(".html"), render_html("Data set", sections))
@@ -110,7 +110,7 @@ def write_stats(built: Built, path: str) -> None:
 
 
 def write_overlap(data: DataConfig, path: str) -> None:
-    """Writes and prints which evaluation rows share text with which source, and with other evaluation tasks.
+    """Writes and prints the evaluation rows that share text with a source or with other evaluation tasks.
 
     Raises:
       MissingInputError: there are no evaluation tasks beside this mixture.
@@ -132,7 +132,7 @@ def write_overlap(data: DataConfig, path: str) -> None:
 
 
 def audit_files(data: DataConfig) -> bool:
-    """Prints the faults in the task folders and files that the settings name; tells whether there is one to train on.
+    """Prints the faults in the task folders and files of the settings; returns whether there are any to train on.
 
     Raises:
       DataError: there are some.
@@ -159,7 +159,7 @@ def audit_files(data: DataConfig) -> bool:
 
     count = _print_findings(faults())
     if count:
-        raise DataError(f"audit: {count:,} findings beside {rows:,} rows that can be read; nothing was built")
+        raise DataError(f"audit: {count:,} findings besides {rows:,} readable rows; nothing was built")
     print(f"audit: no findings in {rows:,} rows of the files" + (f"; {notes:,} notes" if notes else ""))
     return bool(data.files) or any(Path(data.tasks_dir).expanduser().glob("*/tasks/*/train.json"))
 
@@ -184,10 +184,10 @@ def run_audit(built: Built, config: Config) -> None:
 
 
 def _tokenizer(built: Built, config: Config) -> Tokenizer:
-    """Returns the tokenizer that training would use; where training would make one first, so does this."""
+    """Returns the tokenizer that training would use, trained first if necessary."""
     directory = config.model.tokenizer
     if not directory and config.model.init_from:
-        from ecomgpt_jax.model.loading import tokenizer_directory  # brings jax, which nothing else here needs
+        from ecomgpt_jax.model.loading import tokenizer_directory  # imports jax, which nothing else here needs
 
         directory = tokenizer_directory(hub.find_weights(config.model.init_from)[1])
     return find_tokenizer(directory, ecom_instruct.open_split(built.directory, "train"), built.fingerprint, config.data)
@@ -205,7 +205,7 @@ def _print_findings(findings: Iterator[str]) -> int:
 
 
 def main(arguments: list[str]) -> None:
-    """Builds the data set of `--config` and shows what the flags ask for."""
+    """Builds the data set of `--config` and prints or writes what the flags request."""
     if arguments:
         raise ConfigError(f"unexpected argument {arguments[0]!r}")
     asked = cli.load_config(_CONFIG)

@@ -1,4 +1,4 @@
-"""How every command starts and ends: flags in, one clear line and an exit code out. Only commands import this."""
+"""Starts and ends every command: parses flags, turns errors into one line and an exit code. Only commands import it."""
 
 import ast
 import logging
@@ -16,7 +16,7 @@ from ecomgpt_jax.config import Config, field_paths, nearest
 from ecomgpt_jax.errors import ConfigError, EcomError, PreemptedError, StorageError
 from ecomgpt_jax.redaction import mask_text
 
-# Before any library is imported that prints about what this project does not use.
+# Before importing libraries that would print notes about features that this project does not use.
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -32,9 +32,9 @@ def _check_overrides(argv: Sequence[str]) -> None:
 
 
 def _quoted(argv: Sequence[str]) -> list[str]:
-    """Returns the arguments with the text of `--config.<a.b>` quoted where the field is a tuple and the text is none.
+    """Returns the arguments, with the text of `--config.<a.b>` quoted where the field is a tuple and the text is not.
 
-    The config library would refuse a path with a blank or a comma otherwise.
+    Otherwise the config library refuses a path with a blank or a comma.
     """
     lists = {f"config.{path}" for path, value in field_paths(Config()).items() if isinstance(value, tuple)}
     quoted, expected = [], False
@@ -61,7 +61,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
     try:
         _check_overrides(argv)
         return flags.FLAGS(_quoted(argv))
-    except SystemExit:  # --help, which the flags library ends with 1
+    except SystemExit:  # --help, for which the flags library exits with 1
         sys.exit(0)
     except flags.UnrecognizedFlagError as error:
         hint = nearest(error.flagname, (name for name in flags.FLAGS if len(name) > 1))
@@ -70,12 +70,12 @@ def _parse(argv: Sequence[str]) -> list[str]:
         _stop(ConfigError(_reason(error)))
     except EcomError as error:
         _stop(error)
-    except Exception as error:  # whatever a config file raises while it is read
+    except Exception as error:  # any exception of a config file
         _stop(ConfigError(f"--config: {type(error).__name__}: {_reason(error)}"))
 
 
 def _reason(error: Exception) -> str:
-    """Returns the last line of a message (the libraries put whole tracebacks into it) without the exception's name."""
+    """Returns the last line of a message (libraries include whole tracebacks) without the exception's name."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return re.sub(r"^[\w.]+(?:Error|Exception): (?:config: )?", "", lines[-1].strip())
 
@@ -87,20 +87,20 @@ def _stop(error: EcomError) -> NoReturn:
 
 
 def _log_filter(record: logging.LogRecord) -> bool:
-    """Masks secrets in a log line; drops orbax's pages of traceback, which `training/saving.py` says in one line."""
+    """Masks secrets in a log record; drops orbax's tracebacks, which `training/saving.py` reports in one line."""
     record.msg, record.args = mask_text(record.getMessage()), ()
     return "orbax" not in record.pathname
 
 
 def config_value(flag: flags.FlagHolder) -> object:
-    """Returns what the file of a `config_flags.DEFINE_config_file` flag made, overrides applied; None without a flag.
+    """Returns the config object of a `config_flags.DEFINE_config_file` flag, overrides applied; None if not given.
 
     Raises:
       ConfigError: the file cannot be read or fails.
     """
     try:
         value = flag.value
-        getattr(value, "name", None)  # a file that could not be read says so at the first access
+        getattr(value, "name", None)  # a file that could not be read raises at the first access
     except Exception as error:
         raise ConfigError(f"--config: {_reason(error)}") from error
     return value
@@ -126,11 +126,11 @@ def refuse_idle(where: str, *given: flags.FlagHolder) -> None:
     """Refuses flags of the command line that this call would not read.
 
     Args:
-      where: they have no effect, such as "without --coordinator".
+      where: the case without effect, such as "without --coordinator".
       given: the flags.
 
     Raises:
-      ConfigError: one of them is there.
+      ConfigError: one of them is given.
     """
     for flag in given:
         if flags.FLAGS[flag.name].present:
@@ -138,7 +138,7 @@ def refuse_idle(where: str, *given: flags.FlagHolder) -> None:
 
 
 def _preempted(number: int, frame: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the second one ends it at once
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends the process at once
     raise PreemptedError("stopped by SIGTERM; start the same command again and it goes on")
 
 
@@ -146,8 +146,8 @@ def run(main: Callable[[list[str]], None]) -> None:
     """Parses the flags, runs `main(positional_arguments)` and ends the process.
 
     An `EcomError` becomes one line on stderr and its exit code, an `OSError` likewise with code 74; anything else is a
-    bug and keeps its traceback (exit code 1). SIGTERM ends it as a `PreemptedError` does, once what is half written is
-    removed; the training loop takes the signal over and saves.
+    bug and keeps its traceback (exit code 1). SIGTERM ends it as a `PreemptedError` does, after incomplete files are
+    removed; the training loop handles the signal itself and saves.
     """
 
     def guarded(argv: list[str]) -> None:

@@ -1,8 +1,8 @@
 """Compares two evaluations: `python -m ecomgpt_jax.compare A B --out F`.
 
 A and B are output folders of `evaluate` (`scores.json` and `predictions/<task>.jsonl`) made with the same protocol. The
-ending of F says what is written: `.md` a Markdown table, `.html` a page, anything else JSON. Tasks that only one of
-them has are named and left out.
+suffix of F chooses the format: `.md` a Markdown table, `.html` a page, anything else JSON. Tasks that only one of them
+has are listed and left out.
 """
 
 from collections.abc import Mapping
@@ -85,7 +85,7 @@ def _read_scores(folder: Path) -> dict[str, Any]:
 
 
 def _rows(folders: list[Path], scores: list[dict[str, Any]]) -> dict[str, int]:
-    """Returns the rows evaluated of every task of either; raises DataError where they differ or no task is shared."""
+    """Returns {task: rows evaluated} over both; raises DataError where they differ or no task is shared."""
     a, b = (score["tasks"] for score in scores)
     for name in a.keys() & b.keys():
         if a[name]["rows"] != b[name]["rows"]:
@@ -115,9 +115,9 @@ def _same_settings(folders: list[Path], scores: list[dict[str, Any]]) -> str:
 def _check_prompts(
     folders: list[Path], scores: list[dict[str, Any]], parts: Mapping[str, TaskPrompts], tasks_dir: str
 ) -> None:
-    """Raises DataError unless both saw the very prompts and gold answers that `--tasks` gives.
+    """Raises DataError unless both were evaluated on the prompts and gold answers of `--tasks`.
 
-    The sha256 covers all tasks of an evaluation, so that of each folder is taken anew over the tasks it has.
+    The sha256 covers all tasks of an evaluation, so it is computed for each folder over the folder's tasks.
     """
     a, b = scores
     if a["tasks"].keys() == b["tasks"].keys() and a["protocol"]["sha256"] != b["protocol"]["sha256"]:

@@ -1,10 +1,11 @@
-"""Every setting of a run, as typed dataclass fields; `resolve` derives what follows from them and checks the whole.
+"""Every setting of a run, as typed dataclass fields; `resolve` derives further values and checks all of them.
 
-A config file holds `get_config(arg)` returning a `Config`; `--config.<a.b>=value` overrides one field. A misspelt field
-is refused with the nearest name, in a file and on the command line alike, and so is a value that this run cannot obey
-(`USES`). Defaults are the paper's recipe (arXiv 2308.06966, section 4.1) on bloomz-560m.
+A config file defines `get_config(arg)`, which returns a `Config`; `--config.<a.b>=value` overrides one field. A
+misspelt field is refused with the nearest name, in a file and on the command line, and so is a value without effect in
+the run (`USES`). Defaults are the paper's recipe (arXiv 2308.06966, section 4.1) on bloomz-560m.
 
-The file is longer than 350 lines because fields, their bounds and the runs they have an effect in are read together.
+The file is longer than 350 lines because fields, their bounds and the runs in which they have an effect belong
+together.
 """
 
 import dataclasses
@@ -28,10 +29,10 @@ MODEL_SHAPES: dict[str, dict[str, int]] = {
 
 DEFAULT_PROTOCOL = "greedy"  # the protocol of evaluation whose prompts never change
 OPERATORS = ("base", "simplification", "reversal", "recombination", "pseudo_label")  # how a task was made
-SLICE_ROWS = 16  # of each task, that `eval.every` scores
-_SOURCED = ("synthetic", "real", "all")  # mixtures that are made from sources
+SLICE_ROWS = 16  # per task, for `eval.every`
+_SOURCED = ("synthetic", "real", "all")  # mixtures made from sources
 _DTYPES = ("float32", "bfloat16")
-_LAYERS = ("qkv", "attention_out", "mlp_up", "mlp_down")  # of a block, that adapters can stand beside
+_LAYERS = ("qkv", "attention_out", "mlp_up", "mlp_down")  # of a block, that adapters can be added to
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
@@ -46,7 +47,7 @@ def _field(default: typing.Any, **bounds: typing.Any) -> typing.Any:
 
 
 class _Strict:
-    """Refuses attributes that are no declared field, so that a config file cannot set what nothing reads."""
+    """Refuses attributes that are not declared fields, so that a config file cannot set an unused name."""
 
     def __setattr__(self, name: str, value: object) -> None:
         known = [field.name for field in dataclasses.fields(self)]
@@ -57,7 +58,7 @@ class _Strict:
 
 @dataclasses.dataclass
 class ModelConfig(_Strict):
-    """The network, its numerics and where its weights start."""
+    """The network, its numerics and its initial weights."""
 
     # a released shape (560m 1b1 1b7 3b 7b1), or "custom" to use the three fields below as they are
     size: str = _field("560m", choices=(*MODEL_SHAPES, "custom"))
@@ -81,7 +82,7 @@ class ModelConfig(_Strict):
 
 @dataclasses.dataclass
 class DataConfig(_Strict):
-    """What is trained on, and how it becomes rows of tokens."""
+    """The training data, and how it is turned into rows of tokens."""
 
     # synthetic (embedded) | real (sources_dir) | all (both) | folder (tasks_dir) | files
     mixture: str = _field("synthetic", choices=("synthetic", "real", "all", "folder", "files"))
@@ -92,28 +93,28 @@ class DataConfig(_Strict):
     # base simplification reversal recombination pseudo_label; empty = all
     operators: tuple[str, ...] = _field((), choices=OPERATORS)
     leave_out_abilities: tuple[str, ...] = ()  # abilities whose tasks are left out; `build_data --stats` lists them
-    strict_held_out: bool = False  # also leave out sources whose label set is near that of a held-out task
+    strict_held_out: bool = False  # also leave out sources whose label set is similar to that of a held-out task
     sources_dir: str = ""  # folder of unpacked sources; empty = $ECOMGPT_SOURCES
     tasks_dir: str = ""  # mixture=folder: folder of task folders with a train.json each
-    cache_dir: str = "~/.cache/ecomgpt_jax"  # built datasets, tokens and tokenizers, each under a hash of what made it
+    cache_dir: str = "~/.cache/ecomgpt_jax"  # built datasets, tokens and tokenizers, each under a hash of its inputs
     synthetic_records: int = _field(600, above=0)  # products in the embedded catalogue of each language
     languages: tuple[str, ...] = _field(("en", "zh"), choices=("en", "zh"))  # languages of the tasks to train on
     # language of the instruction wording: en | zh | native (the task's) | mixed
     prompt_language: str = _field("native", choices=("en", "zh", "native", "mixed"))
     chain_of_task: bool = True  # include the atomic tasks that the Chain-of-Task operators derive
     num_tasks: int = _field(0, least=0)  # train on this many tasks (a seeded, nested choice); 0 = all
-    instances_per_task: int = _field(0, least=0)  # at most this many training instances a task; 0 = all
+    instances_per_task: int = _field(0, least=0)  # at most this many training instances per task; 0 = all
     # exactly this many training instances, shared out among the tasks; 0 = all
     total_instances: int = _field(0, least=0)
     # with total_instances: a task's weight is its size ** (1 / temperature); 0 = equal
     temperature: float = _field(1.0, least=0)
     length: int = _field(1024, above=0)  # tokens in a row
     plain_text: bool = False  # train on the texts of the records themselves, without instructions (pretraining)
-    # also rows that repeat one of up to so many texts of the sources, to learn copying from
+    # also rows that repeat one of up to so many source texts, for learning to copy
     copying: int = _field(0, least=0)
     loss_on_prompt: bool = False  # train on the tokens of the prompt too, not on the response alone
     packing: bool = True  # several instances share a row (True) or each has its own (False)
-    workers: int = _field(1, least=0)  # processes that make the data, a source each at a time; 0 = one a core
+    workers: int = _field(1, least=0)  # processes that make the data, one source each at a time; 0 = one per core
     beam_options: tuple[str, ...] = ()  # makes the data on Apache Beam instead: --runner=DirectRunner, ...
     tokenizer_vocab: int = _field(8192, above=0)  # size of the tokenizer trained when there is none to load
     seed: int = _field(0, least=0)  # wording, candidates, sampling, packing order
@@ -130,13 +131,13 @@ class OptimizerConfig(_Strict):
     b2: float = _field(0.999, least=0, below=1)  # Adam's; its b1 is 0.9
     epsilon: float = _field(1e-8, above=0)
     max_grad_norm: float = _field(1.0, least=0)  # global norm that gradients are clipped to; 0 = no clipping
-    # dtype of Adam's first moment; bfloat16 saves 2 bytes a weight
+    # dtype of Adam's first moment; bfloat16 saves 2 bytes per weight
     moment_dtype: str = _field("float32", choices=_DTYPES)
 
 
 @dataclasses.dataclass
 class LoraConfig(_Strict):
-    """Low-rank adapters: trained alone, in float32, beside weights that stay as they are in the compute dtype."""
+    """Low-rank adapters: the only trained weights, float32, added to frozen weights in the compute dtype."""
 
     rank: int = _field(0, least=0)  # width of the adapters; 0 = train all weights instead
     alpha: float = _field(16.0, above=0)  # the adapters' product is scaled by alpha / rank
@@ -146,11 +147,11 @@ class LoraConfig(_Strict):
 
 @dataclasses.dataclass
 class TrainConfig(_Strict):
-    """How long, how much at a time, and what is kept."""
+    """Length of training, batch size, logging and checkpoints."""
 
     epochs: int = _field(3, above=0)
     rows_per_device: int = _field(4, above=0)  # rows of a micro-batch on each data-parallel device
-    accumulation: int = _field(8, above=0)  # micro-batches an optimizer step sums over
+    accumulation: int = _field(8, above=0)  # micro-batches per optimizer step
     max_steps: int = _field(0, least=0)  # stop after this many optimizer steps; 0 = all epochs
     seed: int = _field(0, least=0)  # fresh weights
     log_every: int = _field(10, above=0)  # steps between lines of metrics.jsonl
@@ -181,18 +182,18 @@ class EvalConfig(_Strict):
     tasks_dir: str = (
         ""  # folder of evaluation tasks; empty = those held out of the synthetic mixture, else $ECOMGPT_EVAL
     )
-    limit: int = _field(0, least=0)  # rows a task; 0 = all
+    limit: int = _field(0, least=0)  # rows per task; 0 = all
     batch: int = _field(64, above=0)  # prompts decoded together
-    # longer prompts lose their beginning (the released protocol); each one is counted
+    # longer prompts are cut at the beginning (the released protocol) and counted
     max_prompt_tokens: int = _field(800, above=0)
     max_new_tokens: int = _field(164, above=0)  # longest answer
     num_beams: int = _field(1, above=0)  # beams of a prompt; 1 = greedy
-    answer_loss: bool = False  # also the loss of the right answers, which tells models apart that score nothing yet
+    answer_loss: bool = False  # also the loss of the right answers, which distinguishes models that score nothing yet
     protocol: str = DEFAULT_PROTOCOL  # greedy (fixed candidates) | released:SEED (drawn as the authors' code does)
     every: int = _field(0, least=0)  # steps between evaluations of a small slice during training; 0 = none
-    # of weights and products in decoding; empty = the checkpoint's own, in training compute_dtype
+    # dtype of decoding; empty = the checkpoint's own, during training compute_dtype
     dtype: str = _field("", choices=("", "float32", "bfloat16"))
-    mesh: str = ""  # devices in decoding, such as data=1,fsdp=8; empty = all along data, in training those of `mesh`
+    mesh: str = ""  # devices of decoding, such as data=1,fsdp=8; empty = all along data, in training those of `mesh`
 
 
 @dataclasses.dataclass
@@ -261,10 +262,10 @@ def split_paths(text: str) -> list[str]:
 
 
 def parse_mesh(text: str, field: str = "eval.mesh") -> MeshConfig:
-    """Returns the mesh that `data=1,fsdp=8` means; an axis that is not named has its default.
+    """Parses a mesh such as `data=1,fsdp=8`; an axis that is not named has its default.
 
     Raises:
-      ConfigError: an axis is unknown, named twice or no whole number.
+      ConfigError: an axis is unknown or repeated, or its size is not a whole number.
     """
     mesh, seen = MeshConfig(), set()
     for part in filter(None, text.split(",")):
@@ -309,7 +310,7 @@ _BOUNDS: dict[str, tuple[typing.Callable[[float, float], bool], str]] = {
 
 
 class _Use(typing.NamedTuple):
-    """Fields that have an effect in some runs only: which runs, in words, and whether to refuse them in the others."""
+    """Fields with an effect in some runs only: which runs, and whether others refuse them."""
 
     fields: str
     used: typing.Callable[[Config], object]
@@ -318,7 +319,7 @@ class _Use(typing.NamedTuple):
 
 
 # Every field that is not named here has an effect in every run (`tests/test_config.py` holds the list). A setting that
-# asks for what the run cannot do is refused; one that a recipe may carry into other runs costs a line.
+# the run cannot fulfil is refused; one that a recipe may carry into other runs is a warning.
 USES = (
     _Use("lora.alpha lora.targets lora.dropout", lambda c: c.lora.rank, "with lora.rank above 0", True),
     _Use(
@@ -372,11 +373,11 @@ USES = (
 def unused(config: Config) -> list[str]:
     """Returns a line for each setting that differs from its default and has no effect in the config's run.
 
-    Give it the config as it was before `resolve`, which fills in the shape. Commands log the lines once all else is
-    checked, so that an error stays one line.
+    Pass the config before `resolve`, which fills in the shape. Commands log the lines after all other checks, so that
+    an error stays one line.
 
     Raises:
-      ConfigError: one of them asks for what the run cannot do.
+      ConfigError: the run cannot fulfil one of them.
     """
     values, defaults, lines = field_paths(config), field_paths(Config()), []
     for use in USES:
@@ -389,7 +390,7 @@ def unused(config: Config) -> list[str]:
             lines.append(line)
     for name, value in MODEL_SHAPES.get(config.model.size, {}).items():
         if (given := getattr(config.model, name)) not in (0, value):
-            lines.append(f"model.{name}={given}: gives way to {value}, that of model.size={config.model.size}")
+            lines.append(f"model.{name}={given}: replaced by {value}, that of model.size={config.model.size}")
     return lines
 
 

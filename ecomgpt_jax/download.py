@@ -1,7 +1,7 @@
-"""Downloads files over HTTP(S): retries, resumes, and refuses what it did not ask for.
+"""Downloads files over HTTP(S): retries, resumes, and refuses unexpected content.
 
-The transport is `requests` (proxies, NO_PROXY and certificates from the environment, checked content lengths). What it
-leaves open is decided here: when to try again, how a cut-off file goes on, and which redirects are followed.
+The transport is `requests` (proxies, NO_PROXY and certificates from the environment, checked content lengths). This
+module decides when to retry, how to continue a partial file, and which redirects to follow.
 """
 
 import datetime
@@ -20,8 +20,8 @@ from ecomgpt_jax.errors import DataError, MissingInputError, StorageError
 
 UPSTREAM = "https://raw.githubusercontent.com"
 MAX_BYTES = 256 * 2**20
-MAX_RATIO = 200  # decoded over received bytes, where a server compresses although it was asked not to
-MAX_PAUSE = 120.0  # seconds, whatever Retry-After says
+MAX_RATIO = 200  # maximum ratio of decoded to received bytes, where a server compresses against the request
+MAX_PAUSE = 120.0  # seconds, upper bound of Retry-After
 ATTEMPTS = 8
 TIMEOUT = (10, 60)  # seconds to connect, and between two pieces of a body
 REDIRECTS = 5
@@ -30,7 +30,7 @@ _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class _TryAgainError(Exception):
-    """A failure that another attempt may cure; `pause` is what the server asked for, in seconds."""
+    """A failure worth another attempt; `pause` is the server's Retry-After in seconds."""
 
     def __init__(self, reason: str, pause: float | None = None) -> None:
         super().__init__(reason)
@@ -40,7 +40,7 @@ class _TryAgainError(Exception):
 class Downloader:
     """A connection pool to one base address; several threads may share it.
 
-    The object holds what the threads share: a pause that a host asks for holds back every request to that host.
+    The threads share pauses: when a host asks for one, every request to it waits.
     """
 
     def __init__(
@@ -56,13 +56,13 @@ class Downloader:
         Args:
           base: address that every path is appended to; `https://` or `http://`.
           token: sent as `Authorization` with the first request of each file to `UPSTREAM`, to no other address.
-          say: gets one line for each pause.
+          say: called with one line per pause.
           sleep: waits that many seconds.
           clock: seconds since any fixed time.
         """
         self._base, self._token, self._say, self._sleep, self._clock = base.rstrip("/"), token, say, sleep, clock
         self._session = requests.Session()
-        self._session.auth = lambda request: request  # no credentials out of a .netrc
+        self._session.auth = lambda request: request  # no credentials from a .netrc
         self._lock = threading.Lock()
         self._not_before: dict[str, float] = {}
 
@@ -71,12 +71,12 @@ class Downloader:
         return f"{self._base}/{urllib.parse.quote(path)}"
 
     def download(self, path: str, target: Path, received: Callable[[int], None] = lambda count: None) -> None:
-        """Writes the whole body found at `path` to `target`; bytes that are already there are continued.
+        """Writes the body of `path` to `target`; continues a partial file.
 
         Args:
           path: below the base address, not yet quoted.
-          target: an existing folder's file; holds a part of the body after a failure.
-          received: gets the number of bytes of each piece.
+          target: a file in an existing folder; holds a part of the body after a failure.
+          received: called with the number of bytes of each piece.
 
         Raises:
           MissingInputError: the address does not exist.
@@ -120,7 +120,7 @@ class Downloader:
             if response.status_code == 416 and _total(response) == start:
                 return
             if response.status_code in (206, 416) and not (_begins(response) == start and not _encoding(response)):
-                target.unlink(missing_ok=True)  # another version, or a range of something else: begin anew
+                target.unlink(missing_ok=True)  # another version or range: start anew
                 raise _TryAgainError(f"HTTP {response.status_code} does not continue at byte {start:,}")
             _check_status(response, url)
             kept = start if response.status_code == 206 else 0
@@ -128,7 +128,7 @@ class Downloader:
             if announced > MAX_BYTES:
                 raise DataError(f"{url}: {announced:,} bytes are more than the {MAX_BYTES:,} that are allowed")
             with target.open("ab" if kept else "wb") as out:
-                # `read1` hands on what has arrived; `iter_content` drops up to a whole piece of a cut-off body.
+                # `read1` returns the bytes received so far; `iter_content` drops the last piece of an interrupted body.
                 while piece := response.raw.read1(2**16, decode_content=True):
                     kept += len(piece)
                     if kept > MAX_BYTES:
@@ -174,7 +174,7 @@ def _check_status(response: requests.Response, url: str) -> None:
 
 
 def retry_after(value: str | None, now: datetime.datetime | None = None) -> float | None:
-    """Returns the seconds that a `Retry-After` header asks for: a number or a date; None where it says neither."""
+    """Returns the seconds of a `Retry-After` header, a number or a date; None where it is neither."""
     if value is None:
         return None
     if re.fullmatch(r"\s*\d+\s*", value, re.ASCII):

@@ -1,4 +1,4 @@
-"""Errors a user can act on: one line that says what, where and what to do, and the exit code it ends in."""
+"""Errors that a user can act on: one line with what, where and what to do, and an exit code."""
 
 
 class EcomError(Exception):
@@ -14,13 +14,13 @@ class ConfigError(EcomError):
 
 
 class DataError(EcomError):
-    """Input that was read and is wrong (a malformed row, a corrupt checkpoint, a token id past the vocabulary)."""
+    """Invalid input (a malformed row, a corrupt checkpoint, a token id beyond the vocabulary)."""
 
     exit_code = 65
 
 
 class MissingInputError(EcomError):
-    """A file, folder or environment variable that should be there and is not."""
+    """A missing file, folder or environment variable."""
 
     exit_code = 66
 
@@ -32,6 +32,6 @@ class StorageError(EcomError):
 
 
 class PreemptedError(EcomError):
-    """The run was told to stop and has saved itself; start the same command again."""
+    """The run was asked to stop and is saved; the same command continues it."""
 
     exit_code = 75

@@ -1,7 +1,7 @@
 """Decodes and scores tasks: `python -m ecomgpt_jax.evaluate --checkpoint C --tasks DIR --out O`.
 
 C is a training workdir, a step directory, a Hugging Face directory or `owner/name@revision`. O receives `predictions/`,
-`scores.json`, `report.md` and `report.html`. Start the same command again and finished tasks are not decoded again.
+`scores.json`, `report.md` and `report.html`. The same command again continues an interrupted evaluation.
 """
 
 from pathlib import Path
@@ -33,9 +33,9 @@ _ONLY = flags.DEFINE_list("only", [], "names of the tasks to evaluate; default a
 _LIMIT = flags.DEFINE_integer("limit", 0, "only the first rows of each task; 0 = all", lower_bound=0)
 _BATCH = flags.DEFINE_integer("batch", EvalConfig.batch, "prompts decoded together", lower_bound=1)
 _MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", EvalConfig.max_new_tokens, "longest answer", lower_bound=1)
-_ANSWER_LOSS = flags.DEFINE_bool("answer_loss", False, "also the loss of the right answers, row by row")
+_ANSWER_LOSS = flags.DEFINE_bool("answer_loss", False, "also the loss of the right answers, per row")
 _PROTOCOL = flags.DEFINE_string("protocol", DEFAULT_PROTOCOL, "greedy (fixed candidates) or released:SEED (drawn ones)")
-_CACHE_DIR = flags.DEFINE_string("cache_dir", DataConfig.cache_dir, "folder that compiled programs are kept in")
+_CACHE_DIR = flags.DEFINE_string("cache_dir", DataConfig.cache_dir, "folder for compiled programs")
 _NUM_BEAMS = flags.DEFINE_integer("num_beams", EvalConfig.num_beams, "beams; 1 = greedy", lower_bound=1)
 _DTYPE = flags.DEFINE_string("dtype", EvalConfig.dtype, "float32 or bfloat16; default the checkpoint's own")
 _MESH = flags.DEFINE_string("mesh", EvalConfig.mesh, "devices, such as data=1,fsdp=8; default all along data")
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> None:
     folders = _task_folders(settings)
     only = _ONLY.value or None
     for tasks_dir in folders.values():
-        load_tasks(tasks_dir, only)  # a wrong folder is told before minutes of loading
+        load_tasks(tasks_dir, only)  # reports a wrong folder before minutes of loading
     mesh = make_mesh(parse_mesh(settings.mesh))
     enable_compilation_cache(Path(_CACHE_DIR.value).expanduser() / "compiled")
     found = loading.find_checkpoint(_CHECKPOINT.value, settings.dtype)
@@ -82,10 +82,10 @@ def main(arguments: list[str]) -> None:
 
 
 def _task_folders(settings: EvalConfig) -> dict[str, str]:
-    """Returns {benchmark: folder of its tasks} of what is asked for; "" stands for the folder of `--tasks`.
+    """Returns {benchmark: folder of its tasks} for the flags; the key of `--tasks` is "".
 
     Raises:
-      ConfigError: `--benchmark` names none, or stands beside `--tasks`.
+      ConfigError: `--benchmark` names no benchmark, or is given together with `--tasks`.
       MissingInputError: its data is not there.
     """
     wanted = _BENCHMARK.value
@@ -117,7 +117,7 @@ def _print_averages(benchmark: str, tasks: dict[str, dict]) -> None:
 
 
 def _trained_on(checkpoint: epath.Path) -> list[str]:
-    """Returns the names of the tasks that a workdir's run was trained on; none where a checkpoint does not say."""
+    """Returns the names of the tasks that a workdir's run was trained on; none for other checkpoints."""
     for folder in (checkpoint, checkpoint.absolute().parent.parent):
         if (folder / "trained_on.json").is_file():
             return read_json(folder / "trained_on.json")

@@ -1,4 +1,4 @@
-"""What an experiment is: variants of one configuration, each trained with several seeds from one shared start.
+"""Experiments: variants of one configuration, each trained with several seeds from one shared start.
 
 `configs/ablations.py` declares experiments, `ablate` runs them. A cell (variant, seed) is one run of the `train`
 command, and its overrides are written as on the command line, so that every cell can be repeated by hand.
@@ -18,12 +18,12 @@ class Variant:
     """One condition of an experiment.
 
     Attributes:
-      name: names the cells' folders and the row of the table; lower case, digits, `_`, `.` and `-`.
-      overrides: config fields that set it apart, each "a.b=value".
+      name: of the cells' folders and of the table's row; lower case, digits, `_`, `.` and `-`.
+      overrides: config fields of this variant, each "a.b=value".
       config: its own config file with argument, where it differs from the experiment's (another model size).
       start: its own start, likewise; () = the experiment's.
-      left_out: the ability whose tasks it trains without, where that is what sets it apart.
-      factors: what is varied, as numbers on the scale in which a trend is a straight line, by name.
+      left_out: the ability whose tasks it trains without, if the experiment varies that.
+      factors: {name: value} of the varied quantities, on the scale in which a trend is linear.
     """
 
     name: str
@@ -40,15 +40,15 @@ class Experiment:
 
     Attributes:
       name: names the experiment in its results.
-      question: what it asks, one sentence.
+      question: one sentence.
       config: config file, with argument, of every cell.
       variants: the conditions; the first is the one that others are compared with.
-      seeds: a run each; the seed decides sampling and wording of the data.
+      seeds: one run each; a seed determines sampling and wording of the data.
       start: config files, with arguments, of the runs that lead to the weights all cells start from, each from those
         of the one before; trained once and shared.
       overrides: config fields that every cell sets, each "a.b=value".
-      limit: evaluation rows a task; 0 = all.
-      caveats: what a reader has to know before the figures.
+      limit: evaluation rows per task; 0 = all.
+      caveats: notes for readers of the results.
     """
 
     name: str
@@ -75,10 +75,10 @@ class Cell:
 
 
 def cells(experiment: Experiment) -> list[Cell]:
-    """Returns the runs, seed by seed, so that an experiment cut short still has every variant.
+    """Returns the runs, seed by seed, so that an interrupted experiment has every variant.
 
     Raises:
-      ConfigError: a name is unfit for a folder or there twice, an override is no field, or there is nothing to run.
+      ConfigError: a name is not a folder name or repeated, an override is not a field, or there is nothing to run.
     """
     names = [variant.name for variant in experiment.variants]
     if not names or not experiment.seeds:

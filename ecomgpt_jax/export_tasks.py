@@ -1,7 +1,7 @@
 """Writes tasks for lm-evaluation-harness: `python -m ecomgpt_jax.export_tasks --tasks DIR --out O`.
 
-O receives a YAML file a task with its rendered rows, and the group `ecomgpt` (the paper's tasks where they are among
-them, else all). Then `lm_eval --include_path O --tasks ecomgpt --model hf --model_args pretrained=...` runs them.
+O receives a YAML file per task with its rendered rows, and the group `ecomgpt` (the paper's tasks if there are any,
+else all). Then `lm_eval --include_path O --tasks ecomgpt --model hf --model_args pretrained=...` runs them.
 """
 
 from pathlib import Path

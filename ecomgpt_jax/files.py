@@ -1,7 +1,7 @@
-"""Files read strictly and written whole: UTF-8 text, JSON, JSON lines.
+"""Reads files strictly and writes them atomically: UTF-8 text, JSON, JSON lines.
 
-Every error names the file and, where there is one, line and column. Nothing is ever half written: a file or a whole
-directory is made under a temporary name in the same folder and then moved to its own.
+Every error names the file and, if known, line and column. A file or directory is written under a temporary name in the
+same folder and then renamed, so it is never incomplete.
 """
 
 import codecs
@@ -21,15 +21,15 @@ from typing import Any, NamedTuple
 from ecomgpt_jax import strict_json
 from ecomgpt_jax.errors import DataError, MissingInputError
 
-# Patterns of the files that make up a Hugging Face tokenizer, those of slow and foreign ones and chat templates too.
+# Patterns of the files of a Hugging Face tokenizer, including slow ones, other libraries' and chat templates.
 TOKENIZER_FILES = (
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "encoder.json", "bpe.codes",
     "tekken.json", "*.model", "*.spm", "*.tiktoken", "chat_template.json", "*.jinja", "*chat_templates/*.jinja",
 )  # fmt: skip
-MAX_LINE_BYTES = 2**20  # of a record: longer ones are a damaged file or a book, never an instance
-_HEAD_BYTES = 2**20  # of a file that are looked at to tell what it is
+MAX_LINE_BYTES = 2**20  # per record; a longer line is a damaged file, not an instance
+_HEAD_BYTES = 2**20  # bytes of a file that determine its kind
 _BOMS = {
-    codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32",  # the first begins as UTF-16's does
+    codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32",  # the first has UTF-16's mark as its beginning
     codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16",
 }  # fmt: skip
 _MAGIC = {
@@ -39,7 +39,7 @@ _MAGIC = {
 
 
 class BadRecord(NamedTuple):
-    """A record that cannot be used: its file, line and column (from 1), why, and its beginning."""
+    """A record that cannot be used: its file, line and column (from 1), the reason, and its text."""
 
     file: str
     line: int
@@ -52,10 +52,10 @@ class BadRecord(NamedTuple):
 
 
 def guess_encoding(content: bytes) -> str:
-    """Returns what bytes that are not UTF-8 look like: "GBK" or "Latin-1 or damaged".
+    """Returns the likely encoding of bytes that are not UTF-8: "GBK" or "Latin-1 or damaged".
 
-    Much Latin-1 text can be read as GBK, an accented letter together with the letter after it; so at least half of what
-    is not ASCII must come out as characters of GB2312, both of whose bytes are high.
+    Much Latin-1 text is valid GBK, with an accented letter and the next letter as one character; so at least half of
+    the other characters must be in GB2312, where both bytes are high.
     """
     try:
         high = [character for character in content.decode("gb18030") if character > "\x7f"]
@@ -66,9 +66,9 @@ def guess_encoding(content: bytes) -> str:
 
 
 def foreign(head: bytes) -> str:
-    """Returns what a file is that begins so and cannot be UTF-8 text, and what to do about it; "" where it may be text.
+    """Returns the kind of a file that begins so and is not UTF-8 text, and what to do; "" where it may be text.
 
-    UTF-16 without a byte order mark is told by the zero bytes of its ASCII characters, which are all even or all odd.
+    UTF-16 without a byte order mark is recognised by the zero bytes of its ASCII characters, at even or at odd offsets.
     """
     for magic, what in _MAGIC.items():
         if head.startswith(magic):
@@ -119,8 +119,8 @@ def read_text(path: str | os.PathLike[str]) -> str:
 def parse_json(text: str, path: str | os.PathLike[str], line: int = 1) -> Any:
     """Parses one JSON value that starts at `line` of `path`.
 
-    Refused beside what is no JSON: numbers that are not finite (NaN, 1e999), a key that its object has twice, half a
-    surrogate pair, and more than 100 levels.
+    Besides invalid JSON it refuses numbers that are not finite (NaN, 1e999), repeated keys, half a surrogate pair, and
+    more than 100 levels.
 
     Raises:
       DataError: `path:line:column: what is wrong`.
@@ -146,22 +146,22 @@ def read_json_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[st
     text = read_text(path)
     if problem := strict_json.layout_fault(text):
         raise DataError(f"{path}:{problem}")
-    for number, line in enumerate(text.split("\n"), start=1):  # splitlines() would cut at U+2028 too
+    for number, line in enumerate(text.split("\n"), start=1):  # splitlines() would split at U+2028 too
         if line.strip():
             value = parse_json(line, path, number)
             if not isinstance(value, dict):
-                raise DataError(f"{path}:{number}:1: a {type(value).__name__}, not an object; one JSON object a line")
+                raise DataError(f"{path}:{number}:1: a {type(value).__name__}, not an object; one JSON object per line")
             yield number, value
 
 
 def scan_json_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str, dict[str, Any] | BadRecord]]:
     """Yields (line number from 1, its text, object) for each line that is not blank; a damaged line as a `BadRecord`.
 
-    Reads a line at a time, so that a file may be larger than memory and one bad line does not hide the others.
+    Reads line by line, so a file may be larger than memory, and reading continues after a bad line.
 
     Raises:
       MissingInputError: the file is not there.
-      DataError: it cannot be JSON lines at all: packed, UTF-16, one JSON array, or objects over several lines.
+      DataError: it is not JSON lines at all: compressed, UTF-16, one JSON array, or objects over several lines.
     """
     path, offset = Path(path), 0
     if not path.is_file():
@@ -184,7 +184,7 @@ def scan_json_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str, di
 
 
 def _scan(content: bytes, text: str, start: int) -> dict[str, Any] | tuple[int, str]:
-    """Returns the object of a line that begins at byte `start`, or the column and reason of its fault."""
+    """Returns the object of a line that begins at byte `start`, or column and reason of its fault."""
     if len(content) > MAX_LINE_BYTES:
         return 1, f"the line has {len(content):,} bytes, more than {MAX_LINE_BYTES:,}; split or shorten the record"
     try:
@@ -199,16 +199,18 @@ def _scan(content: bytes, text: str, start: int) -> dict[str, Any] | tuple[int, 
         value = strict_json.parse(text)
     except strict_json.NotJSON as error:
         return error.column, error.reason
-    return value if isinstance(value, dict) else (1, f"a {type(value).__name__}, not an object; one JSON object a line")
+    return (
+        value if isinstance(value, dict) else (1, f"a {type(value).__name__}, not an object; one JSON object per line")
+    )
 
 
 def data_home() -> Path:
-    """Returns where `fetch` puts data and the commands look for it by default: $ECOMGPT_DATA or the user's cache."""
+    """Returns the default folder of fetched data: $ECOMGPT_DATA or the user's cache."""
     return Path(os.environ.get("ECOMGPT_DATA") or "~/.cache/ecomgpt_jax/data").expanduser().absolute()
 
 
 def find_data(named: str, variable: str, group: str) -> Path | None:
-    """Returns the folder of some data: the setting's, else the environment's, else where `fetch` puts it; None if none.
+    """Returns a data folder: that of the setting, the environment, or `fetch`, in this order; None if there is none.
 
     Args:
       named: the setting's value; "" where it is not set.
@@ -231,7 +233,7 @@ def find_data(named: str, variable: str, group: str) -> Path | None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a UTF-8 file whole or not at all; its folder is created if needed."""
+    """Writes a UTF-8 file atomically; its folder is created if needed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, scratch = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
@@ -251,12 +253,12 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 def write_json_lines(path: str | os.PathLike[str], values: Iterable[dict[str, Any]]) -> None:
-    """Writes one JSON object a line."""
+    """Writes one JSON object per line."""
     write_text(path, "".join(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n" for value in values))
 
 
 def check_output(path: str | os.PathLike[str]) -> None:
-    """Makes the folder of a file that is to be written after long work, and makes sure that this can be done.
+    """Creates the folder of a file to be written after long work, and checks that it is writable.
 
     Raises:
       OSError: the path is a folder, or its folder cannot be made or written to.
@@ -270,7 +272,7 @@ def check_output(path: str | os.PathLike[str]) -> None:
 
 
 def copy_tokenizer_files(source: Path, target: Path) -> None:
-    """Copies the files that make up a Hugging Face tokenizer into an existing directory, in place of another's."""
+    """Copies the files of a Hugging Face tokenizer into an existing directory, replacing those of another."""
 
     def found(folder: Path) -> dict[Path, Path]:
         paths = (path for pattern in TOKENIZER_FILES for path in folder.glob(pattern) if path.is_file())
@@ -287,13 +289,13 @@ def copy_tokenizer_files(source: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def new_directory(directory: str | os.PathLike[str], *, shared: bool = False) -> Iterator[Path]:
-    """Yields a scratch folder beside `directory` that becomes it when the block ends, and is removed when it raises.
+    """Yields a scratch folder that is renamed to `directory` when the block ends, and removed when it raises.
 
-    Scratch folders of processes that were killed are removed first; one in use is told by its lock.
+    Scratch folders of killed processes are removed first; one in use is locked.
 
     Args:
       directory: must not exist or be empty, else OSError.
-      shared: several processes may make the same content at once; the first one's stays.
+      shared: several processes may write the same content at once; the first one is kept.
     """
     directory = Path(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -327,10 +329,10 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def safe_name(name: str, what: str) -> str:
-    """Returns a name from a file or a flag that is fit to be part of a path: letters, digits, `.`, `_`, `-`.
+    """Returns a name from a file or a flag if it is safe in a path: letters, digits, `.`, `_`, `-`.
 
     Raises:
-      DataError: it is anything else, begins with a dot or is longer than 200 characters.
+      DataError: it has other characters, begins with a dot or is longer than 200 characters.
     """
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name):
         raise DataError(f"{what}: {name!r:.120} is no safe name; use letters, digits, '.', '_' and '-'")

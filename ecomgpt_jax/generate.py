@@ -1,11 +1,10 @@
 """Continues prompts: `python -m ecomgpt_jax.generate --checkpoint C --prompts IN.jsonl --out OUT.jsonl`.
 
 Each line of IN.jsonl is {"prompt": "...", "id": anything}; the id may be missing (then it is the row's number from 0).
-A prompt is raw text: no template is put around it, it is never cut, and "</s>" in it is four characters. A line in the
-instruction or messages form of `data.files` becomes the prompt that training makes of it. OUT.jsonl gets one
-{"id", "prompt", "completion", "token_ids"} a prompt in the same order, written whole at the end; `token_ids` are the
-new tokens without the end-of-sequence token. Until then OUT.jsonl.partial collects answers as they are finished: start
-the same command again and they are not decoded again.
+A prompt is raw text: no template is added, it is never cut, and "</s>" in it is four characters. A line in the
+instruction or messages form of `data.files` is rendered as in training. OUT.jsonl gets one {"id", "prompt",
+"completion", "token_ids"} per prompt in the same order, written at the end; `token_ids` are the new tokens without the
+end-of-sequence token. Until then finished answers are in OUT.jsonl.partial, from which the same command continues.
 
 Without --prompts, at a terminal, it asks for a prompt, answers, and asks again; "\\n" in a line is a new line, and
 Ctrl-D ends.
@@ -36,7 +35,7 @@ _PROMPTS = flags.DEFINE_string("prompts", "", 'JSON lines, {"prompt": "..."} eac
 _OUT = flags.DEFINE_string("out", "", "file to write")
 _MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", EvalConfig.max_new_tokens, "longest answer", lower_bound=1)
 _BATCH = flags.DEFINE_integer("batch", EvalConfig.batch, "prompts decoded together", lower_bound=1)
-_CACHE_DIR = flags.DEFINE_string("cache_dir", DataConfig.cache_dir, "folder that compiled programs are kept in")
+_CACHE_DIR = flags.DEFINE_string("cache_dir", DataConfig.cache_dir, "folder for compiled programs")
 _NUM_BEAMS = flags.DEFINE_integer("num_beams", EvalConfig.num_beams, "beams; 1 = greedy", lower_bound=1)
 _DTYPE = flags.DEFINE_string("dtype", EvalConfig.dtype, "float32 or bfloat16; default the checkpoint's own")
 _MESH = flags.DEFINE_string("mesh", EvalConfig.mesh, "devices, such as data=1,fsdp=8; default all along data")

@@ -1,8 +1,8 @@
-"""Says what a run needs: `python -m ecomgpt_jax.plan --config configs/bloomz_7b1.py --topology v5e:4x4`.
+"""Estimates what a run needs: `python -m ecomgpt_jax.plan --config configs/bloomz_7b1.py --topology v5e:4x4`.
 
-For a TPU (v4-8, v5e-8, v5e:4x4, v5p-8, v6e-8, …) the real training step is compiled, on any host, with the TPU's own
-compiler (pip install 'ecomgpt_jax[plan]'); memory is what that compiler reports. For a GPU (h200, h200:8) it is
-arithmetic. Time and cost are estimates from FLOPs and an assumed share of the chip's peak, stated with the result.
+For a TPU (v4-8, v5e-8, v5e:4x4, v5p-8, v6e-8, …) the training step is compiled, on any host, by the TPU's compiler (pip
+install 'ecomgpt_jax[plan]'), which reports its memory. For a GPU (h200, h200:8) it is arithmetic. Time and cost are
+estimates from FLOPs and an assumed share of the chip's peak, stated with the result.
 """
 
 import json
@@ -21,7 +21,7 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, w
 _TOPOLOGY = flags.DEFINE_string("topology", None, "v4-8, v5e-8, v5e:4x4, v5p-8, v6e-8, h200, h200:8, …")
 _JSON = flags.DEFINE_bool("json", False, "print one JSON object")
 _LARGEST = flags.DEFINE_bool("largest", False, "find the largest rows_per_device by compiling, not by estimate")
-_PRICE = flags.DEFINE_float("price", None, "dollars an hour of one chip; default: about a US on-demand list price")
+_PRICE = flags.DEFINE_float("price", None, "dollars per chip and hour; default: about a US on-demand list price")
 
 
 def main(arguments: list[str]) -> None:
@@ -36,9 +36,9 @@ def main(arguments: list[str]) -> None:
     if not topology.layout:
         cli.refuse_idle("on a GPU, which nothing is compiled for", _LARGEST)
     config = config_lib.resolve(cli.load_config(_CONFIG))
-    if not config.model.vocab_size:  # that of the tokenizer which training would make
+    if not config.model.vocab_size:  # that of the tokenizer that training would create
         config.model.vocab_size = -(-config.data.tokenizer_vocab // 128) * 128
-    jax.config.update("jax_platforms", "cpu")  # this host's accelerators are for others
+    jax.config.update("jax_platforms", "cpu")  # leaves this host's accelerators free
     plan = make_plan(config, topology, _LARGEST.value, _PRICE.value)
     print(json.dumps(plan, indent=1) if _JSON.value else describe(plan), flush=True)
 

@@ -3,9 +3,9 @@
 Make the sheets: `python -m ecomgpt_jax.preference --make A B --tasks DIR --rows 20 --annotators 3 --out STUDY`
 Read them back: `python -m ecomgpt_jax.preference --judgements FILE ... --key STUDY/key.json --out result.json`
 
-A and B are output folders of `evaluate`, or folders of <task>.jsonl. STUDY receives `sheets/annotator-<k>.html`, a page
-for each annotator that works offline, and `key.json`, which says whose answer stands where: keep it from them. Reading
-back writes `result.json` and the same as tables, `result.md`.
+A and B are output folders of `evaluate`, or folders of <task>.jsonl. STUDY receives `sheets/annotator-<k>.html`, an
+offline page per annotator, and `key.json`, which records whose answer is on which side: keep it from the annotators.
+Reading back writes `result.json` and its tables, `result.md`.
 """
 
 from pathlib import Path
@@ -96,7 +96,7 @@ def _predictions(folder: Path) -> Path:
 
 
 def _protocol(folder: Path) -> str:
-    """Returns the protocol that decides the candidates in the prompts; folders of mere predictions have the fixed."""
+    """Returns the protocol, which determines the candidates; folders with predictions alone have the fixed ones."""
     path = folder / "scores.json"
     name = str(read_json(path)["protocol"]["name"]) if path.is_file() else DEFAULT_PROTOCOL
     return name if name.startswith("released:") else DEFAULT_PROTOCOL

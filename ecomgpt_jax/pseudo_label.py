@@ -1,13 +1,12 @@
 """Labels texts with a model: `python -m ecomgpt_jax.pseudo_label --checkpoint C --config F --task T --out DIR`.
 
-T is a task of the config's mixture, or a task folder (then --config is not needed). The pool is what T's source holds
-without annotation, or --pool: another source, or a UTF-8 file with a text a line. Each text is put into T's prompt and
-answered greedily. Kept is an answer that ends by itself, has the format of T's family, names only candidates, takes its
-terms from the text, and whose tokens have a mean log-probability of at least --min_log_probability. Texts of the
-evaluation ($ECOMGPT_EVAL) are left out. DIR receives a task folder with a `train.json`, ready for
-`--config.data.mixture=folder --config.data.tasks_dir=DIR`, and beside it `provenance.json`: weights, pool, prompt,
-filters, counts, acceptance rate, and the mean log-probability of each row. Start the same command again and answers
-that are finished are not decoded again.
+T is a task of the config's mixture, or a task folder (then --config is not needed). The pool is the unannotated records
+of T's source, or --pool: another source, or a UTF-8 file with one text per line. Each text is put into T's prompt and
+decoded greedily. An answer is kept if it ends with the end-of-sequence token, has the format of T's family, names only
+candidates, takes its terms from the text, and has a mean log-probability per token of at least --min_log_probability.
+Evaluation texts ($ECOMGPT_EVAL) are left out. DIR receives a task folder with a `train.json`, ready for
+`--config.data.mixture=folder --config.data.tasks_dir=DIR`, and `provenance.json`: weights, pool, prompt, filters,
+counts, acceptance rate, and the mean log-probability of each row. The same command continues an interrupted one.
 """
 
 import collections
@@ -39,10 +38,10 @@ from ecomgpt_jax.parallel.processes import enable_compilation_cache
 _CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, with an optional :argument")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "workdir, step or Hugging Face directory, or owner/name@revision")
 _TASK = flags.DEFINE_string("task", "", "name of a task of the mixture, or a task folder")
-_POOL = flags.DEFINE_string("pool", "", "a source, or a file with a text a line; default the task's own source")
+_POOL = flags.DEFINE_string("pool", "", "a source, or a file with one text per line; default the task's own source")
 _OUT = flags.DEFINE_string("out", "", "folder of task folders to write to")
 _LIMIT = flags.DEFINE_integer("limit", 0, "only the first texts of the pool; 0 = all", lower_bound=0)
-_LEAST = flags.DEFINE_float("min_log_probability", -0.5, "mean a token, natural logarithm; lower answers are dropped")
+_LEAST = flags.DEFINE_float("min_log_probability", -0.5, "mean per token, natural logarithm; lower answers are dropped")
 _BATCH = flags.DEFINE_integer("batch", EvalConfig.batch, "prompts decoded together", lower_bound=1)
 _MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", EvalConfig.max_new_tokens, "longest answer", lower_bound=1)
 _DTYPE = flags.DEFINE_string("dtype", EvalConfig.dtype, "float32 or bfloat16; default the checkpoint's own")
@@ -74,7 +73,7 @@ def find_task(name: str, pool: str, data: DataConfig) -> tuple[TaskFolder, list[
     if data.mixture in ("real", "all") and pool:
         return task, pseudo_labels.pool_of(pseudo_labels.unlabelled(read.read_source(pool, data), task.language))
     raise MissingInputError(
-        f"--pool: {pool or 'nothing'!r} is no file with a text a line, and no source of the mixture"
+        f"--pool: {pool or 'nothing'!r} is neither a file with one text per line nor a source of the mixture"
     )
 
 
@@ -88,7 +87,7 @@ def main(arguments: list[str]) -> None:
     data = config_lib.resolve(cli.load_config(_CONFIG)).data if _CONFIG.value is not None else DataConfig()
     task, pool = find_task(_TASK.value, _POOL.value, data)
     dropped: collections.Counter[str] = collections.Counter()
-    exclusion = read.exclusion(DataConfig(mixture="folder"))  # of any mixture: the texts may be anybody's
+    exclusion = read.exclusion(DataConfig(mixture="folder"))  # of any mixture: the texts may come from any of them
     texts = [text for text in pool if not (exclusion and exclusion.reason_of_texts([text]))]
     dropped["evaluation text"] = len(pool) - len(texts)
     texts = texts[: _LIMIT.value or None]

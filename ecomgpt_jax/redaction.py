@@ -1,6 +1,6 @@
-"""Secrets masked before anything is written: by the name that they stand under and by their look.
+"""Masks secrets before anything is written, by the names of fields and by the form of values.
 
-No setting of this project takes a token; one may still end up in a URL, a path or an error text.
+No setting of this project holds a token, but a URL, a path or an error message may contain one.
 """
 
 import re
@@ -13,7 +13,7 @@ _VALUES = re.compile(
     r"|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+|(?<=://)[^\s/@'\"]+(?=@)|(?i:(?<=bearer )[\w.~+/=-]{8,})"
     r"|(?i:(?<=[?&]token=)[^\s&'\"]+|(?<=[?&]key=)[^\s&'\"]+|(?<=[?&]password=)[^\s&'\"]+)"
 )
-# "tokenizer" and "pad_token" are no secrets: a token must be one of access.
+# "tokenizer" and "pad_token" are not secrets, so a plain "token" does not match.
 _KEYS = re.compile(
     r"(?i)^token$|(?:^|[._-])(?:password|passwd|secret|credentials?|api_?key|private_?key|access_?key|authorization"
     r"|(?:access|auth|api|hf|hub|github|bearer|refresh|session)_?token)$"
@@ -26,7 +26,7 @@ def mask_text(text: str) -> str:
 
 
 def mask_secrets(value: Any) -> Any:
-    """Returns a copy of a nested value with secrets masked: values under a telling key, telling parts of texts."""
+    """Returns a copy of a nested value with secrets masked: values of such keys, and such parts of texts."""
     if isinstance(value, str):
         return mask_text(value)
     if isinstance(value, dict):

@@ -1,7 +1,7 @@
 """Scores prediction files made anywhere: `python -m ecomgpt_jax.score --tasks DIR --predictions DIR --out scores.json`.
 
 A task's predictions are `<task>.jsonl` in the folder of predictions, {"index": i, "prediction": "..."} for each row of
-its `test.json`. Tasks without a file are named and left out.
+its `test.json`. Tasks without a file are listed and left out.
 """
 
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""JSON read strictly: nothing that a writer would refuse later, no key twice, every fault with its place."""
+"""Parses JSON strictly: no values that a writer refuses, no repeated keys, every fault with its position."""
 
 import contextlib
 import json
@@ -6,7 +6,7 @@ import math
 import re
 from typing import Any
 
-_MAX_DEPTH = 100  # of nested lists and objects; a writer must be able to nest as deep
+_MAX_DEPTH = 100  # of nested lists and objects; writers have a limit too
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]|[^\s"{}\[\],:]+', re.DOTALL)  # without commas and colons
 _COLON = re.compile(r"\s*:")
 _HALF_PAIR = re.compile(
@@ -15,7 +15,7 @@ _HALF_PAIR = re.compile(
 
 
 class NotJSON(ValueError):
-    """Where a text is no JSON (line and column from 1) and why."""
+    """Position (line and column from 1) and reason why a text is not JSON."""
 
     def __init__(self, line: int, column: int, reason: str) -> None:
         super().__init__(reason)
@@ -23,7 +23,7 @@ class NotJSON(ValueError):
 
 
 class _Refused(ValueError):
-    """Valid for `json`, but refused here; `_refusal` says where and why."""
+    """Accepted by `json`, but refused here; `_refusal` returns where and why."""
 
 
 def _refuse(_: str) -> None:
@@ -45,7 +45,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refusal(text: str) -> tuple[int, str] | None:
-    """Returns offset and reason of the first thing in a JSON text that `json` takes and `parse` does not."""
+    """Returns offset and reason of the first part of a JSON text that `json` accepts and `parse` refuses."""
     keys: list[set[str]] = []  # so far, of each open list or object
     for token in _TOKEN.finditer(text):
         word = token[0]
@@ -75,8 +75,8 @@ def parse(text: str) -> Any:
     """Returns the value of a JSON text.
 
     Raises:
-      NotJSON: it is none, or holds what a writer refuses or another reader loses: a number that is not finite, half a
-        surrogate pair, a key that its object has twice, or more than 100 levels.
+      NotJSON: it is invalid, or contains values that writers refuse or other readers lose: a number that is not finite,
+        half a surrogate pair, a repeated key, or more than 100 levels.
     """
     try:
         value = json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_unique)
@@ -103,7 +103,7 @@ def layout_fault(text: str) -> str:
     """Returns "line:column: problem" of a text that is one array, or whose first value goes over several lines."""
     start = len(text) - len(text.lstrip())
     first = text[start:].split("\n", 1)[0]
-    array, problem = "a JSON array; write one object a line, for example with jq -c '.[]'", ""
+    array, problem = "a JSON array; write one object per line, for example with jq -c '.[]'", ""
     try:
         value = json.loads(first)
         if isinstance(value, list) and isinstance((value or [{}])[0], dict) and not text[start + len(first) :].strip():
@@ -117,6 +117,6 @@ def layout_fault(text: str) -> str:
             with contextlib.suppress(ValueError, RecursionError):
                 end = json.JSONDecoder().raw_decode(text, start)[1]
                 lines = text.count("\n", start, end) + 1
-                problem = f"a JSON object over {lines} lines; write one object a line, for example with jq -c ."
+                problem = f"a JSON object over {lines} lines; write one object per line, for example with jq -c ."
     line, column = _place(text, start)
     return f"{line}:{column}: {problem}" if problem else ""

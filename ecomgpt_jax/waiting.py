@@ -1,4 +1,4 @@
-"""Waits that say what they wait for: locks between processes, peers, downloads, compilations."""
+"""Waits that print what they wait for: locks between processes, peers, downloads, compilations."""
 
 import contextlib
 import fcntl
@@ -14,15 +14,15 @@ from typing import Any, TextIO
 
 from ecomgpt_jax.errors import StorageError
 
-PATIENCE = 2.0  # seconds that a wait may take without a line
-_POLL = 0.2  # seconds between two looks at a lock
+PATIENCE = 2.0  # seconds of a wait before a line is printed
+_POLL = 0.2  # seconds between two checks of a lock
 
 
 class Notice:
-    """One line about a wait, written once it has taken `PATIENCE` seconds."""
+    """One line about a wait, printed once it has taken `PATIENCE` seconds."""
 
     def __init__(self, what: str | Callable[[], str]) -> None:
-        """Starts the time; `what` is waited for, or a function that returns that when the line is written."""
+        """Starts the timer; `what` names what is waited for, or returns it when the line is printed."""
         self._what = what
         self._timer = threading.Timer(PATIENCE, self._say)
         self._timer.daemon = True
@@ -32,13 +32,13 @@ class Notice:
         logging.warning("waiting for %s", self._what() if callable(self._what) else self._what)
 
     def end(self) -> None:
-        """Ends the wait; a line that was not written will not be."""
+        """Ends the wait; a line not printed yet is cancelled."""
         self._timer.cancel()
 
 
 @contextlib.contextmanager
 def notice(what: str | Callable[[], str]) -> Iterator[None]:
-    """Writes a line about what the block waits for if it takes longer than `PATIENCE` seconds."""
+    """Prints a line about what the block waits for if it takes longer than `PATIENCE` seconds."""
     started = Notice(what)
     try:
         yield
@@ -47,7 +47,7 @@ def notice(what: str | Callable[[], str]) -> Iterator[None]:
 
 
 def _own_place() -> str:
-    """Returns what tells this process's ids from those of another host or container."""
+    """Returns a name that distinguishes this host's or container's process ids from those of others."""
     with contextlib.suppress(OSError):
         return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
     return socket.gethostname()
@@ -64,7 +64,7 @@ def _runs(pid: int) -> bool:
 
 
 def _holder(path: Path) -> dict[str, Any]:
-    """Returns {"pid", "thread", "place"} of the process that holds a lock; empty while it has not said so."""
+    """Returns {"pid", "thread", "place"} of the process that holds a lock; empty until it has written them."""
     try:
         holder = json.loads(path.read_text(encoding="utf-8"))
         return holder if isinstance(holder["pid"], int) and isinstance(holder["place"], str) else {}
@@ -99,11 +99,11 @@ def _take(file: TextIO, path: Path, what: str) -> None:
 
 @contextlib.contextmanager
 def file_lock(path: str | os.PathLike[str], what: str, *, wait: bool = True) -> Iterator[None]:
-    """Holds a lock between processes, which ends with the process that holds it.
+    """Holds a lock between processes, which is released when its process ends.
 
     Args:
       path: a file, created if needed; holds the id of the process that has the lock.
-      what: is waited for, in the line that is written when another process holds it for longer than `PATIENCE` seconds.
+      what: names the lock in the line that is printed when another process holds it for longer than `PATIENCE` seconds.
       wait: False: raise at once where another process holds it.
 
     Raises:

@@ -103,6 +103,8 @@ def test_answers_that_pass_become_a_task_to_train_on(setting: dict[str, Any], tm
 
 def test_errors_are_one_line(setting: dict[str, Any], tmp_path: Path) -> None:
     flags = ("--checkpoint", setting["checkpoint"], "--out", tmp_path)
-    assert "no file with a text a line" in run(*flags, "--task", setting["task"], "--pool", tmp_path / "no", rc=66)
+    assert "neither a file with one text per line" in run(
+        *flags, "--task", setting["task"], "--pool", tmp_path / "no", rc=66
+    )
     assert "did you mean" in run(*flags, "--task", "EN-Sentences-NER-recognitio", rc=2)
     assert not list(tmp_path.iterdir())

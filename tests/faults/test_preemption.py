@@ -73,8 +73,8 @@ def test_a_full_device_says_what_to_change(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("ECOMGPT_FAULT", "oom@step2")
     with pytest.raises(
         ConfigError,
-        match=r"a device is out of memory \(this run takes about [\d.e-]+ GiB per device by arithmetic, by stage: [^;]+; "
-        r"it asked for 12884901888 bytes more\); try .*model\.remat",
+        match=r"a device is out of memory \(this run takes about [\d.e-]+ GiB per device by arithmetic, by stage: "
+        r"[^;]+; it asked for 12884901888 bytes more\); try .*model\.remat",
     ):
         run(tmp_path, devices=2)
 

@@ -171,7 +171,7 @@ def test_columns_without_a_name_are_no_repeats(tmp_path: Path) -> None:
         ("a.jsonl", gzip.compress(LINE.encode(), mtime=0), "a.jsonl:1:1: packed with gzip"),
         ("a.csv", b"PK\x03\x04rest", "a.csv:1:1: a zip archive or a spreadsheet"),
         ("a.jsonl", json.dumps(COMPLETION, indent=2) * 2, "a.jsonl:1:1: a JSON object over 4 lines; write one"),
-        ("a.jsonl", "\n" + json.dumps([COMPLETION], indent=2), "a.jsonl:2:1: a JSON array; write one object a line"),
+        ("a.jsonl", "\n" + json.dumps([COMPLETION], indent=2), "a.jsonl:2:1: a JSON array; write one object per line"),
         ("a.json", json.dumps([COMPLETION] * 2), "a.json:1:1: a JSON array"),
         ("a.jsonl", "[" + LINE * 40_000, "a.jsonl:1:1: a JSON array"),
         ("a.parquet", b"", "a.parquet: empty, no record in it"),
