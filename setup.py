@@ -1,4 +1,4 @@
-"""Package of ecomgpt_jax. Every dependency stands with its reason; lower bounds are the versions tested."""
+"""Package of ecomgpt_jax. Every dependency has its reason; lower bounds are the tested versions."""
 
 import pathlib
 
@@ -30,7 +30,7 @@ setuptools.setup(
         "safetensors>=0.8",  # weights without pickle
         "tensorflow-datasets>=4.9.10,<5",  # the EcomInstruct builder, in array_record, without TensorFlow
         "array_record>=0.8.3",  # file format of the built data
-        "grain>=0.2.18,<0.4",  # random-access input whose order no host count changes
+        "grain>=0.2.18,<0.4",  # random-access input in an order independent of the number of hosts
         "absl-py>=2.3",  # command-line flags
         "ml_collections>=1.1",  # overrides of a typed config from the command line
         "tensorboardX>=2.6.4",  # TensorBoard files without TensorFlow
@@ -46,7 +46,7 @@ setuptools.setup(
         "cuda": ["jax[cuda12]>=0.10.2,<0.13"],
         "beam": ["apache-beam>=2.77"],  # builds the data on many machines
         "torch": ["torch>=2.6", "peft>=0.21"],  # the peers that tests and benchmarks compare with
-        # Hub data sets and Parquet files of one's own (JSON lines and CSV need nothing); datasets brings pyarrow anyway
+        # Hub data sets and users' Parquet files (JSON lines and CSV need nothing); datasets depends on pyarrow anyway
         "hub": ["datasets>=5.2,<6", "pyarrow>=24"],
         "benchmarks": ["rouge-score>=0.1.2", "sacrebleu>=2.6"],  # official scores of Shopping MMLU's generation tasks
         "dev": [

@@ -1,9 +1,9 @@
-"""The paper's experiments, one name each, at a size that two CPU cores can finish.
+"""The paper's experiments by name, at a size that two CPU cores can finish.
 
 python -m ecomgpt_jax.ablate --config configs/ablations.py:cot --out runs/cot
 
 `:cot,mini` runs the same on another size of `configs/ecom_base.py`. All cells of an experiment start from the same
-weights, made by the same stages, and see the same number of instances unless that number is what is varied. `domain`
+weights, trained by the same stages, and get the same number of instances unless the experiment varies it. `domain`
 compares with the general instructions in the file that ECOMGPT_GENERAL names (JSON lines or Parquet, any form that
 `data.files` reads).
 """
@@ -16,9 +16,9 @@ from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.experiment import Experiment, Variant
 
 _FAMILY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "ecom_base.py")
-# Training instances of a cell and evaluation rows a task.
+# Training instances per cell and evaluation rows per task.
 _BUDGET = {"nano": (1_200, 48), "micro": (40_000, 200), "mini": (200_000, 500)}
-# Parameters beside the embedding table.
+# Parameters without the embedding table.
 _PARAMETERS = {"pico": 0.45e6, "nano": 2.7e6, "micro": 14.2e6, "mini": 56.7e6}
 # The stages that lead to what the cells of an experiment start from, whatever their size. Two cores cannot read enough
 # plain text for a model to learn to copy, nor enough instructions in a cell for it to learn to follow any. So it is
@@ -27,13 +27,13 @@ _PARAMETERS = {"pico": 0.45e6, "nano": 2.7e6, "micro": 14.2e6, "mini": 56.7e6}
 _STAGES = {"nano": ("repeat", "follow"), "micro": ("",), "mini": ("",)}
 _EPOCHS = "train.epochs=1"
 _ATOMIC = ("simplification", "reversal", "recombination", "pseudo_label")
-# What the twelve official tasks are declared to use.
+# Abilities that the twelve official tasks are declared to use.
 _ABILITIES = (
     "find spans", "type spans", "spot topics", "find evidence", "find the answer", "categorise a product",
     "write from facts", "compare facts", "compare texts",
 )  # fmt: skip
 _BASE_TASKS = 109  # tasks straight from the annotation
-_FEW_TASKS = 20  # of `instances` on two cores, where 800 of every task would take a day
+_FEW_TASKS = 20  # of `instances` on two cores, where 800 per task would take a day
 
 
 def get_config(arg: str = "cot") -> Experiment:
@@ -50,10 +50,10 @@ def get_config(arg: str = "cot") -> Experiment:
         )
     question, make = _EXPERIMENTS[name]
     instances, limit = _BUDGET[size]
-    # Tasks give equal shares; the limit leaves enough for the fewest tasks and keeps what cells are taken from small.
+    # Tasks give equal shares; the limit leaves enough for the fewest tasks and keeps the whole data set small.
     shared = f"data.total_instances={instances}", "data.temperature=0", f"data.instances_per_task={instances // 5}"
     fixed = () if name == "instances" else shared
-    held = f"; {instances:,} instances a cell, the same number of each task"
+    held = f"; {instances:,} instances per cell, the same number of each task"
     if name == "instances":
         held = f"; {_FEW_TASKS} tasks" if size == "nano" else ""
     stages = " and then ".join(stage or "plain text" for stage in _STAGES[size])
@@ -74,7 +74,7 @@ def get_config(arg: str = "cot") -> Experiment:
 
 
 def _start(each: str, size: str) -> tuple[str, ...]:
-    """Returns what a model of size `each` goes through before the cells of an experiment sized for `size`."""
+    """Returns the stages of a model of size `each` before the cells of an experiment sized for `size`."""
     return tuple(f"{_FAMILY}:{each}" + (f",{stage}" if stage else "") for stage in _STAGES[size])
 
 
@@ -152,21 +152,24 @@ def _each(field: str, *values: object) -> tuple[Variant, ...]:
 
 _EXPERIMENTS = {
     "cot": ("Do Chain-of-Task tasks help on held-out tasks, at the same number of instances and of tasks?", _cot),
-    "task_scaling": ("What gives more, more tasks or more parameters, at the same number of instances?", _task_scaling),
-    "instances": ("How many instances a task are enough?", _instances),
+    "task_scaling": ("Which helps more at the same number of instances, more tasks or more parameters?", _task_scaling),
+    "instances": ("How many instances per task are enough?", _instances),
     "prompt_language": (
         "In which language should instructions be written?",
         lambda size: _each("data.prompt_language", "native", "en", "zh", "mixed"),
     ),
     "language": (
-        "What does training on one language give the other?",
+        "Does training on one language help the other?",
         lambda size: _each("data.languages", "en,zh", "en", "zh"),
     ),
-    "dependency": ("Which held-out tasks fall when the tasks of one ability are left out?", _dependency),
-    "domain": ("Do e-commerce instructions beat general ones at equal number?", _domain),
-    "size": ("What does a larger model give?", _size),
+    "dependency": ("Which held-out tasks score lower without the tasks of one ability?", _dependency),
+    "domain": ("Are e-commerce instructions better than the same number of general ones?", _domain),
+    "size": ("How much does a larger model help?", _size),
     "packing": ("Does packing change the result?", lambda size: _each("data.packing", "true", "false")),
-    "loss_on_prompt": ("Should the prompt be learned too?", lambda size: _each("data.loss_on_prompt", "false", "true")),
+    "loss_on_prompt": (
+        "Should prompts carry loss?",
+        lambda size: _each("data.loss_on_prompt", "false", "true"),
+    ),
     "learning_rate": (
         "Which peak rate?",
         lambda size: _each("optimizer.learning_rate", Config().optimizer.learning_rate, 1e-4, 3e-4, 1e-3, 3e-3),

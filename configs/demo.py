@@ -12,9 +12,9 @@ from ecomgpt_jax.config import Config
 from ecomgpt_jax.errors import ConfigError
 
 _PRETRAINED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "nano_base")
-# A model this small learns what it sees often. So of the catalogue's 198 training tasks it gets those that are parts or
-# relatives of the held-out ones (another language, another product, one step of several), and those with long copied
-# answers, from which it learns to copy at all.
+# A model this small learns frequent patterns only. So of the catalogue's 198 training tasks it gets those related to
+# the held-out ones (another language, another product, one step of several), and those with long copied answers, which
+# train copying.
 TASKS = (
     "*-Goods_Titles-Extract-text_selection",
     "*-Items-Extract-title_selection",
@@ -55,9 +55,9 @@ TASKS = (
 
 
 def get_config(arg: str = "") -> Config:
-    """Returns a run of two CPU cores: six minutes from fresh weights, or as "nano" five from configs/nano_base."""
+    """Returns a run for two CPU cores: six minutes from fresh weights, or as "nano" five from configs/nano_base."""
     if arg not in ("", "nano"):
-        raise ConfigError(f"demo.py:{arg}: give nothing for fresh weights, or nano for configs/nano_base")
+        raise ConfigError(f"demo.py:{arg}: no argument for fresh weights, or nano for configs/nano_base")
     config = Config(name="demo")
     config.model.size, config.model.vocab_size = "custom", 0
     config.model.initializer_range = 0.06

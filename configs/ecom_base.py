@@ -4,28 +4,27 @@ python -m ecomgpt_jax.train --config configs/ecom_base.py:nano --workdir runs/na
 python -m ecomgpt_jax.train --config configs/ecom_base.py:nano,tune --config.model.init_from=runs/nano_base \
     --workdir runs/nano
 
-ECOMGPT_SOURCES names the folder of unpacked sources, ECOMGPT_EVAL that of the evaluation tasks. `nano` is made for two
-CPU cores and half an hour for both commands; `micro` for a workstation; `mini` for one GPU. `pico` is there so that
-there is something smaller than `nano` to compare it with.
+ECOMGPT_SOURCES names the folder of unpacked sources, ECOMGPT_EVAL that of the evaluation tasks. `nano` takes half an
+hour on two CPU cores for both commands; `micro` is for a workstation, `mini` for one GPU. `pico` is a smaller model to
+compare `nano` with.
 
-A model that sees too little text to learn to copy out of its prompt can be taught that instead: `:nano,repeat`, where
-the answer is the prompt again, then `:nano,few` with model.init_from of that, which learns copying on beside the tasks
-that ask for little more. `configs/nano` is made so (scripts/publish_nano.py). `:nano,follow` in its place learns to
-follow instructions from the embedded catalogue's annotation alone: what experiments start from (configs/ablations.py).
-These three were tried out on `pico` and `nano` alone.
+A model with too little text to learn to copy from its prompt can be trained for that: `:nano,repeat`, where the answer
+repeats the prompt, then `:nano,few` with model.init_from of that, which adds tasks that need little more than copying.
+`configs/nano` is made so (scripts/publish_nano.py). `:nano,follow` instead trains on instructions from the embedded
+catalogue alone, the start of the experiments (configs/ablations.py). These three were tried on `pico` and `nano` only.
 """
 
 from ecomgpt_jax.config import Config
 from ecomgpt_jax.errors import ConfigError
 
-# Blocks and vocabulary: about 0.4M, 3M, 15M and 60M parameters beside the embedding table.
+# Blocks and vocabulary: about 0.4M, 3M, 15M and 60M parameters without the embedding table.
 SHAPES = {
     "pico": {"embed": 96, "layers": 4, "heads": 6, "vocab": 16_384},
     "nano": {"embed": 192, "layers": 6, "heads": 6, "vocab": 16_384},
     "micro": {"embed": 384, "layers": 8, "heads": 6, "vocab": 32_768},
     "mini": {"embed": 768, "layers": 8, "heads": 12, "vocab": 32_768},
 }
-# Optimizer steps, rows a step, peak rate and instances a task of pretraining and of tuning; evaluation rows a task.
+# Optimizer steps, rows per step, peak rate, instances per task of pretraining and of tuning; evaluation rows per task.
 SCHEDULES = {
     "pico": {"steps": (600, 900), "rows": (8, 4), "rates": (3e-3, 2e-3), "instances": (8_000, 40), "limit": 100},
     "nano": {"steps": (600, 900), "rows": (8, 4), "rates": (3e-3, 2e-3), "instances": (8_000, 40), "limit": 100},
@@ -33,7 +32,7 @@ SCHEDULES = {
     "mini": {"steps": (12_000, 4_000), "rows": (64, 64), "rates": (1e-3, 2e-4), "instances": (8_000, 400), "limit": 0},
 }
 STAGES = ("", "tune", "repeat", "follow", "few")
-# Tasks whose answers stand in short prompts or are one of a few labels, for a model that reads few instructions.
+# Tasks whose answers occur in short prompts or are one of a few labels, for a model with few instructions.
 FEW = (
     "*-copying",
     "*-NER-*",

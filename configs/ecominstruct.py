@@ -17,8 +17,8 @@ def get_config() -> Config:
     config.model.size = "560m"
     config.mesh.fsdp = -1  # weights and Adam state over all devices
     config.data.mixture = "real"
-    # 5.0 million instances from 546 tasks, without a cap. This one leaves about the paper's 2.5 million and keeps the
-    # large sources (reviews, offers, search results) from drowning the others.
+    # 5.0 million instances from 546 tasks, without a limit. This one leaves about the paper's 2.5 million and reduces
+    # the share of the large sources (reviews, offers, search results).
     config.data.instances_per_task = 8000
     config.data.workers = 0
     return config

@@ -2,7 +2,7 @@
 
 python -m ecomgpt_jax.train --config configs/own_data.py --config.data.files=mine.jsonl --workdir runs/mine
 
-Made for a few hundred lines and a laptop. For a real model take a recipe of configs/bloomz_<size>.py instead, with
+For a few hundred lines on a laptop. For a real model use a recipe of configs/bloomz_<size>.py instead, with
 --config.data.mixture=files and the same --config.data.files.
 """
 
@@ -10,7 +10,7 @@ from ecomgpt_jax.config import Config
 
 
 def get_config() -> Config:
-    """Returns a run that learns a few lines by heart in about a minute of two CPU cores."""
+    """Returns a run that memorises a few lines in about a minute on two CPU cores."""
     config = Config(name="own_data")
     config.model.size, config.model.embed, config.model.layers, config.model.heads = "custom", 64, 2, 4
     config.model.vocab_size = 0

@@ -3,8 +3,8 @@
 python -m ecomgpt_jax.train --config configs/real_small.py --workdir runs/real_small
 
 ECOMGPT_SOURCES names the folder of unpacked sources, ECOMGPT_EVAL that of the evaluation tasks (500 rows each;
---config.eval.limit=50 scores the first 50). The model is far too small and too young to be compared with the
-paper: the run shows that the whole path works on real data, and what such a model can and cannot do.
+--config.eval.limit=50 scores the first 50). The model is far too small and trained far too briefly for a comparison
+with the paper: the run shows that the whole path works on real data.
 """
 
 from ecomgpt_jax.config import Config

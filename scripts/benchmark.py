@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """This project against Hugging Face's torch BLOOM: `python scripts/benchmark.py --suite cpu|gpu|decode --json OUT`.
 
-Each side runs in its own process on the same inputs and, where it matters, on the same weights; they take turns,
-and medians count. On a CPU cost is CPU seconds (user and system), which a busy machine disturbs little; on a GPU it is
-wall seconds. Prints one row a bar and exits with 0 only when every bar is met; rows without a bar are there to be read.
-`--plot OUT.svg` draws the ratios. Needs torch besides: `pip install -e .[torch]`.
+Each side runs in its own process on the same inputs and, where it matters, on the same weights; they take turns, and
+medians are compared. On a CPU the cost is CPU seconds (user and system), which a busy machine disturbs little; on a GPU
+it is wall seconds. Prints one row per bar and exits with 0 only when every bar is met; rows without a bar are
+informative. `--plot OUT.svg` draws the ratios. Needs torch besides: `pip install -e .[torch]`.
 """
 
 import argparse
@@ -35,7 +35,7 @@ COUNTER = SMALL | {"embed": 64, "layers": 1, "heads": 4, "vocab_size": 512}
 
 
 class Side:
-    """One side's process on one case; see `benchmarks/work.py` for what it answers."""
+    """One side's process on one case; see `benchmarks/work.py` for its output."""
 
     def __init__(self, script: str, case: Case) -> None:
         command = [sys.executable, str(HERE / "benchmarks" / script), json.dumps(case)]
@@ -46,7 +46,7 @@ class Side:
     def _answer(self) -> Case:
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"error: {self.name} ended with code {self.process.wait()}; its reason stands above")
+            raise SystemExit(f"error: {self.name} ended with code {self.process.wait()}; its message is above")
         return json.loads(line)
 
     def run(self) -> Case:
@@ -62,7 +62,7 @@ class Side:
 
 
 def take_turns(case: Case, repeats: int, clock: str, scripts: tuple[str, ...] = ("ours.py", "peer.py")) -> list[Case]:
-    """Returns what each side says of a case, with the median `seconds` of `repeats` turns after one to warm up."""
+    """Returns each side's result of a case, with the median `seconds` of `repeats` turns after a warm-up turn."""
     sides = [Side(script, case) for script in scripts]
     turns = [[side.run() for side in sides] for _ in range(1 + repeats)]
     for side in sides:
@@ -76,7 +76,7 @@ def _summary(facts: Case, results: tuple[Case, ...], clock: str) -> Case:
 
 
 def at_least(name: str, ours: float, peer: float, ratio: float, bar: float | None, unit: str) -> Row:
-    """Returns a row whose bar is met by a ratio of at least `bar`; without a bar it is there to be read."""
+    """Returns a row whose bar is met by a ratio of at least `bar`; without a bar it is informative."""
     met = None if bar is None else ratio >= bar
     return {
         "name": name,
@@ -91,7 +91,7 @@ def at_least(name: str, ours: float, peer: float, ratio: float, bar: float | Non
 
 
 def at_most(name: str, ours: float, bar: float, unit: str) -> Row:
-    """Returns a row whose bar is met by a value of at most `bar`; one that is not a number meets none."""
+    """Returns a row whose bar is met by a value of at most `bar`; NaN meets none."""
     return {
         "name": name, "ours": ours, "peer": None, "ratio": None, "bar": bar, "sense": "<=", "met": ours <= bar,
         "unit": unit,
@@ -99,7 +99,7 @@ def at_most(name: str, ours: float, bar: float, unit: str) -> Row:
 
 
 def faster(name: str, sides: list[Case], bar: float, unit: str) -> Row:
-    """Returns a row of seconds whose ratio says how much less ours needs."""
+    """Returns a row of seconds with the ratio of the peer's to ours."""
     ours, peer = (side["seconds"] for side in sides)
     return at_least(name, ours, peer, peer / ours, bar, unit)
 
@@ -162,7 +162,7 @@ def run_decode(repeats: int, folder: Path) -> list[Row]:
 
 
 def run_gpu(repeats: int, folder: Path) -> list[Row]:
-    """One H200: what attention costs at each head dimension, training speed by size, and torch on equal shapes.
+    """One H200: cost of attention at each head dimension, training speed by size, and torch on equal shapes.
 
     The sides do not take turns: each may need most of the device's memory.
     """
@@ -207,7 +207,7 @@ def run_gpu(repeats: int, folder: Path) -> list[Row]:
 
 
 def machine() -> str:
-    """Returns what this ran on: the processor, its cores, and the GPU where there is one."""
+    """Returns the hardware: the processor, its cores, and the GPU if there is one."""
     info = Path("/proc/cpuinfo")
     models = re.findall(r"model name\s*: (.+)", info.read_text()) if info.exists() else []
     name = f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores"
@@ -234,7 +234,7 @@ def table(rows: list[Row]) -> str:
 
 
 def plot(rows: list[Row]) -> str:
-    """Returns an SVG: how many times less ours needs than the peer, with a line at each bar."""
+    """Returns an SVG of the ratios, peer to ours, with a line at each bar."""
     rows = [row for row in rows if row["ratio"] and row["bar"]]
     scale = 330 / max(max(row["ratio"], row["bar"]) for row in rows)
     parts = []
@@ -257,9 +257,9 @@ def main() -> int:
     suites = {"cpu": run_cpu, "gpu": run_gpu, "decode": run_decode}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", choices=suites, required=True)
-    parser.add_argument("--json", type=Path, help="where the rows go, with machine and date")
-    parser.add_argument("--plot", type=Path, help="where an SVG of the ratios goes")
-    parser.add_argument("--repeats", type=int, default=3, help="turns of each side that count")
+    parser.add_argument("--json", type=Path, help="JSON file for the rows, machine and date")
+    parser.add_argument("--plot", type=Path, help="SVG file of the ratios")
+    parser.add_argument("--repeats", type=int, default=3, help="measured turns of each side")
     options = parser.parse_args()
     if options.repeats < 1:
         parser.error("--repeats must be at least 1")

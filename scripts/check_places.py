@@ -19,7 +19,7 @@ from ecomgpt_jax.instruct.sources.rows import zip_member
 
 
 def _git(repository: Path, *arguments: str) -> bytes | None:
-    """Returns what a git command prints; None where it fails."""
+    """Returns the output of a git command; None where it fails."""
     command = ["git", "-c", "safe.directory=*", "-C", str(repository), *arguments]
     done = subprocess.run(command, capture_output=True, check=False)
     return None if done.returncode else done.stdout

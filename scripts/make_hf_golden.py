@@ -1,4 +1,4 @@
-"""Makes tests/model/golden/*.npz: outputs of HF's torch BLOOM that this one must equal.
+"""Writes tests/model/golden/*.npz: outputs of HF's torch BLOOM that this model must reproduce.
 
 Run it after a case changes:
 `python scripts/make_hf_golden.py` (needs the `torch` extra). Weights and batches come from a seed, so only a sample of
@@ -20,7 +20,7 @@ from ecomgpt_jax.model.hf_weights import save_hf  # noqa: E402
 
 
 def main() -> None:
-    """Writes one file a case."""
+    """Writes one file per case."""
     for name in hf_cases.CASES:
         model = hf_cases.case_model(name)
         with tempfile.TemporaryDirectory() as folder:

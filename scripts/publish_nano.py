@@ -1,12 +1,12 @@
-"""Makes `configs/nano` and `configs/nano_base` again: learning to copy, tuning, evaluation, weights, cards and logs.
+"""Rebuilds `configs/nano` and `configs/nano_base`: training to copy, tuning, evaluation, weights, cards and logs.
 
     ECOMGPT_SOURCES=DIR ECOMGPT_EVAL=DIR python scripts/publish_nano.py --folder configs/nano --work runs
 
 Half an hour on two CPU cores. It reads only sources whose licence allows redistribution, and the embedded catalogue.
-The base is what has learned to copy and no task yet. Beside the tuned weights in bfloat16 it leaves `training.json`
-(loss curves and what they cost), `evaluation.json` (scores of the official tasks before and after tuning, and of the
-baselines) and `losses.json` (the loss of right answers, by family, on rows of trained tasks and on held-out tasks). A
-run that was interrupted goes on.
+The base is trained to copy and on no task yet. Besides the tuned weights in bfloat16 it writes `training.json` (loss
+curves and cost), `evaluation.json` (scores of the official tasks before and after tuning, and of the baselines) and
+`losses.json` (the loss of right answers, by family, on rows of trained tasks and on held-out tasks). The same command
+continues an interrupted run.
 """
 
 import argparse
@@ -50,7 +50,7 @@ UNCUT = 10**6  # tokens; no answer has so many
 
 
 def command(module: str, *arguments: str) -> dict[str, float]:
-    """Runs a command of the package; returns what it cost."""
+    """Runs a command of the package; returns its cost."""
     began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-m", f"ecomgpt_jax.{module}", *arguments], check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -89,7 +89,7 @@ def evaluation_log(workdir: Path) -> dict[str, Any]:
 
 
 def limits(evaluation: dict[str, Any]) -> str:
-    """Returns the model card's last section: what the weights are good for, by the scores of `evaluation_log`."""
+    """Returns the model card's last section: the use of the weights, from the scores of `evaluation_log`."""
     before, after = (evaluation["averages"][name]["All tasks"]["corrected"]["score"] for name in ("before", "after"))
     tasks = evaluation["tasks"].values()
     value, best = max((sum(task["baselines"][name] for task in tasks) / len(tasks), name) for name in BASELINES)
@@ -105,7 +105,7 @@ def limits(evaluation: dict[str, Any]) -> str:
 
 
 def loss_log(checkpoints: dict[str, Path], data: DataConfig, tasks_dir: str) -> dict[str, object]:
-    """Returns the mean loss of right answers, a token, for each checkpoint, family and kind of row."""
+    """Returns the mean loss of right answers per token, for each checkpoint, family and kind of row."""
     groups: dict[str, list[tuple[str, str]]] = collections.defaultdict(list)
     for row in ecom_instruct.open_split(ecom_instruct.build(data).directory, "test"):
         groups[f"{row['family']} {row['language']}, trained tasks"].append((row["prompt"], row["response"]))
@@ -132,7 +132,7 @@ def main() -> None:
         "--folder",
         type=Path,
         required=True,
-        help="where tuned weights, card and logs go, the base beside it with _base; must not exist",
+        help="folder for tuned weights, card and logs, and with _base appended for the base; must not exist",
     )
     parser.add_argument("--work", type=Path, default=Path("runs"), help="folder of the runs")
     options, further = parser.parse_known_args()

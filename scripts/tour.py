@@ -1,11 +1,11 @@
 # %% [markdown]
 # # A tour: data, training curve, scores
 # Open it cell by cell (VS Code, or Jupyter with jupytext), or run it as
-# `python scripts/tour.py [--out=DIR] [--config.<a.b>=value]`. Everything lands in `runs/tour` or DIR. As it stands it
-# trains a toy for minutes; for better scores give it more steps, for example `--config.train.max_steps=400`.
+# `python scripts/tour.py [--out=DIR] [--config.<a.b>=value]`. Output goes to `runs/tour` or DIR. By default it
+# trains a tiny model for minutes; for better scores set more steps, for example `--config.train.max_steps=400`.
 
 # %%
-"""Shows the data, trains a toy on it, draws the loss and prints the scores; see the first cell."""
+"""Shows the data, trains a tiny model on it, draws the loss and prints the scores; see the first cell."""
 
 import json
 import subprocess
@@ -32,7 +32,7 @@ def run(command: str, *arguments: str) -> None:
 
 # %% [markdown]
 # ## 1. Data
-# The embedded catalogue is made on the spot. Each product becomes instances of many tasks, in English and Chinese;
+# The embedded catalogue is generated now. Each product becomes instances of many tasks, in English and Chinese;
 # Chain-of-Task operators derive smaller tasks from them.
 
 # %%
@@ -73,7 +73,7 @@ figure  # noqa: B018 - shown by a notebook
 
 # %% [markdown]
 # ## 3. Scores
-# Held-out tasks that no training row comes from, before and after; beside them what reads no input at all.
+# Held-out tasks, which no training row comes from, before and after training; and the baselines.
 
 # %%
 before, after = (read_json(OUT / "run" / "evaluation" / name / "scores.json") for name in ("before", "after"))

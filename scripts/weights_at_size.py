@@ -1,9 +1,9 @@
-"""Weights at their real size: makes an HF directory of random bfloat16 weights, imports it, exports it, compares.
+"""Tests weights at their real size: writes random bfloat16 weights as an HF directory, imports, exports, compares.
 
     python scripts/weights_at_size.py --size 7b1 --folder /data/scratch
 
 Prints, as one JSON object, seconds and peak resident memory of the import onto eight fake CPU devices (mesh 1 x 4 x 2)
-and of the export, beside what the weights and the largest tensor take. Both directories are removed at the end.
+and of the export, and the sizes of the weights and of the largest tensor. Both directories are removed at the end.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def make(model: ModelConfig, folder: Path) -> None:
     for number, shapes in shards.items():
         tensors = {}
         for name, shape in shapes.items():
-            start += 7919  # another stretch of the noise for each tensor
+            start += 7919  # another part of the noise for each tensor
             flat = np.resize(np.roll(noise, start % noise.size), int(np.prod(shape)))
             tensors[name] = flat.reshape(shape).view(ml_dtypes.bfloat16)
         where |= dict.fromkeys(shapes, f"part-{number:03}.safetensors")
@@ -54,7 +54,7 @@ def make(model: ModelConfig, folder: Path) -> None:
 
 def measure(work: object) -> tuple[object, float, float]:
     """Returns (result of `work()`, seconds, peak resident GiB while it ran)."""
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     begin = time.monotonic()
     result = jax.block_until_ready(work())
     status = Path("/proc/self/status").read_text()

@@ -1,7 +1,7 @@
-"""The official scores read once more, line by line from the written description of the released scorer.
+"""A second implementation of the official scores, from the written description of the released scorer.
 
-Nothing here is fast, and nothing is taken from `ecomgpt_jax.evaluation.official_scores`: it is the other side of an
-equivalence test. NER needs `seqeval`, as the released scorer does.
+It is slow and shares no code with `ecomgpt_jax.evaluation.official_scores`: it is the reference of an equivalence test.
+NER needs `seqeval`, as the released scorer does.
 """
 
 from collections.abc import Sequence

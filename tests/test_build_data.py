@@ -1,4 +1,4 @@
-"""The command as a user runs it."""
+"""The command, run as a user does."""
 
 import json
 import os

@@ -110,7 +110,7 @@ def test_a_wrong_value_is_named(path: str, value: object, words: str) -> None:
 FILES = {"data.mixture": "files", "data.files": ("mine.jsonl",)}
 WEIGHTS = {"model.init_from": "weights"}
 UNSCORED = {"train.final_evaluation": False}
-# A run in which the field has no effect, the value that asks for one, and what the user is told.
+# A field, a value, a run in which the field has no effect, and a part of the message.
 REFUSED = [
     *[(path, value, {}, "lora.rank") for path, value in (
         ("lora.alpha", 8.0), ("lora.targets", ("qkv",)), ("lora.dropout", 0.1)
@@ -237,12 +237,12 @@ def test_a_custom_shape_must_be_whole() -> None:
 
 
 def test_every_field_has_a_reader() -> None:
-    """An option that nothing reads is a defect: each field's name occurs outside config.py."""
+    """Every option is read: each field's name occurs outside config.py."""
     package = Path(config_lib.__file__).parent
     text = "\n".join(path.read_text() for path in package.rglob("*.py") if path.name != "config.py")
     unread = [path for path in field_paths(Config()) if f".{path.split('.')[-1]}" not in text]
     assert [path for path in unread if path.split(".")[-1] not in text] == []
-    assert len(field_paths(Config())) <= 80  # what one person can still read through; data is the largest section
+    assert len(field_paths(Config())) <= 80  # few enough to read through; data is the largest section
 
 
 def test_comma_lists_of_files_know_names_with_commas(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ BODY = bytes(range(256)) * 1024
 
 
 class Clock:
-    """Time that passes only while somebody sleeps."""
+    """A clock that advances only during sleeps."""
 
     def __init__(self) -> None:
         self.now, self.slept = 0.0, []

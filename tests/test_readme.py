@@ -1,4 +1,4 @@
-"""What the READMEs tell people to type exists: commands, flags, settings, files, and the errors they explain."""
+"""The commands, flags, settings, files and errors in the READMEs exist."""
 
 import re
 from pathlib import Path

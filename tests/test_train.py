@@ -54,7 +54,7 @@ def test_a_planted_token_is_found_nowhere(run: tuple[Path, Path, subprocess.Comp
     assert len(files) > 50
     assert [path for path in files if TOKEN.encode() in path.read_bytes()] == []
     assert TOKEN not in result.stdout + result.stderr
-    assert "demo-[masked]" in (workdir / "config.json").read_text()  # it was there to be found
+    assert "demo-[masked]" in (workdir / "config.json").read_text()  # the token was there
 
 
 def test_a_run_leaves_what_is_promised(run: tuple[Path, Path, subprocess.CompletedProcess[str]]) -> None:
@@ -155,7 +155,7 @@ def test_killed_while_it_evaluates_it_decodes_and_loads_only_what_it_must(
 def test_a_run_takes_the_tokenizer_as_its_files_say(
     run: tuple[Path, Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    """Another end, a hole, truncation, a chat template, and a config.json that says otherwise of the end."""
+    """Another end of sequence, a gap in the ids, truncation, a chat template, and a config.json with another end."""
     workdir, cache, _ = run
     start = tmp_path / "start"
     shutil.copytree(workdir / "hf", start)
@@ -177,7 +177,7 @@ def test_a_run_takes_the_tokenizer_as_its_files_say(
     assert result.returncode == 0, result.stderr
     assert f"{start}: eos_token_id is 2 in its config, but '<unk>' is 0 in its tokenizer, which counts" in result.stderr
     stores = sorted(cache.glob("tokens-*/tokens.int32"), key=lambda path: path.stat().st_size)
-    tokens = [path for path in stores if 0 in np.fromfile(path, np.int32)][-1]  # elsewhere id 0 stands for nothing
+    tokens = [path for path in stores if 0 in np.fromfile(path, np.int32)][-1]  # in other places id 0 is nothing
     ids, offsets = np.fromfile(tokens, np.int32), np.load(tokens.with_name("offsets.npy"))
     assert (ids[offsets[1:] - 1] == 0).mean() > 0.9, "each answer but those that were cut ends with id 0"
     assert tokens.stat().st_size == stores[-1].stat().st_size, "no text was truncated"

@@ -17,7 +17,7 @@ with file_lock(sys.argv[1], "nothing"):
     print("held", flush=True)
     sys.stdin.read()
 """
-# Takes the lock, hands its file on to a process that outlives it, and ends.
+# Takes the lock, passes its file to a process that outlives it, and exits.
 LEAVE = """
 import fcntl, os, subprocess, sys
 from ecomgpt_jax import waiting
@@ -45,7 +45,7 @@ class Lines(logging.Handler):
 
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> Lines:
-    """Every wait is told at once, so that no test hangs on how long anything takes."""
+    """Every wait prints its line at once, so that no test depends on time."""
     monkeypatch.setattr(waiting, "PATIENCE", 0.0)
     handler, logger = Lines(), logging.getLogger()
     logger.addHandler(handler)

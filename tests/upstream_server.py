@@ -1,4 +1,4 @@
-"""A server on the loopback address that lays files out as the upstream repositories do, and can misbehave."""
+"""A server on the loopback address with the layout of the upstream repositories, which can inject faults."""
 
 import contextlib
 import csv

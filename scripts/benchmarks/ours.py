@@ -32,7 +32,7 @@ def model_of(case: Case) -> ModelConfig:
 
 
 def countdown(model: ModelConfig) -> Params:
-    """Returns weights that answer with a given number of tokens, at the cost of any others.
+    """Returns weights that answer with a given number of tokens, at the same cost as other weights.
 
     Token n > EOS + 1 is followed by n - 1, and EOS + 1 by EOS: the tokens lie on circles of several frequencies, and
     the first block's mlp, which gelu(x) - gelu(-x) = x makes linear, turns them by one step. All other blocks add zero.
@@ -43,7 +43,7 @@ def countdown(model: ModelConfig) -> Params:
     angles = ids[:, None] * turns
     circle = [np.cos(angles), np.sin(angles), -np.cos(angles), -np.sin(angles)]  # mean 0 and length constant
     params["embedding"]["table"] = np.concatenate(circle, 1).astype(np.float32)
-    back = np.cos(turns) - 1, np.sin(turns)  # what a turn by one step adds to (cos, sin)
+    back = np.cos(turns) - 1, np.sin(turns)  # the change of (cos, sin) by one step
     turn = np.zeros((embed, embed))
     quarter = np.arange(embed // 4)
     for half in (0, embed // 2):
@@ -98,7 +98,7 @@ def _batches(case: Case) -> list[dict[str, np.ndarray]]:
 
 
 def train(case: Case) -> Prepared:
-    """Optimizer steps over the case's batches, one a batch."""
+    """Optimizer steps over the case's batches, one per batch."""
     model, mesh = model_of(case), make_mesh(MeshConfig())
     optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-4), 1000)
     jax.set_mesh(mesh)
@@ -153,7 +153,7 @@ def loss_head(case: Case) -> Prepared:
 
 
 def attention(case: Case) -> Prepared:
-    """Attention forward and backward in bfloat16 over packed rows; `cudnn without ALiBi` shows what ALiBi costs."""
+    """Attention forward and backward in bfloat16 over packed rows; `cudnn without ALiBi` shows the cost of ALiBi."""
     shape = (case["rows"], case["length"], case["heads"], case["head_dim"])
     q, k, v = (jax.random.normal(jax.random.key(i), shape, jnp.bfloat16) for i in range(3))
     segments = jnp.broadcast_to(1 + jnp.arange(case["length"]) // 208, shape[:2])

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-os.environ["OMP_WAIT_POLICY"] = "passive"  # a thread that waits is not to be counted as one that works
+os.environ["OMP_WAIT_POLICY"] = "passive"  # idle threads must not use CPU time
 
 import numpy as np
 import torch
@@ -56,7 +56,7 @@ def _batches(case: Case) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
 
 
 def train(case: Case) -> Prepared:
-    """Forward, backward, clipping and a fused AdamW step a batch; bfloat16 autocast on a GPU, as Trainer does."""
+    """Forward, backward, clipping and a fused AdamW step per batch; bfloat16 autocast on a GPU, as Trainer does."""
     model = _model(case).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.0, fused=True)
     arrays = _batches(case)

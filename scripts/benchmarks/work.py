@@ -1,7 +1,7 @@
-"""What both sides of a benchmark are given to do, and how a side is driven and measured. Needs numpy alone.
+"""The work of both sides of a benchmark, and how a side is driven and measured. Needs numpy alone.
 
-Each side is a process of its own. It prepares one case, prints what it found out, and then runs the case once for every
-line it reads, so that the two sides can take turns; a side that waits uses no CPU.
+Each side is a process of its own. It prepares one case, prints its properties, and then runs the case once per line of
+input, so that the two sides can take turns; a waiting side uses no CPU.
 """
 
 import json
@@ -123,7 +123,7 @@ def _megabytes(field: str) -> float:
 
 
 def peak_growth(run: Callable[[], object]) -> float:
-    """Returns by how many MiB the process grows, at most, while `run` runs."""
+    """Returns the maximum growth of the process in MiB while `run` runs."""
     Path("/proc/self/clear_refs").write_text("5")
     before = _megabytes("VmRSS")
     kept = run()
@@ -133,9 +133,9 @@ def peak_growth(run: Callable[[], object]) -> float:
 
 
 def serve(prepare: Callable[[dict[str, Any]], tuple[Callable[[], dict[str, Any]], dict[str, Any]]]) -> None:
-    """Runs one side: `prepare(case)` gives what to run, which returns its results, and what to say beforehand."""
+    """Runs one side: `prepare(case)` returns a function that runs the case, and what to print before."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints is no answer
+    os.dup2(2, 1)  # output of libraries is not a result
 
     def say(value: dict[str, Any]) -> None:
         answers.write(json.dumps(value) + "\n")

@@ -96,7 +96,7 @@ def test_a_copy_loads_alike(tokenizer: tokenizer_lib.Tokenizer, tmp_path: Path) 
 
 
 def test_without_an_end_of_sequence_token_it_is_refused(tokenizer: tokenizer_lib.Tokenizer, tmp_path: Path) -> None:
-    """A name like </s> is no proof; the files must say it, the model's if the tokenizer's do not."""
+    """A name like </s> is not enough; the tokenizer's files must name the token, or else the model's."""
     (tmp_path / "tokenizer.json").write_bytes((tokenizer.directory / "tokenizer.json").read_bytes())
     with pytest.raises(DataError, match="no end-of-sequence token; name it as eos_token"):
         tokenizer_lib.load_tokenizer(tmp_path)

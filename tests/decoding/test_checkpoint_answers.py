@@ -29,7 +29,7 @@ def prompts_of(count: int) -> list[list[int]]:
 
 
 def write(directory: Path, heads: int, dtype: str = "float32", **shape: int) -> ModelConfig:
-    """Writes weights of which each answer hangs on its whole prompt; rows past the tokenizer's ids are the loudest."""
+    """Writes weights whose answers depend on the whole prompt; rows past the tokenizer's ids have the top logits."""
     shape = {"embed": 8 * heads, "layers": 2, "vocab_size": VOCAB} | shape
     model, random, leaves = ModelConfig(size="custom", heads=heads, **shape), np.random.RandomState(heads), {}
     spreads = {"scale": 0.2, "bias": 0.05, "table": 0.4, "kernel": 0.8 * (48 / model.embed) ** 0.5}
@@ -74,7 +74,7 @@ def test_a_float32_checkpoint_gives_hugging_face_s_ids(tmp_path: Path, heads: in
     assert len({tuple(answer) for answer in expected}) > 60, "the answers must vary"
     found = decode(tmp_path / "hf", prompts, MeshConfig(data=1))
     assert sum(map(list.__eq__, found, expected)) == 72
-    if heads == 12:  # negative control: what it did before
+    if heads == 12:  # the earlier one
         rounded = decode(tmp_path / "hf", prompts, MeshConfig(data=1), "bfloat16")
         assert sum(map(list.__eq__, rounded, expected)) < 72
 
@@ -152,6 +152,6 @@ def test_weights_are_held_once_from_loading_to_the_last_answer(
     mean_log_probabilities(params, found.model, prompts, prompts, batch=8, mesh=mesh)
     seen.append(live_bytes() - before)
     assert whole <= max(seen) <= 1.2 * whole
-    copy = loading.split_layers(loading.load_params(found, mesh, layered=False), found.model)  # what it did before
+    copy = loading.split_layers(loading.load_params(found, mesh, layered=False), found.model)  # the earlier one
     assert live_bytes() - before > 1.9 * whole
     del copy

@@ -75,7 +75,7 @@ def test_answers_do_not_hang_on_batch_order_or_devices(
 def test_equals_hugging_face_on_left_padded_batches(tmp_path: Path) -> None:
     """`generate(do_sample=False)` in float32, 64 prompts of mixed length in batches of 8."""
     prompts = tiny_bloom.random_prompts(64)
-    eos = 42  # which these weights choose now and then
+    eos = 42  # which these weights choose sometimes
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     config = transformers.BloomConfig(
         hidden_size=MODEL.embed, n_layer=2, n_head=MODEL.heads, vocab_size=MODEL.vocab_size, use_cache=True,
@@ -145,7 +145,7 @@ def test_the_batch_is_halved_when_memory_runs_out(
     programs, calls = engine._programs(dataclasses.astuple(MODEL)), itertools.count()
 
     def decode(weights: Params, slots: Slots, *rest: object) -> Slots:
-        # Some answers are finished before it happens: they are kept.
+        # Some answers are finished before the error: they are kept.
         if slots.active.shape[0] > 8 and next(calls) >= 3:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
         return programs.decode(weights, slots, *rest)
@@ -216,7 +216,7 @@ def test_cache_lengths_are_worth_it_and_take_every_prompt() -> None:
 
 
 class Counting:
-    """Programs without a model: a prompt's first id says how many tokens its answer has. Counts the steps."""
+    """Programs without a model: a prompt's first id is the length of its answer. Counts the steps."""
 
     def __init__(self) -> None:
         self.steps = self.reads = self.rows = 0

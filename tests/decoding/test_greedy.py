@@ -79,7 +79,7 @@ def test_decoding_runs_the_blocks_of_training(params: Params, monkeypatch: pytes
 
 def test_ids_past_the_tokenizer_are_never_chosen(params: Params) -> None:
     table = params["embedding"]["table"]
-    # Rows that no token has, all larger than any other: without the limit they would win.
+    # Rows without a token, all larger than any other: without the limit they would be chosen.
     loud = table.at[VOCAB_LIMIT:].set(3 * table[4 : 4 + MODEL.vocab_size - VOCAB_LIMIT])
     loud = {**params, "embedding": {"table": loud}}
     limited = greedy.greedy_decode(loud, MODEL, PROMPTS, **SETTINGS)

@@ -19,7 +19,7 @@ SETTINGS = {"max_new_tokens": MAX_NEW_TOKENS, "eos_ids": [EOS], "allowed_ids": r
 
 @functools.cache
 def random_params(seed: int = 0) -> Params:
-    """Kernels so large that what comes next hangs on the whole prompt, biases so small that no token wins always."""
+    """Kernels so large that the next token depends on the whole prompt, biases so small that no token always wins."""
     spreads = {"scale": 0.2, "bias": 0.05, "table": 0.4, "kernel": 0.8}
     random, leaves = np.random.RandomState(seed), {}
     for parameter in parameter_table(MODEL):

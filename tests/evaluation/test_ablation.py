@@ -15,7 +15,7 @@ def summarise(variants: list[str], ratios: dict[str, list], owners: Any, *others
 
 
 def binary(shares: list[float], rows: int = 400) -> list[np.ndarray]:
-    """One run a share: the first rows right, each row worth one."""
+    """One run per share: the first rows right, each row with weight one."""
     return [np.stack([np.arange(rows) < share * rows, np.ones(rows)], 1).astype(float) for share in shares]
 
 

@@ -5,7 +5,7 @@ from ecomgpt_jax.evaluation.agreement import bootstrap_interval, cohen_kappa, fl
 
 
 def counted(columns: list[str]) -> np.ndarray:
-    """Returns counts by item and category from one string an annotator, "." for a missing judgement."""
+    """Returns counts by item and category from one string per annotator, "." for a missing judgement."""
     items = [[int(mark) for mark in item if mark != "."] for item in zip(*columns, strict=True)]
     return np.array([np.bincount(item, minlength=6) for item in items])
 

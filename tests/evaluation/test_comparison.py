@@ -39,7 +39,7 @@ def one_or_zero(right: np.ndarray) -> np.ndarray:
 
 
 def planted(rows: int, shared: int, only_a: int, only_b: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns which rows A and B have right: `shared` both, the others as said; in an order of the seed."""
+    """Returns the rows that A and B have right: `shared` both, the others as given; in a seeded order."""
     order = np.random.default_rng(seed).permutation(rows)
     a, b = order < shared + only_a, (order < shared) | (order >= rows - only_b)
     return a, b
@@ -94,7 +94,7 @@ def test_two_points_on_500_rows_are_found(shared: int, only_a: int, only_b: int)
 
 
 def test_two_points_are_found_among_twelve_tasks() -> None:
-    """Holm over 12 tasks, and no other task is called different."""
+    """Holm over 12 tasks; no other task is reported as different."""
     parts = [labels_task(f"t{number}", 500) for number in range(12)]
     a, b = {}, {}
     for number, part in enumerate(parts):
@@ -111,7 +111,7 @@ def test_two_points_are_found_among_twelve_tasks() -> None:
 
 @pytest.mark.parametrize("noise", [0.02, 0.2])
 def test_two_halves_of_one_model_are_alike(noise: float) -> None:
-    """One model, answers disturbed independently: at most 1 of 20 seeds is called different, by either test."""
+    """One model with independent noise: at most 1 of 20 seeds is reported as different, by either test."""
     called = np.zeros(2, int)
     for seed in range(20):
         rng = np.random.default_rng(seed)
@@ -123,7 +123,7 @@ def test_two_halves_of_one_model_are_alike(noise: float) -> None:
 
 
 def test_p_values_are_even_where_nothing_differs() -> None:
-    """Under no difference p < 0.2 comes about one time in five: neither blind nor too keen."""
+    """Without a difference p < 0.2 occurs about one time in five: the test is neither too weak nor too strong."""
     low = 0
     for seed in range(200):
         rng = np.random.default_rng([7, seed])

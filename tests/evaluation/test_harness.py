@@ -16,7 +16,7 @@ World = tuple[Path, list[TaskPrompts], dict[str, str]]
 
 
 class Characters:
-    """A tokenizer with one id a character; 0 ends an answer."""
+    """A tokenizer with one id per character; 0 ends an answer."""
 
     eos_id, stop_ids, ids = 0, (0,), range(0x110000)
 
@@ -33,7 +33,7 @@ class Characters:
 
 
 class Engine:
-    """Answers every prompt with its gold answer, last prompt first, and remembers what it was asked."""
+    """Answers every prompt with its gold answer, last prompt first, and records its arguments."""
 
     def __init__(self, answers: dict[str, str], stop_after: int | None = None) -> None:
         self.answers, self.stop_after, self.asked, self.settings = answers, stop_after, [], None

@@ -20,7 +20,7 @@ from ecomgpt_jax.instruct.task_folder import gold_answer
 
 
 def study(rows: int = 99, annotators: int = 3, seed: int = 0) -> tuple[list[dict], dict]:
-    """A says "A <gold>", B "B <gold>", but in row 0 of every task both say the same."""
+    """A answers "A <gold>", B "B <gold>", but in row 0 of every task both answer the same."""
     parts, a, b = [], {}, {}
     for task, made in tiny_tasks.ALL:
         golds = tuple(gold_answer(task, row) for row in made)
@@ -38,7 +38,7 @@ def save(folder: Path, sheet: dict, judgements: dict[str, str]) -> Path:
 
 
 def prefer(sheet: dict, letter: str) -> dict[str, str]:
-    """Judges by who said it, which only this test can see."""
+    """Judges by the author of an answer, which only this test knows."""
     return {item["id"]: "left" if item["left"].startswith(letter) else "right" for item in sheet["items"]}
 
 

@@ -30,7 +30,7 @@ print(describe([build_prompts(task) for task in load_tasks(sys.argv[1])], EvalCo
 
 
 class Characters:
-    """A tokenizer with one id a character."""
+    """A tokenizer with one id per character."""
 
     def encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
         return [[ord(character) for character in text] for text in texts]

@@ -1,4 +1,4 @@
-"""What the fault tests share: the toy run of `tests/training`, and a compilation cache, since they start it often."""
+"""Shared by the fault tests: the toy run of `tests/training`, and a compilation cache, since they start it often."""
 
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """Runs the toy run to its end through a number of SIGKILLs: `killer.py WORKDIR STEPS KILLS`.
 
-Each life is a fork of this process, which has imported everything and touched no device, so a life costs what the run
-costs. A fifth of the lives end at a random moment of their start, the others at a random moment in or after the saves
+Each life is a fork of this process, which has imported everything and used no device, so a life costs no more than its
+run. A fifth of the lives end at a random moment of their start, the others at a random moment in or after the saves
 that follow: the kill waits for up to two new steps to appear and then for a random part of a step. Prints the kills.
 """
 

@@ -1,4 +1,4 @@
-"""The same seed gives the same data, prompts, losses and predictions wherever and however a run is started."""
+"""The same seed gives the same data, prompts, losses and predictions in any folder and for any way of starting."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ SMALL = (
     "--config.model.embed=32",
     "--config.model.layers=1",
     "--config.model.heads=2",
-    "--config.model.initializer_range=0.5",  # so that answers hang on their prompts
+    "--config.model.initializer_range=0.5",  # so that answers depend on their prompts
     "--config.train.rows_per_device=1",
     "--config.train.max_steps=20",
     "--config.train.log_every=1",

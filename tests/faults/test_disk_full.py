@@ -1,4 +1,4 @@
-"""A full disk: older steps stay whole, the message says so, and with room again the run ends as it would have."""
+"""A full disk: older steps stay intact, the message says so, and with room again the run ends with the same state."""
 
 import os
 import subprocess

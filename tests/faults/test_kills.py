@@ -1,4 +1,4 @@
-"""SIGKILL at random moments: the final state is that of the run nobody killed, and nothing is left behind."""
+"""SIGKILL at random moments: the final state is that of an undisturbed run, and no files are left over."""
 
 import os
 import subprocess

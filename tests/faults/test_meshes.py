@@ -16,7 +16,7 @@ MESHES = [(4, 1, 1), (1, 1, 1), (1, 4, 2), (2, 2, 2), (1, 1, 4)]
 
 
 def config(mesh: tuple[int, int, int]) -> Config:
-    """Eight rows a step on any mesh, at a rate that does not magnify rounding."""
+    """Eight rows per step on any mesh, at a rate that does not magnify rounding."""
     settings = toy_config(max_steps=8, save_every=3, rows_per_device=8 // (mesh[0] * mesh[1]), accumulation=1, keep=9)
     settings.mesh, settings.optimizer.learning_rate = MeshConfig(*mesh), 1e-3
     return settings

@@ -1,4 +1,4 @@
-"""SIGTERM: saved within two steps, exit code 75, and the run that goes on is the run that was.
+"""SIGTERM: saved within two steps, exit code 75, and the resumed run gives the same result.
 
 Nothing here waits: the signal is raised inside a given step, and where it is seen follows from the order of the loop.
 """
@@ -86,7 +86,7 @@ def free_port() -> int:
 
 
 def two_processes(workdir: Path, cache: Path, fault: str = "") -> list[subprocess.CompletedProcess[str]]:
-    """Runs both; the fault strikes the second alone."""
+    """Runs both; the fault is injected into the second alone."""
     port = free_port()
     base = {
         **os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=1",

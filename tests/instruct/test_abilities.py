@@ -1,4 +1,4 @@
-"""Abilities, who practises them and who uses them."""
+"""Abilities, and the tasks that use them."""
 
 from ecomgpt_jax.instruct.abilities import ability_graph, kind_of, links
 from ecomgpt_jax.instruct.choose import real_tasks

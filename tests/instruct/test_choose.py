@@ -1,4 +1,4 @@
-"""Which sources and which tasks: every setting does what it says."""
+"""The choice of sources and tasks: the effect of every setting."""
 
 import itertools
 import pickle

@@ -1,4 +1,4 @@
-"""Evaluation text is found in every disguise that leaves its letters alone, and only there."""
+"""Evaluation text is found in every form with the same letters, and nothing else is."""
 
 import itertools
 import os
@@ -111,7 +111,7 @@ def test_a_line_that_an_operator_put_together_is_found() -> None:
 
 
 def letters(text: str) -> str:
-    """What this test compares: a second opinion, which shares no code with the filter."""
+    """The texts compared by this test, without code of the filter."""
     return "".join(c for c in unicodedata.normalize("NFKC", text).casefold() if unicodedata.category(c)[0] in "LN")
 
 

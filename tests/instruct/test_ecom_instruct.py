@@ -1,4 +1,4 @@
-"""The builder: whole or not at all, the same everywhere, found again."""
+"""The builder: atomic, reproducible, found again by its key."""
 
 import hashlib
 import json
@@ -246,7 +246,7 @@ def test_a_build_killed_in_the_middle_is_made_anew(tmp_path: Path, built: Built)
     process.kill()
     process.wait()
     assert list(root.glob("*.tmp*/shards/*"))
-    while session_members(process.pid):  # for ever where the processes outlive their parent
+    while session_members(process.pid):  # hangs if the processes outlive their parent
         time.sleep(0.05)
     assert build(settings(tmp_path)).fingerprint == built.fingerprint
     assert not list(root.glob("*.tmp*"))

@@ -1,4 +1,4 @@
-"""Which tasks, which split, which rows: every setting does what it says."""
+"""Tasks, splits and rows: the effect of every setting."""
 
 import collections
 import csv

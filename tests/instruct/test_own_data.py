@@ -1,4 +1,4 @@
-"""Records of users: three forms, every fault with its place."""
+"""User records: three forms, every fault with its place."""
 
 import json
 from pathlib import Path

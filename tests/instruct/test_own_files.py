@@ -1,4 +1,4 @@
-"""Files of users: four kinds, read to records; what is wrong is named with its place."""
+"""User files: four kinds, read into records; faults are reported with their place."""
 
 import csv
 import gzip

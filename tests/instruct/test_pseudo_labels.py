@@ -1,4 +1,4 @@
-"""Which answers of a model may become rows."""
+"""The answers of a model that become rows."""
 
 import dataclasses
 

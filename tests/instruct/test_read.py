@@ -1,4 +1,4 @@
-"""Where what is read lies, how it is split, and what is counted."""
+"""Paths of sources and evaluation tasks, splits, counts."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Every kind of checkpoint through the one door: dtype, mesh, layers, tokenizer, fingerprint."""
+"""Loading every kind of checkpoint: dtype, mesh, layers, tokenizer, fingerprint."""
 
 import json
 from pathlib import Path

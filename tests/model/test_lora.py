@@ -69,7 +69,7 @@ def test_merged_weights_give_the_adapters_logits(base: Params, targets: tuple[st
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_merging_rounds_once_and_gives_the_base_up(base: Params, dtype: str) -> None:
-    """Kernels are summed in float32 block by block; nothing of the old arrays is left beside the new ones."""
+    """Kernels are summed in float32 block by block; the old arrays are freed."""
     narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), base)
     trained = adapters()
     kernel, (a, b) = (

@@ -41,7 +41,7 @@ HELD_BACK = {("en", "CLS"): 9, ("zh", "NER"): 40}  # instances whose loss is tak
 
 
 def config_of(mesh: tuple[int, int, int], **train: Any) -> Config:
-    """The run on any mesh of up to eight devices: sixteen rows a step."""
+    """The run on any mesh of up to eight devices: sixteen rows per step."""
     shards = mesh[0] * mesh[1]
     fixed = {"accumulation": MICRO_BATCHES, "rows_per_device": ROWS // MICRO_BATCHES // shards, "max_steps": STEPS}
     config = toy_config(**fixed | train)

@@ -19,7 +19,7 @@ MESH = make_mesh(MeshConfig(2, 1, 1), jax.devices()[:2])
 
 @pytest.fixture(scope="module", autouse=True)
 def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Every start of a run compiles the same step; the cache makes that cost nothing after the first."""
+    """Every start of a run compiles the same step; the cache removes that cost after the first."""
     settings = {
         "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("cache")),
         "jax_persistent_cache_min_compile_time_secs": 0.0,

@@ -79,7 +79,7 @@ def test_arithmetic_for_gpus() -> None:
 
 
 def test_a_plan_counts_evaluation_too() -> None:
-    """Training fits a chip and decoding 4,096 prompts beside its state does not: the plan says so, rows stay."""
+    """Training fits into a chip, decoding 4,096 prompts with its state does not: the plan reports it, rows stay."""
     config = sized("560m", train__rows_per_device=1)
     plan = planning.make_plan(config, parse_topology("h200"))
     assert plan["fits"]

@@ -60,7 +60,7 @@ def test_the_best_is_kept_too(tmp_path: Path, metric: str, kept: str | None) -> 
 
 
 def test_what_process_0_does_alone_waits_for_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sealing, naming and removing: a barrier of orbax or jax in there would wait for the other processes for ever."""
+    """Writing the manifest, renaming and removing: a barrier of orbax or jax there would hang alone."""
     alone, reached = [], []
     prune, seal = saving.Checkpoints._prune, manifest.seal
 

@@ -1,4 +1,4 @@
-"""Training on any mesh is training on one device: weights, Adam state, memory, and no wasteful resharding."""
+"""Training on any mesh equals training on one device: weights, Adam state, memory, and no wasteful resharding."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""The clock against a simulated host and device, whose timeline says what each figure has to be."""
+"""The clock against a simulated host and device, whose timeline gives the expected times."""
 
 import dataclasses
 import time

@@ -26,7 +26,7 @@ def test_peaks(kind: str, peak: float | None) -> None:
 
 
 def test_utilisation_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """560m: 2.194 GFLOP a token at 15 % targets and 3.504 with a full head, from the model's shape by hand."""
+    """560m: 2.194 GFLOP per token at 15 % targets and 3.504 with a full head from the model's shape by hand."""
     monkeypatch.setattr(throughput, "peak_flops", lambda kind: 1e12)
     mesh = make_mesh(MeshConfig(), jax.devices()[:2])
     values = make_throughput_metrics(MODEL, 1024, 32, mesh)(METRICS, 2, 10.0)

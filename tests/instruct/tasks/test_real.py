@@ -1,4 +1,4 @@
-"""The tasks of the real sources: declared right, and fed by their sources where those are at hand."""
+"""The tasks of the real sources: their declarations, and their rows where the sources are available."""
 
 import collections
 import functools
@@ -34,7 +34,7 @@ SHARING = (
 
 
 def test_numbers() -> None:
-    """Exact, so that no task is lost unnoticed; a new one is counted here."""
+    """Exact, so that a lost task is noticed; add new ones here."""
     assert len({task.name for task in TASKS}) == len(TASKS) == 546
     assert collections.Counter(task.language for task in TASKS) == {"en": 390, "zh": 156}
     assert collections.Counter(task.operator for task in TASKS) == {
