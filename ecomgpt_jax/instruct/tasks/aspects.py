@@ -4,30 +4,32 @@ The file is longer than 350 lines because each form contains its wordings.
 """
 
 import random
-from collections.abc import Iterator, Sequence
 
-from ecomgpt_jax.instruct.records import AspectText, AspectTuple, Record
+from ecomgpt_jax.instruct.records import AspectText, AspectTuple
 from ecomgpt_jax.instruct.tasks.task import (
     YES_NO,
     Dataset,
     Example,
+    Examples,
     Form,
+    LabelSet,
     Make,
+    Records,
     answer_span,
     binary_example,
     distinct,
-    numbered,
     others,
+    selection,
     show,
 )
 
 
-def polarities_of(records: Sequence[Record], dataset: Dataset) -> tuple[str, ...]:
+def polarities_of(records: Records, dataset: Dataset) -> LabelSet:
     """Returns the polarities of all records as shown, sorted."""
     return tuple(sorted({dataset.display_label(t.polarity) for r in records for t in r.tuples} - {""}))
 
 
-def categories_of(records: Sequence[Record], dataset: Dataset) -> tuple[str, ...]:
+def categories_of(records: Records, dataset: Dataset) -> LabelSet:
     """Returns the aspect categories of all records as shown, sorted."""
     return tuple(sorted({dataset.display_label(t.category) for r in records for t in r.tuples} - {""}))
 
@@ -38,42 +40,36 @@ def line(item: AspectTuple, data: Dataset) -> str:
     return " | ".join(part for part in parts if part)
 
 
-def _tuples(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _tuples(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         lines = distinct(line(item, data) for item in record.tuples)
         if lines:
-            yield Example(record.id, record.text, "\n".join(lines), spans=tuple(answer_span(each)[0] for each in lines))
+            yield Example(record.id, record.text, "\n".join(lines), spans=answer_span(*lines))
 
 
 def _terms(part: str) -> Make:
-    def make(
-        records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-    ) -> Iterator[Example]:
+    def make(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
         for record in records:
             found = distinct(getattr(item, part) for item in record.tuples)
             if not record.tuples or not any(found):
                 continue
             found = tuple(term for term in found if term)
-            yield Example(record.id, record.text, ", ".join(found), spans=tuple(answer_span(term)[0] for term in found))
+            yield Example(record.id, record.text, ", ".join(found), spans=answer_span(*found))
 
     return make
 
 
-def _opinion_of(
-    records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _opinion_of(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         aspects = distinct(item.aspect for item in record.tuples if item.aspect and item.opinion)
         if aspects:
             aspect = rng.choice(aspects)
             said = distinct(item.opinion for item in record.tuples if item.aspect == aspect and item.opinion)
-            spans = tuple(answer_span(term)[0] for term in said)
-            yield Example(record.id, f"Review: {record.text}\nAspect: {aspect}", ", ".join(said), spans=spans)
+            given = f"Review: {record.text}\nAspect: {aspect}"
+            yield Example(record.id, given, ", ".join(said), spans=answer_span(*said))
 
 
-def _polarity_of(
-    records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _polarity_of(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         aspects = distinct(item.aspect for item in record.tuples if item.aspect and data.display_label(item.polarity))
         if aspects:
@@ -83,9 +79,7 @@ def _polarity_of(
             yield Example(record.id, f"Review: {record.text}\nAspect: {aspect}", ", ".join(gold), shown, gold)
 
 
-def _category_of(
-    records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _category_of(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         items = [item for item in record.tuples if (item.aspect or item.opinion) and data.display_label(item.category)]
         if items:
@@ -96,21 +90,21 @@ def _category_of(
             yield Example(record.id, f"Review: {record.text}\nTerm: {given}", ", ".join(gold), shown, gold)
 
 
-def _topics(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _topics(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         gold = distinct(label for label in (data.display_label(item.category) for item in record.tuples) if label)
         if gold:
             yield Example(record.id, record.text, ", ".join(gold), show(labels, gold, rng), gold)
 
 
-def _write(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _write(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         lines = distinct(line(item, data) for item in record.tuples)
         if lines:
             yield Example(record.id, "\n".join(lines), record.text, spans=answer_span(record.text))
 
 
-def _paired(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _paired(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     yes, no = data.in_language(YES_NO)
     for index, record in enumerate(records):
         items = [item for item in record.tuples if item.aspect and item.opinion]
@@ -131,9 +125,7 @@ def _paired(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, r
         yield binary_example(record.id, given, (yes, no), truth, rng)
 
 
-def _which_review(
-    records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _which_review(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for index, record in enumerate(records):
         items = [item for item in record.tuples if item.aspect and data.display_label(item.polarity)]
         if not items:
@@ -144,13 +136,9 @@ def _which_review(
             for o in others(records, index, 2, rng)
             if all(i.aspect != item.aspect or i.polarity != item.polarity for i in o.tuples)
         ]
-        if not rest:
-            continue
-        texts = [record.text, *rest]
-        rng.shuffle(texts)
-        listed = numbered(texts)
-        given = f"{listed}\nAspect: {item.aspect}, {data.display_label(item.polarity)}"
-        yield Example(record.id, given, record.text, spans=answer_span(record.text))
+        if rest:
+            question = f"Aspect: {item.aspect}, {data.display_label(item.polarity)}"
+            yield selection(record.id, record.text, rest, question, rng)
 
 
 TUPLES = Form(

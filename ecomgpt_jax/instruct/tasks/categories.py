@@ -1,15 +1,17 @@
 """Tasks over `AttributedItem` that ask for a product's category."""
 
 import random
-from collections.abc import Iterator, Sequence
 
-from ecomgpt_jax.instruct.records import AttributedItem, Record
+from ecomgpt_jax.instruct.records import AttributedItem
 from ecomgpt_jax.instruct.tasks.task import (
     MATCH,
     Dataset,
     Example,
+    Examples,
     Form,
+    LabelSet,
     Make,
+    Records,
     answer_span,
     binary_example,
     given,
@@ -20,20 +22,18 @@ from ecomgpt_jax.instruct.tasks.task import (
 )
 
 
-def coarse_of(records: Sequence[Record], dataset: Dataset) -> tuple[str, ...]:
+def coarse_of(records: Records, dataset: Dataset) -> LabelSet:
     """Returns the root categories of all records, sorted."""
     return tuple(sorted({record.category[0] for record in records if record.category}))
 
 
-def fine_of(records: Sequence[Record], dataset: Dataset) -> tuple[str, ...]:
+def fine_of(records: Records, dataset: Dataset) -> LabelSet:
     """Returns the leaf categories of all records, sorted."""
     return tuple(sorted({record.category[-1] for record in records if record.category}))
 
 
 def _classify(level: int) -> Make:
-    def make(
-        records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-    ) -> Iterator[Example]:
+    def make(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
         for record in records:
             if record.category:
                 gold = (record.category[level],)
@@ -42,18 +42,14 @@ def _classify(level: int) -> Make:
     return make
 
 
-def _title_category(
-    records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _title_category(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         if record.category:
             gold = (record.category[-1],)
             yield Example(record.id, record.title, gold[0], show(labels, gold, rng), gold)
 
 
-def _in_category(
-    records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _in_category(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     match, differ = data.in_language(MATCH)
     for index, record in enumerate(records):
         if not record.category:
@@ -67,9 +63,7 @@ def _in_category(
         yield binary_example(record.id, f"Title: {record.title}\nCategory: {category}", (match, differ), truth, rng)
 
 
-def _title_in_category(
-    records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _title_in_category(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         attributes = given(record)
         if record.category and attributes:

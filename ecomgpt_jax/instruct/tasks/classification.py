@@ -1,19 +1,21 @@
 """Tasks over `LabelledText`: intents, sentiment, ratings, categories of a text."""
 
 import random
-from collections.abc import Iterator, Sequence
 
 from ecomgpt_jax.instruct.records import LabelledText, Record
 from ecomgpt_jax.instruct.tasks.task import (
     YES_NO,
     Dataset,
     Example,
+    Examples,
     Form,
+    LabelSet,
+    Records,
     answer_span,
     binary_example,
     distinct,
-    numbered,
     others,
+    selection,
     show,
 )
 
@@ -23,35 +25,31 @@ def gold_of(record: LabelledText, kind: str, data: Dataset) -> tuple[str, ...]:
     return distinct(label for label in map(data.display_label, record.labels.get(kind, ())) if label)
 
 
-def labels_of(records: Sequence[Record], dataset: Dataset) -> tuple[str, ...]:
+def labels_of(records: Records, dataset: Dataset) -> LabelSet:
     """Returns all labels of the dataset's kind as shown, sorted."""
     return tuple(sorted({label for record in records for label in gold_of(record, dataset.kind, dataset)}))
 
 
-def coarse_of(records: Sequence[Record], dataset: Dataset) -> tuple[str, ...]:
+def coarse_of(records: Records, dataset: Dataset) -> LabelSet:
     """Returns all labels of the dataset's coarse kind as shown, sorted."""
     return tuple(sorted({label for record in records for label in gold_of(record, dataset.coarse, dataset)}))
 
 
-def _classify(
-    records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _classify(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         gold = gold_of(record, data.kind, data)
         if gold:
             yield Example(record.id, record.text, ", ".join(gold), show(labels, gold, rng), gold)
 
 
-def _coarse(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _coarse(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         gold = gold_of(record, data.coarse, data)
         if gold:
             yield Example(record.id, record.text, ", ".join(gold), show(labels, gold, rng), gold)
 
 
-def _two_options(
-    records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _two_options(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         gold = gold_of(record, data.kind, data)
         wrong = [label for label in labels if label not in gold]
@@ -59,7 +57,7 @@ def _two_options(
             yield binary_example(record.id, record.text, (rng.choice(gold), rng.choice(wrong)), True, rng)
 
 
-def _check(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _check(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     yes, no = data.in_language(YES_NO)
     names = labels_of(records, data)
     for record in records:
@@ -72,14 +70,14 @@ def _check(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rn
         yield binary_example(record.id, f"Text: {record.text}\nLabel: {label}", (yes, no), truth, rng)
 
 
-def _write(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _write(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         gold = gold_of(record, data.kind, data)
         if gold:
             yield Example(record.id, f"Label: {', '.join(gold)}", record.text, spans=answer_span(record.text))
 
 
-def _same(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _same(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     yes, no = data.in_language(YES_NO)
     by_label: dict[tuple[str, ...], list[Record]] = {}
     for record in records:
@@ -98,22 +96,18 @@ def _same(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng
         yield binary_example(record.id, given, (yes, no), gold == theirs, rng)
 
 
-def _which(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _which(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for index, record in enumerate(records):
         gold = gold_of(record, data.kind, data)
         if not gold:
             continue
         label = rng.choice(gold)
         rest = [o.text for o in others(records, index, 2, rng) if label not in gold_of(o, data.kind, data)]
-        if not rest:
-            continue
-        texts = [record.text, *rest]
-        rng.shuffle(texts)
-        listed = numbered(texts)
-        yield Example(record.id, f"{listed}\nLabel: {label}", record.text, spans=answer_span(record.text))
+        if rest:
+            yield selection(record.id, record.text, rest, f"Label: {label}", rng)
 
 
-def _rate(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _rate(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         gold = gold_of(record, data.kind, data)
         if gold:

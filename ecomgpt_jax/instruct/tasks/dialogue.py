@@ -1,14 +1,17 @@
 """Tasks over `Dialogue`: replies, turn functions, labels of a whole conversation."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from ecomgpt_jax.instruct.records import Dialogue, Record
+from ecomgpt_jax.instruct.records import Dialogue
 from ecomgpt_jax.instruct.tasks.task import (
     YES_NO,
     Dataset,
     Example,
+    Examples,
     Form,
+    LabelSet,
+    Records,
     answer_span,
     binary_example,
     distinct,
@@ -25,13 +28,13 @@ def transcript(turns: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f"{speaker}: {text}" for speaker, text in turns[-LATEST:])
 
 
-def labels_of(records: Sequence[Record], dataset: Dataset) -> tuple[str, ...]:
+def labels_of(records: Records, dataset: Dataset) -> LabelSet:
     """Returns all labels of the dataset's kind as shown, sorted."""
     found = {dataset.display_label(label) for record in records for label in record.labels.get(dataset.kind, ())}
     return tuple(sorted(found - {""}))
 
 
-def turn_labels_of(records: Sequence[Record], dataset: Dataset) -> tuple[str, ...]:
+def turn_labels_of(records: Records, dataset: Dataset) -> LabelSet:
     """Returns all turn labels as shown, sorted."""
     return tuple(sorted({dataset.display_label(label) for record in records for label in record.turn_labels} - {""}))
 
@@ -41,7 +44,7 @@ def _replies(record: Dialogue) -> list[int]:
     return [i for i in range(1, len(record.turns)) if record.turns[i][0] != record.turns[i - 1][0]]
 
 
-def _reply(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _reply(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         places = _replies(record)
         if places:
@@ -51,7 +54,7 @@ def _reply(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rn
             yield Example(record.id, given, text, spans=answer_span(text))
 
 
-def _before(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _before(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         places = _replies(record)
         if places:
@@ -61,9 +64,7 @@ def _before(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, r
             yield Example(record.id, f"{speaker}: {text}", asked, spans=answer_span(asked))
 
 
-def _which_reply(
-    records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _which_reply(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for index, record in enumerate(records):
         places = _replies(record)
         if not places:
@@ -81,16 +82,14 @@ def _which_reply(
         yield Example(record.id, given, text, spans=answer_span(text))
 
 
-def _classify(
-    records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _classify(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         gold = distinct(label for label in map(data.display_label, record.labels.get(data.kind, ())) if label)
         if gold:
             yield Example(record.id, transcript(record.turns), ", ".join(gold), show(labels, gold, rng), gold)
 
 
-def _turn(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _turn(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         places = [at for at, label in enumerate(record.turn_labels) if data.display_label(label)]
         if places:
@@ -99,9 +98,7 @@ def _turn(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng
             yield Example(record.id, transcript(record.turns[: at + 1]), gold[0], show(labels, gold, rng), gold)
 
 
-def _follows(
-    records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _follows(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     yes, no = data.in_language(YES_NO)
     for index, record in enumerate(records):
         places = _replies(record)

@@ -1,25 +1,28 @@
 """Tasks over `SpannedText`: named entities, attribute values, address parts, slots."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from ecomgpt_jax.instruct.records import Record, Span, SpannedText
+from ecomgpt_jax.instruct.records import Span, SpannedText
 from ecomgpt_jax.instruct.tasks.task import (
     NOTHING,
     YES_NO,
     Dataset,
     Example,
+    Examples,
     Form,
+    LabelSet,
+    Records,
     answer_span,
     binary_example,
     distinct,
-    numbered,
     others,
+    selection,
     show,
 )
 
 
-def types_of(records: Sequence[Record], dataset: Dataset) -> tuple[str, ...]:
+def types_of(records: Records, dataset: Dataset) -> LabelSet:
     """Returns the span types of all records as shown, sorted."""
     return tuple(sorted({dataset.display_label(span.type) for r in records for span in r.spans} - {""}))
 
@@ -42,9 +45,7 @@ def by_type(spans: Sequence[Span], kinds: Sequence[str]) -> str:
     return "\n".join(f"{kind}: {', '.join(terms(spans, kind)) or NOTHING}" for kind in kinds)
 
 
-def _recognise(
-    records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _recognise(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         spans = typed(record, data)
         if spans:
@@ -52,7 +53,7 @@ def _recognise(
             yield Example(record.id, record.text, by_type(spans, shown), shown, (), tuple(spans))
 
 
-def _detect(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _detect(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         spans = typed(record, data)
         if spans:
@@ -60,9 +61,7 @@ def _detect(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, r
             yield Example(record.id, record.text, ", ".join(terms(spans)), shown, (), tuple(spans))
 
 
-def _one_type(
-    records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _one_type(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         spans = typed(record, data)
         present = distinct(span.type for span in spans)
@@ -75,9 +74,7 @@ def _one_type(
         yield Example(record.id, f"Text: {record.text}\nType: {kind}", answer, (), (), gold)
 
 
-def _type_span(
-    records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _type_span(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         spans = typed(record, data)
         if spans:
@@ -88,18 +85,14 @@ def _type_span(
             )
 
 
-def _list_types(
-    records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _list_types(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         gold = distinct(span.type for span in typed(record, data))
         if gold:
             yield Example(record.id, record.text, ", ".join(gold), show(labels, gold, rng), gold)
 
 
-def _compose(
-    records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _compose(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         spans = typed(record, data)
         if spans:
@@ -107,7 +100,7 @@ def _compose(
             yield Example(record.id, given, record.text, spans=answer_span(record.text))
 
 
-def _check(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _check(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     yes, no = data.in_language(YES_NO)
     for index, record in enumerate(records):
         spans = typed(record, data)
@@ -125,21 +118,15 @@ def _check(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rn
         yield binary_example(record.id, f"Text: {record.text}\nClaim: {kind}: {term}", (yes, no), truth, rng)
 
 
-def _which_text(
-    records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _which_text(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for index, record in enumerate(records):
         spans = typed(record, data)
         if not spans:
             continue
         span = rng.choice(spans)
         rest = [o.text for o in others(records, index, 2, rng) if span.term not in o.text]
-        if not rest:
-            continue
-        texts = [record.text, *rest]
-        rng.shuffle(texts)
-        listed = numbered(texts)
-        yield Example(record.id, f"{listed}\n{span.type}: {span.term}", record.text, spans=answer_span(record.text))
+        if rest:
+            yield selection(record.id, record.text, rest, f"{span.type}: {span.term}", rng)
 
 
 RECOGNITION = Form(

@@ -4,16 +4,18 @@ The file is longer than 350 lines because each form contains its wordings.
 """
 
 import random
-from collections.abc import Iterator, Sequence
 
-from ecomgpt_jax.instruct.records import AttributedItem, Record, Span
+from ecomgpt_jax.instruct.records import AttributedItem, Span
 from ecomgpt_jax.instruct.tasks.task import (
     MATCH,
     MOST_ATTRIBUTES,
     NOTHING,
     Dataset,
     Example,
+    Examples,
     Form,
+    LabelSet,
+    Records,
     answer_span,
     binary_example,
     distinct,
@@ -24,7 +26,7 @@ from ecomgpt_jax.instruct.tasks.task import (
 )
 
 
-def names_of(records: Sequence[Record], dataset: Dataset) -> tuple[str, ...]:
+def names_of(records: Records, dataset: Dataset) -> LabelSet:
     """Returns the attribute names of all records, sorted."""
     return tuple(sorted({name for record in records for name, _ in record.attributes}))
 
@@ -50,9 +52,7 @@ def _asked(record: AttributedItem, rng: random.Random) -> tuple[str, ...]:
     return tuple(names[:MOST_ATTRIBUTES])
 
 
-def _extract(
-    records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _extract(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         spans = _spans(record)
         if spans:
@@ -62,7 +62,7 @@ def _extract(
             yield Example(record.id, record.title, "\n".join(lines), shown, (), gold)
 
 
-def _detect(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _detect(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         shown = _asked(record, rng)
         gold = tuple(span for span in _spans(record) if span.type in shown)
@@ -70,9 +70,7 @@ def _detect(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, r
             yield Example(record.id, record.title, ", ".join(distinct(s.term for s in gold)), shown, (), gold)
 
 
-def _one_value(
-    records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _one_value(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         spans = _spans(record)
         if not spans:
@@ -83,18 +81,14 @@ def _one_value(
         yield Example(record.id, f"Title: {record.title}\nAttribute: {name}", answer, (), (), gold)
 
 
-def _list_names(
-    records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _list_names(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         gold = distinct(span.type for span in _spans(record))
         if gold:
             yield Example(record.id, record.title, ", ".join(gold), show(labels, gold, rng), gold)
 
 
-def _type_value(
-    records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _type_value(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         attributes = given(record)
         if attributes:
@@ -104,16 +98,14 @@ def _type_value(
             yield Example(record.id, f"Title: {record.title}\nValue: {value}", ", ".join(gold), shown, gold)
 
 
-def _title(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _title(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         attributes = given(record)
         if attributes:
             yield Example(record.id, joined(attributes), record.title, spans=answer_span(record.title))
 
 
-def _describe(
-    records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _describe(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         lead = f"Title: {record.title}" if record.title else ""
         facts = "\n".join(filter(None, (lead, joined(given(record)))))
@@ -121,7 +113,7 @@ def _describe(
             yield Example(record.id, facts, record.description, spans=answer_span(record.description))
 
 
-def _fits(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _fits(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     match, differ = data.in_language(MATCH)
     for index, record in enumerate(records):
         attributes, truth = given(record), rng.random() < 0.5
@@ -136,7 +128,7 @@ def _fits(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng
         yield binary_example(record.id, pair, (match, differ), truth, rng)
 
 
-def _select(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _select(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for index, record in enumerate(records):
         titles = [o.title for o in others(records, index, 2, rng) if o.title != record.title]
         attributes = given(record)

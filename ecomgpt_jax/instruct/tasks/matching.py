@@ -2,14 +2,17 @@
 
 import dataclasses
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from ecomgpt_jax.instruct.records import Record, TextPair
+from ecomgpt_jax.instruct.records import TextPair
 from ecomgpt_jax.instruct.tasks.task import (
     YES_NO,
     Dataset,
     Example,
+    Examples,
     Form,
+    LabelSet,
+    Records,
     answer_span,
     binary_example,
     distinct,
@@ -19,12 +22,12 @@ from ecomgpt_jax.instruct.tasks.task import (
 )
 
 
-def labels_of(records: Sequence[Record], dataset: Dataset) -> tuple[str, ...]:
+def labels_of(records: Records, dataset: Dataset) -> LabelSet:
     """Returns the pair labels of all records as shown, sorted."""
     return tuple(sorted({dataset.display_label(record.label) for record in records} - {""}))
 
 
-def _relate(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _relate(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     left, right = data.pair
     for record in records:
         gold = data.display_label(record.label)
@@ -33,7 +36,7 @@ def _relate(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, r
             yield Example(record.id, given, gold, show(labels, (gold,), rng), (gold,))
 
 
-def _select(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _select(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     left, right = data.pair
     for index, record in enumerate(records):
         if record.label != data.positive:
@@ -47,7 +50,7 @@ def _select(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, r
         yield Example(record.id, given, record.right, spans=answer_span(record.right))
 
 
-def _check(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _check(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     yes, no = data.in_language(YES_NO)
     left, right = data.pair
     for index, record in enumerate(records):
@@ -63,9 +66,7 @@ def _check(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rn
         yield binary_example(record.id, given, (yes, no), truth, rng)
 
 
-def _rewrite(
-    records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _rewrite(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         if record.label == data.positive:
             yield Example(record.id, record.right, record.left, spans=answer_span(record.left))
@@ -76,7 +77,7 @@ def _words(text: str, attributes: Sequence[tuple[str, str]]) -> list[str]:
     return (" ".join(value for _, value in attributes) if len(attributes) > 1 else text).split()
 
 
-def _shared(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _shared(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     left, right = data.pair
     for record in records:
         known = {word.casefold() for word in _words(record.right, record.right_attributes)}
@@ -84,10 +85,10 @@ def _shared(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, r
         common = tuple(word for word in words if word.casefold() in known and len(word) > 1)
         if common:
             given = f"{left}: {record.left}\n{right}: {record.right}"
-            yield Example(record.id, given, ", ".join(common), spans=tuple(answer_span(word)[0] for word in common))
+            yield Example(record.id, given, ", ".join(common), spans=answer_span(*common))
 
 
-def _grade(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _grade(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     left, right = data.pair
     grades = tuple(data.rename.values()) or labels  # in the order of the scale
     for record in records:
@@ -97,7 +98,7 @@ def _grade(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rn
             yield Example(record.id, given, gold, distinct(grade for grade in grades if grade), (gold,))
 
 
-def _best(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _best(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     left, right = data.pair
     asked: dict[tuple[str, str], tuple[list[str], list[str]]] = {}
     for record in records:
@@ -115,9 +116,7 @@ def _best(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng
         yield Example(record.id, given, record.right, spans=answer_span(record.right))
 
 
-def _convert(
-    records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _convert(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         if record.label == data.positive:
             yield Example(record.id, record.left, record.right, spans=answer_span(record.right))

@@ -1,26 +1,21 @@
 """Tasks over reviews whose annotation names a target without a judgement, or a category without a term."""
 
 import random
-from collections.abc import Iterator, Sequence
 
-from ecomgpt_jax.instruct.records import AspectText, Record, SpannedText
+from ecomgpt_jax.instruct.records import AspectText, SpannedText
 from ecomgpt_jax.instruct.tasks.aspects import polarities_of
 from ecomgpt_jax.instruct.tasks.entities import terms, typed
-from ecomgpt_jax.instruct.tasks.task import Dataset, Example, Form, distinct, show
+from ecomgpt_jax.instruct.tasks.task import Dataset, Example, Examples, Form, LabelSet, Records, distinct, show
 
 
-def _targets(
-    records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _targets(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         spans = typed(record, data)
         if spans:
             yield Example(record.id, record.text, ", ".join(terms(spans)), spans=tuple(spans))
 
 
-def _polarity_of(
-    records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _polarity_of(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         topics = distinct(
             data.display_label(item.category) for item in record.tuples if data.display_label(item.polarity)

@@ -8,25 +8,32 @@ contamination checks apply as to instructions.
 
 import functools
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from ecomgpt_jax.instruct.contamination import texts_of
 from ecomgpt_jax.instruct.records import Record
-from ecomgpt_jax.instruct.tasks.task import Dataset, Example, Form, Make, Task, bind, distinct
+from ecomgpt_jax.instruct.tasks.task import (
+    Dataset,
+    Example,
+    Examples,
+    Form,
+    LabelSet,
+    Make,
+    Records,
+    Task,
+    bind,
+    distinct,
+)
 
 _SHORTEST, _LONGEST = 8, 40  # bounds of the characters that a text is cut to; twice the upper one for several texts
 
 
-def _texts(
-    records: Sequence[Record], labels: tuple[str, ...], dataset: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _texts(records: Records, labels: LabelSet, dataset: Dataset, rng: random.Random) -> Examples:
     for record in records:
         yield Example(record.id, "", "\n".join(_parts(record)))
 
 
-def _copies(
-    shown: int, records: Sequence[Record], labels: tuple[str, ...], dataset: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _copies(shown: int, records: Records, labels: LabelSet, dataset: Dataset, rng: random.Random) -> Examples:
     longest = _LONGEST * min(shown, 2)
     for record in records:
         if not (parts := _parts(record)):

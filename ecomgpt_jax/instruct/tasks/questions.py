@@ -2,19 +2,21 @@
 
 import random
 import re
-from collections.abc import Iterator, Sequence
 
-from ecomgpt_jax.instruct.records import Question, Record, Span
+from ecomgpt_jax.instruct.records import Question, Span
 from ecomgpt_jax.instruct.tasks.task import (
     YES_NO,
     Dataset,
     Example,
+    Examples,
     Form,
+    LabelSet,
+    Records,
     answer_span,
     binary_example,
     distinct,
-    numbered,
     others,
+    selection,
 )
 
 _SENTENCE = re.compile(r"[^.!?。！？]*[.!?。！？]+\s*|[^.!?。！？]+$")
@@ -30,9 +32,7 @@ def sentences_of(context: str) -> list[tuple[int, str]]:
     return [(match.start(), match[0]) for match in _SENTENCE.finditer(context) if match[0].strip()]
 
 
-def _extract(
-    records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _extract(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         if record.spans and record.context:
             answer = ", ".join(distinct(span.term for span in record.spans))
@@ -41,7 +41,7 @@ def _extract(
             yield Example(record.id, given, answer, spans=spans)
 
 
-def _answer(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _answer(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         if record.answers:
             given = posed(record.question, record.context) if record.context else f"Question: {record.question}"
@@ -49,9 +49,7 @@ def _answer(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, r
             yield Example(record.id, given, answer, spans=answer_span(answer))
 
 
-def _answerable(
-    records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _answerable(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     yes, no = data.in_language(YES_NO)
     open_ones = sum(not (record.spans or record.answers) for record in records)
     swapped = 0.0 if 3 * open_ones > len(records) else 0.5  # none where enough are unanswerable
@@ -71,9 +69,7 @@ def _answerable(
         yield binary_example(record.id, posed(record.question, context), (yes, no), truth, rng)
 
 
-def _evidence(
-    records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _evidence(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         parts = sentences_of(record.context)
         if len(parts) < 2 or not record.spans:
@@ -84,7 +80,7 @@ def _evidence(
             yield Example(record.id, posed(record.question, record.context), holding[0], spans=answer_span(holding[0]))
 
 
-def _ask(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _ask(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         answers = distinct(span.term for span in record.spans) or record.answers[:1]
         if answers:
@@ -93,9 +89,7 @@ def _ask(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng:
             yield Example(record.id, given, record.question, spans=answer_span(record.question))
 
 
-def _which_context(
-    records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random
-) -> Iterator[Example]:
+def _which_context(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for index, record in enumerate(records):
         parts = sentences_of(record.context)
         if not record.spans or not parts:
@@ -107,12 +101,8 @@ def _which_context(
             drawn = [text.strip() for _, text in sentences_of(other.context) if span.term not in text]
             if drawn and other.question != record.question:
                 rest.append(rng.choice(drawn))
-        if not holding or not rest:
-            continue
-        texts = [holding[0], *rest]
-        rng.shuffle(texts)
-        listed = numbered(texts)
-        yield Example(record.id, f"{listed}\nQuestion: {record.question}", holding[0], spans=answer_span(holding[0]))
+        if holding and rest:
+            yield selection(record.id, holding[0], rest, f"Question: {record.question}", rng)
 
 
 EXTRACTIVE_QA = Form(

@@ -88,11 +88,14 @@ class Dataset:
         return labels[self.fixed_labels or self.language]
 
 
-Labels = Callable[[Sequence[Record], Dataset], Iterable[str]]
-Make = Callable[[Sequence[Record], tuple[str, ...], Dataset, random.Random], Iterator[Example]]
+Records = Sequence[Record]
+LabelSet = tuple[str, ...]
+Examples = Iterator[Example]
+Labels = Callable[[Records, Dataset], Iterable[str]]
+Make = Callable[[Records, LabelSet, Dataset, random.Random], Examples]
 
 
-def no_labels(records: Sequence[Record], dataset: Dataset) -> Iterable[str]:
+def no_labels(records: Records, dataset: Dataset) -> Iterable[str]:
     """Returns no labels: the label set of a form with open answers."""
     return ()
 
@@ -295,9 +298,16 @@ def numbered(texts: Iterable[str]) -> str:
     return "\n".join(f"{number}. {text}" for number, text in enumerate(texts, 1))
 
 
-def answer_span(text: str) -> tuple[Span, ...]:
-    """Returns an answer that does not occur in the input in the release's form: one span at 0."""
-    return (Span(0, 0, "", text),)
+def answer_span(*texts: str) -> tuple[Span, ...]:
+    """Returns answers that need not occur in the input in the release's form: a span at 0 for each."""
+    return tuple(Span(0, 0, "", text) for text in texts)
+
+
+def selection(record_id: str, right: str, wrong: Iterable[str], question: str, rng: random.Random) -> Example:
+    """Returns an example that asks which of the numbered texts fits `question`, the last line of the input."""
+    texts = [right, *wrong]
+    rng.shuffle(texts)
+    return Example(record_id, f"{numbered(texts)}\n{question}", right, spans=answer_span(right))
 
 
 def others(records: Sequence[Record], index: int, count: int, rng: random.Random) -> list[Record]:

@@ -1,14 +1,16 @@
 """Tasks over category trees: `AttributedItem` records whose category is a path from the root."""
 
 import random
-from collections.abc import Iterator, Sequence
 
-from ecomgpt_jax.instruct.records import AttributedItem, Record
+from ecomgpt_jax.instruct.records import AttributedItem
 from ecomgpt_jax.instruct.tasks.task import (
     YES_NO,
     Dataset,
     Example,
+    Examples,
     Form,
+    LabelSet,
+    Records,
     answer_span,
     binary_example,
     distinct,
@@ -19,31 +21,31 @@ from ecomgpt_jax.instruct.tasks.task import (
 STEP = " > "
 
 
-def roots_of(records: Sequence[Record], dataset: Dataset) -> tuple[str, ...]:
+def roots_of(records: Records, dataset: Dataset) -> LabelSet:
     """Returns the roots of all paths of two or more steps, sorted."""
     return tuple(sorted({record.category[0] for record in records if len(record.category) > 1}))
 
 
-def parents_of(records: Sequence[Record], dataset: Dataset) -> tuple[str, ...]:
+def parents_of(records: Records, dataset: Dataset) -> LabelSet:
     """Returns the steps before the last of each path, sorted."""
     return tuple(sorted({record.category[-2] for record in records if len(record.category) > 1}))
 
 
-def _path(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _path(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         if len(record.category) > 1:
             path = STEP.join(record.category)
             yield Example(record.id, record.title, path, spans=answer_span(path))
 
 
-def _root(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _root(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         if len(record.category) > 1:
             gold = record.category[:1]
             yield Example(record.id, record.title, gold[0], show(labels, gold, rng), gold)
 
 
-def _parent(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _parent(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     by_root: dict[str, list[str]] = {}
     for record in records:
         if len(record.category) > 1:
@@ -62,14 +64,14 @@ def _parent(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, r
         yield Example(record.id, record.title, gold, tuple(shown), (gold,))
 
 
-def _child(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _child(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         if len(record.category) > 1:
             answer = record.category[-1]
             yield Example(record.id, STEP.join(record.category[:-1]), answer, spans=answer_span(answer))
 
 
-def _is_a(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _is_a(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     yes, no = data.in_language(YES_NO)
     for index, record in enumerate(records):
         if len(record.category) < 2:
@@ -85,7 +87,7 @@ def _is_a(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng
         yield binary_example(record.id, given, (yes, no), truth, rng)
 
 
-def _order(records: Sequence[Record], labels: tuple[str, ...], data: Dataset, rng: random.Random) -> Iterator[Example]:
+def _order(records: Records, labels: LabelSet, data: Dataset, rng: random.Random) -> Examples:
     for record in records:
         if len(record.category) > 2:
             steps = rng.sample(record.category, len(record.category))
