@@ -1,0 +1,72 @@
+"""What an answer to a row of a task may look like, for decoding that cannot leave it."""
+
+from collections.abc import Sequence
+
+from ecomgpt_jax.data.token_bytes import lead, token_bytes
+from ecomgpt_jax.data.tokenizer import Tokenizer
+from ecomgpt_jax.decoding.answers import Answer, Form, Vocabulary
+from ecomgpt_jax.errors import DataError
+from ecomgpt_jax.evaluation.protocol import TaskPrompts
+from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, answer_separator, candidates
+from ecomgpt_jax.instruct.tasks.task import NOTHING
+
+
+def answer_form(task: TaskFolder, row: TaskRow, shown: Sequence[str], before: str = "") -> Form | None:
+    """Returns the form of the answers to a row; None for a Generate task, whose answers are free.
+
+    CLS: candidates, each once. Extract, Condition_Extract: spans of one line of the input. NER: a line "Type: spans" or
+    "Type: None" per type of the task.
+
+    Args:
+      task: the task.
+      row: its row.
+      shown: the candidates that the row's prompt names.
+      before: what the tokenizer writes before a text.
+
+    Raises:
+      DataError: no candidates, blank ones, or an input without a character to take.
+    """
+    separator = answer_separator(task)
+    if task.family == "Generate" or (task.metric and not shown):
+        return None
+    try:
+        if task.family == "CLS":
+            if not shown:
+                raise DataError("it has no candidates, so its answers are open")
+            return Form(separator, labels=tuple(shown), heads=(before,))
+        if task.family == "NER":
+            heads = tuple(f"{before if not at else chr(10)}{kind}: " for at, kind in enumerate(task.labels))
+            return Form(separator, source=row.sentences, heads=heads, nothing=NOTHING)
+        return Form(separator, source=row.sentences, heads=(before,))
+    except DataError as error:
+        raise DataError(f"task {task.name}: {error}") from error
+
+
+def constrain_answers(
+    parts: Sequence[TaskPrompts], tokenizer: Tokenizer, vocab_size: int, limit: int
+) -> list[Answer | None]:
+    """Returns for each row of each task its empty answer; None where answers are free.
+
+    Args:
+      parts: tasks and rows.
+      tokenizer: the model's.
+      vocab_size: rows of the model's embedding.
+      limit: tokens per answer.
+
+    Raises:
+      DataError: a task has no form, or one whose shortest answer is longer than the limit.
+    """
+    before = lead(tokenizer)
+    vocabulary = Vocabulary(token_bytes(tokenizer), vocab_size)
+    found: list[Answer | None] = []
+    for part in parts:
+        for index, row in enumerate(part.rows):
+            shown = candidates(part.task, index, row) if part.shown is None else part.shown[index]
+            form = answer_form(part.task, row, shown, before)
+            if form and (least := len(tokenizer.encode(form.shortest()))) > limit:
+                raise DataError(
+                    f"task {part.task.name}: the shortest answer of its form has {least} tokens; the limit is {limit} "
+                    "(--max_new_tokens)"
+                )
+            found.append(Answer(form, vocabulary, limit) if form else None)
+    return found
