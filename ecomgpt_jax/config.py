@@ -190,6 +190,8 @@ class EvalConfig(_Strict):
     num_beams: int = _field(1, above=0)  # beams of a prompt; 1 = greedy
     answer_loss: bool = False  # also the loss of the right answers, which distinguishes models that score nothing yet
     protocol: str = DEFAULT_PROTOCOL  # greedy (fixed candidates) | released:SEED (drawn as the authors' code does)
+    # constrained: an answer cannot leave the labels, spans and lines of its task's form
+    answers: str = _field("free", choices=("free", "constrained"))
     every: int = _field(0, least=0)  # steps between evaluations of a small slice during training; 0 = none
     # dtype of decoding; empty = the checkpoint's own, during training compute_dtype
     dtype: str = _field("", choices=("", "float32", "bfloat16"))
@@ -358,8 +360,8 @@ USES = (
     ),
     _Use("train.seed", lambda c: not c.model.init_from or c.lora.rank, "on fresh weights, without model.init_from"),
     _Use(
-        "eval.tasks_dir eval.batch eval.max_prompt_tokens eval.max_new_tokens eval.num_beams eval.protocol eval.dtype "
-        "eval.mesh",
+        "eval.tasks_dir eval.batch eval.answers eval.max_prompt_tokens eval.max_new_tokens eval.num_beams "
+        "eval.protocol eval.dtype eval.mesh",
         lambda c: c.train.final_evaluation or c.eval.every, "with train.final_evaluation or eval.every",
     ),
     _Use(

@@ -38,6 +38,7 @@ _PROTOCOL = flags.DEFINE_string("protocol", DEFAULT_PROTOCOL, "greedy (fixed can
 _CACHE_DIR = flags.DEFINE_string("cache_dir", DataConfig.cache_dir, "folder for compiled programs")
 _NUM_BEAMS = flags.DEFINE_integer("num_beams", EvalConfig.num_beams, "beams; 1 = greedy", lower_bound=1)
 _DTYPE = flags.DEFINE_string("dtype", EvalConfig.dtype, "float32 or bfloat16; default the checkpoint's own")
+_ANSWERS = flags.DEFINE_string("answers", EvalConfig.answers, "free, or constrained to what a task's form allows")
 _MESH = flags.DEFINE_string("mesh", EvalConfig.mesh, "devices, such as data=1,fsdp=8; default all along data")
 
 
@@ -51,7 +52,7 @@ def main(arguments: list[str]) -> None:
     settings = EvalConfig(
         tasks_dir=_TASKS.value, limit=_LIMIT.value, batch=_BATCH.value, max_new_tokens=_MAX_NEW_TOKENS.value,
         num_beams=_NUM_BEAMS.value, protocol=_PROTOCOL.value, answer_loss=_ANSWER_LOSS.value,
-        dtype=_DTYPE.value, mesh=_MESH.value,
+        dtype=_DTYPE.value, mesh=_MESH.value, answers=_ANSWERS.value,
     )  # fmt: skip
     resolve(Config(eval=settings))
     folders = _task_folders(settings)

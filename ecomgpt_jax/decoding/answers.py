@@ -66,7 +66,7 @@ class Form:
     def __post_init__(self) -> None:
         if not all(label.strip() for label in self.labels) or len(set(self.labels)) < len(self.labels):
             raise DataError(f"candidates must be texts that differ and are not blank, not {list(self.labels)!r}")
-        if not (self.labels or self.nothing or self._starts(b"")):
+        if not (self.labels or self.nothing or self._places):
             raise DataError("a constrained answer needs candidates, or an input to take spans from; there are none")
 
     def start(self) -> State:
@@ -172,6 +172,20 @@ class Form:
     @cached_property
     def _after(self) -> dict[tuple[bytes, bytes], tuple[dict[int, bytes], set[int]]]:
         return {}
+
+    def begun_spans(self, state: State) -> Iterator[tuple[bytes, _Reading]]:
+        """Yields the spans that a state is in, or that may begin after some more bytes, each with those bytes."""
+        for reading in state if not self.labels else ():
+            kind, line, used, text, at = reading
+            if kind == "span":
+                yield b"", reading
+            elif kind in ("head", "separator"):
+                yield text[at:], _Reading("span", line, used)
+            elif kind == "end":
+                if used is not None and self._has_more(used):
+                    yield self.separator.encode(), _Reading("span", line, used)
+                if line + 1 < len(self.heads):
+                    yield self._heads[line + 1], _Reading("span", line + 1, ())
 
     def tokens_after(self, span: bytes, lead: bytes, vocabulary: "Vocabulary") -> tuple[dict[int, bytes], set[int]]:
         """Returns what may follow a begun span, whatever was said before it.
@@ -378,6 +392,11 @@ class Answer:
             )
 
     @property
+    def name(self) -> str:
+        """What tells forms apart that the same prompt may have."""
+        return repr(self._form)
+
+    @property
     def complete(self) -> bool:
         """Whether the answer may end here."""
         return self._form.complete(self._state)
@@ -387,12 +406,9 @@ class Answer:
         left, (spare, tail) = self._room - 1, self._form.longest_closing(self._state)
         far = left >= spare + self._vocabulary.longest + self._vocabulary.fewest(tail)
         found = {index for index, state in self._moves() if far or self._distance(state) <= left}
-        for kind, line, used, text, at in self._state if not self._form.labels else ():
-            if kind not in ("span", "head", "separator"):
-                continue
-            begun, lead = (text, b"") if kind == "span" else (b"", text[at:])
-            inside, across = self._form.tokens_after(begun, lead, self._vocabulary)
-            found |= self._inside(_Reading("span", line, used, begun), inside, left, far)
+        for lead, reading in self._form.begun_spans(self._state):
+            inside, across = self._form.tokens_after(reading.text, lead, self._vocabulary)
+            found |= self._inside(reading, inside, left, far)
             for index in across - found:
                 state = self._after(self._state, index)
                 if state and (far or self._distance(state) <= left):

@@ -7,9 +7,10 @@ instead: its slots are not refilled.
 """
 
 import contextlib
+import copy
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from jax.sharding import Mesh
 
 from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.decoding import beam, greedy
+from ecomgpt_jax.decoding.answers import Answer, masks
 from ecomgpt_jax.decoding.beam import Beams
 from ecomgpt_jax.decoding.cache import init_cache
 from ecomgpt_jax.decoding.greedy import Slots, Stop
@@ -53,6 +55,7 @@ class _Programs(NamedTuple):
     shorten: Callable[..., Slots]
     gather: Callable[..., Slots]
     decode: Callable[..., Slots]
+    step: Callable[..., Slots]
     branch: Callable[..., Beams]
     search: Callable[..., Beams]
 
@@ -104,6 +107,7 @@ def _programs(fields: tuple) -> _Programs:
         shorten=shorten,
         gather=gather,
         decode=jax.jit(partial(greedy.decode, model=model), donate_argnames="slots"),
+        step=jax.jit(partial(greedy.step, model=model), donate_argnames="slots"),
         branch=branch,
         search=jax.jit(partial(beam.search, model=model), donate_argnames="beams"),
     )
@@ -164,10 +168,12 @@ def _run(
     refill: int,
     tail: int,
     finished: OnFinished,
+    forms: Mapping[int, Answer | None] | None,
 ) -> None:
     """Decodes all `prompts` with `batch` slots, at the end with `tail`, and hands each result to `finished`.
 
     Prompts are read `refill` at a time and wait for a free slot: few programs read long groups, and slots stay full.
+    With `forms` the ids that a row may choose change with every token, so each step returns to the host.
     """
     programs = _programs(dataclasses.astuple(model))
     buckets = bucket_lengths([len(prompt) for prompt in prompts.values()])
@@ -180,6 +186,21 @@ def _run(
     length = caches[-1]
     slots = programs.empty(batch=batch, length=length, width=width)
     new = None
+    begun: dict[int, Answer | None] = {}
+
+    def masked(indices: Sequence[int | None]) -> Stop:
+        rows = [None if index is None else begun.get(index) for index in indices]
+        return stop._replace(allowed=masks(rows, stop.eos_ids, len(stop.allowed)) & stop.allowed)
+
+    def follow(indices: Sequence[int | None], slots: Slots, before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Tells each answer its newest token; returns which rows are active, and their counts."""
+        tokens, counts, active = jax.device_get((slots.tokens, slots.counts, slots.active))
+        for row, index in enumerate(indices):
+            answer = None if index is None else begun.get(index)
+            if answer is not None and counts[row] > before[row] and tokens[row] >= 0:
+                answer.add(int(tokens[row]))
+        return active, counts
+
     while queue or waiting or any(owner is not None for owner in owners):
         free = [row for row, owner in enumerate(owners) if owner is None]
         while free and (queue or waiting) and len(free) >= min(few, len(queue) + len(waiting)):
@@ -187,7 +208,12 @@ def _run(
                 group = [queue.pop() for _ in range(min(refill, len(queue)))]
                 bucket = _smallest(buckets, len(prompts[group[0]]))
                 inputs, lengths = greedy.pad_prompts([prompts[index] for index in group], refill, bucket)
-                new = programs.start(params, inputs, lengths, stop, cache_length=bucket, width=width)
+                padded = [*group, *[None] * (refill - len(group))]
+                begun.update({index: copy.copy(forms[index]) for index in group} if forms is not None else {})
+                first = stop if forms is None else masked(padded)
+                new = programs.start(params, inputs, lengths, first, cache_length=bucket, width=width)
+                if forms is not None:
+                    follow(padded, new, np.zeros(refill, np.int32))
                 waiting = list(enumerate(group))[::-1]
             rows = np.full(refill, batch, np.int32)
             for _ in range(min(len(free), len(waiting))):
@@ -204,11 +230,19 @@ def _run(
         if not (queue or waiting) and len(held) <= tail < len(owners):
             rows = sorted(range(batch), key=lambda row: owners[row] is None)[:tail]
             slots, owners = programs.gather(slots, np.array(rows, np.int32)), [owners[row] for row in rows]
-        slots = programs.decode(params, slots, stop, until_active)
+        if forms is None:
+            slots = programs.decode(params, slots, stop, until_active)
+        else:
+            active, counts = jax.device_get((slots.active, slots.counts))
+            while active.sum() > until_active:
+                going = [index if active[row] else None for row, index in enumerate(owners)]
+                slots = programs.step(params, slots, masked(going))
+                active, counts = follow(going, slots, counts)
         active, counts, output = jax.device_get((slots.active, slots.counts, slots.output))
         for row, index in enumerate(owners):
             if index is not None and not active[row]:
                 owners[row] = None
+                begun.pop(index, None)
                 finished(index, greedy.new_tokens(output[row], counts[row]))
 
 
@@ -251,6 +285,7 @@ def generate_tokens(
     num_beams: int = 1,
     mesh: Mesh | None = None,
     on_finished: OnFinished | None = None,
+    forms: Sequence[Answer | None] | None = None,
 ) -> list[list[int]]:
     """Continues prompts greedily or by beam search, as many at a time as `batch` says.
 
@@ -269,18 +304,21 @@ def generate_tokens(
       num_beams: beams of each prompt, a row of the batch each; 1 decodes greedily.
       mesh: where to decode; None: where the parameters are.
       on_finished: called with (index of the prompt, its new tokens) as soon as an answer is known.
+      forms: for each prompt its empty answer, which decoding cannot leave; None, or None for a prompt: anything goes.
 
     Returns:
       The new tokens of each prompt, in the order of `prompts`, without the end-of-sequence token.
 
     Raises:
-      ConfigError: `max_new_tokens`, `batch` or `num_beams` below 1, more beams than half of `allowed_ids`, or not
-        enough memory for the smallest batch.
+      ConfigError: `max_new_tokens`, `batch` or `num_beams` below 1, more beams than half of `allowed_ids`, beams with
+        `forms`, or not enough memory for the smallest batch.
       DataError: an empty prompt, an id that the model does not have, or logits that are not finite.
     """
     if batch < 1:
         raise ConfigError(f"the batch must be at least 1, not {batch}")
     beam.check_beams(num_beams, len(allowed_ids))
+    if forms is not None and num_beams > 1:
+        raise ConfigError("constrained answers are decoded greedily; use num_beams=1 with them")
     greedy.check_prompts(prompts, max_new_tokens, model.vocab_size)
     results: dict[int, list[int]] = {}
 
@@ -302,7 +340,8 @@ def generate_tokens(
                 else:
                     refill = round_up(max(1, batch // _REFILL), shards)
                     tail = round_up(max(MIN_ROWS, batch // _TAIL), shards)
-                    _run(params, model, todo, stop, batch, refill, tail, finished)
+                    of_prompt = None if forms is None else {index: forms[index] for index in todo}
+                    _run(params, model, todo, stop, batch, refill, tail, finished, of_prompt)
             except jax.errors.JaxRuntimeError as error:
                 if "RESOURCE_EXHAUSTED" not in str(error):
                     raise

@@ -29,7 +29,7 @@ class Stop(NamedTuple):
 
     Attributes:
       eos_ids: [any number] int32, the tokens that end a row.
-      allowed: [vocab] bool, the ids that may be chosen.
+      allowed: [vocab] or [batch, vocab] bool, the ids that may be chosen.
       max_new_tokens: [] int32 or a number, a row ends after this many tokens.
     """
 
@@ -194,7 +194,18 @@ def start(
     # Rows stand before their first token; `_advance` moves them onto it.
     output = jnp.zeros((lengths.shape[0], width), jnp.int32)
     slots = Slots(cache, zeros, lengths - 1, output, zeros, lengths > 0)
-    return _advance(slots, cache, choose(logits, stop.allowed), stop)
+    return _advance(slots, cache, _choose_finite(logits, stop.allowed), stop)
+
+
+def step(params: Params, slots: Slots, stop: Stop, model: ModelConfig) -> Slots:
+    """Steps all slots once, each with its own ids that may be chosen: `stop.allowed` is [batch, vocab]."""
+    cache, logits = decode_step(params, slots.cache, slots.tokens, slots.positions, model)
+    return _advance(slots, cache, _choose_finite(logits, stop.allowed), stop)
+
+
+def _choose_finite(logits: jax.Array, allowed: jax.typing.ArrayLike) -> jax.Array:
+    """Returns what `choose` does; -1 also where the logit of an id that may not be chosen is nan."""
+    return jnp.where(jnp.isnan(logits).any(axis=-1), -1, choose(logits, allowed))
 
 
 def decode(params: Params, slots: Slots, stop: Stop, until_active: jax.typing.ArrayLike, model: ModelConfig) -> Slots:

@@ -16,6 +16,7 @@ import tqdm
 from jax.sharding import Mesh
 
 from ecomgpt_jax.config import ModelConfig
+from ecomgpt_jax.decoding.answers import Answer
 from ecomgpt_jax.decoding.beam import check_beams
 from ecomgpt_jax.decoding.engine import generate_tokens
 from ecomgpt_jax.decoding.greedy import check_prompts
@@ -39,6 +40,7 @@ def decode_prompts(
     log: Path | None,
     weights: str,
     title: str,
+    forms: Sequence[Answer | None] | None = None,
 ) -> list[list[int]]:
     """Returns what `engine.generate_tokens` does, with a progress bar, and with a log to go on from.
 
@@ -57,6 +59,7 @@ def decode_prompts(
         is process 0's, which tells the others what is in it.
       weights: what names these very weights; empty where nothing does: no log.
       title: of the progress bar, which is silent where stderr is no terminal.
+      forms: as there.
 
     Raises:
       ConfigError: as `generate_tokens`.
@@ -73,8 +76,12 @@ def decode_prompts(
         model.compute_dtype,
         model.layer_norm_epsilon,
     ]
-    keys = [_key(prompt, decided_by) for prompt in prompts]
+    said = [""] * len(prompts) if forms is None else [form.name if form else "" for form in forms]
+    keys = [
+        _key(prompt, [*decided_by, form] if form else decided_by) for prompt, form in zip(prompts, said, strict=True)
+    ]
     by_key = dict(zip(keys, prompts, strict=True))
+    form_of = dict(zip(keys, forms, strict=True)) if forms is not None else {}
     answers = from_first(lambda: _read(log, by_key)) if log else {}
     todo = [key for key in by_key if key not in answers]
     with contextlib.ExitStack() as stack:
@@ -100,6 +107,7 @@ def decode_prompts(
         generate_tokens(
             params, model, [by_key[key] for key in todo], max_new_tokens=max_new_tokens, eos_ids=eos_ids,
             allowed_ids=allowed_ids, batch=batch, num_beams=num_beams, mesh=mesh, on_finished=finished,
+            forms=None if forms is None else [form_of[key] for key in todo],
         )  # fmt: skip
     return [answers[key] for key in keys]
 

@@ -13,6 +13,7 @@ from ecomgpt_jax.config import SLICE_ROWS, EvalConfig, ModelConfig
 from ecomgpt_jax.data.tokenizer import Tokenizer
 from ecomgpt_jax.decoding.resumable import decode_prompts
 from ecomgpt_jax.decoding.scoring import mean_log_probabilities
+from ecomgpt_jax.evaluation.answer_forms import constrain_answers
 from ecomgpt_jax.evaluation.corrected_scores import corrected_scores
 from ecomgpt_jax.evaluation.official_scores import official_scores
 from ecomgpt_jax.evaluation.protocol import TaskPrompts, build_prompts, describe, find_tasks_dir, prompt_tokens
@@ -202,11 +203,14 @@ def _answer(
     """Decodes tasks; returns each with the new tokens of its rows, and which of its prompts were cut."""
     tasks = [build_prompts(task, settings.limit, settings.protocol) for task in load_tasks(tasks_dir, only)]
     encoded = [prompt_tokens(tokenizer, part.prompts, settings.max_prompt_tokens) for part in tasks]
+    forms = None
+    if settings.answers == "constrained":
+        forms = constrain_answers(tasks, tokenizer, model.vocab_size, settings.max_new_tokens)
     answers = iter(
         decode_prompts(
             params, model, [ids for rows, _ in encoded for ids in rows], max_new_tokens=settings.max_new_tokens,
             eos_ids=tokenizer.stop_ids, allowed_ids=tokenizer.ids, batch=settings.batch,
-            num_beams=settings.num_beams, mesh=mesh, log=log, weights=weights, title="evaluate",
+            num_beams=settings.num_beams, mesh=mesh, log=log, weights=weights, title="evaluate", forms=forms,
         )
     )  # fmt: skip
     return [(part, list(islice(answers, len(part.rows))), cut) for part, (_, cut) in zip(tasks, encoded, strict=True)]
