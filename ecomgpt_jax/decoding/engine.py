@@ -7,7 +7,6 @@ instead: its slots are not refilled.
 """
 
 import contextlib
-import copy
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from jax.sharding import Mesh
 
 from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.decoding import beam, greedy
-from ecomgpt_jax.decoding.answers import Answer, masks
+from ecomgpt_jax.decoding.answers import Answer, Begun
 from ecomgpt_jax.decoding.beam import Beams
 from ecomgpt_jax.decoding.cache import init_cache
 from ecomgpt_jax.decoding.greedy import Slots, Stop
@@ -155,6 +154,10 @@ def _smallest(choices: Sequence[int], need: int) -> int:
     return next(choice for choice in choices if choice >= need)
 
 
+def _masked(stop: Stop, begun: Begun, indices: Sequence[int | None]) -> Stop:
+    return stop._replace(allowed=begun.masks(indices, stop.eos_ids, len(stop.allowed)) & stop.allowed)
+
+
 def _shortest_first(prompts: dict[int, Sequence[int]]) -> list[int]:
     return sorted(prompts, key=lambda index: (len(prompts[index]), *prompts[index]))
 
@@ -186,21 +189,7 @@ def _run(
     length = caches[-1]
     slots = programs.empty(batch=batch, length=length, width=width)
     new = None
-    begun: dict[int, Answer | None] = {}
-
-    def masked(indices: Sequence[int | None]) -> Stop:
-        rows = [None if index is None else begun.get(index) for index in indices]
-        return stop._replace(allowed=masks(rows, stop.eos_ids, len(stop.allowed)) & stop.allowed)
-
-    def follow(indices: Sequence[int | None], slots: Slots, before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Tells each answer its newest token; returns which rows are active, and their counts."""
-        tokens, counts, active = jax.device_get((slots.tokens, slots.counts, slots.active))
-        for row, index in enumerate(indices):
-            answer = None if index is None else begun.get(index)
-            if answer is not None and counts[row] > before[row] and tokens[row] >= 0:
-                answer.add(int(tokens[row]))
-        return active, counts
-
+    begun = Begun(forms or {})
     while queue or waiting or any(owner is not None for owner in owners):
         free = [row for row, owner in enumerate(owners) if owner is None]
         while free and (queue or waiting) and len(free) >= min(few, len(queue) + len(waiting)):
@@ -209,11 +198,10 @@ def _run(
                 bucket = _smallest(buckets, len(prompts[group[0]]))
                 inputs, lengths = greedy.pad_prompts([prompts[index] for index in group], refill, bucket)
                 padded = [*group, *[None] * (refill - len(group))]
-                begun.update({index: copy.copy(forms[index]) for index in group} if forms is not None else {})
-                first = stop if forms is None else masked(padded)
+                first = stop if forms is None else _masked(stop, begun, padded)
                 new = programs.start(params, inputs, lengths, first, cache_length=bucket, width=width)
                 if forms is not None:
-                    follow(padded, new, np.zeros(refill, np.int32))
+                    begun.follow(padded, *jax.device_get((new.tokens, new.counts)))
                 waiting = list(enumerate(group))[::-1]
             rows = np.full(refill, batch, np.int32)
             for _ in range(min(len(free), len(waiting))):
@@ -233,16 +221,16 @@ def _run(
         if forms is None:
             slots = programs.decode(params, slots, stop, until_active)
         else:
-            active, counts = jax.device_get((slots.active, slots.counts))
+            active = jax.device_get(slots.active)
             while active.sum() > until_active:
                 going = [index if active[row] else None for row, index in enumerate(owners)]
-                slots = programs.step(params, slots, masked(going))
-                active, counts = follow(going, slots, counts)
+                slots = programs.step(params, slots, _masked(stop, begun, going))
+                tokens, counts, active = jax.device_get((slots.tokens, slots.counts, slots.active))
+                begun.follow(going, tokens, counts)
         active, counts, output = jax.device_get((slots.active, slots.counts, slots.output))
         for row, index in enumerate(owners):
             if index is not None and not active[row]:
                 owners[row] = None
-                begun.pop(index, None)
                 finished(index, greedy.new_tokens(output[row], counts[row]))
 
 

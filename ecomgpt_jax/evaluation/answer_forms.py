@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from ecomgpt_jax.data.token_bytes import lead, token_bytes
 from ecomgpt_jax.data.tokenizer import Tokenizer
-from ecomgpt_jax.decoding.answers import Answer, Form, Vocabulary
+from ecomgpt_jax.decoding.answers import Answer, Vocabulary
+from ecomgpt_jax.decoding.forms import Form
 from ecomgpt_jax.errors import DataError
 from ecomgpt_jax.evaluation.protocol import TaskPrompts
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, answer_separator, candidates

@@ -1,150 +1,107 @@
-"""Every token that may come next, against all token sequences of tiny vocabularies."""
+"""Greedy decoding that cannot leave a form, against a loop over whole forwards."""
 
 import copy
-import itertools
-from collections import Counter
-from collections.abc import Iterator
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_bloom
+from tiny_bloom import EOS, MODEL
 
-from ecomgpt_jax.decoding.answers import Answer, Form, Vocabulary, masks
-from ecomgpt_jax.errors import DataError
+from ecomgpt_jax.config import MeshConfig
+from ecomgpt_jax.decoding import engine
+from ecomgpt_jax.decoding.answers import Answer, Vocabulary
+from ecomgpt_jax.decoding.forms import Form
+from ecomgpt_jax.errors import ConfigError, DataError
+from ecomgpt_jax.model import bloom
+from ecomgpt_jax.model.parameters import Params
+from ecomgpt_jax.parallel.mesh import make_mesh
 
-LIMIT = 5
-
-
-def lists(terms: dict[str, int], separator: str, most: int) -> set[str]:
-    """Returns all texts of one to `most` terms, each at most as often as `terms` says."""
-    found: set[str] = set()
-    for count in range(1, most + 1):
-        for chosen in itertools.product(terms, repeat=count):
-            if all(times <= terms[term] for term, times in Counter(chosen).items()):
-                found.add(separator.join(chosen))
-    return found
-
-
-def spans(source: str, separator: str) -> dict[str, int]:
-    """Returns each span of a source and how often it stands there."""
-    found: Counter[str] = Counter()
-    for line in source.split("\n"):
-        for start, end in itertools.combinations(range(len(line) + 1), 2):
-            if not line[start].isspace() and line[start:end].strip(" " + separator):
-                found[line[start:end]] += 1
-    return found
+LIMIT = 12
+PROMPTS = tiny_bloom.random_prompts(20, longest=30)
+PIECES = [*"abcdefg ,:\n", "ab", "abc", "de", ", ", ": ", "fg", "bc", "None", "gab"]
+VOCABULARY = Vocabulary({8 + at: piece.encode() for at, piece in enumerate(PIECES)}, MODEL.vocab_size)
+ENDS = (EOS, 60)
+SETTINGS = {"max_new_tokens": LIMIT, "eos_ids": ENDS, "allowed_ids": range(tiny_bloom.VOCAB_LIMIT)}
 
 
-FORMS = {  # (form, all its answers, the vocabulary: "_" is a blank)
-    "labels": (Form("; ", labels=("a", "ab", "b a")), lists({"a": 1, "ab": 1, "b a": 1}, "; ", 3), "a b ; ; ab a;"),
-    "one label begins another": (Form(",", labels=("a", "aa")), lists({"a": 1, "aa": 1}, ",", 2), "a , a, aa"),
-    "labels that hold the separator": (Form(",", labels=("a", "a,b")), lists({"a": 1, "a,b": 1}, ",", 2), "a b , a,b"),
-    "last tokens alike": (Form("|", labels=("abc", "dbe")), lists({"abc": 1, "dbe": 1}, "|", 2), "a b c d e |"),
-    "spans": (Form(", ", source="aba"), lists(spans("aba", ", "), ", ", LIMIT), "a b ab , ,_a ,_"),
-    "spans with the separator": (Form(",", source="a,b"), lists(spans("a,b", ","), ",", LIMIT), "a b , a, ,b"),
-    "said as often as there": (Form(",", source="a a"), lists(spans("a a", ","), ",", LIMIT), "a _ , _a"),
-    "spans of one line": (Form(",", source="a\nb"), lists(spans("a\nb", ","), ",", LIMIT), "a b , \n a\n"),
-    "frame": (
-        Form(",", source="aN", heads=("A:", "\nB:"), nothing="N"),
-        {f"A:{x}\nB:{y}" for x, y in itertools.product({"N"} | lists(spans("aN", ","), ",", 3), repeat=2)},
-        "A: \nB: a N ,a aN N\n",
-    ),
-}  # fmt: skip
+def forms() -> list[Answer | None]:
+    """Labels, spans, a frame, and now and then an answer that is free."""
+    made = [
+        Form(", ", labels=("abc", "ab", "de fg")),
+        Form(", ", source="gab defg, abc"),
+        Form(", ", source="abcdefg", heads=("a: ", "\nb: "), nothing="None"),
+        None,
+    ]
+    return [made[at % 4] and Answer(made[at % 4], VOCABULARY, LIMIT) for at in range(len(PROMPTS))]
 
 
-def vocabulary(texts: str) -> Vocabulary:
-    pieces = [piece.replace("_", " ").encode() for piece in texts.split(" ") if piece]
-    return Vocabulary({5 + at: piece for at, piece in enumerate(dict.fromkeys(pieces))}, 5 + len(pieces))
+@pytest.fixture(scope="module")
+def params() -> Params:
+    return tiny_bloom.random_params()
 
 
-def sequences(vocab: Vocabulary, texts: set[str]) -> Iterator[tuple[int, ...]]:
-    """Yields every sequence of at most LIMIT tokens whose text is one of `texts`."""
-    wanted = {text.encode() for text in texts}
-    for count in range(1, LIMIT + 1):
-        for chosen in itertools.product(vocab.of_id, repeat=count):
-            if b"".join(map(vocab.of_id.get, chosen)) in wanted:
-                yield chosen
-
-
-@pytest.mark.parametrize("name", FORMS)
-def test_allowed_is_what_some_whole_answer_goes_on_with(name: str) -> None:
-    form, texts, pieces = FORMS[name]
-    vocab = vocabulary(pieces)
-    whole = set(sequences(vocab, texts))
-    assert len(whole) > 1, "the vocabulary must be able to say something"
-    todo: list[tuple[tuple[int, ...], Answer]] = [((), Answer(form, vocab, LIMIT))]
-    seen = set()
-    while todo:
-        tokens, answer = todo.pop()
-        longer = {other[len(tokens)] for other in whole if other[: len(tokens)] == tokens and len(other) > len(tokens)}
-        assert set(answer.allowed()) == longer, tokens
-        assert answer.complete == (tokens in whole), tokens
-        seen.add(tokens)
-        for token in longer:
-            following = copy.copy(answer)
-            following.add(token)
-            todo.append(((*tokens, token), following))
-    assert whole <= seen
-
-
-def test_a_character_of_several_tokens_is_finished_before_the_limit() -> None:
-    """Bytes of Chinese characters are tokens of their own: random walks always end at a whole answer."""
-    source = "红色 马克杯，红"
-    vocab = Vocabulary({byte: bytes((byte,)) for byte in range(256)}, 256)
-    valid = spans(source, ", ")
-    random = np.random.RandomState(0)
-    ends = Counter()
-    for _ in range(200):
-        answer, text = Answer(Form(", ", source=source), vocab, 9), b""
-        while ids := answer.allowed():
-            token = ids[random.randint(len(ids))]
-            answer.add(token)
-            text += bytes((token,))
-            if answer.complete and random.rand() < 0.2:
+@pytest.fixture(scope="module")
+def expected(params: Params) -> list[list[int]]:
+    """The likeliest of what is allowed, by the training forward over the whole row at every step."""
+    forward = jax.jit(lambda inputs: bloom.logits(params, bloom.forward(params, inputs, None, MODEL), MODEL))
+    found = []
+    for prompt, empty in zip(PROMPTS, forms(), strict=True):
+        tokens, answer = [], copy.copy(empty)
+        while len(tokens) < LIMIT:
+            row = np.zeros((1, 64), np.int32)
+            row[0, : len(prompt) + len(tokens)] = [*prompt, *tokens]
+            logits = np.asarray(forward(row))[0, len(prompt) + len(tokens) - 1]
+            ids = list(SETTINGS["allowed_ids"]) if answer is None else answer.allowed()
+            ids += list(ENDS) if answer is None or answer.complete else []
+            token = max(sorted(set(ids)), key=lambda index: logits[index])
+            if token in ENDS:
                 break
-        assert answer.complete
-        assert len(text) <= 9
-        terms = Counter(text.decode().split(", "))
-        assert all(times <= valid[term] for term, times in terms.items()), text
-        ends[len(text)] += 1
-    assert len(ends) > 2
+            tokens.append(token)
+            if answer is not None:
+                answer.add(token)
+        found.append(tokens)
+    return found
 
 
-def test_the_state_is_the_whole_path() -> None:
-    form, _, pieces = FORMS["last tokens alike"]
-    vocab = vocabulary(pieces)
-    tokens = {text: index for index, text in vocab.of_id.items()}
-    answer = Answer(form, vocab, LIMIT)
-    for letter in (b"a", b"b"):
-        answer.add(tokens[letter])
-    assert answer.allowed() == [tokens[b"c"]]
-    with pytest.raises(DataError, match="not allowed"):
-        answer.add(tokens[b"e"])
+@pytest.mark.parametrize("batch", [1, 8, 32])
+def test_answers_are_the_likeliest_that_are_allowed(params: Params, expected: list[list[int]], batch: int) -> None:
+    found = engine.generate_tokens(params, MODEL, PROMPTS, batch=batch, forms=forms(), **SETTINGS)
+    assert found == expected
+    assert len({tuple(tokens) for tokens in found}) > 8, "the answers must vary"
+    free = engine.generate_tokens(params, MODEL, PROMPTS, batch=batch, **SETTINGS)
+    same = [tokens == other for tokens, other in zip(found, free, strict=True)]
+    assert all(same[3::4])
+    assert sum(same) < 8, "the forms must matter"
 
 
-@pytest.mark.parametrize(
-    ("labels", "source"), [((), ""), (("",), ""), (("a", "a"), ""), (("a", " "), ""), ((), " , \n")]
-)
-def test_forms_without_an_answer_are_refused(labels: tuple[str, ...], source: str) -> None:
-    with pytest.raises(DataError, match="candidates"):
-        Form(", ", labels=labels, source=source)
+def test_every_answer_is_whole(expected: list[list[int]]) -> None:
+    for tokens, answer in zip(expected, forms(), strict=True):
+        if answer is not None:
+            for token in tokens:
+                answer.add(token)
+            assert answer.complete
 
 
-def test_an_answer_longer_than_the_limit_is_refused() -> None:
-    form, _, pieces = FORMS["frame"]
-    assert Answer(form, vocabulary("A : \n B N a"), 7).allowed()
-    with pytest.raises(DataError, match="has 7 tokens; the limit is 6"):
-        Answer(form, vocabulary("A : \n B N a"), 6)
-    assert Answer(form, vocabulary(pieces), 4).allowed()
+def test_a_mesh_changes_nothing(params: Params, expected: list[list[int]]) -> None:
+    mesh = make_mesh(MeshConfig(data=8))
+    assert engine.generate_tokens(params, MODEL, PROMPTS, batch=8, mesh=mesh, forms=forms(), **SETTINGS) == expected
 
 
-def test_a_mask_lets_the_end_in_where_the_answer_is_whole() -> None:
-    form, _, pieces = FORMS["one label begins another"]
-    vocab = vocabulary(pieces)
-    answer, ends = Answer(form, vocab, LIMIT), (1, 3)
-    before = masks([answer, None], ends, vocab.size)
-    assert before[1].all()
-    assert not before[0, list(ends)].any()
-    answer.add(5)
-    after = masks([answer, None], ends, vocab.size)[0]
-    assert after[list(ends)].all()
-    assert np.flatnonzero(after).tolist() == sorted([*ends, *answer.allowed()])
+def test_nan_at_a_masked_id_is_reported(params: Params) -> None:
+    table = params["embedding"]["table"].at[100].set(jnp.nan)  # an id that no form says and no prompt holds
+    broken = {**params, "embedding": {**params["embedding"], "table": table}}
+    prompts = [[token % 90 + 4 for token in prompt] for prompt in PROMPTS[:2]]
+    with pytest.raises(DataError, match="not finite"):
+        engine.generate_tokens(broken, MODEL, prompts, batch=8, forms=forms()[:2], **SETTINGS)
+
+
+def test_very_low_logits_are_still_chosen_among_what_is_allowed() -> None:
+    logits, allowed = jnp.full((1, 6), 1e3).at[0, 2:4].set(-3e38), jnp.zeros((1, 6), bool).at[0, 2:4].set(True)
+    assert engine.greedy.choose(logits, allowed).tolist() == [2]
+
+
+def test_beams_are_refused(params: Params) -> None:
+    with pytest.raises(ConfigError, match="greedily"):
+        engine.generate_tokens(params, MODEL, PROMPTS, batch=8, num_beams=2, forms=forms(), **SETTINGS)

@@ -1,0 +1,258 @@
+"""The forms of answers as grammars over bytes: labels, spans of a text, or lines of them.
+
+A state is the set of all readings of the bytes so far, so a label that begins another is complete and goes on at the
+same time.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from functools import cached_property
+from typing import NamedTuple
+
+from ecomgpt_jax.errors import DataError
+
+LONGEST_CHARACTER = 4  # bytes in UTF-8
+
+
+class Reading(NamedTuple):
+    """One way to read an answer's bytes.
+
+    Attributes:
+      kind: where it stands: in a "head", "label", "span", "nothing" or "separator", or at a term's "end".
+      line: number of the line.
+      used: the terms before this one in the line, sorted; None where no term may follow.
+      text: what is being read, whole; of a span only what has been read of it.
+      at: bytes of `text` that have been read.
+    """
+
+    kind: str
+    line: int
+    used: tuple[bytes, ...] | None
+    text: bytes = b""
+    at: int = 0
+
+
+State = frozenset[Reading]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Form:
+    """What an answer looks like: for each of `heads` a line of terms that `separator` joins.
+
+    A term is one of `labels`, each once per line, or where there are none a piece of one line of `source`, as often per
+    line as it stands there. A span begins with no white space and is not made of the separator's characters alone.
+
+    Attributes:
+      separator: between two terms of a line.
+      labels: the terms that there are, as they are written.
+      source: the text whose spans are the terms.
+      heads: what each line begins with; every one but the first begins with the line break.
+      nothing: what may stand instead of a line's terms; empty: a line has at least one.
+    """
+
+    separator: str
+    labels: tuple[str, ...] = ()
+    source: str = ""
+    heads: tuple[str, ...] = ("",)
+    nothing: str = ""
+
+    def __post_init__(self) -> None:
+        if not all(label.strip() for label in self.labels) or len(set(self.labels)) < len(self.labels):
+            raise DataError(f"candidates must be texts that differ and are not blank, not {list(self.labels)!r}")
+        if not (self.labels or self.nothing or self._places):
+            raise DataError("a constrained answer needs candidates, or an input to take spans from; there are none")
+
+    def start(self) -> State:
+        """Returns the state of an empty answer."""
+        return self._literal("head", 0, (), self.heads[0].encode(), 0)
+
+    def shortest(self) -> str:
+        """Returns the answer with the fewest bytes; of one that begins with a blank, what comes after it."""
+        return min(self.closings(self.start()), key=len).decode().lstrip(" ")
+
+    def complete(self, state: State) -> bool:
+        """Tells whether the answer may end here."""
+        return any(reading.kind == "end" and reading.line == len(self.heads) - 1 for reading in state)
+
+    def next_bytes(self, state: State) -> set[int]:
+        """Returns every byte that some reading goes on with; `step` has the last word."""
+        found: set[int] = set()
+        for reading in state:
+            if reading.kind == "span":
+                found |= self.follow(reading.text)
+            elif reading.kind == "end":
+                found |= {self.separator.encode()[0]} if reading.used is not None else set()
+                found |= {self._heads[reading.line + 1][0]} if reading.line + 1 < len(self.heads) else set()
+            else:
+                found.add(reading.text[reading.at])
+        return found
+
+    def step(self, state: State, byte: int) -> State:
+        """Returns the state after one more byte, empty where the byte is not allowed."""
+        found: set[Reading] = set()
+        for reading in state:
+            kind, line, used, text, at = reading
+            if kind == "span":
+                found |= self._span(line, used, text + bytes((byte,)))
+            elif kind != "end":
+                found |= self._literal(kind, line, used, text, at + 1) if text[at] == byte else set()
+            else:
+                if used is not None and byte == self.separator.encode()[0] and self._has_more(used):
+                    found |= self._literal("separator", line, used, self.separator.encode(), 1)
+                if line + 1 < len(self.heads) and byte == self._heads[line + 1][0]:
+                    found |= self._literal("head", line + 1, (), self._heads[line + 1], 1)
+        return frozenset(found)
+
+    def closings(self, state: State) -> Iterator[bytes]:
+        """Yields texts that complete the answer, for each way of going on the shortest.
+
+        Following one of them leads to a state that yields the rest of it.
+        """
+        for kind, line, used, text, at in state:
+            rest, tail = text[at:], self._tails[line]
+            if kind == "span":
+                yield from (piece + tail for piece in self._shortest(text, used))
+            elif kind == "separator":
+                terms = [label for label in self._labels if label not in used] or self._shortest(b"", used)
+                yield from (rest + term + tail for term in terms)
+            else:  # the rest of a head, of a label or of the word for nothing; all of it is read at the end of a term
+                yield rest + (self.nothing.encode() if kind == "head" else b"") + tail
+
+    def longest_closing(self, state: State) -> tuple[int, bytes]:
+        """Returns (bytes, text): no state one token on needs more to complete than so many bytes and then the text."""
+        line = min(reading.line for reading in state)
+        most = max((len(label) for label in self._labels), default=0)
+        used = max(len(reading.used or ()) for reading in state)
+        spare = max(most, LONGEST_CHARACTER * (used + 2)) + len(self.separator.encode())
+        return spare, self._heads[line] + self.nothing.encode() + self._tails[line]
+
+    @cached_property
+    def _heads(self) -> tuple[bytes, ...]:
+        return tuple(head.encode() for head in self.heads)
+
+    @cached_property
+    def _labels(self) -> tuple[bytes, ...]:
+        return tuple(label.encode() for label in self.labels)
+
+    @cached_property
+    def _bytes(self) -> bytes:
+        return self.source.encode()
+
+    @cached_property
+    def _idle(self) -> bytes:
+        """White space and the characters of the separator, which are no span by themselves."""
+        return b" \t\r\n\v\f" + self.separator.encode()
+
+    @cached_property
+    def _places(self) -> int:
+        return sum(self._bytes[at : at + 1] not in self._idle for at in self._starts(b""))
+
+    @cached_property
+    def _tails(self) -> tuple[bytes, ...]:
+        """What completes the answer after each line: the other lines without terms."""
+        rest = [head + self.nothing.encode() for head in self._heads]
+        return tuple(b"".join(rest[line + 1 :]) for line in range(len(rest)))
+
+    @cached_property
+    def _known_starts(self) -> dict[bytes, tuple[int, ...]]:
+        places, at = [], 0
+        for character in self.source:
+            if not character.isspace():
+                places.append(at)
+            at += len(character.encode())
+        return {b"": tuple(places)}
+
+    @cached_property
+    def tokens_after(self) -> dict[tuple[bytes, bytes], tuple[dict[int, bytes], set[int]]]:
+        """What `Answer` has found to follow begun spans; the copies of an answer share it."""
+        return {}
+
+    def begun_spans(self, state: State) -> Iterator[tuple[bytes, Reading]]:
+        """Yields the spans that a state is in, or that may begin after some more bytes, each with those bytes."""
+        for reading in state if not self.labels else ():
+            kind, line, used, text, at = reading
+            if kind == "span":
+                yield b"", reading
+            elif kind in ("head", "separator"):
+                yield text[at:], Reading("span", line, used)
+            elif kind == "end":
+                if used is not None and self._has_more(used):
+                    yield self.separator.encode(), Reading("span", line, used)
+                if line + 1 < len(self.heads):
+                    yield self._heads[line + 1], Reading("span", line + 1, ())
+
+    def _literal(self, kind: str, line: int, used: tuple[bytes, ...], text: bytes, at: int) -> set[Reading] | State:
+        """Returns the readings after `at` bytes of a fixed text: at its end those of what follows it."""
+        if at < len(text):
+            return frozenset({Reading(kind, line, used, text, at)})
+        if kind == "label":
+            return frozenset({Reading("end", line, tuple(sorted((*used, text))))})
+        if kind == "nothing":
+            return frozenset({Reading("end", line, None)})
+        found = {Reading("label", line, used, label) for label in self._labels if label not in used}
+        if not self.labels:
+            found.add(Reading("span", line, used))
+        if self.nothing and kind == "head":
+            found.add(Reading("nothing", line, used, self.nothing.encode()))
+        return frozenset(found)
+
+    def _starts(self, span: bytes) -> tuple[int, ...]:
+        """Returns where in the source a span, or the beginning of one, stands."""
+        known = self._known_starts
+        if span not in known:
+            before, last, text = self._starts(span[:-1]), len(span) - 1, self._bytes
+            known[span] = tuple(at for at in before if at + last < len(text) and text[at + last] == span[-1])
+        return known[span]
+
+    def follow(self, span: bytes) -> set[int]:
+        """Returns the bytes that a begun span may go on with."""
+        ends = (at + len(span) for at in self._starts(span))
+        return {self._bytes[end] for end in ends if end < len(self._bytes)} - {ord("\n")}
+
+    def _span(self, line: int, used: tuple[bytes, ...], span: bytes) -> set[Reading]:
+        if span.endswith(b"\n") or not self._starts(span):
+            return set()
+        found = {Reading("end", line, tuple(sorted((*used, span))))} if self.closes(span, used) else set()
+        if not found and not self.may_follow(used, span):
+            return set()
+        return found | {Reading("span", line, used, span)}
+
+    def may_follow(self, used: tuple[bytes, ...], span: bytes) -> bool:
+        """Tells whether a begun span can become one that may be said after the terms `used`."""
+        if not any(term.startswith(span) for term in used) and span.strip(self._idle):
+            return True
+        return next(self._shortest(span, used), None) is not None
+
+    def closes(self, span: bytes, used: tuple[bytes, ...]) -> bool:
+        """Tells whether a span may end here: at the end of a character, and not said more often than it is there."""
+        starts = self._starts(span)
+        if not span or not starts:
+            return False
+        end = starts[0] + len(span)
+        whole = end == len(self._bytes) or self._bytes[end] & 0xC0 != 0x80
+        return whole and bool(span.strip(self._idle)) and used.count(span) < len(starts)
+
+    def _shortest(self, span: bytes, used: tuple[bytes, ...]) -> Iterator[bytes]:
+        """Yields what a begun span lacks to be one, for each of its places the shortest."""
+        if self.closes(span, used):
+            yield b""
+            return
+        seen, begun = set(), set()
+        for at in self._starts(span):
+            next_bytes = self._bytes[at + len(span) : at + len(span) + LONGEST_CHARACTER]
+            if not used and next_bytes in begun:
+                continue
+            begun.add(next_bytes)
+            stop = self._bytes.find(b"\n", at)
+            stop = len(self._bytes) if stop < 0 else stop
+            ends = range(at + len(span) + 1, stop + 1)
+            end = next((end for end in ends if self.closes(self._bytes[at:end], used)), None)
+            if end and (rest := self._bytes[at + len(span) : end]) not in seen:
+                seen.add(rest)
+                yield rest
+
+    def _has_more(self, used: tuple[bytes, ...]) -> bool:
+        if self.labels:
+            return len(used) < len(self.labels)
+        # Each place of a character that may be a span is one occurrence, so fewer terms cannot have used all of them.
+        return len(used) < self._places or next(self._shortest(b"", used), None) is not None
