@@ -32,7 +32,9 @@ OPERATORS = ("base", "simplification", "reversal", "recombination", "pseudo_labe
 SLICE_ROWS = 16  # per task, for `eval.every`
 _SOURCED = ("synthetic", "real", "all")  # mixtures made from sources
 _DTYPES = ("float32", "bfloat16")
-_LAYERS = ("qkv", "attention_out", "mlp_up", "mlp_down")  # of a block, that adapters can be added to
+# Layers of a block, by family, that adapters can stand beside.
+_GATED = ("query", "key", "value", "attention_out", "mlp_gate", "mlp_up", "mlp_down")
+LAYERS = {"bloom": ("qkv", "attention_out", "mlp_up", "mlp_down"), "llama": _GATED, "gemma": _GATED}
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
@@ -78,6 +80,51 @@ class ModelConfig(_Strict):
     # what the backward pass recomputes: none | dots (all but products) | selective (MLP) | full
     remat: str = _field("none", choices=("none", "dots", "selective", "full"))
     head_chunk: int = _field(2048, above=0)  # target positions whose logits exist at one time
+    # What follows comes from init_from, where that is set. bloom has none of it.
+    family: str = _field("bloom", choices=tuple(LAYERS))  # bloom | llama (Mistral, Qwen2, Qwen3 too) | gemma (Gemma 3)
+    kv_heads: int = _field(0, least=0)  # heads of keys and values, each for a group of query heads; 0 = heads
+    head_dim: int = _field(0, least=0)  # width of a head; 0 = embed / heads
+    mlp: int = _field(0, least=0)  # hidden width of the MLP; 0 = 4 * embed
+    biases: str = _field(
+        "", choices=("", "qkv", "attention")
+    )  # llama: of q, k, v (Qwen2); attention: of the output too
+    qk_norm: bool = False  # llama: each head's queries and keys are normed (Qwen3; gemma always does)
+    tied_head: bool = True  # llama: the head is the embedding; False = it has weights of its own
+    rope_theta: float = _field(10_000.0, above=0)  # base of the rotary frequencies
+    rope_scaling: str = ""  # of these: linear:FACTOR or llama3:FACTOR:LOW:HIGH:ORIGINAL_LENGTH; empty = none
+    window: int = _field(
+        0, least=0
+    )  # tokens that a sliding layer looks back over, its own included; 0 = no layer slides
+    layer_kinds: str = ""  # a letter per layer, s (sliding) or f (full); empty = with a window all slide
+    local_rope_theta: float = _field(10_000.0, above=0)  # gemma: base of the frequencies in sliding layers
+    query_scale: float = _field(0.0, least=0)  # gemma: scores are scaled by this to the power -1/2; 0 = head_dim
+
+    @property
+    def key_heads(self) -> int:
+        """Heads of keys and values."""
+        return self.kv_heads or self.heads
+
+    @property
+    def head_width(self) -> int:
+        """Width of a head."""
+        return self.head_dim or self.embed // self.heads
+
+    @property
+    def mlp_width(self) -> int:
+        """Hidden width of the MLP."""
+        return self.mlp or 4 * self.embed
+
+    @property
+    def slides(self) -> tuple[bool, ...]:
+        """Whether each layer looks back over the window alone."""
+        return tuple(kind == "s" for kind in self.layer_kinds) or (self.window > 0,) * self.layers
+
+
+# Fields that a checkpoint sets.
+SHAPE = (
+    "family", "embed", "layers", "heads", "vocab_size", "kv_heads", "head_dim", "mlp", "biases", "qk_norm", "tied_head",
+    "rope_theta", "rope_scaling", "window", "layer_kinds", "local_rope_theta", "query_scale",
+)  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -141,7 +188,9 @@ class LoraConfig(_Strict):
 
     rank: int = _field(0, least=0)  # width of the adapters; 0 = train all weights instead
     alpha: float = _field(16.0, above=0)  # the adapters' product is scaled by alpha / rank
-    targets: tuple[str, ...] = _field(_LAYERS, choices=_LAYERS)  # layers of a block that get adapters
+    targets: tuple[str, ...] = _field(
+        LAYERS["bloom"], choices=tuple(dict.fromkeys(LAYERS["bloom"] + _GATED))
+    )  # layers of a block that get adapters; unless named here, all of the family: LAYERS
     dropout: float = _field(0.0, least=0, below=1)  # share of an adapter's inputs that training drops
 
 
@@ -358,6 +407,17 @@ USES = (
         "data.tokenizer_vocab", lambda c: not (c.model.tokenizer or c.model.init_from),
         "on a tokenizer trained here, and model.tokenizer or model.init_from brings one",
     ),
+    _Use(
+        "model.kv_heads model.head_dim model.mlp model.rope_theta model.rope_scaling model.window model.layer_kinds",
+        lambda c: c.model.family != "bloom", "with model.family=llama or gemma, or those of model.init_from", True,
+    ),
+    _Use(
+        "model.biases model.qk_norm model.tied_head", lambda c: c.model.family == "llama", "with model.family=llama",
+        True,
+    ),
+    _Use(
+        "model.local_rope_theta model.query_scale", lambda c: c.model.family == "gemma", "with model.family=gemma", True
+    ),
     _Use("train.seed", lambda c: not c.model.init_from or c.lora.rank, "on fresh weights, without model.init_from"),
     _Use(
         "eval.tasks_dir eval.batch eval.answers eval.max_prompt_tokens eval.max_new_tokens eval.num_beams "
@@ -438,11 +498,48 @@ def resolve(config: Config) -> Config:
     if model.size != "custom":
         for name, value in MODEL_SHAPES[model.size].items():
             setattr(model, name, value)
-    for name in ("embed", "layers", "heads"):
-        if getattr(model, name) <= 0:
-            raise ConfigError(f"config: model.{name} must be above 0 when model.size is 'custom'")
-    if model.embed % model.heads:
-        raise ConfigError(f"config: model.embed={model.embed} is not a multiple of model.heads={model.heads}")
+    check_shape(model)
+    fit_targets(config)
     if model.heads % config.mesh.tensor:
         raise ConfigError(f"config: model.heads={model.heads} is not a multiple of mesh.tensor={config.mesh.tensor}")
     return config
+
+
+def fit_targets(config: Config) -> None:
+    """Makes `lora.targets`, where it is left as it is, all layers of the model's family."""
+    if config.lora.rank and config.lora.targets == LAYERS["bloom"]:
+        config.lora.targets = LAYERS[config.model.family]
+
+
+def check_shape(model: ModelConfig) -> None:
+    """Refuses a shape that no network of its family has.
+
+    Raises:
+      ConfigError: a field is not filled in, or two do not fit together.
+    """
+    if model.family != "bloom" and model.size != "custom":
+        raise ConfigError(f"config: model.size={model.size} is BLOOM's; model.family={model.family} needs custom")
+    for name in ("embed", "layers", "heads"):
+        if getattr(model, name) <= 0:
+            raise ConfigError(f"config: model.{name} must be above 0 when model.size is 'custom'")
+    if not model.head_dim and model.embed % model.heads:
+        raise ConfigError(f"config: model.embed={model.embed} is not a multiple of model.heads={model.heads}")
+    if model.heads % model.key_heads:
+        raise ConfigError(f"config: model.heads={model.heads} is not a multiple of model.kv_heads={model.kv_heads}")
+    if model.family != "bloom" and model.head_width % 2:
+        raise ConfigError(f"config: heads of width {model.head_width} cannot be rotated by halves; make it even")
+    if model.rope_scaling and not re.fullmatch(r"linear:[\d.e+]+|llama3(:[\d.e+]+){4}", model.rope_scaling):
+        raise ConfigError(
+            f"config: model.rope_scaling={model.rope_scaling!r} is neither linear:FACTOR nor "
+            "llama3:FACTOR:LOW:HIGH:ORIGINAL_LENGTH"
+        )
+    if model.layer_kinds and (len(model.layer_kinds) != model.layers or set(model.layer_kinds) - {"s", "f"}):
+        raise ConfigError(
+            f"config: model.layer_kinds={model.layer_kinds!r} must have a letter s or f for each of "
+            f"{model.layers} layers"
+        )
+    if model.layer_kinds and ("s" in model.layer_kinds) != (model.window > 0):
+        raise ConfigError(
+            f"config: model.layer_kinds={model.layer_kinds!r} and model.window={model.window} do not fit: a window "
+            "needs a sliding layer, and a sliding layer a window"
+        )

@@ -1,8 +1,8 @@
-"""Writes tests/model/golden/*.npz: outputs of HF's torch BLOOM that this model must reproduce.
+"""Makes tests/model/golden/*.npz: outputs of HF's torch networks that those here must equal.
 
 Run it after a case changes:
-`python scripts/make_hf_golden.py` (needs the `torch` extra). Weights and batches come from a seed, so only a sample of
-the outputs is stored.
+`python scripts/make_hf_golden.py [CASE ...]` (needs the `torch` extra). Weights and batches come from a seed, so only a
+sample of the outputs is stored.
 """
 
 import sys
@@ -20,8 +20,8 @@ from ecomgpt_jax.model.hf_weights import save_hf  # noqa: E402
 
 
 def main() -> None:
-    """Writes one file per case."""
-    for name in hf_cases.CASES:
+    """Writes one file a case."""
+    for name in sys.argv[1:] or hf_cases.CASES:
         model = hf_cases.case_model(name)
         with tempfile.TemporaryDirectory() as folder:
             save_hf(hf_cases.random_params(model), model, f"{folder}/hf")

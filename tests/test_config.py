@@ -242,7 +242,9 @@ def test_every_field_has_a_reader() -> None:
     text = "\n".join(path.read_text() for path in package.rglob("*.py") if path.name != "config.py")
     unread = [path for path in field_paths(Config()) if f".{path.split('.')[-1]}" not in text]
     assert [path for path in unread if path.split(".")[-1] not in text] == []
-    assert len(field_paths(Config())) <= 80  # few enough to read through; data is the largest section
+    # A checkpoint decides its shape; nobody sets that by hand.
+    settings = field_paths(Config()).keys() - {f"model.{name}" for name in config_lib.SHAPE}
+    assert len(settings) <= 76  # what one person can still read through; data is the largest section
 
 
 def test_comma_lists_of_files_know_names_with_commas(tmp_path: Path) -> None:

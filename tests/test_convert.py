@@ -17,7 +17,7 @@ from ecomgpt_jax import convert
 from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.data.tokenizer import load_tokenizer
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
-from ecomgpt_jax.model import bloom
+from ecomgpt_jax.model import decoder
 from ecomgpt_jax.model.hf_weights import load_hf, model_config_from_hf, save_hf
 from ecomgpt_jax.model.loading import load_checkpoint, tokenizer_directory
 from ecomgpt_jax.model.parameters import Params
@@ -38,7 +38,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "raw/generation_config.json").write_text('{"eos_token_id": [5, 40]}')
     load_tokenizer(folder / "raw").save(folder / "tokenizer")
     save_hf(
-        jax.jit(partial(bloom.init_params, MODEL))(jax.random.key(0)),
+        jax.jit(partial(decoder.init_params, MODEL))(jax.random.key(0)),
         MODEL,
         folder / "hf",
         tokenizer_dir=folder / "tokenizer",
@@ -79,13 +79,13 @@ def test_bfloat16(source: Path, tmp_path: Path, layout: str) -> None:
 
 
 def test_without_a_tokenizer_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save_hf(jax.jit(partial(bloom.init_params, MODEL))(jax.random.key(0)), MODEL, tmp_path / "hf")
+    save_hf(jax.jit(partial(decoder.init_params, MODEL))(jax.random.key(0)), MODEL, tmp_path / "hf")
     convert.convert(str(tmp_path / "hf"), str(tmp_path / "out"), "orbax", "float32")
     assert "no tokenizer found" in capsys.readouterr().out
 
 
 def test_weights_without_a_tokenizer_keep_the_ids_of_their_config(tmp_path: Path) -> None:
-    params = jax.jit(partial(bloom.init_params, MODEL))(jax.random.key(0))
+    params = jax.jit(partial(decoder.init_params, MODEL))(jax.random.key(0))
     save_hf(params, MODEL, tmp_path / "hf", token_ids={"eos_token_id": [7, 9]})
     convert.convert(str(tmp_path / "hf"), str(tmp_path / "out"), "hf", "bfloat16")
     config = json.loads((tmp_path / "out/config.json").read_text())

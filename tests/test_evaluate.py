@@ -13,7 +13,7 @@ import tiny_tasks
 from ecomgpt_jax.config import MeshConfig, ModelConfig
 from ecomgpt_jax.data.tokenizer import load_tokenizer, train_tokenizer
 from ecomgpt_jax.evaluation.protocol import build_prompts
-from ecomgpt_jax.model.bloom import init_sharded_params
+from ecomgpt_jax.model.decoder import init_sharded_params
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training.saving import save_orbax_params
 

@@ -12,7 +12,7 @@ from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from ecomgpt_jax.decoding import resumable
 from ecomgpt_jax.decoding.engine import generate_tokens
-from ecomgpt_jax.model.bloom import init_params
+from ecomgpt_jax.model.decoder import init_params
 from ecomgpt_jax.model.hf_weights import load_hf, model_config_from_hf, save_hf
 from ecomgpt_jax.model.loading import find_checkpoint, weights_fingerprint
 

@@ -79,13 +79,13 @@ def test_rooms_import_only_what_they_may(path: Path) -> None:
 @pytest.mark.parametrize(
     ("relative", "source"),
     [
-        ("model/bloom.py", "from ecomgpt_jax.training import loop"),
-        ("model/bloom.py", "import torch"),
+        ("model/decoder.py", "from ecomgpt_jax.training import loop"),
+        ("model/decoder.py", "import torch"),
         ("instruct/records.py", "import jax.numpy as jnp"),
         ("data/packing.py", "from jax import numpy"),
         ("training/loop.py", "from ecomgpt_jax import train"),
         ("training/loop.py", "from ecomgpt_jax.instruct import records"),
-        ("config.py", "import ecomgpt_jax.model.bloom"),
+        ("config.py", "import ecomgpt_jax.model.decoder"),
         ("evaluation/report.py", "from absl import flags"),
         ("model/hf_weights.py", "import numpy as np\nnp.load('x', allow_pickle=True)"),
         ("instruct/records.py", "eval('1')"),

@@ -20,7 +20,7 @@ from ecomgpt_jax.instruct.choose import choose
 from ecomgpt_jax.instruct.instructions import render
 from ecomgpt_jax.instruct.read import BuildStats
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, load_task, read_rows, write_task
-from ecomgpt_jax.model.bloom import init_params
+from ecomgpt_jax.model.decoder import init_params
 from ecomgpt_jax.model.hf_weights import load_hf, model_config_from_hf, save_hf
 
 TEXTS = [

@@ -1,25 +1,26 @@
 """The key/value cache of decoding: one pair of arrays a layer, filled at a position of its own in every row.
 
-Rows are padded on the right and each row knows its own position, so no left padding is needed: ALiBi depends on the
-distance `key - query` alone, and what lies after a row's position is masked until it is overwritten. Layers are a tuple
-rather than one stacked array because a stacked cache is copied in every step of a loop.
+Rows are padded on the right and each row knows its own position, so no left padding is needed: ALiBi and a window
+depend on the distance `key - query` alone, keys are rotated by their positions before they are kept, and what lies
+after a row's position is masked until it is overwritten. Layers are a tuple rather than one stacked array because a
+stacked cache is copied in every step of a loop.
 """
 
-import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ecomgpt_jax.config import ModelConfig
-from ecomgpt_jax.model.attention import alibi_slopes, matmul_precision
+from ecomgpt_jax.model.attention import matmul_precision
 from ecomgpt_jax.parallel.sharding import constrain
 
 _MASKED = -1e30  # finite, so that no row of scores can turn into nan
 
 
 class LayerCache(NamedTuple):
-    """Keys and values of one layer, each [batch, heads, length, head_dim] in the compute dtype."""
+    """Keys and values of one layer, each [batch, kv_heads, length, head_dim] in the compute dtype."""
 
     keys: jax.Array
     values: jax.Array
@@ -29,13 +30,13 @@ Cache = tuple[LayerCache, ...]
 
 
 def place(array: jax.Array) -> jax.Array:
-    """Pins a layer's keys or values to the mesh: rows over the batch axes, heads over `tensor`."""
-    return constrain(array, "batch", "heads", "length", "head_dim")
+    """Pins a layer's keys or values to the mesh: rows over the batch axes, kv_heads over `tensor`."""
+    return constrain(array, "batch", "kv_heads", "length", "head_dim")
 
 
 def init_cache(model: ModelConfig, batch: int, length: int) -> Cache:
     """Returns an empty cache for `batch` rows of `length` tokens."""
-    shape = (batch, model.heads, length, model.embed // model.heads)
+    shape = (batch, model.key_heads, length, model.head_width)
 
     def empty() -> jax.Array:
         return place(jnp.zeros(shape, model.compute_dtype))
@@ -47,7 +48,7 @@ def from_prompt(keys: jax.Array, values: jax.Array, length: int) -> LayerCache:
     """Returns a layer's cache of `length` positions that begins with a prompt's keys and values.
 
     Args:
-      keys: [batch, prompt_length, heads, head_dim], `prompt_length <= length`.
+      keys: [batch, prompt_length, kv_heads, head_dim], `prompt_length <= length`.
       values: same shape.
       length: positions a row has room for.
     """
@@ -60,7 +61,7 @@ def from_prompt(keys: jax.Array, values: jax.Array, length: int) -> LayerCache:
 
 
 def append(layer: LayerCache, keys: jax.Array, values: jax.Array, positions: jax.Array) -> LayerCache:
-    """Writes one token's keys and values [batch, 1, heads, head_dim] at each row's position, int32 [batch]."""
+    """Writes one token's keys and values [batch, 1, kv_heads, head_dim] at each row's position, int32 [batch]."""
 
     def write(cache: jax.Array, token: jax.Array) -> jax.Array:
         one = jax.vmap(lambda row, new, at: jax.lax.dynamic_update_slice_in_dim(row, new, at, axis=1))
@@ -69,21 +70,39 @@ def append(layer: LayerCache, keys: jax.Array, values: jax.Array, positions: jax
     return LayerCache(write(layer.keys, keys), write(layer.values, values))
 
 
-def attend_cached(q: jax.Array, layer: LayerCache, positions: jax.Array) -> jax.Array:
+def attend_cached(
+    q: jax.Array, layer: LayerCache, positions: jax.Array, *, slopes: np.ndarray | None, window: int, scale: float
+) -> jax.Array:
     """Attends from one query a row to what its row of the cache holds up to and including its position.
 
     Args:
       q: [batch, 1, heads, head_dim] in the compute dtype.
       layer: a layer's cache, the queries' own keys and values written.
       positions: int32 [batch], where each query stands.
+      slopes: ALiBi's, float [heads]; None: none.
+      window: keys that a query sees, its own included; 0: all.
+      scale: of the scores.
 
     Returns:
       [batch, 1, heads, head_dim] in the cache's dtype; scores, bias and softmax are float32.
     """
     precision = matmul_precision(q.dtype)
-    scores = jnp.einsum("bhd,bhkd->bhk", q[:, 0], layer.keys, precision=precision, preferred_element_type=jnp.float32)
+    batch, _, heads, _ = q.shape
+    # Queries that share keys are rows of one product, so that the cache is read once.
+    shared = heads != layer.keys.shape[1]
+    of_keys = "bgrd,bgkd->bgrk" if shared else "bhd,bhkd->bhk"
+    query = q.reshape(batch, layer.keys.shape[1], -1, q.shape[-1]) if shared else q[:, 0]
+    scores = jnp.einsum(of_keys, query, layer.keys, precision=precision, preferred_element_type=jnp.float32)
+    scores = scores.reshape(batch, heads, -1) if shared else scores
     distance = jnp.arange(layer.keys.shape[2])[None, :] - positions[:, None]
-    slopes = jnp.asarray(alibi_slopes(q.shape[2]))[:, None]
-    scores = scores * (1 / math.sqrt(q.shape[-1])) + slopes * distance[:, None].astype(jnp.float32)
-    weights = jax.nn.softmax(jnp.where(distance[:, None] <= 0, scores, _MASKED), axis=-1).astype(layer.values.dtype)
-    return jnp.einsum("bhk,bhkd->bhd", weights, layer.values, precision=precision)[:, None]
+    scores = scores * scale
+    if slopes is not None:
+        scores = scores + jnp.asarray(slopes)[:, None] * distance[:, None].astype(jnp.float32)
+    visible = distance[:, None] <= 0
+    if window:
+        visible &= distance[:, None] > -window
+    weights = jax.nn.softmax(jnp.where(visible, scores, _MASKED), axis=-1).astype(layer.values.dtype)
+    if not shared:
+        return jnp.einsum("bhk,bhkd->bhd", weights, layer.values, precision=precision)[:, None]
+    weights = weights.reshape(*query.shape[:3], -1)
+    return jnp.einsum("bgrk,bgkd->bgrd", weights, layer.values, precision=precision).reshape(q.shape)

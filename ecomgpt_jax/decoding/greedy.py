@@ -19,7 +19,7 @@ from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.decoding import cache as cache_lib
 from ecomgpt_jax.decoding.cache import Cache, LayerCache
 from ecomgpt_jax.errors import ConfigError, DataError
-from ecomgpt_jax.model import attention, bloom
+from ecomgpt_jax.model import decoder
 from ecomgpt_jax.model.parameters import Params, split_layers
 from ecomgpt_jax.parallel.sharding import constrain
 
@@ -73,13 +73,14 @@ def place(slots: Slots) -> Slots:
 @partial(jax.jit, static_argnames="fields")
 def embed(params: Params, inputs: jax.Array, fields: tuple) -> jax.Array:
     """Maps token ids int [batch, length] to the first block's input; `fields` are those of the model."""
-    return bloom.embed(params, inputs, ModelConfig(*fields))
+    return decoder.embed(params, inputs, ModelConfig(*fields))
 
 
 @partial(jax.jit, static_argnames=("fields", "cache_length"), donate_argnames="x")
 def read_block(
-    block_params: Params, x: jax.Array, lengths: jax.Array, fields: tuple, cache_length: int
-) -> tuple[jax.Array, LayerCache | None]:
+    block_params: Params, x: jax.Array, lengths: jax.Array, fields: tuple, cache_length: int,
+    slides: jax.typing.ArrayLike | None = None,
+) -> tuple[jax.Array, LayerCache | None]:  # fmt: skip
     """Reads whole prompts through one block: one program for all blocks, so compile time does not grow with depth.
 
     Args:
@@ -88,18 +89,17 @@ def read_block(
       lengths: int32 [batch], tokens of each prompt.
       fields: of the model.
       cache_length: positions that the cache has room for; 0: no cache is kept.
+      slides: of this block, from `decoder.layer_kinds`.
 
     Returns:
       (the block's output, its cache or None).
     """
     model, kept = ModelConfig(*fields), []
-    segment_ids = (jnp.arange(x.shape[1])[None, :] < lengths[:, None]).astype(jnp.int32)
-
-    def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-        kept.append((k, v))
-        return attention.attend(q, k, v, segment_ids, model.attention)
-
-    x = bloom.block(block_params, x, attend, model)
+    places = jnp.arange(x.shape[1])[None, :]
+    segment_ids = (places < lengths[:, None]).astype(jnp.int32)
+    rotations = decoder.attention_of(model).rotations(places)
+    attend = decoder.make_attend(model, segment_ids, rotations, slides, kept)
+    x = decoder.block(block_params, x, attend, model)
     return x, cache_lib.from_prompt(*kept[0], cache_length) if cache_length else None
 
 
@@ -107,7 +107,7 @@ def read_block(
 def _last_logits(top: Params, x: jax.Array, lengths: jax.Array, fields: tuple) -> jax.Array:
     model = ModelConfig(*fields)
     last = jnp.take_along_axis(x, jnp.maximum(lengths - 1, 0)[:, None, None], axis=1)
-    return bloom.logits(top, bloom.final_norm(top, last, model), model)[:, 0]
+    return decoder.logits(top, decoder.final_norm(top, last, model), model)[:, 0]
 
 
 def prefill(
@@ -128,8 +128,8 @@ def prefill(
     fields, cache = dataclasses.astuple(model), []
     top = {**params, "blocks": params["blocks"][:1]}
     x = embed(top, inputs, fields)
-    for block_params in params["blocks"]:
-        x, layer = read_block(block_params, x, lengths, fields, cache_length)
+    for block_params, slides in zip(params["blocks"], decoder.layer_kinds(model), strict=True):
+        x, layer = read_block(block_params, x, lengths, fields, cache_length, slides)
         cache.append(layer)
     return tuple(cache), _last_logits(top, x, lengths, fields)
 
@@ -149,15 +149,21 @@ def decode_step(
     Returns:
       (cache with the tokens in it, logits [batch, vocab] float32 for the tokens that follow).
     """
-    x, grown = bloom.embed(params, tokens[:, None], model), []
-    for block_params, layer in zip(params["blocks"], cache, strict=True):
+    x, grown = decoder.embed(params, tokens[:, None], model), []
+    of = decoder.attention_of(model)
+    rotations = of.rotations(positions[:, None])
+    for block_params, layer, slides in zip(params["blocks"], cache, of.slides, strict=True):
 
-        def attend(q: jax.Array, k: jax.Array, v: jax.Array, layer: LayerCache = layer) -> jax.Array:
+        def attend(
+            q: jax.Array, k: jax.Array, v: jax.Array, layer: LayerCache = layer, slides: bool = bool(slides)
+        ) -> jax.Array:
+            q, k = of.rotated(q, k, rotations, slides)
             grown.append(cache_lib.append(layer, k, v, positions))
-            return cache_lib.attend_cached(q, grown[-1], positions)
+            window = of.window if slides else 0
+            return cache_lib.attend_cached(q, grown[-1], positions, slopes=of.slopes, window=window, scale=of.scale)
 
-        x = bloom.block(block_params, x, attend, model)
-    return tuple(grown), bloom.logits(params, bloom.final_norm(params, x, model), model)[:, 0]
+        x = decoder.block(block_params, x, attend, model)
+    return tuple(grown), decoder.logits(params, decoder.final_norm(params, x, model), model)[:, 0]
 
 
 def choose(logits: jax.Array, allowed: jax.typing.ArrayLike) -> jax.Array:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.decoding import greedy
 from ecomgpt_jax.decoding.engine import GRANULE, bucket_lengths, round_up
-from ecomgpt_jax.model import bloom
+from ecomgpt_jax.model import decoder
 from ecomgpt_jax.model.parameters import Params, split_layers
 from ecomgpt_jax.parallel.mesh import batch_shards
 from ecomgpt_jax.parallel.sharding import constrain
@@ -25,12 +25,12 @@ def _score(fields: tuple) -> Callable[..., jax.Array]:
 
     @jax.jit
     def score(top: Params, x: jax.Array, first: jax.Array, targets: jax.Array, counted: jax.Array) -> jax.Array:
-        hidden = bloom.final_norm(top, x, model)
+        hidden = decoder.final_norm(top, x, model)
 
         def of_row(row: tuple[jax.Array, jax.Array, jax.Array, jax.Array]) -> jax.Array:
             hidden, first, targets, counted = row
             before = jnp.minimum(first + jnp.arange(len(targets)), len(hidden) - 1)
-            chances = jax.nn.log_softmax(bloom.logits(top, hidden[before], model))
+            chances = jax.nn.log_softmax(decoder.logits(top, hidden[before], model))
             at_target = jnp.take_along_axis(chances, targets[:, None], axis=1)[:, 0]
             return jnp.sum(jnp.where(counted, at_target, 0)) / jnp.sum(counted)
 
@@ -78,7 +78,7 @@ def mean_log_probabilities(
             targets[place, : len(answers[index])], counted[place, : len(answers[index])] = answers[index], True
         with jax.set_mesh(mesh) if mesh is not None else contextlib.nullcontext():
             x, lengths = greedy.embed(top, inputs, fields), np.full(batch, length, np.int32)
-            for block_params in params["blocks"]:
-                x, _ = greedy.read_block(block_params, x, lengths, fields, 0)
+            for block_params, slides in zip(params["blocks"], decoder.layer_kinds(model), strict=True):
+                x, _ = greedy.read_block(block_params, x, lengths, fields, 0, slides)
             found[group] = np.asarray(score(top, x, first, targets, counted))[: len(group)]
     return found.tolist()

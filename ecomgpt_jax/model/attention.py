@@ -1,12 +1,14 @@
-"""Causal attention with ALiBi inside packed segments.
+"""Causal attention inside packed segments, with ALiBi or a sliding window where a model has them.
 
-Softmax ignores a constant per query, so ALiBi needs only the distance `key - query`, and neither packing nor left
-padding needs positions: `segment_ids` is enough. Padding (segment 0) attends to the padding before it, which keeps its
+Softmax ignores a constant per query, so ALiBi needs only the distance `key - query`, and so does a window: neither
+packing nor left padding needs positions here, `segment_ids` is enough. A rotation is applied to queries and keys before
+(`rotation.py`). Padding (segment 0) attends to the padding before it, which keeps its
 outputs and gradients finite; no real token sees it.
 """
 
 import math
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ import numpy as np
 
 from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.model import fused_attention
-from ecomgpt_jax.parallel.sharding import ambient_mesh
+from ecomgpt_jax.parallel.sharding import ambient_mesh, constrain
 
 IMPLEMENTATIONS = ("auto", "reference", "xla", "cudnn", "splash")
 _HOME = {"cudnn": "gpu", "splash": "tpu"}  # the platform that has the kernel
@@ -34,7 +36,9 @@ def alibi_slopes(heads: int) -> np.ndarray:
     return np.concatenate([slopes, between])
 
 
-def resolve_implementation(name: str, dtype: jax.typing.DTypeLike, head_dim: int, platform: str | None = None) -> str:
+def resolve_implementation(
+    name: str, dtype: jax.typing.DTypeLike, head_dim: int, platform: str | None = None, *, alibi: bool = True
+) -> str:
     """Returns the implementation that runs for a configured name.
 
     `auto` is `splash` on a TPU and `cudnn` on a GPU that can, both in bfloat16 only, and `xla` everywhere else.
@@ -44,6 +48,7 @@ def resolve_implementation(name: str, dtype: jax.typing.DTypeLike, head_dim: int
       dtype: of queries, keys and values.
       head_dim: their last size.
       platform: `cpu`, `gpu` or `tpu`; None: that of the ambient mesh, or of the default device outside one.
+      alibi: whether slopes are folded into queries and keys, which makes them wider.
 
     Raises:
       ConfigError: an unknown name, or a kernel that this platform or dtype does not have.
@@ -57,7 +62,7 @@ def resolve_implementation(name: str, dtype: jax.typing.DTypeLike, head_dim: int
     if name == "auto":
         if narrow and platform == "tpu":
             return "splash"
-        if narrow and platform == "gpu" and _cudnn_takes(fused_attention.folded_width(head_dim)):
+        if narrow and platform == "gpu" and _cudnn_takes(fused_attention.folded_width(head_dim) if alibi else head_dim):
             return "cudnn"
         return "xla"
     if name in _HOME:
@@ -79,43 +84,65 @@ def matmul_precision(dtype: jax.typing.DTypeLike) -> jax.lax.Precision | None:
     return jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
 
 
+class _Scores(NamedTuple):
+    """What scores of queries and keys at a distance depend on beside their product; see `attend`."""
+
+    slopes: np.ndarray | None
+    window: int
+    scale: float
+
+
 def _softmax_context(
-    q: jax.Array, k: jax.Array, v: jax.Array, q_segments: jax.Array, k_segments: jax.Array, first: int
-) -> jax.Array:
-    """Attends from queries at rows `first`… to keys at rows 0…; scores, bias and softmax are float32."""
+    q: jax.Array, k: jax.Array, v: jax.Array, q_segments: jax.Array, k_segments: jax.Array, first: int, rules: _Scores,
+    slides: jax.Array | bool,
+) -> jax.Array:  # fmt: skip
+    """Attends from queries at rows `first`… to keys, the last of them at the last query's row; scores are float32."""
     precision = matmul_precision(q.dtype)
     scores = jnp.einsum("bqhd,bkhd->bhqk", q, k, precision=precision, preferred_element_type=jnp.float32)
     distance = jnp.arange(k.shape[1])[None, :] - (first + jnp.arange(q.shape[1]))[:, None]
-    slopes = jnp.asarray(alibi_slopes(q.shape[2]))[:, None, None]
-    scores = scores * (1 / math.sqrt(q.shape[-1])) + slopes * distance.astype(jnp.float32)
+    scores = scores * rules.scale
+    if rules.slopes is not None:
+        scores = scores + jnp.asarray(rules.slopes)[:, None, None] * distance.astype(jnp.float32)
     visible = (distance <= 0) & (q_segments[:, :, None] == k_segments[:, None, :])
+    if rules.window:
+        visible &= (distance > -rules.window) | jnp.logical_not(slides)
     weights = jax.nn.softmax(jnp.where(visible[:, None], scores, _MASKED), axis=-1).astype(v.dtype)
     return jnp.einsum("bhqk,bkhd->bqhd", weights, v, precision=precision)
 
 
-def _xla(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array) -> jax.Array:
-    """Blocks of queries, each against the keys up to its end; the backward pass recomputes a block's scores."""
+def _xla(
+    q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array, rules: _Scores, slides: jax.Array | bool
+) -> jax.Array:
+    """Blocks of queries, each against the keys it may see; the backward pass recomputes a block's scores."""
     length = q.shape[1]
     contexts = []
     for first in range(0, length, _QUERY_BLOCK):
         end = min(first + _QUERY_BLOCK, length)
-        block = jax.checkpoint(partial(_softmax_context, first=first), prevent_cse=False)
-        contexts.append(block(q[:, first:end], k[:, :end], v[:, :end], segment_ids[:, first:end], segment_ids[:, :end]))
+        # Where all layers slide, keys before the first query's window are never read.
+        begin = max(0, first - rules.window + 1) if rules.window and slides is True else 0
+        attend_block = partial(_softmax_context, first=first - begin, rules=rules, slides=slides)
+        block, keys = jax.checkpoint(attend_block, prevent_cse=False), slice(begin, end)
+        contexts.append(block(q[:, first:end], k[:, keys], v[:, keys], segment_ids[:, first:end], segment_ids[:, keys]))
     return contexts[0] if len(contexts) == 1 else jnp.concatenate(contexts, axis=1)
 
 
 def attend(
-    q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array | None = None, implementation: str = "auto"
-) -> jax.Array:
+    q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array | None = None, implementation: str = "auto", *,
+    slopes: np.ndarray | None = None, window: int = 0, slides: jax.Array | bool = True, scale: float | None = None,
+) -> jax.Array:  # fmt: skip
     """Attends causally within segments.
 
     Args:
       q: queries [batch, length, heads, head_dim] in the compute dtype.
-      k: keys, same shape.
-      v: values, same shape.
+      k: keys [batch, length, kv_heads, head_dim]; heads / kv_heads queries after one another share each.
+      v: values, of the keys' shape.
       segment_ids: int [batch, length], 0 is padding; None: each row is one segment.
       implementation: `reference` (all scores at once), `xla` (blocks of queries, less memory and half the work),
         `cudnn`, `splash` (fused kernels, `fused_attention.py`; segments must be runs) or `auto`.
+      slopes: ALiBi's, float [heads]; None: none.
+      window: keys that a query sees where the layer slides, itself included; 0: all.
+      slides: whether it does, bool []: a layer of a scan may say so when it runs.
+      scale: of the scores; None: 1 / sqrt(head_dim).
 
     Returns:
       [batch, length, heads, head_dim] in the dtype of `v`.
@@ -125,12 +152,23 @@ def attend(
     """
     if segment_ids is None:
         segment_ids = jnp.ones(q.shape[:2], jnp.int32)
-    implementation = resolve_implementation(implementation, q.dtype, q.shape[-1])
+    if slides is False or window >= q.shape[1]:
+        window = 0  # nothing is out of it
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    implementation = resolve_implementation(implementation, q.dtype, q.shape[-1], alibi=slopes is not None)
     if implementation in _HOME:
         kernel = fused_attention.cudnn if implementation == "cudnn" else fused_attention.splash
-        return kernel(q, k, v, segment_ids, alibi_slopes(q.shape[2]))
+        return fused_attention.by_kind(kernel, window, slides)(q, k, v, segment_ids, slopes, scale=scale)
+    k, v = (_repeat(x, q.shape[2]) for x in (k, v))
+    rules = _Scores(slopes, window, scale)
     if implementation == "reference":
-        context = _softmax_context(q, k, v, segment_ids, segment_ids, first=0)
+        context = _softmax_context(q, k, v, segment_ids, segment_ids, first=0, rules=rules, slides=slides)
     else:
-        context = _xla(q, k, v, segment_ids)
+        context = _xla(q, k, v, segment_ids, rules, slides)
     return jax.ad_checkpoint.checkpoint_name(context, fused_attention.CONTEXT)
+
+
+def _repeat(x: jax.Array, heads: int) -> jax.Array:
+    """Gives each of `heads` query heads the keys or values x [batch, length, kv_heads, head_dim] of its group."""
+    groups = heads // x.shape[2]
+    return x if groups == 1 else constrain(jnp.repeat(x, groups, axis=2), "batch", "length", "heads", "head_dim")

@@ -1,13 +1,14 @@
-"""Fused kernels (cuDNN on GPU, splash on TPU) that take no bias: ALiBi goes into extra columns of queries and keys.
+"""Fused kernels (cuDNN on GPU, splash on TPU): grouped heads, windows and segments are theirs, a bias is not.
 
-The bias `slope * position` of a key is a product, so four columns carry it: the slope as the sum of two bfloat16
-numbers, times the position as `256 * (p // 256)` and `p % 256`, each exact in bfloat16 up to 65,535. Products are
-accumulated in float32, so it is as exact as a float32 bias. A position in one bfloat16 column would be wrong by whole
-numbers, a bfloat16 bias by 1e-2.
+ALiBi goes into extra columns of queries and keys. The bias `slope * position` of a key is a product, so four columns
+carry it: the slope as the sum of two bfloat16 numbers, times the position as `256 * (p // 256)` and `p % 256`, each
+exact in bfloat16 up to 65,535. Products are accumulated in float32, so it is as exact as a float32 bias. A position in
+one bfloat16 column would be wrong by whole numbers, a bfloat16 bias by 1e-2.
 """
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ import numpy as np
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash_kernel
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
 
-from ecomgpt_jax.parallel.sharding import ambient_mesh, spec
+from ecomgpt_jax.parallel.sharding import RULES, ambient_mesh, replicates, spec
 
 CONTEXT = "context"  # name under which remat policies find the result of attention
 _COLUMNS = 8  # four of the fold and zeros: cuDNN wants head dimensions in multiples of 8
@@ -79,6 +80,22 @@ def _pad_length(multiple: int, *arrays: jax.Array) -> list[jax.Array]:
     return [jnp.pad(x, [(0, 0), (0, extra)] + [(0, 0)] * (x.ndim - 2)) if extra else x for x in arrays]
 
 
+def by_kind(kernel: Callable[..., jax.Array], window: int, slides: jax.Array | bool) -> Callable[..., jax.Array]:
+    """Returns a kernel for a layer that says when it runs whether it has the window; `attention.attend` explains them.
+
+    A kernel's window is fixed when it is compiled, so a scan over layers of both kinds holds two.
+    """
+    if not window or slides is True:
+        return partial(kernel, window=window)
+
+    def attend(*arrays: jax.Array, scale: float) -> jax.Array:
+        q, k, v, segment_ids, slopes = arrays
+        both = (partial(kernel, slopes=slopes, scale=scale, window=size) for size in (window, 0))
+        return jax.lax.cond(slides, *both, q, k, v, segment_ids)
+
+    return attend
+
+
 def _on_each_device(kernel: Kernel, q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array) -> jax.Array:
     """Runs a kernel on the rows and heads that each device of the ambient mesh holds."""
     mesh = ambient_mesh()
@@ -87,9 +104,19 @@ def _on_each_device(kernel: Kernel, q: jax.Array, k: jax.Array, v: jax.Array, se
     ways = math.prod(mesh.shape[axis] for axis in spec("batch")[0])
     rows = None if q.shape[0] % ways else "batch"  # a few prompts on many devices: each device reads all of them
     of_heads = spec(rows, "length", "heads", "head_dim")
+    whole = replicates(k.shape, (rows, "length", "kv_heads", "head_dim"), mesh)
+    of_kv_heads = spec(rows, "length", None if whole else "kv_heads", "head_dim")
+
+    def part(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array) -> jax.Array:
+        if whole:  # a device's query heads share one of the heads of keys, which all devices hold
+            axis = RULES["heads"]
+            mine = jax.lax.axis_index(axis) * k.shape[2] // mesh.shape[axis]
+            k, v = (jax.lax.dynamic_slice_in_dim(x, mine, 1, axis=2) for x in (k, v))
+        return kernel(q, k, v, segment_ids)
+
     return jax.shard_map(
-        kernel,
-        in_specs=(of_heads, of_heads, of_heads, spec(rows, "length")),
+        part,
+        in_specs=(of_heads, of_kv_heads, of_kv_heads, spec(rows, "length")),
         out_specs=of_heads,
         check_vma=False,  # a kernel says nothing about how its result varies over the mesh
     )(q, k, v, segment_ids)
@@ -100,61 +127,81 @@ def cudnn(
     k: jax.Array,
     v: jax.Array,
     segment_ids: jax.Array,
-    slopes: np.ndarray,
+    slopes: np.ndarray | None,
     implementation: str = "cudnn",
+    *,
+    window: int = 0,
+    scale: float | None = None,
 ) -> jax.Array:
     """Attends with cuDNN's flash attention: causal, with the segments as a boolean mask that all heads share.
 
     Args:
       q: queries [batch, length, heads, head_dim], bfloat16.
-      k: keys, same shape.
-      v: values, same shape.
+      k: keys [batch, length, kv_heads, head_dim].
+      v: values, of the keys' shape.
       segment_ids: int [batch, length], 0 is padding.
-      slopes: ALiBi's, float [heads].
+      slopes: ALiBi's, float [heads]; None: none.
       implementation: of `jax.nn.dot_product_attention`; "xla" checks the call on any platform.
+      window: keys that a query sees, itself included; 0: all.
+      scale: of the scores; None: 1 / sqrt(head_dim).
 
     Returns:
       [batch, length, heads, head_dim] in the dtype of `v`.
     """
     length, head_dim = q.shape[1], q.shape[-1]
-    scale = 1 / math.sqrt(head_dim)
+    scale = 1 / math.sqrt(head_dim) if scale is None else scale
+    band = (window - 1, 0) if window else None  # keys to the left beside the query's own
 
     def kernel(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array) -> jax.Array:
         mask = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
         return jax.nn.dot_product_attention(
-            q, k, v, mask=mask, is_causal=True, scale=scale, implementation=implementation
+            q, k, v, mask=mask, is_causal=True, scale=scale, local_window_size=band, implementation=implementation
         )
 
-    q, k = fold_alibi(q, k, segment_ids, slopes, scale)
-    v = jnp.pad(v, [(0, 0)] * 3 + [(0, _COLUMNS)])  # q, k and v must be equally wide
+    if slopes is not None:
+        q, k = fold_alibi(q, k, segment_ids, slopes, scale)
+        v = jnp.pad(v, [(0, 0)] * 3 + [(0, _COLUMNS)])  # q, k and v must be equally wide
     context = _on_each_device(kernel, *_pad_length(_CUDNN_LENGTH, q, k, v, segment_ids))
     return jax.ad_checkpoint.checkpoint_name(context[:, :length, :, :head_dim], CONTEXT)
 
 
 def splash(
-    q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array, slopes: np.ndarray, interpret: bool = False
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    segment_ids: jax.Array,
+    slopes: np.ndarray | None,
+    interpret: bool = False,
+    *,
+    window: int = 0,
+    scale: float | None = None,
 ) -> jax.Array:
-    """Attends with the TPU's splash attention, which skips the tiles above the diagonal.
+    """Attends with the TPU's splash attention, which skips the tiles above the diagonal and left of the window.
 
     Args:
       q: queries [batch, length, heads, head_dim], bfloat16. The kernel knows no scale, so they are scaled before it;
         where that is no power of two it costs one more rounding of `q`.
-      k: keys, same shape.
-      v: values, same shape.
+      k: keys [batch, length, kv_heads, head_dim].
+      v: values, of the keys' shape.
       segment_ids: int [batch, length], 0 is padding.
-      slopes: ALiBi's, float [heads].
+      slopes: ALiBi's, float [heads]; None: none.
       interpret: run the kernel step by step on any platform (slow; for tests).
+      window: keys that a query sees, itself included; 0: all.
+      scale: of the scores; None: 1 / sqrt(head_dim).
 
     Returns:
       [batch, length, heads, head_dim] in the dtype of `v`.
     """
     length, head_dim = q.shape[1], q.shape[-1]
+    scale = 1 / math.sqrt(head_dim) if scale is None else scale
 
     def kernel(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array) -> jax.Array:
         heads, rows = q.shape[2], q.shape[1]
-        block = math.gcd(rows, _SPLASH_BLOCK)
+        block, shape = math.gcd(rows, _SPLASH_BLOCK), (rows, rows)
+        # The left side does not count the query's own key.
+        mask = splash_mask.LocalMask(shape, (window - 1, 0), 0) if window else splash_mask.CausalMask(shape)
         attend = splash_kernel.make_splash_mha_single_device(
-            splash_mask.MultiHeadMask([splash_mask.CausalMask((rows, rows))] * heads),
+            splash_mask.MultiHeadMask([mask] * heads),
             block_sizes=splash_kernel.BlockSizes(*[block] * 8),
             residual_checkpoint_name=CONTEXT,
             interpret=interpret,
@@ -163,5 +210,7 @@ def splash(
         heads_first = (x.swapaxes(1, 2) for x in (q, k, v))
         return one_row(*heads_first, segment_ids).swapaxes(1, 2)
 
-    q, k = fold_alibi((q * (1 / math.sqrt(head_dim))).astype(q.dtype), k, segment_ids, slopes, scale=1.0)
+    q = (q * scale).astype(q.dtype)
+    if slopes is not None:
+        q, k = fold_alibi(q, k, segment_ids, slopes, scale=1.0)
     return _on_each_device(kernel, *_pad_length(_SPLASH_LENGTH, q, k, v, segment_ids))[:, :length]

@@ -6,6 +6,7 @@ but tensors (`weights_only`) and to map the file instead of reading it, and only
 
 import importlib.util
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from ecomgpt_jax.errors import DataError, MissingInputError
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 BIN_INDEX, BIN_SINGLE = "pytorch_model.bin.index.json", "pytorch_model.bin"
-PREFIX = "transformer."
+_PREFIX = re.compile(r"(transformer|model)\.")
 _WIDEST_FIRST = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _CHUNK = 1 << 24  # elements looked at together
 
@@ -124,7 +125,8 @@ class Tensors:
 
     def _note(self, path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
         for stored, shape in shapes.items():
-            name = stored.removeprefix(PREFIX)
+            prefix = _PREFIX.match(stored)
+            name = stored[prefix.end() :] if prefix else stored
             if name in self._where:
                 raise DataError(f"{path}: tensor {name} is also in {self._where[name][0].name}")
             self._where[name], self.shapes[name] = (path, stored), shape
@@ -180,16 +182,20 @@ def own_dtype(directory: str | os.PathLike[str]) -> str:
 
 
 def trained_length(directory: str | os.PathLike[str]) -> int:
-    """Returns the positions that an HF checkpoint was trained on, `seq_length` of its config.json; 0 if not there.
+    """Returns the positions that an HF checkpoint was trained on; 0 if its config.json does not say.
+
+    BLOOM calls them `seq_length`, the rotary families `max_position_embeddings`.
 
     Raises:
       MissingInputError: no config.json.
       DataError: it is no number of positions.
     """
     path = Path(directory) / "config.json"
-    found = files.read_json(path).get("seq_length") or 0
+    values = files.read_json(path)
+    name = "seq_length" if values.get("seq_length") is not None else "max_position_embeddings"
+    found = values.get(name) or 0
     if type(found) is not int or found < 0:
-        raise DataError(f"{path}: seq_length is {found!r}; it must be a positive int")
+        raise DataError(f"{path}: {name} is {found!r}; it must be a positive int")
     return found
 
 

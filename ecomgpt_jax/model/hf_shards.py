@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ecomgpt_jax.model.hf_files import PREFIX
 from ecomgpt_jax.model.lora import Adapters, merge_layer
 from ecomgpt_jax.model.parameters import Parameter, Params, leaf_of
 from ecomgpt_jax.model.tensor_stream import ROWS, Tensor, write_file
@@ -45,7 +44,12 @@ def tensor_pieces(params: Params, parameter: Parameter, layer: int, adapters: Ad
         kernel = leaf if index is None else leaf[index]
         a, b = (adapters.layers[parameter.path[1]][name][layer] for name in ("lora_a", "lora_b"))
         yield _to_host(merge_layer(kernel, a, b, adapters.scale), None)
-    elif parameter.name == "embedding/table" and isinstance(leaf, jax.Array) and leaf.sharding.num_devices == 1:
+    elif (
+        len(parameter.shape) == 2
+        and not parameter.stacked
+        and isinstance(leaf, jax.Array)
+        and leaf.sharding.num_devices == 1
+    ):
         for start in range(0, len(leaf), ROWS):
             yield np.asarray(jax.lax.dynamic_slice_in_dim(leaf, start, min(ROWS, len(leaf) - start)))
     else:
@@ -77,6 +81,6 @@ def plan_shards(table: Iterable[Parameter], itemsize: int, limit: int) -> list[l
             if not shards or size > room:
                 shards.append([])
                 room = limit
-            shards[-1].append((PREFIX + name, parameter, layer))
+            shards[-1].append((parameter.hf_prefix + name, parameter, layer))
             room -= size
     return shards

@@ -1,4 +1,4 @@
-"""BLOOM weights in HF's layout: read strictly and written whole, one tensor at a time, through safetensors.
+"""Weights in HF's layout: read strictly and written whole, one tensor at a time, through safetensors.
 
 Reading puts each tensor straight where its parameter's sharding says (the embedding, which is a large share of a small
 model, some rows at a time), writing streams each into its file; beside the devices' arrays no more than two tensors are
@@ -19,9 +19,11 @@ import tqdm
 from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 
 from ecomgpt_jax import files
-from ecomgpt_jax.config import MODEL_SHAPES, ModelConfig
+from ecomgpt_jax.config import ModelConfig, check_shape
 from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.model import hf_shards
+from ecomgpt_jax.model.families import FAMILIES, OF_MODEL_TYPE
+from ecomgpt_jax.model.hf_config import number
 from ecomgpt_jax.model.hf_files import INDEX, SINGLE, Tensors, copy_tokenizer, own_dtype
 from ecomgpt_jax.model.hf_shards import plan_shards, tensor_pieces, write_shard
 from ecomgpt_jax.model.lora import Adapters
@@ -41,64 +43,57 @@ from ecomgpt_jax.model.tensor_stream import STORED
 def model_config_from_hf(directory: str | os.PathLike[str]) -> ModelConfig:
     """Returns the shape that an HF directory's config.json describes; the vocabulary is the embedding's row count.
 
-    The compute dtype is the checkpoint's own (`own_dtype`), and float32 for float16.
+    The family follows from its model_type. The compute dtype is the checkpoint's own (`own_dtype`), and float32 for
+    float16.
 
     Raises:
       MissingInputError: no such directory, or no config.json in it.
-      DataError: config.json is malformed, or describes what this BLOOM is not.
+      DataError: config.json is malformed, or describes what no family is; the key is named.
     """
     path = Path(directory) / "config.json"
     values = files.read_json(path)
-    if not isinstance(values, dict) or values.get("model_type") != "bloom":
-        kind = values.get("model_type") if isinstance(values, dict) else None
-        raise DataError(f"{path}: model_type is {kind!r}; only 'bloom' can be loaded")
-    for key, expected in (("apply_residual_connection_post_layernorm", False), ("tie_word_embeddings", True)):
-        if values.get(key, expected) != expected:
-            raise DataError(f"{path}: {key}={values[key]!r} is not supported, only {expected}")
-
-    def number(kind: type, *names: str, default: float | None = None) -> Any:
-        value = next((values[name] for name in names if values.get(name) is not None), default)
-        if type(value) not in (int, float) or value != kind(value) or value <= 0:
-            raise DataError(f"{path}: {names[0]} is {value!r}; it must be a positive {kind.__name__}")
-        return kind(value)
-
-    shape = {
-        "embed": number(int, "hidden_size", "n_embed"),
-        "layers": number(int, "n_layer", "num_hidden_layers"),
-        "heads": number(int, "n_head", "num_attention_heads"),
-    }
-    if shape["embed"] % shape["heads"]:
-        raise DataError(f"{path}: hidden_size={shape['embed']} is not a multiple of n_head={shape['heads']}")
-    return ModelConfig(
-        size=next((size for size, known in MODEL_SHAPES.items() if known == shape), "custom"),
-        vocab_size=number(int, "vocab_size"),
-        layer_norm_epsilon=number(float, "layer_norm_epsilon", default=1e-5),
-        initializer_range=number(float, "initializer_range", default=0.02),
+    kind = values.get("model_type") if isinstance(values, dict) else None
+    if kind not in OF_MODEL_TYPE:
+        raise DataError(f"{path}: model_type is {kind!r}; only {', '.join(map(repr, OF_MODEL_TYPE))} can be loaded")
+    family, where = OF_MODEL_TYPE[kind], str(path)
+    model = ModelConfig(
+        family=family,
+        vocab_size=number(values, where, int, "vocab_size"),
+        initializer_range=number(values, where, float, "initializer_range", default=0.02),
         compute_dtype="bfloat16" if own_dtype(directory) == "bfloat16" else "float32",
-        **shape,
+        **FAMILIES[family].shape_from_hf(values, where),
     )
+    try:
+        check_shape(model)
+    except ConfigError as error:
+        raise DataError(f"{path}: {error}") from None
+    return model
 
 
 def _check(checkpoint: Tensors, table: Iterable[Parameter]) -> None:
-    """Refuses a checkpoint whose tensors are not exactly those of the table; a tied head may be there as well."""
+    """Refuses a checkpoint whose tensors are not exactly those of the table; a tied head may be there as well.
+
+    Angles of a rotation that older checkpoints stored are passed over: config.json says what they are.
+    """
     shapes = {name: parameter.hf_shape for parameter in table for name in parameter.hf_names}
-    extra = set(checkpoint.shapes) - set(shapes) - {"lm_head.weight"}
-    for problem, names in (("lacks", set(shapes) - set(checkpoint.shapes)), ("has unknown", extra)):
+    stored = {name for name in checkpoint.shapes if not name.endswith("rotary_emb.inv_freq")}
+    head = "lm_head.weight"
+    for problem, names in (("lacks", set(shapes) - stored), ("has unknown", stored - set(shapes) - {head})):
         if names:
             first = ", ".join(sorted(names)[:5]) + (", …" if len(names) > 5 else "")
             raise DataError(f"{checkpoint.directory}: checkpoint {problem} {len(names)} tensors: {first}")
     for name, shape in shapes.items():
         if (found := checkpoint.shapes[name]) != shape:
             raise DataError(f"{checkpoint.directory}: tensor {name} has shape {found}, the model needs {shape}")
-    if "lm_head.weight" in checkpoint.shapes:
-        embedding, head = "word_embeddings.weight", "lm_head.weight"
+    if head in stored and head not in shapes:
+        (embedding,) = next(parameter for parameter in table if parameter.name == "embedding/table").hf_names
         vocab = shapes[embedding][0]
         tied = checkpoint.shapes[head] == shapes[embedding] and all(
             np.array_equal(checkpoint.read(head, rows), checkpoint.read(embedding, rows))
             for rows in (slice(i, min(i + hf_shards.ROWS, vocab)) for i in range(0, vocab, hf_shards.ROWS))
         )
         if not tied:
-            raise DataError(f"{checkpoint.directory}: lm_head.weight differs from the embedding; BLOOM's head is tied")
+            raise DataError(f"{checkpoint.directory}: lm_head.weight differs from the embedding, but the head is tied")
 
 
 def _place(tensor: np.ndarray, sharding: Sharding, dtype: Any) -> jax.Array:
@@ -164,7 +159,7 @@ def load_hf(
     directory: str | os.PathLike[str], model: ModelConfig | None = None, mesh: Mesh | None = None,
     dtype: jax.typing.DTypeLike = jnp.float32, *, layered: bool = False,
 ) -> Params:  # fmt: skip
-    """Reads an HF BLOOM checkpoint: one file or several with an index, names with or without prefix.
+    """Reads an HF checkpoint: one file or several with an index, names with or without prefix.
 
     Args:
       directory: holds config.json and the weights (`hf_files.py`), in float32, float16 or bfloat16.
@@ -195,29 +190,14 @@ def load_hf(
 def hf_config(
     model: ModelConfig, dtype: str, token_ids: Mapping[str, Any] | None = None, seq_length: int = 0
 ) -> dict[str, Any]:
-    """Returns the config.json of a BloomForCausalLM of this shape.
+    """Returns the config.json of a model of this shape.
 
     A role that `token_ids` ({"eos_token_id": id or ids, ...}) does not name has no id; left out, HF would assume one.
     Servers take `seq_length` as the context; 0 leaves it out.
     """
     return {
-        "architectures": ["BloomForCausalLM"],
-        "model_type": "bloom",
-        "vocab_size": model.vocab_size,
-        "hidden_size": model.embed,
-        "n_layer": model.layers,
-        "n_head": model.heads,
-        "layer_norm_epsilon": model.layer_norm_epsilon,
-        "initializer_range": model.initializer_range,
-        "apply_residual_connection_post_layernorm": False,
-        "attention_dropout": 0.0,
-        "hidden_dropout": 0.0,
-        "pretraining_tp": 1,
-        "slow_but_exact": False,
-        "tie_word_embeddings": True,
-        "use_cache": True,
+        **FAMILIES[model.family].hf_config(model, seq_length),
         "torch_dtype": dtype,
-        **({"seq_length": seq_length} if seq_length else {}),
         **{f"{role}_token_id": (token_ids or {}).get(f"{role}_token_id") for role in ("unk", "bos", "eos", "pad")},
     }
 
@@ -245,7 +225,7 @@ def save_hf(
     tokenizer_dir: str | os.PathLike[str] | None = None, max_shard_bytes: int = 5 * 10**9, card: str = "",
     adapters: Adapters | None = None, token_ids: Mapping[str, Any] | None = None, seq_length: int = 0,
 ) -> None:  # fmt: skip
-    """Writes a checkpoint that HF's `BloomForCausalLM.from_pretrained` and `load_hf` read, whole or not at all.
+    """Writes a checkpoint that HF's `AutoModelForCausalLM.from_pretrained` and `load_hf` read, whole or not at all.
 
     Args:
       params: the weights, stacked or layered.

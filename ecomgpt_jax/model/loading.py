@@ -22,8 +22,8 @@ from ecomgpt_jax import config as config_lib
 from ecomgpt_jax.config import Config, MeshConfig, ModelConfig
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
 from ecomgpt_jax.model import hf_files, hf_weights, hub, lora
-from ecomgpt_jax.model.bloom import init_sharded_params
 from ecomgpt_jax.model.content_hash import content_hash
+from ecomgpt_jax.model.decoder import init_sharded_params
 from ecomgpt_jax.model.hf_files import own_dtype
 from ecomgpt_jax.model.parameters import (
     Params,
@@ -213,7 +213,7 @@ def _base(config: Config, mesh: Mesh, layered: bool) -> Params:
         found = find_checkpoint(config.model.init_from, config.model.compute_dtype)
     except MissingInputError as error:
         raise MissingInputError(f"the weights under the adapters (model.init_from): {error}") from error
-    for name in ("vocab_size", "embed", "layers", "heads"):
+    for name in config_lib.SHAPE:
         if getattr(found.model, name) != getattr(config.model, name):
             raise DataError(f"{config.model.init_from}: not the weights that the adapters were trained on ({name})")
     return load_params(found, mesh, layered=layered)

@@ -2,14 +2,13 @@
 
 An adapted kernel W acts as W + alpha / rank * A B, with A [in…, rank] and B [rank, out…] for each block. What is
 trained is the pytree of adapters alone, in float32; the base is a params pytree of its own, in the compute dtype.
-`bloom.forward` takes both. Merging adds A B to one kernel of one block at a time, in float32.
+`decoder.forward` takes both. Merging adds A B to one kernel of one block at a time, in float32.
 """
 
-import dataclasses
 import math
 import os
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,22 @@ from safetensors.numpy import save_file
 
 from ecomgpt_jax import files
 from ecomgpt_jax.config import LoraConfig, ModelConfig
-from ecomgpt_jax.errors import DataError
-from ecomgpt_jax.model.attention import matmul_precision
+from ecomgpt_jax.errors import ConfigError, DataError
+from ecomgpt_jax.model.layers import Adapters
 from ecomgpt_jax.model.parameters import Parameter, Params, leaf_of, parameter_table, to_tree
 from ecomgpt_jax.parallel.sharding import array_sharding
 
-_PEFT_PREFIX = "base_model.model.transformer."
+_PEFT_PREFIX = "base_model.model."
 
 
 def _kernels(model: ModelConfig, lora: LoraConfig) -> list[Parameter]:
-    return [p for p in parameter_table(model) if p.stacked and p.inputs and p.path[1] in lora.targets]
+    kernels = [p for p in parameter_table(model) if p.stacked and p.inputs]
+    if unknown := set(lora.targets) - {p.path[1] for p in kernels}:
+        raise ConfigError(
+            f"lora.targets holds {', '.join(sorted(unknown))}: blocks of model.family={model.family} have the layers "
+            f"{', '.join(p.path[1] for p in kernels)}"
+        )
+    return [p for p in kernels if p.path[1] in lora.targets]
 
 
 def adapter_table(model: ModelConfig, lora: LoraConfig) -> tuple[Parameter, ...]:
@@ -50,11 +55,12 @@ def adapter_table(model: ModelConfig, lora: LoraConfig) -> tuple[Parameter, ...]
         table += [
             Parameter(
                 (*kernel.path[:2], "lora_a"), (model.layers, *ins, lora.rank), (*kernel.axes[:split], "rank"), uniform,
-                f"{module}.lora_A.weight", len(ins),
+                f"{module}.lora_A.weight", len(ins), kernel.hf_prefix,
             ),
             Parameter(
                 (*kernel.path[:2], "lora_b"), (model.layers, lora.rank, *outs),
                 ("layers", "rank", *kernel.axes[split:]), jax.nn.initializers.zeros, f"{module}.lora_B.weight", 1,
+                kernel.hf_prefix,
             ),
         ]  # fmt: skip
     return tuple(table)
@@ -85,33 +91,6 @@ def init_adapters(model: ModelConfig, lora: LoraConfig, mesh: Mesh, key: jax.Arr
 
     with jax.set_mesh(mesh):
         return jax.jit(fresh, out_shardings=adapter_shardings(model, lora, mesh))(key)
-
-
-@partial(jax.tree_util.register_dataclass, data_fields=("layers", "keys"), meta_fields=("scale", "dropout"))
-@dataclasses.dataclass(frozen=True)
-class Adapters:
-    """Adapters as a forward reads them: those of all blocks, or, where the blocks are scanned over, those of one.
-
-    Attributes:
-      layers: {name of a linear layer: {"lora_a": [layers, in…, rank], "lora_b": [layers, rank, out…]}}.
-      keys: [layers] random keys of this forward's dropout; None: nothing is dropped.
-      scale: factor of their product, alpha / rank.
-      dropout: share of the inputs that is dropped.
-    """
-
-    layers: Params
-    keys: jax.Array | None
-    scale: float
-    dropout: float
-
-    def __call__(self, name: str, x: jax.Array) -> jax.Array:
-        """Maps x [batch, length, in…] to what one block's adapters add to a layer's output [batch, length, out…]."""
-        a, b = self.layers[name]["lora_a"], self.layers[name]["lora_b"] * self.scale
-        if self.keys is not None:
-            key = jax.random.fold_in(self.keys, sorted(self.layers).index(name))
-            x = jnp.where(jax.random.bernoulli(key, 1 - self.dropout, x.shape), x / (1 - self.dropout), 0)
-        product = partial(jnp.tensordot, precision=matmul_precision(x.dtype))
-        return product(product(x, a.astype(x.dtype), axes=a.ndim - 1), b.astype(x.dtype), axes=1)
 
 
 def make_adapters(trained: Params, lora: LoraConfig, key: jax.Array | None = None) -> Adapters:
@@ -201,7 +180,7 @@ def save_peft(
         if not np.isfinite(array).all():
             raise DataError(f"{parameter.name}: adapter is not finite; nothing was exported")
         for layer, name in enumerate(parameter.hf_names):
-            tensors[_PEFT_PREFIX + name] = np.ascontiguousarray(parameter.to_hf(array[layer]))
+            tensors[_PEFT_PREFIX + parameter.hf_prefix + name] = np.ascontiguousarray(parameter.to_hf(array[layer]))
     save_file(tensors, Path(directory) / "adapter_model.safetensors", metadata={"format": "pt"})
     modules = [kernel.hf_name.removesuffix(".weight").split(".")[-1] for kernel in _kernels(model, lora)]
     files.write_json(

@@ -1,8 +1,6 @@
-"""The one parameter table of BLOOM: initialisation, sharding, counting and the HF layout all read it."""
+"""The one parameter table of a model: initialisation, sharding, counting and the HF layout all read it."""
 
-import dataclasses
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,76 +11,13 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec, Shard
 
 from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.errors import ConfigError
-from ecomgpt_jax.parallel.sharding import array_sharding, check_split
-
-# Nested dictionaries of arrays, shaped as the table's paths say. Under "blocks" arrays are stacked; layered params, as
-# decoding reads them, have a tuple there, one pytree per block.
-Params = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Parameter:
-    """One array of the model.
-
-    Attributes:
-      path: keys in the params pytree.
-      shape: its shape; the arrays of all blocks are stacked on a leading `layers` axis.
-      axes: logical names of its axes (parallel/sharding.py gives them mesh axes).
-      initializer: `(key, shape, dtype) -> array` of a fresh model.
-      hf_name: name in an HF checkpoint, with `{layer}` where there is one tensor a block.
-      inputs: how many axes after `layers` a matrix product sums over; 0 for what is no kernel.
-    """
-
-    path: tuple[str, ...]
-    shape: tuple[int, ...]
-    axes: tuple[str, ...]
-    initializer: Callable[..., jax.Array]
-    hf_name: str
-    inputs: int = 0
-
-    @property
-    def name(self) -> str:
-        """The path as one word, for messages."""
-        return "/".join(self.path)
-
-    @property
-    def size(self) -> int:
-        """Number of weights."""
-        return math.prod(self.shape)
-
-    @property
-    def stacked(self) -> bool:
-        """Whether the first axis counts blocks."""
-        return self.axes[0] == "layers"
-
-    @property
-    def layer_shape(self) -> tuple[int, ...]:
-        """Shape of one block's part (of the whole, where nothing is stacked)."""
-        return self.shape[1:] if self.stacked else self.shape
-
-    @property
-    def hf_names(self) -> tuple[str, ...]:
-        """Names of its HF tensors, in order of the blocks."""
-        return tuple(self.hf_name.format(layer=i) for i in range(self.shape[0])) if self.stacked else (self.hf_name,)
-
-    @property
-    def hf_shape(self) -> tuple[int, ...]:
-        """Shape of one HF tensor: torch's `Linear` keeps [out, in], and fused axes are flat."""
-        if not self.inputs:
-            return (math.prod(self.layer_shape),) if self.stacked else self.shape
-        return math.prod(self.layer_shape[self.inputs :]), math.prod(self.layer_shape[: self.inputs])
-
-    def from_hf(self, tensor: np.ndarray) -> np.ndarray:
-        """Lays one HF tensor out as `layer_shape`."""
-        return (tensor.T if self.inputs else tensor).reshape(self.layer_shape)
-
-    def to_hf(self, array: np.ndarray) -> np.ndarray:
-        """Lays one block's part out as `hf_shape`; the inverse of `from_hf`."""
-        return array.reshape(self.hf_shape[::-1]).T if self.inputs else array.reshape(self.hf_shape)
+from ecomgpt_jax.model.families import family_of
+from ecomgpt_jax.model.table import Parameter, Params
+from ecomgpt_jax.parallel.sharding import array_sharding, check_split, replicates
 
 
 def parameter_table(model: ModelConfig) -> tuple[Parameter, ...]:
-    """Returns every parameter of the model; all are float32. The HF names are BloomForCausalLM's, without prefix.
+    """Returns every parameter of the model; all are float32.
 
     Raises:
       ConfigError: the model's shape is not filled in (`resolve` and, for `vocab_size=0`, the tokenizer do that).
@@ -92,48 +27,7 @@ def parameter_table(model: ModelConfig) -> tuple[Parameter, ...]:
             raise ConfigError(
                 f"config: model.{field} is {getattr(model, field)}; resolve the config before building a model"
             )
-    layers, embed, heads, mlp = model.layers, model.embed, model.heads, 4 * model.embed
-    head_dim = embed // heads
-    normal = jax.nn.initializers.normal(model.initializer_range)
-    zeros, ones = jax.nn.initializers.zeros, jax.nn.initializers.ones
-
-    def norm(path: str, hf: str) -> list[Parameter]:
-        keys = path.split("/")
-        shape, axes = ((layers, embed), ("layers", "embed_vector")) if len(keys) > 1 else ((embed,), ("embed_vector",))
-        return [
-            Parameter((*keys, "scale"), shape, axes, ones, f"{hf}.weight"),
-            Parameter((*keys, "bias"), shape, axes, zeros, f"{hf}.bias"),
-        ]
-
-    def linear(name: str, hf: str, ins: dict[str, int], outs: dict[str, int]) -> list[Parameter]:
-        bias_axes = ("embed_vector",) if tuple(outs) == ("embed",) else tuple(outs)
-        hf = f"h.{{layer}}.{hf}"
-        kernel_shape, kernel_axes = (*ins.values(), *outs.values()), (*ins, *outs)
-        return [
-            Parameter(
-                ("blocks", name, "kernel"), (layers, *kernel_shape), ("layers", *kernel_axes), normal,
-                f"{hf}.weight", len(ins),
-            ),
-            Parameter(("blocks", name, "bias"), (layers, *outs.values()), ("layers", *bias_axes), zeros, f"{hf}.bias"),
-        ]  # fmt: skip
-
-    head_axes = {"heads": heads, "head_dim": head_dim}
-    return (
-        Parameter(
-            ("embedding", "table"), (model.vocab_size, embed), ("vocab", "embed"), normal, "word_embeddings.weight"
-        ),
-        *norm("embedding_norm", "word_embeddings_layernorm"),
-        *norm("blocks/input_norm", "h.{layer}.input_layernorm"),
-        *linear(
-            "qkv", "self_attention.query_key_value", {"embed": embed},
-            {"heads": heads, "qkv": 3, "head_dim": head_dim},
-        ),
-        *linear("attention_out", "self_attention.dense", head_axes, {"embed": embed}),
-        *norm("blocks/post_norm", "h.{layer}.post_attention_layernorm"),
-        *linear("mlp_up", "mlp.dense_h_to_4h", {"embed": embed}, {"mlp": mlp}),
-        *linear("mlp_down", "mlp.dense_4h_to_h", {"mlp": mlp}, {"embed": embed}),
-        *norm("final_norm", "ln_f"),
-    )  # fmt: skip
+    return family_of(model).parameter_table(model)
 
 
 def to_tree(leaves: dict[tuple[str, ...], Any]) -> Params:
@@ -218,7 +112,9 @@ def param_shardings(model: ModelConfig, mesh: Mesh | AbstractMesh) -> Params:
     """
     table = parameter_table(model)
     shardings = [array_sharding(p.name, p.shape, p.axes, mesh) for p in table]
-    check_split([(p.shape, sharding) for p, sharding in zip(table, shardings, strict=True)], mesh)
+    # Keys and values of a few heads that more devices share are whole on purpose.
+    split = [(p.shape, s) for p, s in zip(table, shardings, strict=True) if not replicates(p.shape, p.axes, mesh)]
+    check_split(split, mesh)
     return to_tree({p.path: sharding for p, sharding in zip(table, shardings, strict=True)})
 
 
@@ -235,12 +131,15 @@ def parameter_count(model: ModelConfig) -> int:
 def flops_per_token(model: ModelConfig, length: int, target_fraction: float = 1.0) -> float:
     """Returns the training FLOPs of one token of a row: forward, and twice that for the backward.
 
-    Counts two per multiply-add of every kernel, of the tied head at the share of positions that have a target, and of
-    causal attention once over the (length + 1) / 2 keys that a query sees on average (scores and context); norms,
-    softmax and rematerialisation do not count.
+    Counts two per multiply-add of every kernel, of the head at the share of positions that have a target, and of
+    causal attention once over the keys that a query sees on average (scores and context): (length + 1) / 2, in a layer
+    with a window fewer. Norms, softmax and rematerialisation do not count.
     """
     table = parameter_table(model)
     kernels = sum(math.prod(parameter.shape) for parameter in table if parameter.inputs)
     head = target_fraction * model.vocab_size * model.embed
-    attention = model.layers * model.embed * (length + 1)
+    full = length * (length + 1) // 2  # pairs of a query and a key that it sees
+    seen = full - max(0, length - model.window) * (length - model.window + 1) // 2 if model.window else full
+    pairs = sum(seen if slides else full for slides in model.slides)
+    attention = pairs * 2 * model.heads * model.head_width // length
     return 3 * 2 * (kernels + head + attention)

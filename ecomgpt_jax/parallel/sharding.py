@@ -22,6 +22,7 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
     "embed": "fsdp",
     "embed_vector": None,
     "heads": "tensor",
+    "kv_heads": "tensor",  # of fewer heads than devices, each device holds all (`replicates`)
     "head_dim": None,
     "qkv": None,
     "mlp": "tensor",
@@ -32,6 +33,7 @@ _WEIGHT_AXES = ("fsdp", "tensor")
 _WHOLE_SHARE = 0.02  # of the weights may be replicated: vectors are
 _WHOLE_WEIGHTS = 4096  # the same for small models, where vectors are a larger share
 _FIELD_OF_AXIS = {"vocab": "model.vocab_size", "embed": "model.embed", "heads": "model.heads", "mlp": "model.embed"}
+_FIELD_OF_AXIS |= {"kv_heads": "model.kv_heads"}
 
 
 def spec(*axes: str | None, name: str = "array") -> PartitionSpec:
@@ -44,6 +46,14 @@ def spec(*axes: str | None, name: str = "array") -> PartitionSpec:
         if axis is not None and axis not in RULES:
             raise ConfigError(f"sharding: {name} has axis {axis!r}, which RULES of parallel/sharding.py does not name")
     return PartitionSpec(*(None if axis is None else RULES[axis] for axis in axes))
+
+
+def replicates(shape: Sequence[int], axes: Sequence[str | None], mesh: Mesh | AbstractMesh) -> bool:
+    """Returns whether an array's `kv_heads` are fewer than the devices that share them, so that each holds all."""
+    if "kv_heads" not in axes:
+        return False
+    size, ways = shape[list(axes).index("kv_heads")], mesh.shape[RULES["kv_heads"]]
+    return size % ways != 0 and ways % size == 0
 
 
 def array_sharding(
@@ -62,6 +72,8 @@ def array_sharding(
     """
     if len(axes) != len(shape):
         raise ConfigError(f"sharding: {name} has shape {shape} but axes {axes}; name one axis for each size")
+    if replicates(shape, axes, mesh):
+        axes = tuple("head_dim" if axis == "kv_heads" else axis for axis in axes)  # which is never split
     partition = spec(*axes, name=name)
     for size, axis, mesh_axes in zip(shape, axes, partition, strict=True):
         ways = 1
@@ -104,5 +116,10 @@ def ambient_mesh() -> AbstractMesh | None:
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-    """Constrains an activation to its rule under `jax.set_mesh`; otherwise returns `x`."""
-    return x if ambient_mesh() is None else jax.lax.with_sharding_constraint(x, spec(*axes))
+    """Pins an activation to its rule under `jax.set_mesh`; outside one it returns `x` as it is."""
+    mesh = ambient_mesh()
+    if mesh is None:
+        return x
+    if replicates(x.shape, axes, mesh):
+        axes = tuple(None if axis == "kv_heads" else axis for axis in axes)
+    return jax.lax.with_sharding_constraint(x, spec(*axes))

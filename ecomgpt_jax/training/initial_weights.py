@@ -10,12 +10,12 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from ecomgpt_jax.config import Config, ModelConfig
+from ecomgpt_jax.config import SHAPE, Config, ModelConfig, fit_targets
 from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.files import read_json, write_json
 from ecomgpt_jax.model import hub, loading
-from ecomgpt_jax.model.bloom import init_sharded_params
 from ecomgpt_jax.model.content_hash import content_hash
+from ecomgpt_jax.model.decoder import init_sharded_params
 from ecomgpt_jax.model.parameters import Params, split_layers
 from ecomgpt_jax.parallel.processes import from_first
 
@@ -55,8 +55,9 @@ def fit_model_to_weights(config: Config, workdir: Path, resume: str) -> loading.
             f"model.vocab_size={rows}, but {config.model.init_from} holds {loaded.vocab_size:,} rows, which stay as "
             "they are; set model.vocab_size=0"
         )
-    for name in (*shape, "vocab_size", "layer_norm_epsilon"):
+    for name in (*SHAPE, "layer_norm_epsilon"):
         setattr(config.model, name, getattr(loaded, name))
+    fit_targets(config)
     return weights
 
 

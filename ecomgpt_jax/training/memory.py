@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, AxisType, Mesh
 
-from ecomgpt_jax.config import Config, parse_mesh
+from ecomgpt_jax.config import Config, ModelConfig, parse_mesh
 from ecomgpt_jax.model.parameters import parameter_table
 from ecomgpt_jax.parallel.mesh import AXES, batch_shards, mesh_shape
 from ecomgpt_jax.parallel.sharding import array_sharding
@@ -15,9 +15,6 @@ from ecomgpt_jax.training.optimizer import make_optimizer
 from ecomgpt_jax.training.train_step import TrainState, abstract_state
 
 STEPS = 1000  # of the schedule; no size depends on it
-# Activations per token and block for the backward pass, in units of `embed`, block input included.
-_KEPT = {"none": 16, "dots": 11, "selective": 6, "full": 1}
-
 AnyMesh = Mesh | AbstractMesh
 
 
@@ -36,12 +33,29 @@ def state_bytes(config: Config, mesh: AnyMesh) -> int:
     return shard_bytes(state(config, mesh))
 
 
+def _kept(model: ModelConfig, remat: str) -> int:
+    """Returns the values that a token keeps in each block for the backward pass, its input included."""
+    heads = 2 * (model.heads + model.key_heads) * model.head_width  # q, k, v and context
+    products = 1 if model.family == "bloom" else 2  # of the MLP; beside them it keeps what goes into the last one
+    return {
+        "none": 4 * model.embed + heads + (products + 1) * model.mlp_width,
+        "dots": 3 * model.embed + heads + products * model.mlp_width,
+        "selective": 2 * model.embed + heads,
+        "full": model.embed,
+    }[remat]
+
+
+def _kernels(model: ModelConfig) -> list[int]:
+    """Returns the weights of each kernel of one block."""
+    return [math.prod(p.layer_shape) for p in parameter_table(model) if p.stacked and p.inputs]
+
+
 def row_bytes(config: Config) -> int:
     """Returns the bytes of activations per row on a device (an upper bound where `tensor` splits them)."""
     model = config.model
-    live = 0 if model.remat == "none" else _KEPT["none"]  # the block that is being recomputed
-    width = jnp.dtype(model.compute_dtype).itemsize * model.embed
-    return config.data.length * width * (model.layers * _KEPT[model.remat] + live)
+    live = 0 if model.remat == "none" else _kept(model, "none")  # the block that is being recomputed
+    width = jnp.dtype(model.compute_dtype).itemsize
+    return config.data.length * width * (model.layers * _kept(model, model.remat) + live)
 
 
 def estimated_bytes(config: Config, mesh: AnyMesh) -> int:
@@ -53,7 +67,7 @@ def estimated_bytes(config: Config, mesh: AnyMesh) -> int:
     trained = shard_bytes(held.params)
     gradients = trained * (1 if config.train.accumulation == 1 else 2)  # a micro-batch's, and the sum of them
     copies = 0 if config.lora.rank else trained * narrow // 4  # weights in the compute dtype
-    gathered = 2 * 12 * model.embed**2 // mesh.shape["tensor"] * narrow  # one block's and the next one's
+    gathered = 2 * sum(_kernels(model)) // mesh.shape["tensor"] * narrow  # one block's and the next one's
     head = words * model.embed * (narrow + 4)  # the table and its float32 gradient, whole rows
     positions = min(model.head_chunk, config.train.rows_per_device * config.data.length)
     logits = positions * words * (2 * 4 + narrow)
@@ -88,10 +102,11 @@ def evaluation_bytes(config: Config, mesh: AnyMesh) -> int:
     if config.lora.rank and (dtype != model.compute_dtype or at is not mesh):
         beside += _weight_bytes(config, mesh, model.compute_dtype)
     rows, words = math.ceil(settings.batch * settings.num_beams / batch_shards(at)), model.vocab_size // tensor
-    cached = model.layers * 2 * model.embed // tensor * narrow  # keys and values of a token
+    held_heads = model.key_heads // tensor if model.key_heads % tensor == 0 else model.key_heads
+    cached = model.layers * 2 * held_heads * model.head_width * narrow  # keys and values of a token
     cache = rows * (settings.max_prompt_tokens + settings.max_new_tokens) * cached
-    reading = math.ceil(rows / 4) * settings.max_prompt_tokens * (cached + _KEPT["none"] * model.embed * narrow)
-    gathered = (2 * 12 * model.embed**2 // tensor + words * model.embed) * narrow if at.shape["fsdp"] > 1 else 0
+    reading = math.ceil(rows / 4) * settings.max_prompt_tokens * (cached + _kept(model, "none") * narrow)
+    gathered = (2 * sum(_kernels(model)) // tensor + words * model.embed) * narrow if at.shape["fsdp"] > 1 else 0
     return beside + _weight_bytes(config, at, dtype) + cache + reading + gathered + rows * words * 2 * 4
 
 
@@ -101,9 +116,9 @@ def stage_bytes(config: Config, mesh: AnyMesh) -> dict[str, int]:
     Loading holds the weights and the tensor (of the embedding some rows) that is being read; merging holds the state,
     and sum and product of one block's kernel in float32. A stage that the run does not have is left out.
     """
-    lora, embed = config.lora.rank > 0, config.model.embed
+    lora = config.lora.rank > 0
     dtype = config.model.compute_dtype if lora else "float32"
-    tensor = 4 * embed**2 // (mesh.shape["fsdp"] * mesh.shape["tensor"])  # of one block
+    tensor = max(_kernels(config.model)) // (mesh.shape["fsdp"] * mesh.shape["tensor"])  # of one block
     stages = {
         "loading": _weight_bytes(config, mesh, dtype) + tensor * jnp.dtype(dtype).itemsize,
         "training": estimated_bytes(config, mesh),

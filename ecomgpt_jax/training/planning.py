@@ -155,7 +155,7 @@ def make_plan(config: Config, topology: Topology, largest: bool = False, price: 
     if compiled:
         with jax.set_mesh(mesh):
             result["attention"] = resolve_implementation(
-                model.attention, model.compute_dtype, model.embed // model.heads
+                model.attention, model.compute_dtype, model.head_width, alibi=model.family == "bloom"
             )
     return result
 

@@ -37,7 +37,7 @@ FIELDS = {
     "rows_per_step": FIXED, "total_steps": HARD, "data": HARD,  # of the run, beside the config
     "name": SOFT,
     "model.size": SOFT,  # a name for the three after it
-    "model.embed": FIXED, "model.layers": FIXED, "model.heads": FIXED, "model.vocab_size": FIXED,
+    **dict.fromkeys((f"model.{name}" for name in config_lib.SHAPE), FIXED),
     "model.layer_norm_epsilon": HARD, "model.initializer_range": HARD, "model.init_from": HARD,
     "model.tokenizer": DATA, "model.compute_dtype": HARD,
     "model.attention": SOFT, "model.remat": SOFT, "model.head_chunk": SOFT,

@@ -65,7 +65,9 @@ def plan_line(config: Config, rows: PackedRows, mesh: Mesh) -> str:
 def device_line(config: Config, mesh: Mesh) -> str:
     """Returns the devices, the mesh and the attention implementation of a run."""
     model, device = config.model, mesh.devices.flat[0]
-    chosen = resolve_implementation(model.attention, model.compute_dtype, model.embed // model.heads, device.platform)
+    chosen = resolve_implementation(
+        model.attention, model.compute_dtype, model.head_width, device.platform, alibi=model.family == "bloom"
+    )
     axes = " ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
     how = f" ({model.attention} on {device.platform})" if model.attention == "auto" else ""
     return f"devices: {mesh.size} x {device.device_kind}, mesh {axes}; attention {chosen}{how}"
@@ -74,7 +76,7 @@ def device_line(config: Config, mesh: Mesh) -> str:
 def idle_settings(asked: Config, config: Config, rows: PackedRows, mesh: Mesh) -> list[str]:
     """Returns a line per setting of `asked` that has no effect in the run; `config` is the resolved form of it."""
     lines = config_lib.unused(asked)
-    for name in ("embed", "layers", "heads", "vocab_size", "layer_norm_epsilon") if config.model.init_from else ():
+    for name in (*config_lib.SHAPE, "layer_norm_epsilon") if config.model.init_from else ():
         given, there = getattr(asked.model, name), getattr(config.model, name)
         if given not in (0, there, getattr(ModelConfig, name)):
             lines.append(f"model.{name}={given}: replaced by {there}, that of model.init_from")

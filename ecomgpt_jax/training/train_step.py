@@ -10,8 +10,8 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ecomgpt_jax.config import Config, ModelConfig
-from ecomgpt_jax.model import bloom, head, lora
-from ecomgpt_jax.model.bloom import init_sharded_params
+from ecomgpt_jax.model import decoder, head, lora
+from ecomgpt_jax.model.decoder import init_sharded_params
 from ecomgpt_jax.model.parameters import Params, param_shapes, param_shardings
 from ecomgpt_jax.parallel.mesh import batch_shards, held_rows
 from ecomgpt_jax.parallel.sharding import spec
@@ -94,8 +94,8 @@ def batch_loss(
       model: shapes and numerics.
       adapters: beside the parameters; None: none.
     """
-    hidden = bloom.forward(params, batch["inputs"], batch["segment_ids"], model, adapters)
-    return head.loss_sum(params["embedding"]["table"], hidden, batch["targets"], batch["loss_mask"], model)
+    hidden = decoder.forward(params, batch["inputs"], batch["segment_ids"], model, adapters)
+    return head.loss_sum(decoder.head_table(params), hidden, batch["targets"], batch["loss_mask"], model)
 
 
 def accumulate(

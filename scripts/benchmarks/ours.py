@@ -14,7 +14,7 @@ import work
 
 from ecomgpt_jax.config import Config, MeshConfig, ModelConfig, OptimizerConfig, resolve
 from ecomgpt_jax.decoding import engine, greedy
-from ecomgpt_jax.model import bloom, head
+from ecomgpt_jax.model import decoder, head
 from ecomgpt_jax.model.attention import attend
 from ecomgpt_jax.model.hf_weights import load_hf, save_hf
 from ecomgpt_jax.model.parameters import Params
@@ -37,7 +37,7 @@ def countdown(model: ModelConfig) -> Params:
     Token n > EOS + 1 is followed by n - 1, and EOS + 1 by EOS: the tokens lie on circles of several frequencies, and
     the first block's mlp, which gelu(x) - gelu(-x) = x makes linear, turns them by one step. All other blocks add zero.
     """
-    params = jax.tree.map(np.array, jax.device_get(bloom.init_params(model, jax.random.key(0))))
+    params = jax.tree.map(np.array, jax.device_get(decoder.init_params(model, jax.random.key(0))))
     embed, ids = model.embed, np.arange(model.vocab_size)
     turns = 2 * np.pi * np.random.default_rng(0).random(embed // 4)
     angles = ids[:, None] * turns
@@ -62,7 +62,10 @@ def countdown(model: ModelConfig) -> Params:
 def weights(case: Case) -> Prepared:
     """Writes the weights that both sides load: random ones, or those that count down."""
     model = model_of(case)
-    for kind, make in (("random", lambda model: bloom.init_params(model, jax.random.key(0))), ("countdown", countdown)):
+    for kind, make in (
+        ("random", lambda model: decoder.init_params(model, jax.random.key(0))),
+        ("countdown", countdown),
+    ):
         save_hf(make(model), model, Path(case["to"]) / kind)
     return dict, {}
 

@@ -15,7 +15,7 @@ from ecomgpt_jax.config import MeshConfig
 from ecomgpt_jax.decoding import engine, greedy
 from ecomgpt_jax.decoding.beam import Beams
 from ecomgpt_jax.errors import ConfigError, DataError
-from ecomgpt_jax.model import bloom
+from ecomgpt_jax.model import decoder
 from ecomgpt_jax.model.hf_weights import save_hf
 from ecomgpt_jax.model.parameters import Params, param_shardings
 from ecomgpt_jax.parallel.mesh import make_mesh
@@ -64,9 +64,9 @@ class Search:
 @jax.jit
 def after(params: Params, rows: jax.Array, at: jax.Array) -> jax.Array:
     """The training forward's log-probabilities [prompts, beams, vocab] after position `at` [prompts] of each row."""
-    hidden = bloom.forward(params, rows.reshape(-1, rows.shape[-1]), None, MODEL)
+    hidden = decoder.forward(params, rows.reshape(-1, rows.shape[-1]), None, MODEL)
     last = hidden.reshape(*rows.shape, -1)[jnp.arange(len(rows)), :, at]
-    return jax.nn.log_softmax(bloom.logits(params, last, MODEL))
+    return jax.nn.log_softmax(decoder.logits(params, last, MODEL))
 
 
 def search_without_cache(params: Params, prompts: Answers, **variant: float) -> Answers:

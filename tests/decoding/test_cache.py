@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,9 +7,10 @@ import pytest
 import tiny_bloom
 
 from ecomgpt_jax.decoding.cache import LayerCache, append, attend_cached, from_prompt, init_cache
-from ecomgpt_jax.model.attention import attend
+from ecomgpt_jax.model.attention import alibi_slopes, attend
 
 BATCH, LENGTH, HEADS, HEAD_DIM = 3, 10, 6, 8
+ALIBI = {"slopes": alibi_slopes(HEADS), "window": 0, "scale": HEAD_DIM**-0.5}
 
 
 @pytest.fixture
@@ -16,23 +19,37 @@ def qkv() -> jax.Array:
     return jnp.asarray(random.standard_normal((3, BATCH, LENGTH, HEADS, HEAD_DIM)), jnp.float32)
 
 
-@jax.jit
-def cached_contexts(qkv: jax.Array, positions: jax.Array, shift: int = 0) -> jax.Array:
+@partial(jax.jit, static_argnames=("kv_heads", "window"))
+def cached_contexts(
+    qkv: jax.Array, positions: jax.Array, shift: int = 0, kv_heads: int = HEADS, window: int = 0
+) -> jax.Array:
     """The context of each row's query at its position; what the cache holds from there on must not matter."""
-    q, k, v = (jnp.take_along_axis(array, positions[:, None, None, None], axis=1) for array in qkv)
-    layer = from_prompt(qkv[1], qkv[2], LENGTH + 4)
+    keys, values = qkv[1:, :, :, :kv_heads]
+    q, k, v = (jnp.take_along_axis(array, positions[:, None, None, None], axis=1) for array in (qkv[0], keys, values))
+    layer = from_prompt(keys, values, LENGTH + 4)
     before = jnp.arange(LENGTH + 4)[None, None, :, None] < positions[:, None, None, None]
     layer = LayerCache(*(jnp.where(before, array, 7.0) for array in layer))
-    return attend_cached(q, append(layer, k, v, positions), positions + shift)[:, 0]
+    rules = ALIBI if kv_heads == HEADS else {"slopes": None, "window": window, "scale": 0.4}
+    return attend_cached(q, append(layer, k, v, positions), positions + shift, **rules)[:, 0]
 
 
 def test_a_query_sees_its_row_up_to_its_own_position(qkv: jax.Array) -> None:
     positions = jnp.array([9, 0, 4])
-    whole = attend(*qkv, implementation="reference")
+    whole = attend(*qkv, implementation="reference", slopes=ALIBI["slopes"])
     expected = jnp.stack([whole[row, position] for row, position in enumerate(positions)])
     np.testing.assert_allclose(cached_contexts(qkv, positions), expected, atol=2e-6)
     for shift in (-1, 1):  # negative controls
         assert abs(cached_contexts(qkv, positions, shift) - expected).max() > 1e-2
+
+
+@pytest.mark.parametrize("window", [0, 4])
+def test_grouped_heads_and_a_window(qkv: jax.Array, window: int) -> None:
+    positions = jnp.array([9, 0, 4])
+    grouped = (qkv[0], *qkv[1:, :, :, :2])
+    whole = attend(*grouped, implementation="reference", window=window, scale=0.4)
+    expected = jnp.stack([whole[row, position] for row, position in enumerate(positions)])
+    np.testing.assert_allclose(cached_contexts(qkv, positions, 0, 2, window), expected, atol=2e-6)
+    assert abs(cached_contexts(qkv, positions, 0, 2, 3) - expected).max() > 1e-2
 
 
 def test_append_changes_one_position_of_each_row(qkv: jax.Array) -> None:

@@ -19,9 +19,10 @@ from ecomgpt_jax.decoding.greedy import Slots
 from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.evaluation.protocol import build_prompts
 from ecomgpt_jax.instruct.task_folder import load_tasks
-from ecomgpt_jax.model.hf_weights import load_hf, model_config_from_hf
+from ecomgpt_jax.model.hf_weights import load_hf, model_config_from_hf, save_hf
 from ecomgpt_jax.model.parameters import Params, param_shardings
 from ecomgpt_jax.parallel.mesh import make_mesh
+from tests.model import hf_cases
 
 Answers = list[list[int]]
 EVAL = os.environ.get("ECOMGPT_EVAL", "")
@@ -107,6 +108,43 @@ def test_equals_hugging_face_on_left_padded_batches(tmp_path: Path) -> None:
     assert engine.generate_tokens(params, model, prompts, batch=8, **settings) == expected
     other = jax.tree.map(jnp.roll, params, jax.tree.map(lambda _: 1, params))  # negative control
     assert engine.generate_tokens(other, model, prompts, batch=8, **settings) != expected
+
+
+@pytest.mark.parametrize(
+    ("name", "num_beams"),
+    [
+        ("gemma", 1),
+        ("qwen3", 4),
+        *(
+            pytest.param(name, beams, marks=pytest.mark.slow)
+            for name in hf_cases.FAMILIES
+            for beams in (1, 4)
+            if (name, beams) not in (("gemma", 1), ("qwen3", 4))
+        ),
+    ],
+)
+def test_every_family_answers_as_hugging_face(name: str, num_beams: int, tmp_path: Path) -> None:
+    """32 prompts of mixed length, left-padded there, greedily or by four beams, in float32 and across windows."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    model, new = hf_cases.case_model(name), 16
+    params = jax.tree.map(lambda leaf: 2 * leaf if leaf.ndim > 2 else leaf, hf_cases.random_params(model, seed=2))
+    prompts, eos = tiny_bloom.random_prompts(longest=30, seed=4), list(range(40, 46))
+    save_hf(params, model, tmp_path / "hf")
+    network = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf", dtype=torch.float32).eval()
+    longest = max(map(len, prompts))
+    padded = torch.tensor([[3] * (longest - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    rows = network.generate(
+        padded, attention_mask=mask, do_sample=False, num_beams=num_beams, early_stopping=False, max_new_tokens=new,
+        eos_token_id=eos, pad_token_id=3,
+    )[:, longest:].tolist()  # fmt: skip
+    ends = [next((i for i, token in enumerate(row) if token in eos), len(row)) for row in rows]
+    expected = [row[:end] for row, end in zip(rows, ends, strict=True)]
+    assert 4 <= sum(end < new for end in ends) <= 28
+    assert len({tuple(answer) for answer in expected}) > 16
+    settings = {"max_new_tokens": new, "eos_ids": eos, "allowed_ids": range(model.vocab_size)}
+    found = engine.generate_tokens(params, model, prompts, batch=32, num_beams=num_beams, **settings)
+    assert found == expected
 
 
 def test_other_prompts_change_the_hash(params: Params, answers: Answers) -> None:

@@ -1,5 +1,6 @@
 import itertools
 import operator
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +12,12 @@ from tiny_bloom import EOS, MAX_NEW_TOKENS, MODEL, SETTINGS, VOCAB_LIMIT
 from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.decoding import greedy
 from ecomgpt_jax.errors import ConfigError, DataError
-from ecomgpt_jax.model import bloom
+from ecomgpt_jax.model import decoder
 from ecomgpt_jax.model.parameters import Params, split_layers
+from tests.model import hf_cases
 
 Answers = list[list[int]]
+COMPILE_FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 PROMPTS = tiny_bloom.random_prompts()
 
@@ -27,7 +30,7 @@ def after(params: Params, prompt: list[int], model: ModelConfig, shift: int = 0)
         layered = split_layers(params, model)
         cache, _ = greedy.prefill(layered, inputs[:, :-1], lengths, model, 80)
         _, logits = greedy.decode_step(layered, cache, inputs[:, -1], lengths + shift, model)
-        return logits[0], bloom.logits(params, bloom.forward(params, inputs, None, model)[0, -1], model)
+        return logits[0], decoder.logits(params, decoder.forward(params, inputs, None, model)[0, -1], model)
 
     return both(params, jnp.array([prompt]), jnp.array([len(prompt) - 1]))
 
@@ -63,11 +66,31 @@ def test_one_step_gives_the_logits_of_the_training_forward(params: Params) -> No
     np.testing.assert_allclose(*after(params, PROMPTS[0], MODEL), atol=5e-5)
 
 
+@pytest.mark.parametrize("name", hf_cases.FAMILIES[1:])
+def test_every_family_steps_as_its_training_forward(name: str) -> None:
+    """A prompt of 21 tokens and three steps, across the window of 6; its rotation counts from the row's beginning."""
+    model = hf_cases.case_model(name)
+    params, ids = hf_cases.random_params(model), np.random.RandomState(3).randint(4, 128, (2, 24)).astype(np.int32)
+
+    @partial(jax.jit, compiler_options=COMPILE_FAST)
+    def both(params: Params) -> tuple[jax.Array, jax.Array]:
+        layered, lengths, steps = split_layers(params, model), jnp.array([21, 5]), []
+        cache, logits = greedy.prefill(layered, ids[:, :21], lengths, model, 40)
+        for step in range(3):
+            steps.append(logits)
+            tokens = ids[jnp.arange(2), lengths + step]
+            cache, logits = greedy.decode_step(layered, cache, tokens, lengths + step, model)
+        whole = decoder.logits(params, decoder.forward(params, ids, None, model), model)
+        return jnp.stack([*steps, logits]), jnp.stack([whole[jnp.arange(2), lengths - 1 + step] for step in range(4)])
+
+    np.testing.assert_allclose(*both(params), atol=5e-5, equal_nan=False)
+
+
 def test_decoding_runs_the_blocks_of_training(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both call `bloom.block`: a change to it changes decoding too."""
+    """Both call `decoder.block`: a change to it changes decoding too."""
     calls = []
-    block = bloom.block
-    monkeypatch.setattr(bloom, "block", lambda *arguments: calls.append(1) or block(*arguments))
+    block = decoder.block
+    monkeypatch.setattr(decoder, "block", lambda *arguments: calls.append(1) or block(*arguments))
     inputs, lengths = greedy.pad_prompts(PROMPTS[:1], 1, 64)
     layered = split_layers(params, MODEL)
     cache, _ = jax.eval_shape(lambda: greedy.prefill(layered, inputs, lengths, MODEL, 72))  # a length of no other test

@@ -5,7 +5,7 @@ import numpy as np
 
 from ecomgpt_jax.config import MeshConfig
 from ecomgpt_jax.decoding.scoring import mean_log_probabilities
-from ecomgpt_jax.model import bloom
+from ecomgpt_jax.model import decoder
 from ecomgpt_jax.model.parameters import param_shardings
 from ecomgpt_jax.parallel.mesh import make_mesh
 from tests.decoding.tiny_bloom import MODEL, random_params, random_prompts
@@ -18,7 +18,7 @@ def alone(prompt: list[int], answer: list[int]) -> float:
     """The same for one answer without padding, from all logits."""
     row = np.array([[*prompt, *answer]])
     params = random_params()
-    logits = bloom.logits(params, bloom.forward(params, row[:, :-1], None, MODEL), MODEL)
+    logits = decoder.logits(params, decoder.forward(params, row[:, :-1], None, MODEL), MODEL)
     chances = np.asarray(jax.nn.log_softmax(logits))[0]
     places = range(len(prompt) - 1, len(prompt) + len(answer) - 1)
     return float(np.mean([chances[place, row[0, place + 1]] for place in places]))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ecomgpt_jax.config import ModelConfig
-from ecomgpt_jax.model import bloom
+from ecomgpt_jax.model import decoder
 from ecomgpt_jax.model.parameters import Params, parameter_table, to_tree
 
 MODEL = ModelConfig(size="custom", embed=48, layers=2, heads=6, vocab_size=128, compute_dtype="float32")
@@ -37,7 +37,7 @@ def random_prompts(count: int = 32, longest: int = 60, seed: int = 1) -> list[li
 
 def decode_without_cache(params: Params, prompts: list[list[int]], vocab_limit: int = VOCAB_LIMIT) -> list[list[int]]:
     """Greedy decoding by the training forward over the whole row at every step; also checks that no choice is close."""
-    forward = jax.jit(lambda inputs: bloom.logits(params, bloom.forward(params, inputs, None, MODEL), MODEL))
+    forward = jax.jit(lambda inputs: decoder.logits(params, decoder.forward(params, inputs, None, MODEL), MODEL))
     rows = np.zeros((len(prompts), max(map(len, prompts)) + MAX_NEW_TOKENS), np.int32)
     ends = np.array([len(prompt) for prompt in prompts])
     for row, prompt in zip(rows, prompts, strict=True):

@@ -1,4 +1,3 @@
-import math
 from functools import partial
 from types import SimpleNamespace
 
@@ -11,24 +10,31 @@ from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.model import attention
 
 
-def arrays(length: int, heads: int = 4, batch: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def arrays(
+    length: int, heads: int = 4, batch: int = 2, kv_heads: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Random q, k, v and segments: two or three examples a row, then padding."""
     random = np.random.RandomState(length)
     q, k, v = random.standard_normal((3, batch, length, heads, 8)).astype(np.float32)
+    k, v = (x[:, :, : kv_heads or heads] for x in (k, v))
     segment_ids = np.sort(random.randint(1, 4, (batch, length)), axis=1)
     segment_ids[0, length - length // 5 :] = 0
     return q, k, v, segment_ids.astype(np.int32)
 
 
-def oracle(q: np.ndarray, k: np.ndarray, v: np.ndarray, segment_ids: np.ndarray) -> np.ndarray:
-    """One query at a time in float64, with HF's bias slope * (position of the key in its own example)."""
+def oracle(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, segment_ids: np.ndarray, window: int = 0, scale: float = 0.0
+) -> np.ndarray:
+    """One query at a time in float64, with HF's bias slope * (position of the key in its own example), or a window."""
     batch, length, heads, head_dim = q.shape
-    slopes = attention.alibi_slopes(heads).astype(np.float64)
+    slopes = np.zeros(heads) if window else attention.alibi_slopes(heads).astype(np.float64)
+    k, v = (x[:, :, np.arange(heads) * x.shape[2] // heads] for x in (k, v))
     out = np.zeros(q.shape)
     for b in range(batch):
         for i in range(length):
-            keys = [j for j in range(i + 1) if segment_ids[b, j] == segment_ids[b, i]]
-            scores = np.einsum("hd,khd->hk", q[b, i].astype(np.float64), k[b, keys]) / math.sqrt(head_dim)
+            first = max(0, i - window + 1) if window else 0
+            keys = [j for j in range(first, i + 1) if segment_ids[b, j] == segment_ids[b, i]]
+            scores = np.einsum("hd,khd->hk", q[b, i].astype(np.float64), k[b, keys]) * (scale or head_dim**-0.5)
             scores += slopes[:, None] * np.arange(len(keys))
             weights = np.exp(scores - scores.max(-1, keepdims=True))
             out[b, i] = np.einsum("hk,khd->hd", weights / weights.sum(-1, keepdims=True), v[b, keys])
@@ -39,8 +45,39 @@ def oracle(q: np.ndarray, k: np.ndarray, v: np.ndarray, segment_ids: np.ndarray)
 def test_equals_the_definition(implementation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "_QUERY_BLOCK", 16)
     inputs = arrays(50, heads=6)
-    attend = jax.jit(partial(attention.attend, implementation=implementation))
+    attend = jax.jit(partial(attention.attend, implementation=implementation, slopes=attention.alibi_slopes(6)))
     np.testing.assert_allclose(attend(*inputs), oracle(*inputs), atol=1e-5, equal_nan=False)
+
+
+@pytest.mark.parametrize("implementation", ["reference", "xla"])
+@pytest.mark.parametrize(("window", "known"), [(7, True), (17, False), (50, True)])
+def test_windows_and_grouped_heads_equal_the_definition(
+    implementation: str, window: int, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A query sees `window` keys with its own, whether that is known before or when the program runs."""
+    monkeypatch.setattr(attention, "_QUERY_BLOCK", 16)
+    inputs = arrays(50, heads=6, kv_heads=2)
+
+    @jax.jit
+    def attend(*qkv: jax.Array, slides: jax.Array) -> jax.Array:
+        kind = True if known else slides
+        return attention.attend(*qkv, implementation=implementation, window=window, slides=kind, scale=0.4)
+
+    found = attend(*inputs, slides=np.True_)
+    np.testing.assert_allclose(found, oracle(*inputs, window, 0.4), atol=1e-5, equal_nan=False)
+    if not known:
+        full = attend(*inputs, slides=np.False_)
+        np.testing.assert_allclose(full, oracle(*inputs, 999, 0.4), atol=1e-5, equal_nan=False)
+    for wrong in (window - 1, window + 1) if window < 18 else ():  # segments are no longer
+        assert np.abs(found - oracle(*inputs, wrong, 0.4)).max() > 1e-3
+
+
+def test_a_window_reads_no_keys_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "_QUERY_BLOCK", 16)
+    *qkv, _ = arrays(64)
+    jaxpr = str(jax.make_jaxpr(partial(attention.attend, implementation="xla", window=9))(*qkv))
+    assert "[2,4,16,24]" in jaxpr
+    assert "[2,4,16,64]" not in jaxpr
 
 
 @pytest.mark.parametrize("length", [1, 32, 75])
@@ -51,7 +88,7 @@ def test_xla_equals_reference(length: int, monkeypatch: pytest.MonkeyPatch) -> N
 
     def run(implementation: str) -> tuple:
         def total(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
-            context = attention.attend(q, k, v, segment_ids, implementation)
+            context = attention.attend(q, k, v, segment_ids, implementation, slopes=attention.alibi_slopes(4))
             return (context * weights).sum(), context
 
         gradients, context = jax.jit(jax.grad(total, argnums=(0, 1, 2), has_aux=True))(*qkv)
@@ -140,6 +177,12 @@ def test_auto_on_a_gpu_asks_what_it_can(
 ) -> None:
     monkeypatch.setattr(jax, "local_devices", lambda backend: [SimpleNamespace(compute_capability=capability)])
     assert attention.resolve_implementation("auto", "bfloat16", head_dim, "gpu") == expected
+
+
+def test_without_alibi_a_kernel_sees_narrower_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "local_devices", lambda backend: [SimpleNamespace(compute_capability="8.0")])
+    assert attention.resolve_implementation("auto", "bfloat16", 128, "gpu", alibi=False) == "cudnn"
+    assert attention.resolve_implementation("auto", "bfloat16", 256, "gpu", alibi=False) == "xla"
 
 
 @pytest.mark.parametrize(

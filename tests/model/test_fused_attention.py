@@ -1,5 +1,7 @@
 import math
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -97,7 +99,7 @@ def interpreted_splash(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: ja
 
 
 def reference(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array) -> jax.Array:
-    return attention.attend(q, k, v, segment_ids, "reference")
+    return attention.attend(q, k, v, segment_ids, "reference", slopes=alibi_slopes(q.shape[2]))
 
 
 def outputs(attend: Callable[..., jax.Array], inputs: tuple[np.ndarray, ...]) -> tuple[jax.Array, ...]:
@@ -121,6 +123,58 @@ def test_each_path_equals_the_reference(attend: Callable[..., jax.Array], length
     inputs = arrays(length, heads=2, head_dim=8)
     for ours, expected in zip(outputs(attend, inputs), outputs(reference, inputs), strict=True):
         np.testing.assert_allclose(ours, expected, atol=5e-5, equal_nan=False)
+
+
+def windowed(kernel: Callable[..., jax.Array], window: int, slides: bool | None, **options: Any) -> Callable:
+    """A kernel without slopes, as `attend` calls it; None: the program learns when it runs that the layer slides."""
+
+    def attend(*arrays: jax.Array) -> jax.Array:
+        kind = jnp.bool_(True) if slides is None else slides
+        call = fused_attention.by_kind(partial(kernel, **options), window, kind)
+        return call(*arrays, None, scale=0.4)
+
+    return attend
+
+
+@pytest.mark.parametrize(
+    ("kernel", "options", "length", "window", "slides"),
+    [
+        (fused_attention.cudnn, {"implementation": "xla"}, 64, 0, True),
+        (fused_attention.cudnn, {"implementation": "xla"}, 41, 40, True),
+        (fused_attention.cudnn, {"implementation": "xla"}, 75, 9, None),
+        (fused_attention.splash, {"interpret": True}, 100, 0, True),
+        (fused_attention.splash, {"interpret": True}, 100, 9, True),
+        pytest.param(fused_attention.splash, {"interpret": True}, 160, 33, None, marks=pytest.mark.slow),
+    ],
+)
+def test_grouped_heads_and_windows_equal_the_reference(
+    kernel: Callable, options: dict[str, Any], length: int, window: int, slides: bool | None
+) -> None:
+    """Heads of keys are shared and windows kept without a folded column, at lengths up to one past the window."""
+    q, k, v, segment_ids = arrays(length, heads=4, head_dim=8)
+    inputs = (q, k[:, :, :2], v[:, :, :2], segment_ids)
+    assert fused_attention.folded_width(8) == 16
+
+    def expected(*arrays: jax.Array, off: int = 0) -> jax.Array:
+        return attention.attend(*arrays, "reference", window=window and window + off, scale=0.4)
+
+    found = outputs(windowed(kernel, window, slides, **options), inputs)
+    for ours, theirs in zip(found, outputs(expected, inputs), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=5e-5, equal_nan=False)
+    if window:
+        assert np.abs(found[0] - expected(*inputs, off=1)).max() > 1e-3
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_devices_that_share_a_head_of_keys(kv_heads: int) -> None:
+    """Four devices along `tensor`: each finds the keys of its own query heads, and gradients of shared ones add up."""
+    q, k, v, segment_ids = arrays(32, heads=4, head_dim=8, batch=2)
+    inputs = (q, k[:, :, :kv_heads], v[:, :, :kv_heads], segment_ids)
+    attend = windowed(fused_attention.cudnn, 5, True, implementation="xla")
+    alone = outputs(attend, inputs)
+    with jax.set_mesh(make_mesh(MeshConfig(2, 1, 4))):
+        for ours, expected in zip(outputs(attend, inputs), alone, strict=True):
+            np.testing.assert_allclose(ours, expected, atol=2e-6)
 
 
 def test_a_lost_segment_mask_or_bias_would_be_seen() -> None:
@@ -165,3 +219,22 @@ def test_splash_lowers_for_a_tpu(heads: int, head_dim: int) -> None:
         ids = jax.ShapeDtypeStruct((4, 1024), jnp.int32, sharding=NamedSharding(mesh, spec("batch")))
         text = jax.jit(gradients).trace(x, x, x, ids).lower(lowering_platforms=("tpu",)).as_text()
     assert {name for name in ("fwd", "dq", "dkv") if f"splash_mha_{name}" in text} == {"fwd", "dq", "dkv"}
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim", "window"), [(16, 8, 128, 0), (4, 1, 256, 512)])
+def test_splash_lowers_for_a_tpu_without_folds(heads: int, kv_heads: int, head_dim: int, window: int) -> None:
+    """Qwen3's heads, and Gemma 3's with a window that a scan over layers turns on and off."""
+
+    def gradients(slides: jax.Array, ids: jax.Array, *qkv: jax.Array) -> tuple[jax.Array, ...]:
+        def total(*qkv: jax.Array) -> jax.Array:
+            return fused_attention.by_kind(fused_attention.splash, window, slides)(*qkv, ids, None, scale=0.1).sum()
+
+        return jax.grad(total, argnums=(0, 1, 2))(*qkv)
+
+    with jax.set_mesh(make_mesh(MeshConfig(2, 2, 2))):
+        q, *kv = (jax.ShapeDtypeStruct((4, 1024, n, head_dim), jnp.bfloat16) for n in (heads, kv_heads, kv_heads))
+        ids, slides = jax.ShapeDtypeStruct((4, 1024), jnp.int32), jax.ShapeDtypeStruct((), jnp.bool_)
+        text = jax.jit(gradients).trace(slides, ids, q, *kv).lower(lowering_platforms=("tpu",)).as_text()
+    assert text.count("splash_mha_fwd") >= (2 if window else 1)
+    assert f"x{head_dim}xbf16" in text
+    assert f"x{fused_attention.folded_width(head_dim)}xbf16" not in text

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ecomgpt_jax.config import LoraConfig, MeshConfig, ModelConfig
-from ecomgpt_jax.model import bloom, hf_shards, lora
+from ecomgpt_jax.model import decoder, hf_shards, lora
 from ecomgpt_jax.model.parameters import Params, parameter_table, split_layers
 from ecomgpt_jax.parallel.mesh import make_mesh
 
@@ -12,7 +12,7 @@ MODEL = ModelConfig(size="custom", embed=32, layers=3, heads=4, vocab_size=64, c
 
 
 def params(shape: tuple[int, int, int]) -> Params:
-    return bloom.init_sharded_params(MODEL, make_mesh(MeshConfig(*shape)), jax.random.key(0))
+    return decoder.init_sharded_params(MODEL, make_mesh(MeshConfig(*shape)), jax.random.key(0))
 
 
 def tensors(weights: Params, adapters: lora.Adapters | None = None) -> dict[str, list[np.ndarray]]:

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from ecomgpt_jax import config as config_lib
 from ecomgpt_jax.config import Config, MeshConfig, ModelConfig
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
-from ecomgpt_jax.model import bloom, hf_weights, loading, manifest
+from ecomgpt_jax.model import decoder, hf_weights, loading, manifest
 from ecomgpt_jax.model.hf_weights import save_hf
 from ecomgpt_jax.model.parameters import Params, param_shardings, split_layers
 from ecomgpt_jax.parallel.mesh import make_mesh
@@ -28,7 +28,7 @@ def mesh_of(mesh: MeshConfig) -> jax.sharding.Mesh:
 
 @pytest.fixture(scope="module")
 def params() -> Params:
-    fresh = bloom.init_params(MODEL, jax.random.key(0))
+    fresh = decoder.init_params(MODEL, jax.random.key(0))
     noise = np.random.default_rng(0)  # norms and biases too, or a lost one would not be noticed
     return jax.tree.map(lambda leaf: leaf + 0.1 * noise.standard_normal(leaf.shape).astype("f4"), fresh)
 

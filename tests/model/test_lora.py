@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from ecomgpt_jax.config import Config, LoraConfig, MeshConfig, ModelConfig, OptimizerConfig, resolve
 from ecomgpt_jax.errors import ConfigError, DataError
-from ecomgpt_jax.model import bloom, lora
+from ecomgpt_jax.model import decoder, lora
 from ecomgpt_jax.model.hf_weights import load_hf, save_hf
 from ecomgpt_jax.model.parameters import Params
 from ecomgpt_jax.parallel.mesh import make_mesh
@@ -25,7 +25,7 @@ IDS = np.random.default_rng(1).integers(4, 64, (2, 12))
 
 @pytest.fixture(scope="module")
 def base() -> Params:
-    return noisy(jax.jit(partial(bloom.init_params, MODEL))(jax.random.key(0)), 0.05)
+    return noisy(jax.jit(partial(decoder.init_params, MODEL))(jax.random.key(0)), 0.05)
 
 
 def noisy(params: Params, scale: float) -> Params:
@@ -41,7 +41,7 @@ def adapters(settings: LoraConfig = LORA, model: ModelConfig = MODEL) -> Params:
 
 @jax.jit
 def logits(params: Params, beside: lora.Adapters | None = None) -> jax.Array:
-    return bloom.logits(params, bloom.forward(params, jnp.asarray(IDS), None, MODEL, beside), MODEL)
+    return decoder.logits(params, decoder.forward(params, jnp.asarray(IDS), None, MODEL, beside), MODEL)
 
 
 def copy(params: Params) -> Params:
@@ -104,7 +104,7 @@ def test_gradients_flow_to_adapters_over_a_bfloat16_base(base: Params) -> None:
     frozen = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), base)
 
     def loss(trained: Params) -> jax.Array:
-        hidden = bloom.forward(frozen, jnp.asarray(IDS), None, model, lora.make_adapters(trained, LORA))
+        hidden = decoder.forward(frozen, jnp.asarray(IDS), None, model, lora.make_adapters(trained, LORA))
         return jnp.square(hidden).mean()
 
     gradient = jax.jit(jax.grad(loss))(adapters())
@@ -119,7 +119,7 @@ def test_dropout_is_a_function_of_the_key(base: Params, remat: str) -> None:
 
     def squares(trained: Params, key: jax.Array) -> jax.Array:
         beside = lora.make_adapters(trained, settings, key)
-        return jnp.square(bloom.forward(base, jnp.asarray(IDS), None, model, beside)).mean()
+        return jnp.square(decoder.forward(base, jnp.asarray(IDS), None, model, beside)).mean()
 
     drop = jax.jit(jax.grad(squares))
     one, again, other = (drop(trained, jax.random.key(seed))["blocks"]["qkv"]["lora_b"] for seed in (0, 0, 1))

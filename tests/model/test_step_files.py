@@ -8,7 +8,7 @@ from etils import epath
 
 from ecomgpt_jax.config import MeshConfig, ModelConfig
 from ecomgpt_jax.errors import DataError, MissingInputError
-from ecomgpt_jax.model import bloom, manifest, step_files
+from ecomgpt_jax.model import decoder, manifest, step_files
 from ecomgpt_jax.model.parameters import leaf_of, param_shardings, parameter_table
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training.saving import save_orbax_params
@@ -19,7 +19,7 @@ MODEL = ModelConfig(size="custom", embed=32, layers=2, heads=4, vocab_size=64, c
 @pytest.fixture(scope="module")
 def step(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("step") / "checkpoints" / "7"
-    save_orbax_params(bloom.init_params(MODEL, jax.random.key(0)), MODEL, directory)
+    save_orbax_params(decoder.init_params(MODEL, jax.random.key(0)), MODEL, directory)
     return directory
 
 
@@ -29,7 +29,7 @@ def places(shape: tuple[int, int, int] = (1, 4, 2)) -> dict:
 
 
 def test_parameters_come_one_by_one_the_largest_first_in_dtype_and_place(step: Path) -> None:
-    params, wanted, sizes = bloom.init_params(MODEL, jax.random.key(0)), places(), []
+    params, wanted, sizes = decoder.init_params(MODEL, jax.random.key(0)), places(), []
     for parameter, array in step_files.read_params(epath.Path(step), wanted, "bfloat16"):
         assert array.sharding == wanted[parameter]
         np.testing.assert_array_equal(array, leaf_of(params, parameter.path).astype("bfloat16"))

@@ -10,7 +10,7 @@ from ecomgpt_jax.config import EvalConfig, MeshConfig
 from ecomgpt_jax.data.tokenizer import load_tokenizer
 from ecomgpt_jax.evaluation.harness import answer_losses
 from ecomgpt_jax.instruct.instructions import HEAD, fill
-from ecomgpt_jax.model.bloom import init_params
+from ecomgpt_jax.model.decoder import init_params
 from ecomgpt_jax.model.loading import load_checkpoint
 from ecomgpt_jax.parallel.mesh import make_mesh
 

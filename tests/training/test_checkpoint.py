@@ -7,7 +7,7 @@ from toy import toy_config
 
 from ecomgpt_jax import config as config_lib
 from ecomgpt_jax.config import MeshConfig
-from ecomgpt_jax.model import bloom, step_files
+from ecomgpt_jax.model import decoder, step_files
 from ecomgpt_jax.model.loading import load_checkpoint
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training import checkpoint, saving
@@ -60,5 +60,5 @@ def test_converted_parameters_stand_alone(run: tuple[Path, TrainState], tmp_path
     saving.save_orbax_params(run[1].params, CONFIG.model, tmp_path / "alone")
     params, model = load_checkpoint(tmp_path / "alone")
     assert (model, equal(params, run[1].params)) == (CONFIG.model, True)
-    other = bloom.init_params(CONFIG.model, jax.random.key(9))
+    other = decoder.init_params(CONFIG.model, jax.random.key(9))
     assert not equal(other, params)

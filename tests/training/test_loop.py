@@ -8,7 +8,7 @@ from toy import toy_config, toy_rows
 
 from ecomgpt_jax.config import Config, MeshConfig
 from ecomgpt_jax.errors import ConfigError
-from ecomgpt_jax.model import bloom
+from ecomgpt_jax.model import decoder
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training import loop
 from ecomgpt_jax.training.progress import Progress, read_metrics
@@ -123,10 +123,10 @@ def test_train_step_compiles_once_resume_included(tmp_path: Path, monkeypatch: p
 
 def test_pretrained_weights_are_started_from(tmp_path: Path) -> None:
     config = toy_config(max_steps=1, log_every=5)
-    params = bloom.init_params(config.model, jax.random.key(7))
+    params = decoder.init_params(config.model, jax.random.key(7))
     params["final_norm"]["scale"] *= 0  # every logit is zero, so the loss is log(vocab)
     with jax.set_mesh(MESH):
-        params = jax.device_put(params, bloom.param_shardings(config.model, MESH))
+        params = jax.device_put(params, decoder.param_shardings(config.model, MESH))
     start(tmp_path, config, initial_params=lambda: params)
     assert losses(tmp_path)[1] == pytest.approx(np.log(64), rel=1e-5)
 

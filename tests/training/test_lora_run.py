@@ -14,7 +14,7 @@ from toy import toy_config, toy_rows
 from ecomgpt_jax import convert
 from ecomgpt_jax.config import Config, LoraConfig, MeshConfig
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
-from ecomgpt_jax.model import bloom, hf_weights, loading, lora
+from ecomgpt_jax.model import decoder, hf_weights, loading, lora
 from ecomgpt_jax.model.hf_weights import load_hf, save_hf
 from ecomgpt_jax.model.parameters import Params, parameter_count
 from ecomgpt_jax.parallel.mesh import make_mesh
@@ -52,7 +52,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Params]:
     """(base, workdir, parameters) of a two-epoch run."""
     folder = tmp_path_factory.mktemp("lora")
     config = lora_config(folder / "base")
-    save_hf(bloom.init_sharded_params(config.model, MESH, jax.random.key(3)), config.model, folder / "base")
+    save_hf(decoder.init_sharded_params(config.model, MESH, jax.random.key(3)), config.model, folder / "base")
     return folder / "base", folder / "run", train(config, folder / "run")
 
 
@@ -137,7 +137,7 @@ def test_other_weights_under_the_adapters_are_refused(
     elif change == "adapters merged into it":
         other = merged
     else:
-        other = bloom.init_sharded_params(config.model, MESH, jax.random.key(4))
+        other = decoder.init_sharded_params(config.model, MESH, jax.random.key(4))
     norms = [
         [weights[name]["scale"] for name in ("embedding_norm", "final_norm")] for weights in (other, load_hf(base))
     ]
@@ -231,7 +231,7 @@ def test_a_run_holds_the_base_once_from_start_to_export(
     config.model.compute_dtype, config.eval.every, config.train.max_steps = "bfloat16", 1, 2
     count = parameter_count(config.model)
     save_hf(
-        bloom.init_sharded_params(config.model, mesh, jax.random.key(3), "bfloat16"), config.model, tmp_path / "base"
+        decoder.init_sharded_params(config.model, mesh, jax.random.key(3), "bfloat16"), config.model, tmp_path / "base"
     )
     found: dict[str, int] = {}
     before = live_bytes()

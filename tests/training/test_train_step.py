@@ -7,7 +7,7 @@ import numpy as np
 from toy import toy_config, toy_rows
 
 from ecomgpt_jax.config import MeshConfig, OptimizerConfig
-from ecomgpt_jax.model import bloom
+from ecomgpt_jax.model import decoder
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training.optimizer import make_optimizer
 from ecomgpt_jax.training.train_step import (
@@ -40,7 +40,7 @@ def shaped(batch: dict[str, np.ndarray], accumulation: int) -> dict[str, np.ndar
 
 
 def test_one_by_eight_equals_eight_by_one() -> None:
-    params = bloom.init_params(CONFIG.model, jax.random.key(0))
+    params = decoder.init_params(CONFIG.model, jax.random.key(0))
     batch = one_step_batch()
     whole = accumulate_jit(params, shaped(batch, 1))
     for micro_batches in (2, 8):
@@ -52,7 +52,7 @@ def test_one_by_eight_equals_eight_by_one() -> None:
 
 def test_a_mean_of_means_would_be_seen() -> None:
     """The negative control: averaging the micro-batches' means gives another gradient on uneven counts."""
-    params = bloom.init_params(CONFIG.model, jax.random.key(0))
+    params = decoder.init_params(CONFIG.model, jax.random.key(0))
     batch = shaped(one_step_batch(), 8)
     whole, loss, _ = accumulate_jit(params, batch)
     singles = [accumulate_jit(params, jax.tree.map(lambda x, i=i: x[i : i + 1], batch)) for i in range(8)]

@@ -12,7 +12,7 @@ from toy import toy_config, toy_rows
 from ecomgpt_jax.config import Config, LoraConfig, MeshConfig
 from ecomgpt_jax.data.pipeline import make_rows
 from ecomgpt_jax.errors import ConfigError
-from ecomgpt_jax.model import bloom, lora
+from ecomgpt_jax.model import decoder, lora
 from ecomgpt_jax.model.step_files import read_meta
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training import loop, validation
@@ -34,7 +34,7 @@ def held_back(rows_per_batch: int) -> validation.HeldBack:
 
 def plain_losses(config: Config, params: object) -> dict[str, float]:
     """The same losses instance by instance: no packing, no batch, logits and softmax written out."""
-    forward = jax.jit(lambda params, inputs, segments: bloom.forward(params, inputs, segments, config.model))
+    forward = jax.jit(lambda params, inputs, segments: decoder.forward(params, inputs, segments, config.model))
     sums = {name: np.zeros(2) for name in NAMES}
     for group, members in GROUPS.items():
         for i in members:

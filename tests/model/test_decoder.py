@@ -12,7 +12,9 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ecomgpt_jax.config import MeshConfig, ModelConfig
-from ecomgpt_jax.model import attention, bloom, head
+from ecomgpt_jax.model import attention, decoder, head, layers
+from ecomgpt_jax.model.families import gemma
+from ecomgpt_jax.model.fused_attention import segment_positions
 from ecomgpt_jax.model.hf_weights import save_hf
 from ecomgpt_jax.model.parameters import Params, leaf_of, param_shapes, param_shardings, parameter_table
 from ecomgpt_jax.parallel.mesh import batch_sharding, make_mesh
@@ -22,9 +24,9 @@ Batch = dict[str, np.ndarray]
 
 
 def loss_and_logits(params: Params, batch: Batch, model: ModelConfig) -> tuple[jax.Array, jax.Array]:
-    hidden = bloom.forward(params, batch["inputs"], batch["segment_ids"], model)
-    total, count = head.loss_sum(params["embedding"]["table"], hidden, batch["targets"], batch["loss_mask"], model)
-    return total / count, bloom.logits(params, hidden, model)
+    hidden = decoder.forward(params, batch["inputs"], batch["segment_ids"], model)
+    total, count = head.loss_sum(decoder.head_table(params), hidden, batch["targets"], batch["loss_mask"], model)
+    return total / count, decoder.logits(params, hidden, model)
 
 
 # For programs that run once on tiny arrays, where compiling is all the time there is.
@@ -38,7 +40,7 @@ def make_program(model: ModelConfig, **options: Any) -> Callable[..., Any]:
 @lru_cache
 def shared_program(*fields: Any) -> Callable[..., Any]:
     model = ModelConfig(*fields)
-    as_trained = fields in [dataclasses.astuple(hf_cases.case_model(name)) for name in hf_cases.CASES]
+    as_trained = fields in [dataclasses.astuple(hf_cases.case_model(name)) for name in hf_cases.BLOOM]
     return make_program(model, compiler_options=None if as_trained else COMPILE_FAST)
 
 
@@ -128,7 +130,89 @@ def test_parity_notices_swapped_q_and_k() -> None:
     assert gradient > 1e-2
 
 
+def one_less(model: ModelConfig, patch: pytest.MonkeyPatch) -> ModelConfig:
+    return dataclasses.replace(model, window=model.window - 1)
+
+
+def one_more(model: ModelConfig, patch: pytest.MonkeyPatch) -> ModelConfig:
+    return dataclasses.replace(model, window=model.window + 1)
+
+
+def theta_off_by_a_hundredth(model: ModelConfig, patch: pytest.MonkeyPatch) -> ModelConfig:
+    return dataclasses.replace(model, rope_theta=1.01 * model.rope_theta)
+
+
+def no_scaling(model: ModelConfig, patch: pytest.MonkeyPatch) -> ModelConfig:
+    return dataclasses.replace(model, rope_scaling="")
+
+
+def one_theta(model: ModelConfig, patch: pytest.MonkeyPatch) -> ModelConfig:
+    return dataclasses.replace(model, local_rope_theta=model.rope_theta)
+
+
+def kinds_swapped(model: ModelConfig, patch: pytest.MonkeyPatch) -> ModelConfig:
+    return dataclasses.replace(model, layer_kinds=model.layer_kinds.translate({ord("s"): "f", ord("f"): "s"}))
+
+
+def usual_query_scale(model: ModelConfig, patch: pytest.MonkeyPatch) -> ModelConfig:
+    return dataclasses.replace(model, query_scale=0.0)
+
+
+def no_norm_of_heads(model: ModelConfig, patch: pytest.MonkeyPatch) -> ModelConfig:
+    norm = layers.RMSNorm.__call__
+    patch.setattr(layers.RMSNorm, "__call__", lambda self, x: x if x.ndim == 4 else norm(self, x))
+    return model
+
+
+def plain_w(model: ModelConfig, patch: pytest.MonkeyPatch) -> ModelConfig:
+    normalise = layers._normalise_rms
+    patch.setattr(layers, "_normalise_rms", lambda x, scale, *rest: normalise(x, scale - 1, *rest))
+    return model
+
+
+def unscaled_embedding(model: ModelConfig, patch: pytest.MonkeyPatch) -> ModelConfig:
+    patch.setattr(gemma, "scale_embedding", lambda rows: rows)
+    return model
+
+
+def exact_gelu(model: ModelConfig, patch: pytest.MonkeyPatch) -> ModelConfig:
+    patch.setattr(gemma, "_gelu", partial(jax.nn.gelu, approximate=False))
+    return model
+
+
+def tiled_heads(model: ModelConfig, patch: pytest.MonkeyPatch) -> ModelConfig:
+    patch.setattr(attention, "_repeat", lambda x, heads: jnp.tile(x, (1, 1, heads // x.shape[2], 1)))
+    return model
+
+
+FAULTS = [
+    ("llama", no_scaling), ("llama", tiled_heads), ("mistral", one_less), ("mistral", one_more),
+    ("qwen2", kinds_swapped), ("qwen3", theta_off_by_a_hundredth), ("qwen3", no_norm_of_heads), ("gemma", one_less),
+    ("gemma", one_theta), ("gemma", usual_query_scale), ("gemma", plain_w), ("gemma", unscaled_embedding),
+    ("gemma", exact_gelu),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "fault"), FAULTS)
+def test_parity_notices(name: str, fault: Callable[..., ModelConfig], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each fault is at least three times over the bar of the logits."""
+    model, batch = hf_cases.case_model(name), hf_cases.case_batch(name)
+    params = hf_cases.random_params(model)
+    changed = fault(model, monkeypatch)
+
+    @partial(jax.jit, compiler_options=COMPILE_FAST)
+    def every_logit(params: Params) -> jax.Array:
+        hidden = decoder.forward(params, batch["inputs"], batch["segment_ids"], changed)
+        return decoder.logits(params, hidden, changed)
+
+    step = slice(None, None, hf_cases.LOGIT_STEP)
+    stored, real = np.load(GOLDEN / f"{name}.npz")["logits"], batch["segment_ids"][:, step] > 0
+    error = np.abs(every_logit(params)[:, step] - stored)[real].max()
+    assert error > 3e-4
+
+
 SMALL = hf_cases.case_model("heads8_padded")  # with [4, 24] batches it shares that case's program
+MODELS = {name: hf_cases.case_model(name) for name in hf_cases.FAMILIES}  # likewise
 
 
 def packed_and_alone() -> tuple[Batch, Batch, list[slice]]:
@@ -153,12 +237,12 @@ def packed_and_alone() -> tuple[Batch, Batch, list[slice]]:
     return packed, alone, spans
 
 
-def packing_errors(segment_ids: np.ndarray) -> tuple[float, float, float]:
+def packing_errors(segment_ids: np.ndarray, model: ModelConfig) -> tuple[float, float, float]:
     """How far a packed row with these segments is from its examples alone: logits, loss, gradients."""
-    params = hf_cases.random_params(SMALL)
+    params = hf_cases.random_params(model)
     packed, alone, spans = packed_and_alone()
-    logits, loss, gradients = outputs(params, {**packed, "segment_ids": segment_ids}, SMALL)
-    expected = outputs(params, alone, SMALL)
+    logits, loss, gradients = outputs(params, {**packed, "segment_ids": segment_ids}, model)
+    expected = outputs(params, alone, model)
     return (
         max(
             np.abs(logits[0, span] - expected[0][row, : span.stop - span.start]).max() for row, span in enumerate(spans)
@@ -168,46 +252,73 @@ def packing_errors(segment_ids: np.ndarray) -> tuple[float, float, float]:
     )
 
 
-def test_packed_row_equals_its_examples_alone() -> None:
-    logits, loss, gradient = packing_errors(packed_and_alone()[0]["segment_ids"])
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_packed_row_equals_its_examples_alone(model: ModelConfig) -> None:
+    logits, loss, gradient = packing_errors(packed_and_alone()[0]["segment_ids"], model)
     assert logits < 1e-4
     assert loss < 1e-5
     assert gradient < 1e-4
 
 
-def test_packing_test_notices_a_wrong_mask() -> None:
-    logits, loss, gradient = packing_errors(np.minimum(packed_and_alone()[0]["segment_ids"], 1))
+@pytest.mark.parametrize("model", [MODELS["heads8_padded"], MODELS["qwen3"], MODELS["gemma"]])
+def test_packing_test_notices_a_wrong_mask(model: ModelConfig) -> None:
+    logits, loss, gradient = packing_errors(np.minimum(packed_and_alone()[0]["segment_ids"], 1), model)
     assert logits > 1e-2
     assert loss > 1e-3
     assert gradient > 1e-2
 
 
-def test_one_block_at_a_time_equals_the_scan() -> None:
-    params, batch = hf_cases.random_params(SMALL), packed_and_alone()[0]
+def test_another_document_changes_no_bit() -> None:
+    """What stands before a segment, or in padding, is not seen at all."""
+    model, batch = MODELS["gemma"], packed_and_alone()[0]
+    params, other = hf_cases.random_params(model), np.copy(batch["inputs"])
+    other[0, :7] = 127 - other[0, :7]
+    logits, changed = (outputs(params, {**batch, "inputs": inputs}, model)[0] for inputs in (batch["inputs"], other))
+    assert np.array_equal(logits[0, 7:], changed[0, 7:])
+    assert not np.array_equal(logits[0, :7], changed[0, :7])
 
-    @jax.jit
+
+@pytest.mark.parametrize("name", ["heads8_padded", "gemma"])
+def test_one_block_at_a_time_equals_the_scan(name: str) -> None:
+    model, batch = MODELS[name], packed_and_alone()[0]
+    params = hf_cases.random_params(model)
+
+    @partial(jax.jit, compiler_options=COMPILE_FAST)
     def blocks(params: Params, batch: Batch) -> jax.Array:
-        attend = partial(attention.attend, segment_ids=batch["segment_ids"])
-        x = bloom.embed(params, batch["inputs"], SMALL)
-        for layer in range(SMALL.layers):
-            x = bloom.block(jax.tree.map(lambda leaf, i=layer: leaf[i], params["blocks"]), x, attend, SMALL)
-        return bloom.logits(params, bloom.final_norm(params, x, SMALL), SMALL)
+        rotations = decoder.attention_of(model).rotations(segment_positions(batch["segment_ids"]))
+        x = decoder.embed(params, batch["inputs"], model)
+        for layer, slides in enumerate(decoder.layer_kinds(model)):
+            attend = decoder.make_attend(model, batch["segment_ids"], rotations, slides)
+            x = decoder.block(jax.tree.map(lambda leaf, i=layer: leaf[i], params["blocks"]), x, attend, model)
+        return decoder.logits(params, decoder.final_norm(params, x, model), model)
 
-    np.testing.assert_allclose(blocks(params, batch), outputs(params, batch, SMALL)[0], atol=2e-5, equal_nan=False)
+    np.testing.assert_allclose(blocks(params, batch), outputs(params, batch, model)[0], atol=2e-5, equal_nan=False)
 
 
-@pytest.mark.parametrize(("remat", "implementation"), [("dots", "xla"), ("full", "reference"), ("selective", "xla")])
-def test_remat_and_attention_change_no_result(remat: str, implementation: str) -> None:
-    params, batch = hf_cases.random_params(SMALL), packed_and_alone()[0]
-    base = outputs(params, batch, SMALL)
-    other = outputs(params, batch, dataclasses.replace(SMALL, remat=remat, attention=implementation))
+@pytest.mark.parametrize(
+    ("name", "remat", "implementation"),
+    [
+        ("heads8_padded", "dots", "xla"),
+        ("heads8_padded", "full", "reference"),
+        ("heads8_padded", "selective", "xla"),
+        ("gemma", "selective", "reference"),
+        pytest.param("gemma", "dots", "xla", marks=pytest.mark.slow),
+        pytest.param("qwen3", "full", "reference", marks=pytest.mark.slow),
+    ],
+)
+def test_remat_and_attention_change_no_result(name: str, remat: str, implementation: str) -> None:
+    model, batch = MODELS[name], packed_and_alone()[0]
+    params = hf_cases.random_params(model)
+    base = outputs(params, batch, model)
+    other = outputs(params, batch, dataclasses.replace(model, remat=remat, attention=implementation))
     np.testing.assert_allclose(other[0], base[0], atol=1e-5, equal_nan=False)
     assert max(map(relative, jax.tree.leaves(other[2]), jax.tree.leaves(base[2]))) < 1e-5
 
 
-def test_remat_recomputes_as_much_as_its_name_says() -> None:
+@pytest.mark.parametrize("name", ["heads8_padded", "gemma"])
+def test_remat_recomputes_as_much_as_its_name_says(name: str) -> None:
     def products(remat: str) -> int:
-        model = dataclasses.replace(SMALL, remat=remat, attention="reference")
+        model = dataclasses.replace(MODELS[name], remat=remat, attention="reference")
         batch = packed_and_alone()[0]
         step = jax.make_jaxpr(jax.grad(lambda params: loss_and_logits(params, batch, model)[0]))
         return str(step(param_shapes(model))).count("dot_general")
@@ -217,26 +328,43 @@ def test_remat_recomputes_as_much_as_its_name_says() -> None:
     assert none <= dots < selective < full
 
 
-def test_program_size_does_not_grow_with_depth() -> None:
-    def lines(layers: int, model: ModelConfig = SMALL) -> int:
-        model = dataclasses.replace(model, layers=layers)
+@pytest.mark.parametrize(("name", "kinds"), [("heads8_padded", ""), ("mistral", ""), ("gemma", "ssf")])
+def test_program_size_does_not_grow_with_depth(name: str, kinds: str) -> None:
+    def lines(turns: int, model: ModelConfig = MODELS[name]) -> int:
+        model = dataclasses.replace(model, layers=3 * turns, layer_kinds=turns * kinds)
         batch = packed_and_alone()[0]
         step = jax.jit(jax.value_and_grad(lambda params: loss_and_logits(params, batch, model)[0]))
         return len(step.lower(param_shapes(model)).as_text().splitlines())
 
-    assert lines(2) == lines(6)
-    assert lines(2) != lines(2, dataclasses.replace(SMALL, remat="full"))
+    assert lines(1) == lines(3)
+    assert lines(1) != lines(1, dataclasses.replace(MODELS[name], remat="full"))
 
 
-@pytest.mark.parametrize("shape", [(2, 2, 2), (1, 4, 2)])
-def test_meshes_agree(shape: tuple[int, int, int]) -> None:
-    params = hf_cases.random_params(SMALL)
-    batch = packed_and_alone()[1]
-    logits, loss, gradients = outputs(params, batch, SMALL)
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("heads8_padded", (2, 2, 2)),
+        ("heads8_padded", (1, 4, 2)),
+        ("qwen3", (1, 2, 4)),  # two kv heads on four devices
+        ("gemma", (2, 2, 2)),  # one on two
+        *(
+            pytest.param(name, shape, marks=pytest.mark.slow)
+            for name in hf_cases.FAMILIES
+            for shape in ((1, 8, 1), (8, 1, 1), (2, 2, 2), (1, 2, 4), (4, 1, 2))
+            if hf_cases.case_model(name).heads % shape[2] == 0
+        ),
+    ],
+)
+def test_meshes_agree(name: str, shape: tuple[int, int, int]) -> None:
+    model, batch = MODELS[name], packed_and_alone()[1]
+    if shape[0] * shape[1] == 8:  # a row for each
+        batch = jax.tree.map(lambda rows: np.concatenate([rows, rows]), batch)
+    params = hf_cases.random_params(model)
+    logits, loss, gradients = outputs(params, batch, model)
     mesh = make_mesh(MeshConfig(*shape))
-    shardings = param_shardings(SMALL, mesh)
+    shardings = param_shardings(model, mesh)
     whole = NamedSharding(mesh, PartitionSpec())
-    program = make_program(SMALL, out_shardings=((whole, whole), shardings), compiler_options=COMPILE_FAST)
+    program = make_program(model, out_shardings=((whole, whole), shardings), compiler_options=COMPILE_FAST)
     with jax.set_mesh(mesh):
         placed = jax.device_put(batch, batch_sharding(mesh))
         (mesh_loss, mesh_logits), mesh_gradients = program(jax.device_put(params, shardings), placed)
@@ -247,7 +375,7 @@ def test_meshes_agree(shape: tuple[int, int, int]) -> None:
 
 
 def test_fresh_weights_follow_the_table_on_any_mesh() -> None:
-    init = jax.jit(partial(bloom.init_params, SMALL))
+    init = jax.jit(partial(decoder.init_params, SMALL))
     params, other = init(jax.random.key(0)), init(jax.random.key(1))
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), params) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), param_shapes(SMALL)
@@ -261,34 +389,36 @@ def test_fresh_weights_follow_the_table_on_any_mesh() -> None:
     assert np.all(params["blocks"]["qkv"]["bias"] == 0)
 
     mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
-    sharded = bloom.init_sharded_params(SMALL, mesh, jax.random.key(0))
+    sharded = decoder.init_sharded_params(SMALL, mesh, jax.random.key(0))
     assert jax.tree.map(lambda leaf: leaf.sharding, sharded) == param_shardings(SMALL, mesh)
     assert sharded["blocks"]["mlp_up"]["kernel"].addressable_shards[0].data.size * 4 == kernel.size
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-7, equal_nan=False), sharded, params)
 
 
-def test_bfloat16_stays_near_float32() -> None:
-    model = dataclasses.replace(SMALL, compute_dtype="bfloat16")
-    params, batch = hf_cases.random_params(SMALL), packed_and_alone()[0]
+@pytest.mark.parametrize("name", ["heads8_padded", "qwen3", "gemma"])
+def test_bfloat16_stays_near_float32(name: str) -> None:
+    small, batch = MODELS[name], packed_and_alone()[0]
+    model, params = dataclasses.replace(small, compute_dtype="bfloat16"), hf_cases.random_params(small)
     gradients = jax.eval_shape(make_program(model), params, batch)[1]
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(gradients))
     loss, logits = jax.jit(partial(loss_and_logits, model=model))(params, batch)
-    exact_logits, exact_loss, _ = outputs(params, batch, SMALL)
+    exact_logits, exact_loss, _ = outputs(params, batch, small)
     real = batch["segment_ids"] > 0
     assert logits.dtype == np.float32
     assert 1e-4 < relative(np.asarray(logits)[real], exact_logits[real]) < 0.03
     assert abs(float(loss) - exact_loss) < 0.02
 
 
-def test_rows_of_padding_alone_are_finite() -> None:
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_rows_of_padding_alone_are_finite(model: ModelConfig) -> None:
     batch = packed_and_alone()[0]
     batch = {**batch, "segment_ids": np.zeros_like(batch["segment_ids"])}
-    logits, _, gradients = outputs(hf_cases.random_params(SMALL), batch, SMALL)
+    logits, _, gradients = outputs(hf_cases.random_params(model), batch, model)
     assert np.isfinite(logits).all()
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
 
 
 @pytest.mark.parametrize("token", [-1, 128])
 def test_an_id_outside_the_vocabulary_is_nan(token: int) -> None:
-    hidden = bloom.forward(hf_cases.random_params(SMALL), jnp.array([[5, token]]), None, SMALL)
+    hidden = decoder.forward(hf_cases.random_params(SMALL), jnp.array([[5, token]]), None, SMALL)
     assert np.isnan(hidden[0, 1]).all()
