@@ -78,7 +78,7 @@ def test_every_family_steps_as_its_training_forward(name: str) -> None:
         cache, logits = greedy.prefill(layered, ids[:, :21], lengths, model, 40)
         for step in range(3):
             steps.append(logits)
-            tokens = ids[jnp.arange(2), lengths + step]
+            tokens = jnp.asarray(ids)[jnp.arange(2), lengths + step]
             cache, logits = greedy.decode_step(layered, cache, tokens, lengths + step, model)
         whole = decoder.logits(params, decoder.forward(params, ids, None, model), model)
         return jnp.stack([*steps, logits]), jnp.stack([whole[jnp.arange(2), lengths - 1 + step] for step in range(4)])

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
+from safetensors.numpy import load_file
 
-from ecomgpt_jax.config import Config, LoraConfig, MeshConfig, ModelConfig, OptimizerConfig, resolve
+from ecomgpt_jax.config import LAYERS, Config, LoraConfig, MeshConfig, ModelConfig, OptimizerConfig, resolve
 from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.model import decoder, lora
 from ecomgpt_jax.model.hf_weights import load_hf, save_hf
@@ -17,6 +18,7 @@ from ecomgpt_jax.model.parameters import Params
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training.optimizer import make_optimizer
 from ecomgpt_jax.training.train_step import abstract_state
+from tests.model import hf_cases
 
 MODEL = ModelConfig(size="custom", embed=32, layers=2, heads=4, vocab_size=64, compute_dtype="float32")
 LORA = LoraConfig(rank=4, alpha=6.0)
@@ -203,6 +205,46 @@ def test_hf_peft_gives_the_same_logits(base: Params, tmp_path: Path) -> None:
         found = theirs(torch.from_numpy(np.array(IDS))).logits.numpy()
     np.testing.assert_allclose(found, logits(base, lora.make_adapters(trained, LORA)), atol=1e-4)
     assert np.abs(found - logits(base)).max() > 0.1
+
+
+@pytest.mark.parametrize("name", hf_cases.FAMILIES[1:])
+def test_every_family_merged_equals_adapters_equals_peft(name: str, tmp_path: Path) -> None:
+    """Adapters beside each linear layer of the blocks: as PEFT reads them, as they run, and merged into the export."""
+    torch, peft = pytest.importorskip("torch"), pytest.importorskip("peft")
+    from transformers import AutoModelForCausalLM
+
+    model = hf_cases.case_model(name)
+    settings, ids = LoraConfig(rank=4, alpha=6.0, targets=LAYERS[model.family]), np.arange(24).reshape(2, 12) + 7
+    params, trained = hf_cases.random_params(model), adapters(settings, model)
+    beside = lora.make_adapters(trained, settings)
+
+    @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    def run(params: Params, beside: lora.Adapters) -> jax.Array:
+        return decoder.logits(params, decoder.forward(params, ids, None, model, beside), model)
+
+    with_adapters = run(params, beside)
+    save_hf(params, model, tmp_path / "base")
+    save_hf(params, model, tmp_path / "merged", adapters=beside)
+    (tmp_path / "adapter").mkdir()
+    lora.save_peft(trained, model, settings, tmp_path / "adapter", str(tmp_path / "base"))
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
+    theirs = peft.PeftModel.from_pretrained(plain, tmp_path / "adapter").eval()
+    found = {key for key in theirs.state_dict() if "lora_A" in key}
+    assert len(found) == model.layers * len(LAYERS[model.family])
+    saved = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert {key.replace(".default", "") for key in found} < saved.keys()
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
+    with torch.no_grad():
+        outputs = [network(torch.from_numpy(ids)).logits.numpy() for network in (theirs, merged)]
+    for output in outputs:
+        np.testing.assert_allclose(output, with_adapters, atol=1e-4)
+    nothing = jax.tree.map(jnp.zeros_like, beside)
+    assert np.abs(outputs[0] - run(params, nothing)).max() > 0.05
+
+
+def test_a_layer_of_another_family_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"qkv: blocks of model\.family=llama have the layers query, key, value"):
+        lora.adapter_table(hf_cases.case_model("llama"), LoraConfig(rank=4, targets=("qkv", "mlp_up")))
 
 
 def test_peft_files_name_every_target_and_refuse_nan(tmp_path: Path) -> None:
