@@ -109,6 +109,8 @@ def test_a_wrong_value_is_named(path: str, value: object, words: str) -> None:
 
 FILES = {"data.mixture": "files", "data.files": ("mine.jsonl",)}
 WEIGHTS = {"model.init_from": "weights"}
+LLAMA = {"model.size": "custom", "model.embed": 64, "model.layers": 2, "model.heads": 4, "model.family": "llama"}
+GEMMA = LLAMA | {"model.family": "gemma"}
 UNSCORED = {"train.final_evaluation": False}
 # A field, a value, a run in which the field has no effect, and a part of the message.
 REFUSED = [
@@ -126,6 +128,16 @@ REFUSED = [
     ("data.temperature", 0.0, {}, "data.total_instances"),
     ("data.loss_on_prompt", True, {"data.plain_text": True}, "prompts"),
     ("data.chain_of_task", False, {"data.plain_text": True}, "instructions"),
+    *[(path, value, {}, "model.family=llama or gemma") for path, value in (
+        ("model.kv_heads", 4), ("model.head_dim", 32), ("model.mlp", 96), ("model.rope_theta", 1e6),
+        ("model.rope_scaling", "linear:8.0"), ("model.window", 8), ("model.layer_kinds", "sf"),
+    )],
+    *[(path, value, GEMMA, "model.family=llama") for path, value in (
+        ("model.biases", "qkv"), ("model.qk_norm", True), ("model.tied_head", False),
+    )],
+    *[(path, value, LLAMA, "model.family=gemma") for path, value in (
+        ("model.local_rope_theta", 1e3), ("model.query_scale", 168.0),
+    )],
 ]  # fmt: skip
 MENTIONED = [
     ("data.sources_dir", "sources", {}, "data.mixture=real"),
@@ -148,7 +160,7 @@ MENTIONED = [
 ALWAYS = re.findall(
     r"\S+",
     """
-    name model.size model.vocab_size model.layer_norm_epsilon model.initializer_range model.init_from
+    name model.size model.family model.vocab_size model.layer_norm_epsilon model.initializer_range model.init_from
     model.tokenizer model.compute_dtype model.attention model.remat model.head_chunk data.mixture data.files
     data.cache_dir data.languages data.instances_per_task data.total_instances data.length data.packing
     data.beam_options data.seed optimizer.learning_rate optimizer.weight_decay optimizer.warmup_fraction
@@ -234,6 +246,32 @@ def test_a_custom_shape_must_be_whole() -> None:
     config.model.embed, config.model.layers, config.model.heads = 100, 2, 8
     with pytest.raises(ConfigError, match=r"not a multiple of model\.heads"):
         resolve(config)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model.size": "560m"}, r"model\.size=560m is BLOOM's"),
+        ({"model.kv_heads": 3}, r"not a multiple of model\.kv_heads=3"),
+        ({"model.embed": 60, "model.heads": 4}, "width 15"),
+        ({"model.rope_scaling": "yarn:4"}, r"model\.rope_scaling='yarn:4'"),
+        ({"model.window": 8, "model.layer_kinds": "s"}, r"model\.layer_kinds='s' must have a letter"),
+        ({"model.window": 8, "model.layer_kinds": "sx"}, r"model\.layer_kinds='sx'"),
+        ({"model.layer_kinds": "sf"}, r"model\.window=0 do not fit"),
+        ({"model.window": 8, "model.layer_kinds": "ff"}, "do not fit"),
+    ],
+)
+def test_a_shape_that_no_family_has_is_refused(change: dict[str, object], message: str) -> None:
+    resolve(run_with(LLAMA))
+    with pytest.raises(ConfigError, match=message):
+        resolve(run_with(LLAMA | change))
+
+
+def test_adapters_stand_beside_all_layers_of_the_family_unless_some_are_named() -> None:
+    rank = {"lora.rank": 4}
+    assert resolve(run_with(rank)).lora.targets == config_lib.LAYERS["bloom"]
+    assert resolve(run_with(LLAMA | rank)).lora.targets == config_lib.LAYERS["llama"]
+    assert resolve(resolve(run_with(GEMMA | rank | {"lora.targets": ("query",)}))).lora.targets == ("query",)
 
 
 def test_every_field_has_a_reader() -> None:
