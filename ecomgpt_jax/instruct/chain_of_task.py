@@ -1,12 +1,11 @@
 """The Chain-of-Task operators (paper, section 3.2): they derive atomic tasks from a base task.
 
-An operator looks up the forms for the record type that the base task reads and binds them to the same dataset, so
-`derived(base)` is all that a new source needs. `without` names the forms for which a dataset lacks something (opinion
-words, a second category level, ...).
+An operator looks up the forms for the record type that the base task reads and binds those to the same data set that
+have there what they need (`Form.needs`, `Dataset.lacks`), so `family(form, dataset)` is all that a new source needs.
 """
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from ecomgpt_jax.instruct.records import (
     AspectText,
@@ -28,7 +27,7 @@ from ecomgpt_jax.instruct.tasks import (
     matching,
     questions,
 )
-from ecomgpt_jax.instruct.tasks.task import Form, Task, bind
+from ecomgpt_jax.instruct.tasks.task import Dataset, Form, Task, bind
 
 # A task is split into its steps: find without typing, type what is found, one type at a time, ...
 SIMPLIFICATION: Mapping[type[Record], tuple[Form, ...]] = {
@@ -75,24 +74,24 @@ RECOMBINATION: Mapping[type[Record], tuple[Form, ...]] = {
 }
 
 
-def derived(base: Task, without: Collection[str] = ()) -> list[Task]:
-    """Returns the atomic tasks of all three operators, simplification first; `without` names forms to leave out."""
+def derived(base: Task) -> list[Task]:
+    """Returns the atomic tasks of all three operators, simplification first."""
     return [
         bind(form, base.dataset, parent=base.name)
         for operator in (SIMPLIFICATION, REVERSAL, RECOMBINATION)
         for form in operator[base.form.record]
-        if form.name not in without
+        if base.dataset.feeds(form)
     ]
 
 
-def family(base: Task, *further: Form, without: Collection[str] = ()) -> list[Task]:
-    """Returns `base`, its atomic tasks, and `further` forms bound to the same dataset."""
-    return [base, *derived(base, without), *(bind(form, base.dataset, parent=base.name) for form in further)]
+def family(form: Form, dataset: Dataset, *further: Form) -> list[Task]:
+    """Returns the task of `form` on the data set, its atomic tasks, and those of `further` forms."""
+    base = bind(form, dataset)
+    return [base, *derived(base), *(bind(each, dataset, parent=base.name) for each in further)]
 
 
-def pseudo_label(base: Task, without: Collection[str] = ()) -> list[Task]:
-    """Returns `base` and its atomic tasks on the pseudo-labelled records of its source."""
+def pseudo_label(base: Task) -> list[Task]:
+    """Returns `base` and its simplifications on the pseudo-labelled records of its source."""
     dataset = dataclasses.replace(base.dataset, name=f"{base.dataset.name}_Pseudo", supervision=("pseudo",))
-    forms = [form for form in (base.form, *SIMPLIFICATION[base.form.record]) if form.name not in without]
-    made = [bind(form, dataset, parent=base.name) for form in forms]
-    return [dataclasses.replace(task, operator="pseudo_label") for task in made]
+    forms = [base.form, *filter(dataset.feeds, SIMPLIFICATION[base.form.record])]
+    return [dataclasses.replace(bind(form, dataset, parent=base.name), operator="pseudo_label") for form in forms]

@@ -3,6 +3,7 @@
 The file is longer than 350 lines because each form contains its wordings.
 """
 
+import functools
 import random
 
 from ecomgpt_jax.instruct.records import AspectText, AspectTuple
@@ -141,11 +142,12 @@ def _which_review(records: Records, labels: LabelSet, data: Dataset, rng: random
             yield selection(record.id, record.text, rest, question, rng)
 
 
-TUPLES = Form(
+_form = functools.partial(Form, record=AspectText)
+
+TUPLES = _form(
     name="opinion_tuples",
     family="Extract",
     definition="aspect opinion tuple extraction",
-    record=AspectText,
     make=_tuples,
     separator="\n",
     abilities=("find aspects", "find opinions", "pair aspect and opinion", "judge polarity"),
@@ -163,12 +165,12 @@ TUPLES = Form(
     ),
 )
 
-ASPECT_TERMS = Form(
+ASPECT_TERMS = _form(
     name="aspect_terms",
     family="Extract",
     definition="aspect term extraction",
-    record=AspectText,
     make=_terms("aspect"),
+    needs=("aspects",),
     operator="simplification",
     abilities=("find aspects",),
     en=(
@@ -185,12 +187,12 @@ ASPECT_TERMS = Form(
     ),
 )
 
-OPINION_TERMS = Form(
+OPINION_TERMS = _form(
     name="opinion_terms",
     family="Extract",
     definition="opinion term extraction",
-    record=AspectText,
     make=_terms("opinion"),
+    needs=("opinions",),
     operator="simplification",
     abilities=("find opinions",),
     en=(
@@ -207,12 +209,12 @@ OPINION_TERMS = Form(
     ),
 )
 
-OPINION_OF_ASPECT = Form(
+OPINION_OF_ASPECT = _form(
     name="opinion_of_aspect",
     family="Extract",
     definition="opinion extraction for an aspect",
-    record=AspectText,
     make=_opinion_of,
+    needs=("aspects", "opinions"),
     operator="simplification",
     abilities=("pair aspect and opinion",),
     en=(
@@ -229,13 +231,13 @@ OPINION_OF_ASPECT = Form(
     ),
 )
 
-POLARITY_OF_ASPECT = Form(
+POLARITY_OF_ASPECT = _form(
     name="aspect_polarity",
     family="CLS",
     definition="aspect polarity classification",
-    record=AspectText,
     labels=polarities_of,
     make=_polarity_of,
+    needs=("aspects",),
     operator="simplification",
     abilities=("judge polarity",),
     en=(
@@ -252,13 +254,13 @@ POLARITY_OF_ASPECT = Form(
     ),
 )
 
-CATEGORY_OF_TERM = Form(
+CATEGORY_OF_TERM = _form(
     name="term_category",
     family="CLS",
     definition="aspect category classification",
-    record=AspectText,
     labels=categories_of,
     make=_category_of,
+    needs=("aspects", "categories"),
     operator="simplification",
     abilities=("categorise a term",),
     en=(
@@ -275,13 +277,13 @@ CATEGORY_OF_TERM = Form(
     ),
 )
 
-TOPICS = Form(
+TOPICS = _form(
     name="topics",
     family="CLS",
     definition="review topic category",
-    record=AspectText,
     labels=categories_of,
     make=_topics,
+    needs=("categories",),
     operator="simplification",
     abilities=("spot topics",),
     en=(
@@ -298,12 +300,12 @@ TOPICS = Form(
     ),
 )
 
-REVIEW_WRITING = Form(
+REVIEW_WRITING = _form(
     name="review_writing",
     family="Generate",
     definition="review writing from opinions",
-    record=AspectText,
     make=_write,
+    needs=("telling annotation",),
     operator="reversal",
     abilities=("write from facts",),
     en=(
@@ -320,13 +322,13 @@ REVIEW_WRITING = Form(
     ),
 )
 
-PAIRING = Form(
+PAIRING = _form(
     name="pairing",
     family="CLS",
     definition="aspect opinion pairing",
-    record=AspectText,
     labels=lambda records, data: data.in_language(YES_NO),
     make=_paired,
+    needs=("aspects", "opinions"),
     operator="recombination",
     abilities=("pair aspect and opinion",),
     en=(
@@ -343,12 +345,12 @@ PAIRING = Form(
     ),
 )
 
-WHICH_REVIEW = Form(
+WHICH_REVIEW = _form(
     name="review_selection",
     family="Extract",
     definition="review selection",
-    record=AspectText,
     make=_which_review,
+    needs=("distinct texts",),
     operator="recombination",
     abilities=("judge polarity", "compare texts"),
     en=(

@@ -1,5 +1,6 @@
 """Tasks over `AttributedItem` that ask for a product's category."""
 
+import functools
 import random
 
 from ecomgpt_jax.instruct.records import AttributedItem
@@ -72,11 +73,12 @@ def _title_in_category(records: Records, labels: LabelSet, data: Dataset, rng: r
             yield Example(record.id, facts, record.title, spans=answer_span(record.title))
 
 
-COARSE = Form(
+_form = functools.partial(Form, record=AttributedItem)
+
+COARSE = _form(
     name="coarse_category",
     family="CLS",
     definition="product item category",
-    record=AttributedItem,
     labels=coarse_of,
     make=_classify(0),
     abilities=("categorise a product",),
@@ -94,11 +96,10 @@ COARSE = Form(
     ),
 )
 
-FINE = Form(
+FINE = _form(
     name="fine_category",
     family="CLS",
     definition="product item category",
-    record=AttributedItem,
     labels=fine_of,
     make=_classify(-1),
     abilities=("categorise a product",),
@@ -116,13 +117,13 @@ FINE = Form(
     ),
 )
 
-TITLE_CATEGORY = Form(
+TITLE_CATEGORY = _form(
     name="title_category",
     family="CLS",
     definition="product item category",
-    record=AttributedItem,
     labels=fine_of,
     make=_title_category,
+    needs=("choices",),
     operator="simplification",
     abilities=("categorise a product",),
     en=(
@@ -139,13 +140,13 @@ TITLE_CATEGORY = Form(
     ),
 )
 
-IN_CATEGORY = Form(
+IN_CATEGORY = _form(
     name="category_check",
     family="CLS",
     definition="title category matching",
-    record=AttributedItem,
     labels=lambda records, data: data.in_language(MATCH),
     make=_in_category,
+    needs=("comparable texts",),
     operator="recombination",
     abilities=("categorise a product", "verify a label"),
     en=(
@@ -162,12 +163,12 @@ IN_CATEGORY = Form(
     ),
 )
 
-TITLE_IN_CATEGORY = Form(
+TITLE_IN_CATEGORY = _form(
     name="title_from_category",
     family="Generate",
     definition="product title generation",
-    record=AttributedItem,
     make=_title_in_category,
+    needs=("telling annotation",),
     operator="reversal",
     abilities=("write from facts",),
     en=(

@@ -1,5 +1,6 @@
 """Tasks over `LabelledText`: intents, sentiment, ratings, categories of a text."""
 
+import functools
 import random
 
 from ecomgpt_jax.instruct.records import LabelledText, Record
@@ -114,11 +115,12 @@ def _rate(records: Records, labels: LabelSet, data: Dataset, rng: random.Random)
             yield Example(record.id, record.text, ", ".join(gold), labels, gold)
 
 
-CLASSIFICATION = Form(
+_form = functools.partial(Form, record=LabelledText)
+
+CLASSIFICATION = _form(
     name="classification",
     family="CLS",
     definition="text classification",
-    record=LabelledText,
     labels=labels_of,
     make=_classify,
     abilities=("categorise a text",),
@@ -136,13 +138,13 @@ CLASSIFICATION = Form(
     ),
 )
 
-COARSE_CLASSIFICATION = Form(
+COARSE_CLASSIFICATION = _form(
     name="coarse_classification",
     family="CLS",
     definition="coarse text classification",
-    record=LabelledText,
     labels=coarse_of,
     make=_coarse,
+    needs=("coarse labels",),
     operator="simplification",
     abilities=("categorise a text",),
     en=(
@@ -159,13 +161,13 @@ COARSE_CLASSIFICATION = Form(
     ),
 )
 
-TWO_OPTIONS = Form(
+TWO_OPTIONS = _form(
     name="two_options",
     family="CLS",
     definition="text classification with two options",
-    record=LabelledText,
     labels=labels_of,
     make=_two_options,
+    needs=("choices",),
     operator="simplification",
     abilities=("categorise a text",),
     en=(
@@ -182,11 +184,10 @@ TWO_OPTIONS = Form(
     ),
 )
 
-LABEL_CHECK = Form(
+LABEL_CHECK = _form(
     name="label_check",
     family="CLS",
     definition="label check",
-    record=LabelledText,
     labels=lambda records, data: data.in_language(YES_NO),
     make=_check,
     operator="recombination",
@@ -205,12 +206,12 @@ LABEL_CHECK = Form(
     ),
 )
 
-TEXT_WRITING = Form(
+TEXT_WRITING = _form(
     name="text_writing",
     family="Generate",
     definition="text writing for a label",
-    record=LabelledText,
     make=_write,
+    needs=("telling annotation",),
     operator="reversal",
     abilities=("write from facts",),
     en=(
@@ -227,13 +228,13 @@ TEXT_WRITING = Form(
     ),
 )
 
-SAME_LABEL = Form(
+SAME_LABEL = _form(
     name="same_label",
     family="CLS",
     definition="label comparison",
-    record=LabelledText,
     labels=lambda records, data: data.in_language(YES_NO),
     make=_same,
+    needs=("comparable texts",),
     operator="recombination",
     abilities=("categorise a text", "compare texts"),
     en=(
@@ -250,12 +251,12 @@ SAME_LABEL = Form(
     ),
 )
 
-WHICH_LABELLED = Form(
+WHICH_LABELLED = _form(
     name="labelled_text_selection",
     family="Extract",
     definition="text selection by label",
-    record=LabelledText,
     make=_which,
+    needs=("distinct texts",),
     operator="recombination",
     abilities=("categorise a text", "compare texts"),
     en=(
@@ -272,11 +273,10 @@ WHICH_LABELLED = Form(
     ),
 )
 
-RATING = Form(
+RATING = _form(
     name="rating",
     family="CLS",
     definition="rating prediction",
-    record=LabelledText,
     labels=labels_of,
     make=_rate,
     abilities=("judge polarity",),

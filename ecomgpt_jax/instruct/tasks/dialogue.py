@@ -1,5 +1,6 @@
 """Tasks over `Dialogue`: replies, turn functions, labels of a whole conversation."""
 
+import functools
 import random
 from collections.abc import Sequence
 
@@ -116,11 +117,12 @@ def _follows(records: Records, labels: LabelSet, data: Dataset, rng: random.Rand
         yield binary_example(record.id, given, (yes, no), truth, rng)
 
 
-REPLY = Form(
+_form = functools.partial(Form, record=Dialogue)
+
+REPLY = _form(
     name="reply",
     family="Generate",
     definition="dialogue response",
-    record=Dialogue,
     make=_reply,
     abilities=("write an answer",),
     en=(
@@ -137,11 +139,10 @@ REPLY = Form(
     ),
 )
 
-DIALOGUE_LABEL = Form(
+DIALOGUE_LABEL = _form(
     name="dialogue_label",
     family="CLS",
     definition="dialogue classification",
-    record=Dialogue,
     labels=labels_of,
     make=_classify,
     abilities=("categorise a text",),
@@ -159,13 +160,13 @@ DIALOGUE_LABEL = Form(
     ),
 )
 
-TURN_FUNCTION = Form(
+TURN_FUNCTION = _form(
     name="turn_function",
     family="CLS",
     definition="turn function classification",
-    record=Dialogue,
     labels=turn_labels_of,
     make=_turn,
+    needs=("turn functions",),
     operator="simplification",
     abilities=("categorise a text",),
     en=(
@@ -182,11 +183,10 @@ TURN_FUNCTION = Form(
     ),
 )
 
-MESSAGE_WRITING = Form(
+MESSAGE_WRITING = _form(
     name="message_writing",
     family="Generate",
     definition="message writing from a reply",
-    record=Dialogue,
     make=_before,
     operator="reversal",
     abilities=("write a question",),
@@ -204,11 +204,10 @@ MESSAGE_WRITING = Form(
     ),
 )
 
-REPLY_SELECTION = Form(
+REPLY_SELECTION = _form(
     name="reply_selection",
     family="Extract",
     definition="response selection",
-    record=Dialogue,
     make=_which_reply,
     operator="recombination",
     abilities=("compare texts",),
@@ -226,11 +225,10 @@ REPLY_SELECTION = Form(
     ),
 )
 
-REPLY_CHECK = Form(
+REPLY_CHECK = _form(
     name="reply_check",
     family="CLS",
     definition="response check",
-    record=Dialogue,
     labels=lambda records, data: data.in_language(YES_NO),
     make=_follows,
     operator="recombination",

@@ -1,5 +1,6 @@
 """Tasks over `SpannedText`: named entities, attribute values, address parts, slots."""
 
+import functools
 import random
 from collections.abc import Sequence
 
@@ -129,11 +130,12 @@ def _which_text(records: Records, labels: LabelSet, data: Dataset, rng: random.R
             yield selection(record.id, record.text, rest, f"{span.type}: {span.term}", rng)
 
 
-RECOGNITION = Form(
+_form = functools.partial(Form, record=SpannedText)
+
+RECOGNITION = _form(
     name="recognition",
     family="NER",
     definition="named entity recognition",
-    record=SpannedText,
     labels=types_of,
     make=_recognise,
     abilities=("find spans", "type spans"),
@@ -153,13 +155,13 @@ RECOGNITION = Form(
     ),
 )
 
-SPAN_DETECTION = Form(
+SPAN_DETECTION = _form(
     name="span_detection",
     family="Condition_Extract",
     definition="entity span detection",
-    record=SpannedText,
     labels=types_of,
     make=_detect,
+    needs=("several types", "several spans"),
     operator="simplification",
     abilities=("find spans",),
     en=(
@@ -176,12 +178,12 @@ SPAN_DETECTION = Form(
     ),
 )
 
-ONE_TYPE = Form(
+ONE_TYPE = _form(
     name="one_type",
     family="Extract",
     definition="extraction of one type",
-    record=SpannedText,
     make=_one_type,
+    needs=("several types",),
     operator="simplification",
     abilities=("find spans of a type",),
     en=(
@@ -198,13 +200,13 @@ ONE_TYPE = Form(
     ),
 )
 
-TYPING = Form(
+TYPING = _form(
     name="span_typing",
     family="CLS",
     definition="entity typing",
-    record=SpannedText,
     labels=types_of,
     make=_type_span,
+    needs=("several types",),
     operator="simplification",
     abilities=("type spans",),
     en=(
@@ -221,13 +223,13 @@ TYPING = Form(
     ),
 )
 
-TYPE_LISTING = Form(
+TYPE_LISTING = _form(
     name="type_listing",
     family="CLS",
     definition="entity type listing",
-    record=SpannedText,
     labels=types_of,
     make=_list_types,
+    needs=("several types", "choices"),
     operator="simplification",
     abilities=("spot types",),
     en=(
@@ -244,12 +246,12 @@ TYPE_LISTING = Form(
     ),
 )
 
-COMPOSITION = Form(
+COMPOSITION = _form(
     name="composition",
     family="Generate",
     definition="text composition from entities",
-    record=SpannedText,
     make=_compose,
+    needs=("telling annotation",),
     operator="reversal",
     abilities=("write from facts",),
     en=(
@@ -266,11 +268,10 @@ COMPOSITION = Form(
     ),
 )
 
-CHECK = Form(
+CHECK = _form(
     name="claim_check",
     family="CLS",
     definition="entity claim check",
-    record=SpannedText,
     labels=lambda records, data: data.in_language(YES_NO),
     make=_check,
     operator="recombination",
@@ -289,12 +290,12 @@ CHECK = Form(
     ),
 )
 
-WHICH_TEXT = Form(
+WHICH_TEXT = _form(
     name="text_selection",
     family="Extract",
     definition="text selection",
-    record=SpannedText,
     make=_which_text,
+    needs=("distinct texts",),
     operator="recombination",
     abilities=("verify a span", "compare texts"),
     en=(

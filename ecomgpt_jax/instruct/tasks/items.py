@@ -3,6 +3,7 @@
 The file is longer than 350 lines because each form contains its wordings.
 """
 
+import functools
 import random
 
 from ecomgpt_jax.instruct.records import AttributedItem, Span
@@ -141,11 +142,12 @@ def _select(records: Records, labels: LabelSet, data: Dataset, rng: random.Rando
         yield Example(record.id, choice, record.title, spans=answer_span(record.title))
 
 
-EXTRACTION = Form(
+_form = functools.partial(Form, record=AttributedItem)
+
+EXTRACTION = _form(
     name="attribute_extraction",
     family="NER",
     definition="attribute value extraction",
-    record=AttributedItem,
     labels=names_of,
     make=_extract,
     abilities=("find spans", "type spans"),
@@ -163,11 +165,10 @@ EXTRACTION = Form(
     ),
 )
 
-VALUE_DETECTION = Form(
+VALUE_DETECTION = _form(
     name="value_detection",
     family="Condition_Extract",
     definition="attribute value detection",
-    record=AttributedItem,
     labels=names_of,
     make=_detect,
     operator="simplification",
@@ -186,11 +187,10 @@ VALUE_DETECTION = Form(
     ),
 )
 
-ONE_VALUE = Form(
+ONE_VALUE = _form(
     name="one_attribute",
     family="Extract",
     definition="extraction of one attribute",
-    record=AttributedItem,
     make=_one_value,
     operator="simplification",
     abilities=("find spans of a type",),
@@ -208,13 +208,13 @@ ONE_VALUE = Form(
     ),
 )
 
-NAME_LISTING = Form(
+NAME_LISTING = _form(
     name="attribute_listing",
     family="CLS",
     definition="attribute listing",
-    record=AttributedItem,
     labels=names_of,
     make=_list_names,
+    needs=("choices",),
     operator="simplification",
     abilities=("spot types",),
     en=(
@@ -231,13 +231,13 @@ NAME_LISTING = Form(
     ),
 )
 
-VALUE_TYPING = Form(
+VALUE_TYPING = _form(
     name="value_typing",
     family="CLS",
     definition="attribute value typing",
-    record=AttributedItem,
     labels=names_of,
     make=_type_value,
+    needs=("choices",),
     operator="simplification",
     abilities=("type spans",),
     en=(
@@ -254,12 +254,12 @@ VALUE_TYPING = Form(
     ),
 )
 
-TITLE_WRITING = Form(
+TITLE_WRITING = _form(
     name="title_writing",
     family="Generate",
     definition="product title generation",
-    record=AttributedItem,
     make=_title,
+    needs=("telling annotation",),
     operator="reversal",
     abilities=("write from facts",),
     en=(
@@ -276,12 +276,12 @@ TITLE_WRITING = Form(
     ),
 )
 
-DESCRIPTION = Form(
+DESCRIPTION = _form(
     name="description",
     family="Generate",
     definition="product description",
-    record=AttributedItem,
     make=_describe,
+    needs=("description",),
     operator="reversal",
     abilities=("write from facts",),
     en=(
@@ -298,11 +298,10 @@ DESCRIPTION = Form(
     ),
 )
 
-FIT = Form(
+FIT = _form(
     name="attributes_fit",
     family="CLS",
     definition="title attribute matching",
-    record=AttributedItem,
     labels=lambda records, data: data.in_language(MATCH),
     make=_fits,
     operator="recombination",
@@ -321,11 +320,10 @@ FIT = Form(
     ),
 )
 
-TITLE_SELECTION = Form(
+TITLE_SELECTION = _form(
     name="title_selection",
     family="Extract",
     definition="product select",
-    record=AttributedItem,
     make=_select,
     operator="recombination",
     abilities=("compare facts", "compare texts"),

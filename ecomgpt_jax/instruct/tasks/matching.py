@@ -1,6 +1,7 @@
 """Tasks over `TextPair`: two offers of a product, a query and a title, a question and its evidence."""
 
 import dataclasses
+import functools
 import random
 from collections.abc import Sequence
 
@@ -122,11 +123,12 @@ def _convert(records: Records, labels: LabelSet, data: Dataset, rng: random.Rand
             yield Example(record.id, record.left, record.right, spans=answer_span(record.right))
 
 
-RELATION = Form(
+_form = functools.partial(Form, record=TextPair)
+
+RELATION = _form(
     name="matching",
     family="CLS",
     definition="text pair matching",
-    record=TextPair,
     labels=labels_of,
     make=_relate,
     abilities=("compare texts",),
@@ -144,12 +146,12 @@ RELATION = Form(
     ),
 )
 
-SELECTION = Form(
+SELECTION = _form(
     name="selection",
     family="Extract",
     definition="candidate select",
-    record=TextPair,
     make=_select,
+    needs=("distinct texts",),
     operator="recombination",
     abilities=("compare texts",),
     en=(
@@ -166,13 +168,13 @@ SELECTION = Form(
     ),
 )
 
-PAIR_CHECK = Form(
+PAIR_CHECK = _form(
     name="pair_check",
     family="CLS",
     definition="pair check",
-    record=TextPair,
     labels=lambda records, data: data.in_language(YES_NO),
     make=_check,
+    needs=("comparable texts",),
     operator="recombination",
     abilities=("compare texts",),
     en=(
@@ -189,12 +191,12 @@ PAIR_CHECK = Form(
     ),
 )
 
-REWRITING = Form(
+REWRITING = _form(
     name="rewriting",
     family="Generate",
     definition="counterpart writing",
-    record=TextPair,
     make=_rewrite,
+    needs=("telling annotation",),
     operator="reversal",
     abilities=("rewrite a text",),
     en=(
@@ -211,12 +213,12 @@ REWRITING = Form(
     ),
 )
 
-SHARED_WORDS = Form(
+SHARED_WORDS = _form(
     name="shared_words",
     family="Extract",
     definition="shared word extraction",
-    record=TextPair,
     make=_shared,
+    needs=("common words",),
     operator="simplification",
     abilities=("compare texts",),
     en=(
@@ -233,11 +235,10 @@ SHARED_WORDS = Form(
     ),
 )
 
-RELEVANCE = Form(
+RELEVANCE = _form(
     name="relevance",
     family="CLS",
     definition="relevance grading",
-    record=TextPair,
     labels=labels_of,
     make=_grade,
     abilities=("compare texts",),
@@ -255,11 +256,10 @@ RELEVANCE = Form(
     ),
 )
 
-BEST = Form(
+BEST = _form(
     name="best_candidate",
     family="Extract",
     definition="candidate ranking",
-    record=TextPair,
     make=_best,
     operator="recombination",
     abilities=("compare texts",),
@@ -277,11 +277,10 @@ BEST = Form(
     ),
 )
 
-CONVERSION = Form(
+CONVERSION = _form(
     name="conversion",
     family="Generate",
     definition="text conversion",
-    record=TextPair,
     make=_convert,
     abilities=("rewrite a text",),
     en=(

@@ -1,5 +1,6 @@
 """Tasks over `Question`: extractive and free answers, answerability, evidence."""
 
+import functools
 import random
 import re
 
@@ -105,11 +106,12 @@ def _which_context(records: Records, labels: LabelSet, data: Dataset, rng: rando
             yield selection(record.id, holding[0], rest, f"Question: {record.question}", rng)
 
 
-EXTRACTIVE_QA = Form(
+_form = functools.partial(Form, record=Question)
+
+EXTRACTIVE_QA = _form(
     name="extractive_qa",
     family="Extract",
     definition="extractive question answering",
-    record=Question,
     make=_extract,
     abilities=("find evidence", "find the answer"),
     en=(
@@ -126,11 +128,10 @@ EXTRACTIVE_QA = Form(
     ),
 )
 
-ANSWERING = Form(
+ANSWERING = _form(
     name="answering",
     family="Generate",
     definition="question answering",
-    record=Question,
     make=_answer,
     abilities=("find evidence", "write an answer"),
     en=(
@@ -147,13 +148,13 @@ ANSWERING = Form(
     ),
 )
 
-ANSWERABLE = Form(
+ANSWERABLE = _form(
     name="answerable",
     family="CLS",
     definition="answerability",
-    record=Question,
     labels=lambda records, data: data.in_language(YES_NO),
     make=_answerable,
+    needs=("context",),
     operator="simplification",
     abilities=("find evidence",),
     en=(
@@ -170,12 +171,12 @@ ANSWERABLE = Form(
     ),
 )
 
-EVIDENCE = Form(
+EVIDENCE = _form(
     name="evidence",
     family="Extract",
     definition="evidence sentence extraction",
-    record=Question,
     make=_evidence,
+    needs=("answer spans",),
     operator="simplification",
     abilities=("find evidence",),
     en=(
@@ -192,11 +193,10 @@ EVIDENCE = Form(
     ),
 )
 
-ASKING = Form(
+ASKING = _form(
     name="question_writing",
     family="Generate",
     definition="question generation",
-    record=Question,
     make=_ask,
     operator="reversal",
     abilities=("write a question",),
@@ -214,12 +214,12 @@ ASKING = Form(
     ),
 )
 
-WHICH_EVIDENCE = Form(
+WHICH_EVIDENCE = _form(
     name="evidence_selection",
     family="Extract",
     definition="evidence selection",
-    record=Question,
     make=_which_context,
+    needs=("answer spans",),
     operator="recombination",
     abilities=("find evidence", "compare texts"),
     en=(

@@ -1,8 +1,10 @@
 """Real sources with spans: product texts, titles, addresses, bookings, queries, opinion targets."""
 
 from ecomgpt_jax.instruct.chain_of_task import family, pseudo_label
-from ecomgpt_jax.instruct.tasks import classification, entities, opinions, views
-from ecomgpt_jax.instruct.tasks.task import Dataset, Task, bind
+from ecomgpt_jax.instruct.tasks import opinions, views
+from ecomgpt_jax.instruct.tasks.classification import CLASSIFICATION
+from ecomgpt_jax.instruct.tasks.entities import RECOGNITION
+from ecomgpt_jax.instruct.tasks.task import Dataset, Task
 
 PRODUCT_TYPES = {"product": "商品", "brand": "品牌", "model": "型号", "specification": "规格"}
 VIDEO_TYPES = {"television": "影视节目", "person": "人物", "other": "其他"}
@@ -57,7 +59,6 @@ TITLE_TYPES = {
     "screen size": "屏幕尺寸",
     "other": "",
 }
-ONE_TYPE_ONLY = ("span_detection", "one_type", "span_typing", "type_listing")  # they would all be the base again
 
 
 def tasks() -> list[Task]:
@@ -66,115 +67,77 @@ def tasks() -> list[Task]:
 
 
 def _chinese() -> list[Task]:
-    products = Dataset(
-        name="E_commerce",
-        source="zh_ecommerce_ner",
-        language="zh",
-        text=("product text", "商品文本"),
-        rename=PRODUCT_TYPES,
-    )
-    videos = Dataset(
-        name="Youku", source="zh_youku_ner", language="zh", text=("video title", "视频标题"), rename=VIDEO_TYPES
-    )
     addresses = Dataset(
-        name="Address",
-        source="zh_address_parsing",
-        language="zh",
+        "Address",
+        "zh_address_parsing",
         text=("address", "地址"),
         label=("address part", "address parts", "地址成分"),
         rename=ADDRESS_TYPES,
     )
     titles = Dataset(
-        name="JD_Titles",
-        source="zh_jd_title_ner",
-        language="zh",
+        "JD_Titles",
+        "zh_jd_title_ner",
         text=("product title", "商品标题"),
         label=("attribute", "attributes", "属性"),
         rename=TITLE_TYPES,
         supervision=("gold",),
         view=views.trimmed,
     )
-    comments = Dataset(
-        name="Bank_Comments",
-        source="zh_bank_product_reviews",
-        language="zh",
-        text=("comment", "评论"),
-        rename=BANK_TYPES,
-        view=views.trimmed,
-    )
-    sentiment = Dataset(
-        name="Bank_Sentiment",
-        source="zh_bank_product_reviews",
-        language="zh",
-        text=("comment", "评论"),
-        label=("sentiment", "sentiments", "情感倾向"),
-        kind="sentiment",
-        rename=SENTIMENTS,
-        view=views.trimmed,
-    )
-    title = bind(entities.RECOGNITION, titles)
+    bank = {"source": "zh_bank_product_reviews", "text": ("comment", "评论"), "view": views.trimmed}
+    sentiment = {"label": ("sentiment", "sentiments", "情感倾向"), "kind": "sentiment", "rename": SENTIMENTS}
+    goods = ("product text", "商品文本")
+    jd = family(RECOGNITION, titles)
     return [
-        *family(bind(entities.RECOGNITION, products)),
-        *family(bind(entities.RECOGNITION, videos)),
-        *family(bind(entities.RECOGNITION, addresses)),
-        *family(title),
-        *pseudo_label(title),
-        *family(bind(entities.RECOGNITION, comments), without=("composition",)),
-        *family(bind(classification.CLASSIFICATION, sentiment), without=("coarse_classification",)),
+        *family(RECOGNITION, Dataset("E_commerce", "zh_ecommerce_ner", text=goods, rename=PRODUCT_TYPES)),
+        *family(RECOGNITION, Dataset("Youku", "zh_youku_ner", text=("video title", "视频标题"), rename=VIDEO_TYPES)),
+        *family(RECOGNITION, addresses),
+        *jd,
+        *pseudo_label(jd[0]),
+        *family(RECOGNITION, Dataset("Bank_Comments", rename=BANK_TYPES, lacks=("telling annotation",), **bank)),
+        *family(CLASSIFICATION, Dataset("Bank_Sentiment", **bank, **sentiment)),
     ]
 
 
 def _targets() -> list[Task]:
+    common = {"rename": {"target": "评价对象"}, "lacks": ("several types",)}
     shops = Dataset(
-        name="COTE_Dianping",
-        source="zh_cote_dianping",
-        language="zh",
+        "COTE_Dianping",
+        "zh_cote_dianping",
         text=("restaurant review", "餐饮点评"),
         label=("shop or dish", "shops or dishes", "店铺或菜品"),
-        rename={"target": "评价对象"},
+        **common,
     )
     places = Dataset(
-        name="COTE_Mafengwo",
-        source="zh_cote_mafengwo",
-        language="zh",
+        "COTE_Mafengwo",
+        "zh_cote_mafengwo",
         text=("travel note", "旅游点评"),
         label=("place", "places", "地点"),
-        rename={"target": "评价对象"},
+        **common,
     )
-    return [
-        *family(bind(opinions.TARGETS, shops), without=ONE_TYPE_ONLY),
-        *family(bind(opinions.TARGETS, places), without=ONE_TYPE_ONLY),
-    ]
+    return [*family(opinions.TARGETS, shops), *family(opinions.TARGETS, places)]
 
 
 def _english() -> list[Task]:
     bookings = Dataset(
-        name="Restaurant_Slots",
-        source="en_restaurant_slots",
-        language="en",
+        "Restaurant_Slots",
+        "en_restaurant_slots",
         text=("customer message", "顾客消息"),
         label=("slot", "slots", "槽位"),
+        lacks=("telling annotation", "distinct texts"),
     )
     requested = Dataset(
-        name="Requested_Slot",
-        source="en_restaurant_slots",
-        language="en",
+        "Requested_Slot",
+        "en_restaurant_slots",
         text=("customer reply", "顾客答复"),
         label=("requested slot", "requested slots", "被询问的槽位"),
         kind="requested",
+        lacks=("telling annotation", "comparable texts", "distinct texts"),
     )
     queries = Dataset(  # the labels were made by rules ("weak")
-        name="Grocery_Queries",
-        source="en_query_segmentation",
-        language="en",
+        "Grocery_Queries",
+        "en_query_segmentation",
         text=("search query", "搜索词"),
         view=views.labels_found(("product type", "attribute")),
+        lacks=("telling annotation", "choices", "distinct texts"),
     )
-    return [
-        *family(bind(entities.RECOGNITION, bookings), without=("composition", "text_selection")),
-        *family(
-            bind(classification.CLASSIFICATION, requested),
-            without=("coarse_classification", "text_writing", "same_label", "labelled_text_selection"),
-        ),
-        *family(bind(entities.RECOGNITION, queries), without=("composition", "type_listing", "text_selection")),
-    ]
+    return [*family(RECOGNITION, bookings), *family(CLASSIFICATION, requested), *family(RECOGNITION, queries)]

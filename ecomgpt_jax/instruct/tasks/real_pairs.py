@@ -1,7 +1,9 @@
 """Real sources with pairs: offers of one product or of two, queries and titles, offers and canonical names."""
 
 from ecomgpt_jax.instruct.chain_of_task import family
-from ecomgpt_jax.instruct.tasks import classification, items, matching, views
+from ecomgpt_jax.instruct.tasks import items, matching, views
+from ecomgpt_jax.instruct.tasks.classification import CLASSIFICATION
+from ecomgpt_jax.instruct.tasks.matching import BEST, RELATION, RELEVANCE
 from ecomgpt_jax.instruct.tasks.task import Dataset, Task, bind
 
 CANONICAL_NAME = matching.conversion("canonical_name", "title normalisation")
@@ -26,6 +28,17 @@ HOME_DEPOT_GRADES = {
     **dict.fromkeys(("2.5", "2.67", "2.75", "3"), "relevant"),
 }
 SCALE = {"irrelevant": "irrelevant", "partly relevant": "partly relevant", "relevant": "relevant"}
+# The six that more than five beers have.
+BEER_STYLES = (
+    *("American Amber / Red Ale", "Amber Ale", "American Strong Ale"),
+    *("American Barleywine", "Barley Wine", "Irish Ale"),
+)
+_CATEGORY = {
+    "text": ("product title", "商品标题"),
+    "label": ("category", "categories", "类目"),
+    "kind": "category",
+    "view": views.titles(),
+}
 
 
 def tasks() -> list[Task]:
@@ -34,105 +47,62 @@ def tasks() -> list[Task]:
 
 
 def _offers() -> list[Task]:
+    thinned = views.thinned("different", 0.35)  # up to nine of ten pairs differ: a third of those is kept
     found = []
     for name, source, text in _OFFERS:
-        # up to nine in ten pairs differ; a third of those is kept
-        dataset = Dataset(
-            name=name, source=source, language="en", text=text, positive="same", view=views.thinned("different", 0.35)
-        )
-        found += family(bind(matching.RELATION, dataset))
-    goods = Dataset(name="Abt_Buy", source="en_match_abt_buy", language="en", text=OFFER)
+        found += family(RELATION, Dataset(name, source, text=text, positive="same", view=thinned))
+    goods = Dataset("Abt_Buy", "en_match_abt_buy", text=OFFER)
     return [*found, bind(items.DESCRIPTION, goods, parent=found[0].name)]
 
 
 def _categories() -> list[Task]:
     styles = Dataset(
-        name="Beer_Style",
-        source="en_match_beer",
-        language="en",
+        "Beer_Style",
+        "en_match_beer",
         text=("beer name", "啤酒名称"),
         label=("beer style", "beer styles", "啤酒风格"),
         kind="category",
-        # the six styles with more than five beers
-        view=views.titles(
-            labels=(
-                "American Amber / Red Ale",
-                "Amber Ale",
-                "American Strong Ale",
-                "American Barleywine",
-                "Barley Wine",
-                "Irish Ale",
-            )
-        ),
-    )
-    goods = Dataset(
-        name="Walmart_Amazon_Category",
-        source="en_match_walmart_amazon",
-        language="en",
-        text=("product title", "商品标题"),
-        label=("category", "categories", "类目"),
-        kind="category",
-        view=views.titles(),
+        view=views.titles(labels=BEER_STYLES),
+        lacks=("telling annotation", "comparable texts", "distinct texts"),
     )
     return [
-        *family(
-            bind(classification.CLASSIFICATION, styles),
-            without=("coarse_classification", "text_writing", "same_label", "labelled_text_selection"),
-        ),
-        *family(bind(classification.CLASSIFICATION, goods), without=("coarse_classification",)),
+        *family(CLASSIFICATION, styles),
+        *family(CLASSIFICATION, Dataset("Walmart_Amazon_Category", "en_match_walmart_amazon", **_CATEGORY)),
     ]
 
 
 def _clusters() -> list[Task]:
-    offers = Dataset(
-        name="PriceRunner",
-        source="en_pricerunner",
-        language="en",
-        text=OFFER,
-        positive="same",
-        view=views.neighbours,
-    )
     names = Dataset(
-        name="PriceRunner_Names",
-        source="en_pricerunner",
-        language="en",
+        "PriceRunner_Names",
+        "en_pricerunner",
         text=("offer title", "商品标题"),
         label=("canonical product name", "canonical product names", "标准商品名"),
         pair=("Offer", "Product"),
         view=views.canonical("name"),
-    )
-    titles = Dataset(
-        name="PriceRunner_Category",
-        source="en_pricerunner",
-        language="en",
-        text=("product title", "商品标题"),
-        label=("category", "categories", "类目"),
-        kind="category",
-        view=views.titles(),
+        lacks=("common words",),
     )
     reviews = Dataset(
-        name="Review_Pairs",
-        source="en_amazon_review_category",
-        language="en",
+        "Review_Pairs",
+        "en_amazon_review_category",
         text=("review", "评论"),
         positive="same",
         pair=("Review 1", "Review 2"),
         rename={"same": "same product", "different": "different products"},
         view=views.neighbours,
+        lacks=("common words", "telling annotation", "distinct texts", "comparable texts"),
     )
     return [
-        *family(bind(matching.RELATION, offers)),
-        *family(bind(CANONICAL_NAME, names), without=("shared_words",)),
-        *family(bind(classification.CLASSIFICATION, titles), without=("coarse_classification",)),
-        *family(bind(matching.RELATION, reviews), without=("shared_words", "rewriting", "selection", "pair_check")),
+        *family(RELATION, Dataset("PriceRunner", "en_pricerunner", text=OFFER, positive="same", view=views.neighbours)),
+        *family(CANONICAL_NAME, names),
+        *family(CLASSIFICATION, Dataset("PriceRunner_Category", "en_pricerunner", **_CATEGORY)),
+        *family(RELATION, reviews),
     ]
 
 
 def _searches() -> list[Task]:
     depot = Dataset(
-        name="Home_Depot",
-        source="en_home_depot_relevance",
-        language="en",
+        "Home_Depot",
+        "en_home_depot_relevance",
         text=("search query", "搜索词"),
         positive="relevant",
         pair=("Query", "Product"),
@@ -140,16 +110,12 @@ def _searches() -> list[Task]:
         view=views.relabelled(HOME_DEPOT_GRADES),
     )
     web = Dataset(
-        name="QBQTC",
-        source="zh_search_relevance_qbqtc",
-        language="zh",
+        "QBQTC",
+        "zh_search_relevance_qbqtc",
         text=("search query", "搜索词"),
         positive="2",
         pair=("Query", "Title"),
         rename={"0": "不相关", "1": "部分相关", "2": "非常相关"},
+        lacks=("common words",),  # written without blanks
     )
-    return [
-        *family(bind(matching.RELEVANCE, depot), matching.BEST),
-        # the form splits words at blanks, which Chinese does not use
-        *family(bind(matching.RELEVANCE, web), without=("shared_words",)),
-    ]
+    return [*family(RELEVANCE, depot, BEST), *family(RELEVANCE, web)]

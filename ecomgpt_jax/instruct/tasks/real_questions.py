@@ -3,14 +3,18 @@
 import dataclasses
 
 from ecomgpt_jax.instruct.chain_of_task import family
-from ecomgpt_jax.instruct.tasks import classification, dialogue, entities, items, matching, questions, views
-from ecomgpt_jax.instruct.tasks.task import Dataset, Task, as_base, bind, words
+from ecomgpt_jax.instruct.tasks import items, matching, views
+from ecomgpt_jax.instruct.tasks.classification import CLASSIFICATION
+from ecomgpt_jax.instruct.tasks.dialogue import DIALOGUE_LABEL, REPLY
+from ecomgpt_jax.instruct.tasks.entities import RECOGNITION
+from ecomgpt_jax.instruct.tasks.matching import BEST, RELEVANCE
+from ecomgpt_jax.instruct.tasks.questions import ANSWERING, EXTRACTIVE_QA
+from ecomgpt_jax.instruct.tasks.task import Dataset, Task, bind, words
 
 QUESTION = ("question", "问题")
 INTENT = ("intent", "intents", "意图")
 MESSAGE = ("customer message", "顾客消息")
 ATTRIBUTE_OF_TEXT = matching.conversion("attribute_reading", "attribute reading")
-SPANS_ONLY = ("answerable", "evidence", "evidence_selection")  # need an answer that stands in the context
 TWO_GRADES = {"irrelevant": "irrelevant", "relevant": "relevant"}
 THREE_GRADES = {"irrelevant": "irrelevant", "partly relevant": "partly relevant", "relevant": "relevant"}
 TURN_FUNCTIONS = {
@@ -38,121 +42,112 @@ def tasks() -> list[Task]:
 
 
 def _community() -> list[Task]:
-    common = {"source": "en_amazonqa_appliances", "language": "en"}
-    asked = Dataset(name="AmazonQA", text=QUESTION, **common)
-    pairs = Dataset(name="AmazonQA_Pairs", text=QUESTION, pair=("Question", "Answer"), view=views.answered, **common)
+    source = {"source": "en_amazonqa_appliances"}
+    common = source | {"text": QUESTION}
+    asked = family(ANSWERING, Dataset("AmazonQA", lacks=("context", "answer spans"), **common))
+    pairs = Dataset("AmazonQA_Pairs", pair=("Question", "Answer"), view=views.answered, **common)
     verdict = Dataset(
-        name="AmazonQA_Verdict",
+        "AmazonQA_Verdict",
         text=("question and answer", "问答"),
         label=("verdict", "verdicts", "答案结论"),
         kind="answer type",
         view=views.questions_labelled("question", "answer"),
-        **common,
+        lacks=("telling annotation", "comparable texts", "distinct texts"),
+        **source,
     )
     kinds = Dataset(
-        name="AmazonQA_Type",
-        text=QUESTION,
+        "AmazonQA_Type",
         label=("question type", "question types", "问题类型"),
         kind="question type",
         view=views.questions_labelled("question"),
+        lacks=("choices", "comparable texts"),
         **common,
     )
-    base = bind(questions.ANSWERING, asked)
     return [
-        *family(base, without=SPANS_ONLY),
-        bind(matching.SELECTION, pairs, parent=base.name),
-        bind(matching.PAIR_CHECK, pairs, parent=base.name),
-        *family(
-            bind(classification.CLASSIFICATION, verdict),
-            without=("coarse_classification", "text_writing", "same_label", "labelled_text_selection"),
-        ),
-        *family(
-            bind(classification.CLASSIFICATION, kinds), without=("coarse_classification", "two_options", "same_label")
-        ),
+        *asked,
+        bind(matching.SELECTION, pairs, parent=asked[0].name),
+        bind(matching.PAIR_CHECK, pairs, parent=asked[0].name),
+        *family(CLASSIFICATION, verdict),
+        *family(CLASSIFICATION, kinds),
     ]
 
 
 def _evidence() -> list[Task]:
     found = []
-    for name, source, grades in (
-        ("EPQA", "en_epqa", THREE_GRADES),
-        ("HetPQA", "en_hetpqa", TWO_GRADES),
-    ):
-        common = {"source": source, "language": "en"}
-        asked = Dataset(name=name, text=QUESTION, **common)
+    for name, source, grades in (("EPQA", "en_epqa", THREE_GRADES), ("HetPQA", "en_hetpqa", TWO_GRADES)):
         pairs = Dataset(
-            name=f"{name}_Evidence",
+            f"{name}_Evidence",
+            source,
             text=QUESTION,
             pair=("Question", "Evidence"),
             positive="relevant",
             rename=grades,
-            **common,
+            lacks=("common words", "telling annotation", "distinct texts"),
         )
         kinds = Dataset(
-            name=f"{name}_Source",
+            f"{name}_Source",
+            source,
             text=("piece of product information", "商品资料"),
             label=("origin", "origins", "来源"),
             kind="evidence",
             view=views.questions_labelled("context"),
-            **common,
+            lacks=("telling annotation",),
         )
         found += [
-            *family(bind(questions.ANSWERING, asked), without=("evidence", "evidence_selection")),
-            *family(bind(matching.RELEVANCE, pairs), matching.BEST, without=("shared_words", "rewriting", "selection")),
-            *family(bind(classification.CLASSIFICATION, kinds), without=("coarse_classification", "text_writing")),
+            *family(ANSWERING, Dataset(name, source, text=QUESTION, lacks=("answer spans",))),
+            *family(RELEVANCE, pairs, BEST),
+            *family(CLASSIFICATION, kinds),
         ]
     return found
 
 
 def _attributes() -> list[Task]:
-    common = {"source": "en_semipqa", "language": "en"}
     pairs = Dataset(
-        name="SemiPQA", text=QUESTION, pair=("Question", "Attribute"), positive="relevant", rename=TWO_GRADES, **common
+        "SemiPQA",
+        "en_semipqa",
+        text=QUESTION,
+        pair=("Question", "Attribute"),
+        positive="relevant",
+        rename=TWO_GRADES,
+        lacks=("common words",),
     )
-    told = Dataset(name="SemiPQA_Sentences", text=("product sentence", "商品描述"), **common)
     read = Dataset(
-        name="SemiPQA_Facts",
+        "SemiPQA_Facts",
+        "en_semipqa",
         text=("sentence about a product", "商品描述"),
         label=("product attribute", "product attributes", "商品属性"),
         view=views.swapped(views.described()),
-        **common,
     )
-    base = as_base(items.DESCRIPTION, told)
     return [
-        # 13 in 14 pairs do not match: fewer are graded, all may be distractors
-        bind(matching.RELEVANCE, dataclasses.replace(pairs, view=views.thinned("irrelevant", 0.2))),
-        *family(bind(matching.RELEVANCE, pairs), matching.BEST, without=("shared_words",))[1:],
-        base,
+        # thirteen of fourteen pairs do not match: fewer are graded, all may be distractors
+        bind(RELEVANCE, dataclasses.replace(pairs, view=views.thinned("irrelevant", 0.2))),
+        *family(RELEVANCE, pairs, BEST)[1:],
+        bind(items.DESCRIPTION, Dataset("SemiPQA_Sentences", "en_semipqa", text=("product sentence", "商品描述"))),
         bind(ATTRIBUTE_OF_TEXT, read),
     ]
 
 
 def _spans() -> list[Task]:
-    reviews = Dataset(name="SubjQA", source="en_subjqa", language="en", text=QUESTION)
     subjective = Dataset(
-        name="SubjQA_Subjectivity",
-        source="en_subjqa",
-        language="en",
+        "SubjQA_Subjectivity",
+        "en_subjqa",
         text=QUESTION,
         label=("nature", "kinds of question", "主客观性"),
         kind="subjective",
         rename={"yes": "subjective", "no": "objective"},
         view=views.questions_labelled("question"),
     )
-    return [
-        *family(bind(questions.EXTRACTIVE_QA, reviews)),
-        bind(classification.CLASSIFICATION, subjective),
-    ]
+    return [*family(EXTRACTIVE_QA, Dataset("SubjQA", "en_subjqa", text=QUESTION)), bind(CLASSIFICATION, subjective)]
 
 
 def _messages() -> list[Task]:
-    common = {"source": "en_bitext_support", "language": "en", "text": MESSAGE}
-    intents = Dataset(name="Bitext", label=INTENT, kind="intent", coarse="category", spelling=words, **common)
-    slots = Dataset(name="Bitext_Slots", **common)
+    common = {"source": "en_bitext_support", "text": MESSAGE}
+    intent = {"label": INTENT, "kind": "intent", "coarse": "category", "spelling": words}
+    intents = Dataset("Bitext", lacks=("turn functions",), **intent, **common)
     return [
-        *family(bind(classification.CLASSIFICATION, intents)),
-        *family(bind(entities.RECOGNITION, slots), without=("span_detection",)),
-        *family(bind(dialogue.REPLY, intents), without=("turn_function",)),
+        *family(CLASSIFICATION, intents),
+        *family(RECOGNITION, Dataset("Bitext_Slots", lacks=("several spans",), **common)),
+        *family(REPLY, intents),
     ]
 
 
@@ -179,8 +174,4 @@ def _helpdesk(language: str) -> list[Task]:
         rename=dict(zip(("-2", "-1", "0", "1", "2"), SOLVED[language], strict=True)),
         **common,
     )
-    return [
-        *family(bind(dialogue.REPLY, talks)),
-        bind(dialogue.DIALOGUE_LABEL, pleased),
-        bind(dialogue.DIALOGUE_LABEL, solved),
-    ]
+    return [*family(REPLY, talks), bind(DIALOGUE_LABEL, pleased), bind(DIALOGUE_LABEL, solved)]

@@ -17,33 +17,33 @@ from ecomgpt_jax.instruct.tasks import (
     matching,
     questions,
 )
-from ecomgpt_jax.instruct.tasks.task import Dataset, Form, Task, bind, hold_out, template
+from ecomgpt_jax.instruct.tasks.task import Dataset, Form, Task, bind, template
 
 ENTITY = ("entity type", "entity types", "实体类型")
 ATTRIBUTE = ("attribute", "attributes", "属性")
 TITLE = ("product title", "商品标题")
-# (part of the catalogue, dataset name, base form, fields of its dataset, derived forms that it lacks data for)
-_DECLARED: tuple[tuple[str, str, Form, dict, tuple[str, ...]], ...] = (
-    ("fashion_titles", "Fashion_Titles", entities.RECOGNITION, {"text": TITLE, "label": ATTRIBUTE}, ()),
-    ("goods_titles", "Goods_Titles", entities.RECOGNITION, {"text": TITLE, "label": ATTRIBUTE}, ()),
-    ("sentences", "Sentences", entities.RECOGNITION, {"text": ("sentence", "句子"), "label": ENTITY}, ()),
-    ("queries", "Queries", entities.RECOGNITION, {"text": ("search query", "搜索词"), "label": ENTITY}, ()),
-    ("messages", "Messages", entities.RECOGNITION, {"text": ("message", "消息"), "label": ENTITY}, ("text_selection",)),
+# (part of the catalogue, dataset name, base form, fields of its dataset)
+_DECLARED: tuple[tuple[str, str, Form, dict], ...] = (
+    ("fashion_titles", "Fashion_Titles", entities.RECOGNITION, {"text": TITLE, "label": ATTRIBUTE}),
+    ("goods_titles", "Goods_Titles", entities.RECOGNITION, {"text": TITLE, "label": ATTRIBUTE}),
+    ("sentences", "Sentences", entities.RECOGNITION, {"text": ("sentence", "句子"), "label": ENTITY}),
+    ("queries", "Queries", entities.RECOGNITION, {"text": ("search query", "搜索词"), "label": ENTITY}),
+    ("messages", "Messages", entities.RECOGNITION,
+     {"text": ("message", "消息"), "label": ENTITY, "lacks": ("distinct texts",)}),
     ("addresses", "Addresses", entities.RECOGNITION,
-     {"text": ("address", "地址"), "label": ("address part", "address parts", "地址成分")}, ()),
-    ("items", "Items", items.EXTRACTION, {"text": TITLE, "label": ATTRIBUTE}, ()),
-    ("offers", "Offers", matching.RELATION, {"text": ("offer", "商品信息")}, ()),
-    ("searches", "Searches", matching.RELATION, {"text": ("search query", "搜索词"), "pair": ("Query", "Document")},
-     ()),
-    ("reviews", "Reviews", aspects.TUPLES, {"text": ("review", "评论"), "label": ("topic", "topics", "话题")}, ()),
-    ("questions", "Questions", questions.EXTRACTIVE_QA, {"text": ("question", "问题")}, ()),
+     {"text": ("address", "地址"), "label": ("address part", "address parts", "地址成分")}),
+    ("items", "Items", items.EXTRACTION, {"text": TITLE, "label": ATTRIBUTE}),
+    ("offers", "Offers", matching.RELATION, {"text": ("offer", "商品信息")}),
+    ("searches", "Searches", matching.RELATION, {"text": ("search query", "搜索词"), "pair": ("Query", "Document")}),
+    ("reviews", "Reviews", aspects.TUPLES, {"text": ("review", "评论"), "label": ("topic", "topics", "话题")}),
+    ("questions", "Questions", questions.EXTRACTIVE_QA, {"text": ("question", "问题")}),
     ("messages", "Intents", classification.CLASSIFICATION,
-     {"text": ("message", "消息"), "label": ("intent", "intents", "意图"), "kind": "intent", "coarse": "topic"}, ()),
+     {"text": ("message", "消息"), "label": ("intent", "intents", "意图"), "kind": "intent", "coarse": "topic"}),
     ("queries", "Query_Categories", classification.CLASSIFICATION,
      {"text": ("search query", "搜索词"), "label": ("category", "categories", "类目"), "kind": "category",
-      "coarse": "department"}, ("text_writing",)),
+      "coarse": "department", "lacks": ("telling annotation",)}),
     ("dialogues", "Dialogues", dialogue.REPLY,
-     {"text": ("conversation", "对话"), "label": ("intent", "intents", "意图"), "kind": "intent"}, ()),
+     {"text": ("conversation", "对话"), "label": ("intent", "intents", "意图"), "kind": "intent"}),
 )  # fmt: skip
 # Further base forms of a part, besides the parent of its atomic tasks.
 _MORE = {"Items": (categories.COARSE, categories.FINE), "Dialogues": (dialogue.DIALOGUE_LABEL,)}
@@ -106,7 +106,7 @@ def tasks() -> list[Task]:
     """Returns every task of the embedded catalogue; held-out ones replace the tasks they come from, in place."""
     found: list[Task] = []
     for language in ("en", "zh"):
-        for part, name, form, needs, without in _DECLARED:
+        for part, name, form, declared in _DECLARED:
             dataset = Dataset(
                 name=name,
                 source=f"synthetic_{part}_{language}",
@@ -114,10 +114,10 @@ def tasks() -> list[Task]:
                 positive=_POSITIVE.get(part, {}).get(language, ""),
                 fixed_labels="en" if part in _ENGLISH_LABELS else "",
                 rename=_ENGLISH_LABELS.get(part, {}) if language == "zh" else {},
-                **needs,
+                **declared,
             )
             base = bind(form, dataset)
-            found += [base, *(bind(more, dataset) for more in _MORE.get(name, ())), *derived(base, without)]
+            found += [base, *(bind(more, dataset) for more in _MORE.get(name, ())), *derived(base)]
     renamed = {task.name: _held_out(task) for task in found if task.name in _HELD_OUT}
     kept = (renamed.get(task.name, task) for task in found)
     parents = {old: task.name for old, task in renamed.items()}
@@ -125,8 +125,13 @@ def tasks() -> list[Task]:
 
 
 def _held_out(task: Task) -> Task:
+    """Returns a task as a held-out one, with one fixed prompt."""
     name, definition, body, changes = _HELD_OUT[task.name]
     prompt = template(body)
     if name == "title_generate":
         prompt = prompt.removeprefix("### Instruction:\n")  # as in the release
-    return hold_out(task, name, definition, prompt, **changes)
+    dataset = dataclasses.replace(task.dataset, **changes)
+    name = f"{dataset.language.upper()}-{dataset.name}-{task.family}-{name}"
+    return dataclasses.replace(
+        task, name=name, definition=definition, wordings={"en": (prompt,)}, dataset=dataset, held_out=True
+    )

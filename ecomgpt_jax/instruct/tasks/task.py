@@ -18,6 +18,24 @@ NOTHING = "None"  # the release's answer where there is nothing to find
 MOST_ATTRIBUTES = 8  # per item in an input
 YES_NO = {"en": ("yes", "no"), "zh": ("是", "否")}
 MATCH = {"en": ("match", "not match"), "zh": ("匹配", "不匹配")}
+# What a form may need of a data set. All but the first are there unless `Dataset.lacks` says otherwise.
+NEEDS = {
+    "coarse labels": "a second kind of label, one level above the first: `Dataset.coarse`",
+    "choices": "several labels, types or attribute names, so that a selection of them is a task of its own",
+    "telling annotation": "annotation that says enough to write the text from it",
+    "distinct texts": "annotation that fits few other texts, so that it singles one out among several",
+    "comparable texts": "pairs whose texts show whether the annotation fits both",
+    "several types": "spans of more than one type",
+    "several spans": "texts with more than one span",
+    "aspects": "aspect terms in the text",
+    "opinions": "opinion words in the text",
+    "categories": "a category per aspect",
+    "description": "descriptions beside the titles",
+    "common words": "words that both texts of a pair share, with blanks between words",
+    "context": "a context beside the question",
+    "answer spans": "answers that stand in the context",
+    "turn functions": "a label per turn",
+}
 _NOUN = re.compile(r"(\b[Aa] )?\[(text|label|labels)\]")
 
 
@@ -42,14 +60,19 @@ class Example(typing.NamedTuple):
     spans: tuple[Span, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+def _check_needs(names: Sequence[str]) -> None:
+    if unknown := set(names) - NEEDS.keys():
+        raise ValueError(f"{', '.join(sorted(unknown))}: not in NEEDS ({', '.join(NEEDS)})")
+
+
+@dataclasses.dataclass(frozen=True)
 class Dataset:
     """What a form needs to know about the data it is bound to.
 
     Attributes:
       name: second part of the task's name.
       source: name of the source that yields the records.
-      language: language of the texts, labels and answers.
+      language: language of the texts, labels and answers; "": the one that the source's name begins with.
       text: noun for a text, in English and Chinese.
       label: noun for a label, in English, English plural and Chinese.
       kind: the label kind that `LabelledText` tasks predict.
@@ -61,11 +84,13 @@ class Dataset:
       spelling: how a label that `rename` does not name is written, for example `words`.
       supervision: kinds of annotation that it accepts; never "none".
       view: turns the source's records into those that its tasks read: fewer, other fields, another record type.
+      lacks: what its records do not have, of NEEDS; forms that need it are not derived.
     """
 
     name: str
     source: str
-    language: str
+    _: dataclasses.KW_ONLY
+    language: str = ""
     text: tuple[str, str] = ("sentence", "句子")
     label: tuple[str, str, str] = ("entity type", "entity types", "实体类型")
     kind: str = ""
@@ -77,6 +102,19 @@ class Dataset:
     spelling: Callable[[str], str] = str
     supervision: tuple[str, ...] = ("gold", "weak")
     view: Callable[[Iterable[Record]], Iterable[Record]] = iter
+    lacks: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for an unknown name in `lacks`, or where no language is known."""
+        _check_needs(self.lacks)
+        if not self.language:
+            object.__setattr__(self, "language", self.source.partition("_")[0])
+        if self.language not in ("en", "zh"):
+            raise ValueError(f"{self.name}: language {self.language!r} is neither en nor zh")
+
+    def feeds(self, form: "Form") -> bool:
+        """Returns whether the data set has what a form needs."""
+        return not set(form.needs) & {*self.lacks, *(() if self.coarse else ("coarse labels",))}
 
     def display_label(self, label: str) -> str:
         """Returns a label as the task shows it; an empty string leaves it out."""
@@ -116,6 +154,7 @@ class Form:
       operator: the Chain-of-Task operator that derives it, or "" for a base form.
       abilities: the atomic abilities that it uses.
       separator: joins candidates, and the parts of an answer.
+      needs: what a data set must have for it, of NEEDS.
     """
 
     name: str
@@ -129,6 +168,11 @@ class Form:
     operator: str = ""
     abilities: tuple[str, ...] = ()
     separator: str = ", "
+    needs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for an unknown name in `needs`."""
+        _check_needs(self.needs)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -189,7 +233,7 @@ def template(body: str) -> str:
 
 
 def bind(form: Form, dataset: Dataset, parent: str = "") -> Task:
-    """Returns the task of `form` on `dataset`."""
+    """Returns the task of `form` on `dataset`; without a `parent` it is a base task, no operator derived it."""
     nouns = {
         "en": {"text": dataset.text[0], "label": dataset.label[0], "labels": dataset.label[1]},
         "zh": {"text": dataset.text[1], "label": dataset.label[2], "labels": dataset.label[2]},
@@ -206,7 +250,7 @@ def bind(form: Form, dataset: Dataset, parent: str = "") -> Task:
         family=form.family,
         language=dataset.language,
         source=dataset.source,
-        operator=form.operator,
+        operator=form.operator if parent else "",
         parent=parent,
         wordings=wordings,
         label_separator=form.separator,
@@ -220,28 +264,6 @@ def _named(article: str | None, noun: str) -> str:
     if article and noun[0] in "aeiou":
         article = f"{article[0]}n "
     return (article or "") + noun
-
-
-def as_base(form: Form, dataset: Dataset) -> Task:
-    """Returns a base task of a derived form, for data without the annotation of the form it is derived from."""
-    return bind(dataclasses.replace(form, operator=""), dataset)
-
-
-def hold_out(task: Task, name: str, definition: str, prompt: str, **dataset_changes: typing.Any) -> Task:
-    """Returns `task` as a held-out task with one fixed prompt.
-
-    Args:
-      task: the task to keep out of training.
-      name: last part of its new name.
-      definition: names it in the head of the prompt.
-      prompt: the whole template.
-      **dataset_changes: fields of its dataset to replace.
-    """
-    dataset = dataclasses.replace(task.dataset, **dataset_changes)
-    lead = f"{dataset.language.upper()}-{dataset.name}-{task.family}-"
-    return dataclasses.replace(
-        task, name=lead + name, definition=definition, wordings={"en": (prompt,)}, dataset=dataset, held_out=True
-    )
 
 
 def words(label: str) -> str:

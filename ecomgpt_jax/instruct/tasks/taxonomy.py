@@ -1,5 +1,6 @@
 """Tasks over category trees: `AttributedItem` records whose category is a path from the root."""
 
+import functools
 import random
 
 from ecomgpt_jax.instruct.records import AttributedItem
@@ -95,11 +96,12 @@ def _order(records: Records, labels: LabelSet, data: Dataset, rng: random.Random
             yield Example(record.id, "\n".join(steps), path, spans=answer_span(path))
 
 
-PATH = Form(
+_form = functools.partial(Form, record=AttributedItem)
+
+PATH = _form(
     name="category_path",
     family="Generate",
     definition="category path completion",
-    record=AttributedItem,
     make=_path,
     abilities=("categorise a product",),
     en=(
@@ -116,11 +118,10 @@ PATH = Form(
     ),
 )
 
-ROOT = Form(
+ROOT = _form(
     name="root_category",
     family="CLS",
     definition="product department",
-    record=AttributedItem,
     labels=roots_of,
     make=_root,
     operator="simplification",
@@ -139,11 +140,10 @@ ROOT = Form(
     ),
 )
 
-PARENT = Form(
+PARENT = _form(
     name="parent_category",
     family="CLS",
     definition="parent category",
-    record=AttributedItem,
     labels=parents_of,
     make=_parent,
     operator="simplification",
@@ -162,11 +162,10 @@ PARENT = Form(
     ),
 )
 
-CHILD = Form(
+CHILD = _form(
     name="subcategory",
     family="Generate",
     definition="subcategory naming",
-    record=AttributedItem,
     make=_child,
     operator="reversal",
     abilities=("categorise a product",),
@@ -184,11 +183,10 @@ CHILD = Form(
     ),
 )
 
-IS_A = Form(
+IS_A = _form(
     name="kind_check",
     family="CLS",
     definition="category hierarchy check",
-    record=AttributedItem,
     labels=lambda records, data: data.in_language(YES_NO),
     make=_is_a,
     operator="recombination",
@@ -207,11 +205,10 @@ IS_A = Form(
     ),
 )
 
-ORDER = Form(
+ORDER = _form(
     name="path_ordering",
     family="Generate",
     definition="category path ordering",
-    record=AttributedItem,
     make=_order,
     operator="recombination",
     abilities=("categorise a product",),

@@ -10,11 +10,9 @@ from ecomgpt_jax.instruct.tasks import classification, entities
 from ecomgpt_jax.instruct.tasks.task import (
     MATCH,
     Dataset,
-    as_base,
     binary_example,
     bind,
     distinct,
-    hold_out,
     numbered,
     others,
     show,
@@ -43,12 +41,9 @@ def test_nouns_fill_the_wordings_of_both_languages() -> None:
     assert all("商品标题" in text for text in task.wordings["zh"])
 
 
-def test_a_held_out_task_has_one_prompt_and_its_own_name() -> None:
-    task = bind(entities.RECOGNITION, Dataset(name="X", source="x", language="zh"))
-    kept = hold_out(task, "NER", "entities", "{sentences}", fixed_labels="en")
-    assert (kept.name, kept.held_out, kept.wordings) == ("ZH-X-NER-NER", True, {"en": ("{sentences}",)})
-    assert kept.dataset.in_language(MATCH) == MATCH["en"]
-    assert task.dataset.in_language(MATCH) == MATCH["zh"]
+def test_fixed_labels_may_be_of_another_language() -> None:
+    assert Dataset("X", "zh_x", fixed_labels="en").in_language(MATCH) == MATCH["en"]
+    assert Dataset("X", "zh_x").in_language(MATCH) == MATCH["zh"]
 
 
 def test_unlabelled_records_are_passed_over() -> None:
@@ -101,9 +96,29 @@ def test_the_article_fits_the_noun() -> None:
     assert any("Write a title" in text for text in bind(entities.COMPOSITION, plain).wordings["en"])
 
 
-def test_as_base_takes_the_operator_off() -> None:
-    task = as_base(entities.COMPOSITION, Dataset(name="X", source="x", language="en"))
+def test_a_task_without_a_parent_is_a_base_task() -> None:
+    plain = Dataset(name="X", source="x", language="en")
+    task = bind(entities.COMPOSITION, plain)
     assert (task.operator, task.parent, task.form.make) == ("", "", entities.COMPOSITION.make)
+    assert bind(entities.COMPOSITION, plain, parent="P").operator == "reversal"
+
+
+def test_a_dataset_feeds_forms_that_need_nothing_it_lacks() -> None:
+    plain = Dataset("X", "en_x")
+    assert plain.language == "en"
+    assert plain.feeds(entities.TYPE_LISTING)
+    assert not Dataset("X", "zh_x", lacks=("choices",)).feeds(entities.TYPE_LISTING)
+    assert not plain.feeds(classification.COARSE_CLASSIFICATION)
+    assert Dataset("X", "en_x", coarse="topic").feeds(classification.COARSE_CLASSIFICATION)
+
+
+def test_unknown_needs_and_languages_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"choice: not in NEEDS .*choices"):
+        Dataset("X", "en_x", lacks=("choice",))
+    with pytest.raises(ValueError, match="opinion: not in NEEDS"):
+        dataclasses.replace(entities.CHECK, needs=("opinion",))
+    with pytest.raises(ValueError, match="language 'x' is neither"):
+        Dataset("X", "x_y")
 
 
 def test_one_of_two_labels_is_right_and_both_orders_are_shown() -> None:
