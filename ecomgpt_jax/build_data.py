@@ -113,7 +113,7 @@ def write_overlap(data: DataConfig, path: str) -> None:
     """Writes and prints the evaluation rows that share text with a source or with other evaluation tasks.
 
     Raises:
-      MissingInputError: there are no evaluation tasks beside this mixture.
+      MissingInputError: there are no evaluation tasks.
       EcomError: a source cannot be read.
     """
     tasks = {task.name: read_rows(task) for folder in read.evaluation_dirs(data) for task in load_tasks(folder)}
@@ -224,7 +224,7 @@ def main(arguments: list[str]) -> None:
     for file, description in built.stats["files"].items():
         print(visible(f"{file}: {description}"))
     if bad := built.stats["quarantine"]["records"]:
-        print(f"{bad:,} bad records are left out; {built.stats['quarantine']['file']} says where and why")
+        print(f"{bad:,} bad records are left out; {built.stats['quarantine']['file']} lists them with reasons")
     if _LIST.value:
         print_table(built)
     if _PREVIEW.value is not None:

@@ -110,7 +110,7 @@ def load_config(flag: flags.FlagHolder) -> Config:
     """Returns the config of a `config_flags.DEFINE_config_file` flag, overrides applied.
 
     Raises:
-      ConfigError: the flag is missing, its file cannot be read or fails, or is no config.
+      ConfigError: the flag is missing, its file cannot be read or fails, or returns no config.
     """
     config = config_value(flag)
     if config is None:

@@ -322,7 +322,7 @@ def parse_mesh(text: str, field: str = "eval.mesh") -> MeshConfig:
     for part in filter(None, text.split(",")):
         axis, _, size = part.partition("=")
         if axis not in ("data", "fsdp", "tensor") or axis in seen or not re.fullmatch(r"-1|[1-9]\d{0,5}", size):
-            raise ConfigError(f"config: {field}={text!r}: {part!r} is no axis; data=1,fsdp=8,tensor=1 is a mesh")
+            raise ConfigError(f"config: {field}={text!r}: {part!r} is not an axis; data=1,fsdp=8,tensor=1 is a mesh")
         seen.add(axis)
         setattr(mesh, axis, int(size))
     if mesh.tensor < 1:

@@ -84,16 +84,16 @@ def cells(experiment: Experiment) -> list[Cell]:
     if not names or not experiment.seeds:
         raise ConfigError(f"experiment {experiment.name}: needs at least one variant and one seed")
     if len(set(experiment.seeds)) < len(experiment.seeds):
-        raise ConfigError(f"experiment {experiment.name}: a seed is there twice in {experiment.seeds}")
+        raise ConfigError(f"experiment {experiment.name}: a seed occurs twice in {experiment.seeds}")
     known = list(field_paths(Config()))
     for variant in experiment.variants:
         if not _NAME.fullmatch(variant.name) or names.count(variant.name) > 1:
-            raise ConfigError(f"experiment {experiment.name}: variant {variant.name!r} is no name, or is there twice")
+            raise ConfigError(f"experiment {experiment.name}: variant {variant.name!r} is not a name, or occurs twice")
         for override in (*experiment.overrides, *variant.overrides):
             field, equals, _ = override.partition("=")
             if not equals or field not in known:
                 raise ConfigError(
-                    f"experiment {experiment.name}, variant {variant.name}: {override!r} is no <field>=<value>"
+                    f"experiment {experiment.name}, variant {variant.name}: {override!r} is not <field>=<value>"
                     + nearest(field, known)
                 )
     return [

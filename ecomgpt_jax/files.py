@@ -335,5 +335,5 @@ def safe_name(name: str, what: str) -> str:
       DataError: it has other characters, begins with a dot or is longer than 200 characters.
     """
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name):
-        raise DataError(f"{what}: {name!r:.120} is no safe name; use letters, digits, '.', '_' and '-'")
+        raise DataError(f"{what}: {name!r:.120} is not a safe name; use letters, digits, '.', '_' and '-'")
     return name

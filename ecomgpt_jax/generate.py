@@ -105,7 +105,7 @@ def read_prompts(path: str) -> list[dict[str, Any]]:
 
     Raises:
       MissingInputError: the file is not there.
-      DataError: a line is no JSON object, or its prompt is missing, empty or no text; names file and line.
+      DataError: a line is not a JSON object, or its prompt is missing, empty or not text; names file and line.
     """
     rows = []
     for line, value in read_json_lines(path):
@@ -116,7 +116,7 @@ def read_prompts(path: str) -> list[dict[str, Any]]:
             except DataError as error:
                 raise DataError(f"{path}:{line}:1: {error}") from None
         if not isinstance(prompt, str):
-            problem = "no prompt" if prompt is None else "the prompt is no text"
+            problem = "no prompt" if prompt is None else "the prompt is not text"
             raise DataError(f'{path}:{line}:1: {problem}; each line is {{"prompt": "..."}}')
         if "\0" in prompt:
             raise DataError(f"{path}:{line}:1: the prompt holds the character U+0000 (NUL)")

@@ -58,7 +58,7 @@ def _refusal(text: str) -> tuple[int, str] | None:
         elif word[0] == '"' and _COLON.match(text, token.end()):
             key = json.loads(word, strict=False)
             if key in keys[-1]:
-                return token.start(), f"the key {key!r:.80} is there twice"
+                return token.start(), f"the key {key!r:.80} occurs twice"
             keys[-1].add(key)
         elif word in ("NaN", "Infinity", "-Infinity"):
             return token.start(), f"{word} is not JSON"

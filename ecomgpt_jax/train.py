@@ -103,7 +103,9 @@ def main(arguments: list[str]) -> None:
     cache, first = Path(config.data.cache_dir).expanduser(), jax.process_index() == 0
     processes.enable_compilation_cache(cache / "compiled")
     if "://" in (_WORKDIR.value or ""):
-        raise ConfigError(f"--workdir {_WORKDIR.value}: is no folder; mount the bucket, as tpu_setup does with gcsfuse")
+        raise ConfigError(
+            f"--workdir {_WORKDIR.value}: is not a folder; mount the bucket, as tpu_setup does with gcsfuse"
+        )
     workdir = Path(_WORKDIR.value or f"runs/{config.name}").expanduser().absolute()
 
     # Weights (found, not loaded yet), devices and evaluation tasks: whatever is missing is reported before the data.

@@ -142,11 +142,11 @@ def test_without_a_terminal_prompts_must_be_given(checkpoint: Path) -> None:
     [
         ('{"prompt": "a"}\n{"prompt": }', {}, 65, "in.jsonl:2:12: "),
         ('{"prompt": "a"}\n\n["a"]', {}, 65, "in.jsonl:3:1: a list, not an object"),
-        ('{"prompt": 5}', {}, 65, "in.jsonl:1:1: the prompt is no text"),
+        ('{"prompt": 5}', {}, 65, "in.jsonl:1:1: the prompt is not text"),
         ('{"prompt": ""}', {}, 65, "in.jsonl:1:1: the prompt is empty"),
         ('{"prompt": "a\\u0000"}', {}, 65, "in.jsonl:1:1: the prompt holds the character U+0000 (NUL)"),
         ('{"prompt": "a"}\n{"id": [1e999], "prompt": "a"}', {}, 65, "in.jsonl:2:9: 1e999 is larger"),
-        ('{"id": 1, "id": 2, "prompt": "a"}', {}, 65, "in.jsonl:1:11: the key 'id' is there twice"),
+        ('{"id": 1, "id": 2, "prompt": "a"}', {}, 65, "in.jsonl:1:11: the key 'id' occurs twice"),
         ('{"prompt": "a"}', {"--out": "/"}, 74, "a folder, not a file"),
         ('{"prompt": "a"}\n{"instruction": ""}', {}, 65, "in.jsonl:2:1: instruction is empty"),
         ('{"prompt": "a"}', {"--checkpoint": "nowhere"}, 66, "nowhere"),

@@ -14,9 +14,9 @@ def deep(levels: int) -> str:
 @pytest.mark.parametrize(
     ("text", "place", "reason"),
     [
-        ('{"a": 1, "a": 2}', (1, 10), "the key 'a' is there twice"),
-        ('{"a": {"b": 1},\n "c": [{"b": 1, "d": 2, "b": 3}]}', (2, 25), "the key 'b' is there twice"),
-        ('{"a\\"{": 1, "b": "[", "a\\"{": 2}', (1, 23), "is there twice"),
+        ('{"a": 1, "a": 2}', (1, 10), "the key 'a' occurs twice"),
+        ('{"a": {"b": 1},\n "c": [{"b": 1, "d": 2, "b": 3}]}', (2, 25), "the key 'b' occurs twice"),
+        ('{"a\\"{": 1, "b": "[", "a\\"{": 2}', (1, 23), "occurs twice"),
         ('{"a": 1e999}', (1, 7), "1e999 is larger than any floating-point number"),
         ('{"1e999": "1e999", "a": [0, -1E+400]}', (1, 29), "-1E+400 is larger"),
         ('{"a": NaN}', (1, 7), "NaN is not JSON"),

@@ -147,7 +147,7 @@ def load_tokenizer(directory: str | os.PathLike[str]) -> Tokenizer:
 
     Raises:
       MissingInputError: the directory or its `tokenizer.json` is not there.
-      DataError: the files are no readable tokenizer, name no end-of-sequence token, or one that is ordinary text.
+      DataError: the tokenizer cannot be read, or its files name no end-of-sequence token, or one that is ordinary text.
     """
     directory = Path(directory)
     path = directory / "tokenizer.json"

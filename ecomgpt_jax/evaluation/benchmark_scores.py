@@ -1,7 +1,7 @@
 """Scores of the published benchmarks: their own scorers, quirks included, and statistics for the corrected scores.
 
 Official:
-  ecinstruct (eCeLLM `evaluate.py` at f364c18): answers that are no valid response are dropped from the denominator
+  ecinstruct (eCeLLM `evaluate.py` at f364c18): invalid responses are dropped from the denominator
     together with their labels; yes/no are compared whole, letters by the first character, A to E whatever the options.
     The scorer raises on an empty letter answer, where one class alone is left, and where nothing is valid.
   shopping_mmlu (`skill_wise_eval/metrics.py` at 7b118da): the first character; hit rate of the first three numbers;
@@ -164,7 +164,7 @@ def _bleu(answer: str, gold: str) -> float:
 
 
 def ranking_scores(task: TaskFolder, rows: Sequence[TaskRow], answers: Sequence[str]) -> list[float] | None:
-    """Returns nDCG or hit rate by row over distinct valid numbers; None for tasks that are no ranking.
+    """Returns nDCG or hit rate by row over distinct valid numbers; None for other tasks than rankings.
 
     nDCG is 1 where all weights are zero; the hit rate is out of three where more items are right.
     """

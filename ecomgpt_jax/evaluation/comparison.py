@@ -33,7 +33,7 @@ _METHOD = (
 def paired_bootstrap(
     a: np.ndarray, b: np.ndarray, seed: Sequence[int] = (0,), resamples: int = RESAMPLES
 ) -> tuple[float, np.ndarray]:
-    """Takes the difference of two ratios, and what chance makes of it.
+    """Returns the difference of two ratios, and differences under resampling.
 
     Inputs that are alike in both models are drawn as one, with their number as weight: the same distribution, faster.
 
@@ -137,7 +137,7 @@ def compare_predictions(
 
     Args:
       parts: the tasks with their rows.
-      a: A's predictions by task's name, one a row.
+      a: A's predictions by task's name, one per row.
       b: B's.
       seed: of the resampling; a task's own resamples depend on it and on the task's name alone.
 
@@ -219,7 +219,7 @@ def comparison_sections(result: Mapping[str, Any]) -> list[Section]:
     """Returns a comparison as sections of a report.
 
     Args:
-      result: what `compare_predictions` returns, and beside it "a_folder", "b_folder" and "notes", a list of sentences.
+      result: result of `compare_predictions`, with "a_folder", "b_folder" and "notes", a list of sentences.
     """
     tasks, average, verdicts = result["tasks"], result["average"], result["verdicts"]
     count = ", ".join(f"{verdicts[name]} {name}" for name in ("win", "tie", "loss"))

@@ -53,8 +53,8 @@ def make_study(
 
     Returns:
       A sheet per annotator, the input of `judging_page.render_sheet`; and the key {"study", "items": {id: {"task",
-      "index"}}, "left": {annotator: {id: "a" | "b"}}, "identical": {task: number}}. Drawn rows where both answers are
-      the same are counted under "identical" and shown to nobody.
+      "index"}}, "left": {annotator: {id: "a" | "b"}}, "identical": {task: number}}. Drawn rows with identical answers
+      are counted under "identical" and not shown.
 
     Raises:
       DataError: no drawn row has two different answers.
@@ -148,12 +148,12 @@ def read_judgements(
         if not isinstance(annotator, str) or annotator not in key["left"]:
             raise DataError(f"{path}: annotator {annotator!r} is not in the key")
         if annotator in sides:
-            raise DataError(f"{path}: {annotator} is there twice")
+            raise DataError(f"{path}: {annotator} occurs twice")
         sides[annotator] = Counter()
         for item, choice in judged.items():
             if item not in key["items"] or choice not in ("left", "right", "tie"):
                 raise DataError(
-                    f"{path}: item {item!r} judged {choice!r}; the key has no such item, or it is no choice"
+                    f"{path}: item {item!r} judged {choice!r}; the key has no such item, or it is not a choice"
                 )
             sides[annotator][choice] += 1
             a_wins = (choice == "left") == (key["left"][annotator][item] == "a")
@@ -252,7 +252,7 @@ def preference_sections(result: Mapping[str, Any]) -> list[Section]:
     header = ["Task", "Items", "Same answer", "Win", "Tie", "Loss", "Net, points", "95 % interval", "p", "p (Holm)"]
     text = [
         f"{result['judgements']} judgements by {len(result['annotators'])} annotators; "
-        f"{result['unjudged']} items were judged by nobody.",
+        f"{result['unjudged']} items have no judgement.",
         _METHOD,
     ]
     kinds = [("Cohen's kappa, " + " and ".join(pair["annotators"]), pair) for pair in result["agreement"]["cohen"]]

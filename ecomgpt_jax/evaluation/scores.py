@@ -120,7 +120,7 @@ def read_predictions(path: str | os.PathLike[str], rows: int) -> list[str]:
 
     Raises:
       MissingInputError: the file is not there.
-      DataError: an index is missing, there twice or out of range, or a prediction is no string.
+      DataError: an index is missing, repeated or out of range, or a prediction is not a string.
     """
     path = Path(path)
     found: dict[int, str] = {}
@@ -129,7 +129,7 @@ def read_predictions(path: str | os.PathLike[str], rows: int) -> list[str]:
         if type(index) is not int or not isinstance(text, str):
             raise DataError(f'{path}:{line}:1: needs "index", a whole number, and "prediction", a string')
         if index in found:
-            raise DataError(f"{path}:{line}:1: index {index} is there twice")
+            raise DataError(f"{path}:{line}:1: index {index} occurs twice")
         if not 0 <= index < rows:
             raise DataError(f"{path}:{line}:1: index {index} is out of range; the task has {rows} rows, from 0")
         found[index] = text

@@ -9,7 +9,7 @@ _DIGITS = 3
 
 
 def score_table(scores: Mapping[str, Any], untrained: Mapping[str, Any] | None = None) -> str:
-    """Returns the corrected score of every task beside the untrained model's and the best baseline's.
+    """Returns the corrected score of every task next to the untrained model's and the best baseline's.
 
     Args:
       scores: content of `scores.json`.

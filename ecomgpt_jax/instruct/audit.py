@@ -165,7 +165,7 @@ def _row_problems(task: TaskFolder, row: TaskRow, text: str, offsets: bool) -> I
         if task.family != "Generate" and span.term not in row.sentences:
             yield column_of(text, "term", number), f"span {span.term!r} is not in the text"
         elif offsets and there != span.term and (span.start, span.end) != (0, 0):
-            problem = f"span {span.term!r} is not what stands at {span.start}:{span.end}, which is {there!r}"
+            problem = f"span {span.term!r} differs from the text at {span.start}:{span.end}, {there!r}"
             yield column_of(text, "start", number), problem
 
 

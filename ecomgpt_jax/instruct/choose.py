@@ -127,10 +127,10 @@ def select_names(names: Sequence[str], data: DataConfig, known: Sequence[str] = 
     Args:
       names: tasks that the other settings allow.
       data: the settings.
-      known: names that a pattern may fit, whatever the other settings allow; none: `names`.
+      known: names that a pattern may match, before the other settings; none: `names`.
 
     Raises:
-      ConfigError: a pattern fits no name, there are no tasks, or fewer than `num_tasks`.
+      ConfigError: a pattern matches no name, there are no tasks, or fewer than `num_tasks`.
     """
     for pattern in data.tasks:
         if not fnmatch.filter(known or names, pattern):
@@ -157,7 +157,7 @@ def real_tasks() -> list[Task]:
 
 
 def declared_tasks(data: DataConfig) -> list[Task]:
-    """Returns all tasks that the mixture's sources have, held-out ones too, whatever the filters say."""
+    """Returns all tasks of the mixture's sources, held-out ones too, before any filter."""
     return list(_declared_tasks(data.mixture, data.plain_text, data.copying))
 
 
@@ -193,7 +193,7 @@ def folder_tasks(data: DataConfig) -> list[TaskFolder]:
 
 
 def wordings(data: DataConfig) -> list[str]:
-    """Returns each instruction that the mixture's tasks may be trained with, without an input, in a fixed order."""
+    """Returns every instruction of the mixture's training tasks, without an input, in a fixed order."""
     return sorted(
         {
             render_prompt(task.definition, template, "", "")
@@ -215,7 +215,7 @@ def source_names(data: DataConfig) -> list[str]:
     for name in data.sources:
         if name not in known:
             hint = "" if data.mixture == "synthetic" else "; the sources with tasks are " + ", ".join(known)
-            raise ConfigError(f"data.sources: {name!r} is no source of the {data.mixture} mixture{hint}")
+            raise ConfigError(f"data.sources: {name!r} is not a source of the {data.mixture} mixture{hint}")
     licences = {name: each.licence for name, each in all_sources.SOURCES.items() if name in known}
     for wanted in data.licences:
         if wanted != REDISTRIBUTABLE and not any(_is_licence(wanted, licence) for licence in licences.values()):
@@ -241,7 +241,8 @@ def _allows(wanted: str, name: str) -> bool:
 
 
 def near_sources(data: DataConfig) -> dict[str, str]:
-    """Returns the sources that `strict_held_out` leaves out, each with the nearest pair of tasks and their nearness.
+    """Returns the sources that `strict_held_out` leaves out, each with its most similar pair of tasks and their
+    similarity.
 
     Reads every source of the mixture once per process, since label sets come from the records.
 
@@ -282,7 +283,7 @@ def _near_sources(
 
 
 def cache_key(data: DataConfig) -> str:
-    """Returns a hash of all that decides the rows: settings, code and texts of `instruct`, checksums of what is read.
+    """Returns a hash of everything that determines the rows: settings, code of `instruct`, checksums of its input.
 
     Raises:
       EcomError: a source, a task folder or the evaluation is missing.
@@ -296,7 +297,7 @@ def cache_key(data: DataConfig) -> str:
 
 
 def repeats_key(data: DataConfig, shards: Sequence[str]) -> str:
-    """Returns a hash of all that decides which records repeat others; the choice of tasks, seed and wording do not."""
+    """Returns a hash of everything that determines which records repeat others (not task choice, seed and wording)."""
     texts = data.plain_text or data.copying > 0
     return _hash({"surveyed": list(shards), "plain_text": texts} | _checksums(data, shards))
 

@@ -84,7 +84,7 @@ def texts_of(record: Record) -> tuple[str, ...]:
             return (record.question, record.context, *record.answers)
         case Dialogue():
             return tuple(text for _, text in record.turns)
-    raise TypeError(f"{type(record).__name__} is no record type")
+    raise TypeError(f"{type(record).__name__} is not a record type")
 
 
 def long_enough(text: str) -> bool:

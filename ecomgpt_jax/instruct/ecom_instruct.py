@@ -9,7 +9,7 @@ A build runs from `choose` (which tasks) over `read` and `make` (records to rows
 settings that differ only in that choice share the reading. The records that repeat others are listed in
 `<key>.repeats.json`, for builds that differ in seed, wording and limits.
 
-A build works in a folder of its own beside the final one and moves it there when it is complete; a lock prevents two
+A build writes into a temporary folder next to the final one and renames it when it is complete; a lock prevents two
 processes from doing the same work, and the process that holds it removes the folders of killed builds.
 """
 

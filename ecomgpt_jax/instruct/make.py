@@ -26,7 +26,7 @@ from ecomgpt_jax.instruct.tasks.task import Example, Task
 
 TEST_ROWS = 50  # per task at most
 HELD_OUT_ROWS = 100  # per task at most
-FOLDERS, FILES = "folder", "files"  # shards that are no source
+FOLDERS, FILES = "folder", "files"  # shards other than sources
 HeldOut = dict[str, tuple[TaskFolder, list[TaskRow]]]  # by the name of the task
 _DESCRIBED = ("language", "family", "operator", "parent", "source")
 

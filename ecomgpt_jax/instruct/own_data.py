@@ -185,7 +185,7 @@ def prompt_of(record: Mapping[str, Any]) -> str:
     """Returns the prompt of a record that has no answer yet: `prompt`, `instruction` (and `input`) or `messages`.
 
     Raises:
-      DataError: none of these fields is there, or one is wrong; the text says which, not where.
+      DataError: none of these fields exists, or one is wrong; the message does not name the place.
     """
     try:
         if "messages" in record:
@@ -267,7 +267,7 @@ def _conversation(messages: object, *, answered: bool) -> tuple[list[tuple[str, 
     turns: list[tuple[str, str, bool]] = []
     for number, message in enumerate(messages):
         if not isinstance(message, dict) or not {"role", "content"} <= set(message):
-            raise _Wrong("messages", f"messages: item {number + 1} is no object with role and content")
+            raise _Wrong("messages", f"messages: item {number + 1} is not an object with role and content")
         role = message["role"]
         if role == "system" and not number:
             prompt = prompt if _blank(message["content"]) else _text(message, "content") + "\n"

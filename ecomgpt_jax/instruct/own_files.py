@@ -105,7 +105,7 @@ def _check_names(place: str, names: Sequence[str]) -> None:
     seen: dict[str, str] = {}
     for name in names:
         if (first := seen.get(name.casefold())) is not None:
-            differs = "is there twice" if first == name else f"differs from {first!r} by case alone"
+            differs = "occurs twice" if first == name else f"differs from {first!r} by case alone"
             raise DataError(f"{place}: the column {name!r} {differs}; rename or remove one")
         seen[name.casefold()] = name
 
@@ -142,7 +142,7 @@ def _comma_separated(spec: str, text: str) -> Iterator[tuple[int, list[str]]]:
             line = reader.line_num
     except csv.Error as error:
         hint = "a field with quotes in it is written in quotes, and they are doubled"
-        raise DataError(f"{spec}:{line + 1}:1: the record that begins here is no CSV ({error}); {hint}") from None
+        raise DataError(f"{spec}:{line + 1}:1: the record that begins here is not CSV ({error}); {hint}") from None
 
 
 def _tab_separated(spec: str, text: str) -> Iterator[tuple[int, list[str]]]:

@@ -69,7 +69,7 @@ def as_folder(task: Task, records: Sequence[Record]) -> TaskFolder:
         passed.append(isinstance(accept(folder, example.sentences, example.answer, shown), TaskRow))
     if sum(passed) < 0.5 * len(passed):
         raise ConfigError(
-            f"{task.name}: {sum(passed)} of {len(passed)} of its own gold answers are labels or stretches of the text; "
+            f"{task.name}: {sum(passed)} of {len(passed)} of its own gold answers are labels or parts of the text; "
             "what a model answers could not be checked"
         )
     return folder

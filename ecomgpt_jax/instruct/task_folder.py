@@ -96,7 +96,7 @@ def task_fields(name: str) -> dict[str, str]:
     """
     match = _NAME.fullmatch(name)
     if not match or len(name) > 200:
-        raise DataError(f"{name!r} is no task name; use LANG-Dataset-Family-name with LANG EN or ZH and no blanks")
+        raise DataError(f"{name!r} is not a task name; use LANG-Dataset-Family-name with LANG EN or ZH and no blanks")
     if match["family"] not in FAMILIES:
         hint = nearest(match["family"], FAMILIES)
         raise DataError(f"task {name}: family {match['family']!r} is none of {', '.join(FAMILIES)}{hint}")

@@ -48,7 +48,7 @@ def init_distributed(coordinator: str, num_processes: int | None, process_id: in
     else:
         address = coordinator
         if not re.fullmatch(r"[^\s:]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}", address):
-            raise ConfigError(f"--coordinator={address!r} is no host:port; port 8476 is a usual choice")
+            raise ConfigError(f"--coordinator={address!r} is not host:port; port 8476 is a usual choice")
         if num_processes is None or process_id is None or not 0 <= process_id < num_processes:
             raise ConfigError(
                 f"--coordinator needs --num_processes and --process_id below it, not {num_processes} and {process_id}"

@@ -68,7 +68,7 @@ def array_sharding(
       mesh: from `make_mesh`.
 
     Raises:
-      ConfigError: an axis has no rule, or a size is no multiple of the mesh axes that split it.
+      ConfigError: an axis has no rule, or a size is not a multiple of the mesh axes that split it.
     """
     if len(axes) != len(shape):
         raise ConfigError(f"sharding: {name} has shape {shape} but axes {axes}; name one axis for each size")

@@ -109,7 +109,7 @@ def compile_only_devices(topology: Topology) -> list[jax.Device]:
 
     Raises:
       MissingInputError: the TPU compiler (`libtpu`) is not installed.
-      ConfigError: the compiler does not know this layout, or the machine is no TPU.
+      ConfigError: the compiler does not know this layout, or the machine is not a TPU.
     """
     if not topology.layout:
         raise ConfigError(f"{topology.name}: programs can be compiled ahead for TPUs only")

@@ -40,7 +40,7 @@ def compiled_bytes(config: Config, mesh: Mesh) -> tuple[int, bool]:
     """Compiles the training step for the devices of `mesh`.
 
     Returns:
-      (bytes a device needs, whether the compiler found room for them).
+      (bytes per device, whether they fit).
     """
     optimizer = make_optimizer(config.optimizer, memory.STEPS)
     accumulation = config.train.accumulation

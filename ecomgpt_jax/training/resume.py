@@ -34,7 +34,7 @@ from ecomgpt_jax.training.initial_weights import START
 
 HARD, FIXED, DATA, SOFT = "hard", "fixed", "data", "soft"
 FIELDS = {
-    "rows_per_step": FIXED, "total_steps": HARD, "data": HARD,  # of the run, beside the config
+    "rows_per_step": FIXED, "total_steps": HARD, "data": HARD,  # of the run, not of the config
     "name": SOFT,
     "model.size": SOFT,  # a name for the three after it
     **dict.fromkeys((f"model.{name}" for name in config_lib.SHAPE), FIXED),
@@ -124,7 +124,7 @@ def find_start(
     if directory is None:
         if steps:
             raise DataError(
-                f"{workdir}: no checkpoint is whole (see its {checkpoint.QUARANTINE}/); --resume=never starts afresh"
+                f"{workdir}: all checkpoints are damaged (see its {checkpoint.QUARANTINE}/); --resume=never starts anew"
             )
         return None
     meta = read_meta(directory)

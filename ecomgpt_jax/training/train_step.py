@@ -92,7 +92,7 @@ def batch_loss(
       params: the model's parameters.
       batch: `inputs targets segment_ids` int32 and `loss_mask` bool, [rows, length].
       model: shapes and numerics.
-      adapters: beside the parameters; None: none.
+      adapters: added to the parameters; None: no adapters.
     """
     hidden = decoder.forward(params, batch["inputs"], batch["segment_ids"], model, adapters)
     return head.loss_sum(decoder.head_table(params), hidden, batch["targets"], batch["loss_mask"], model)

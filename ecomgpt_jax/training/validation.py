@@ -1,7 +1,7 @@
 """The loss of instances held back from training, for choosing a checkpoint.
 
-Each language and family has rows of its own, so one pass of the training loss gives the mean of all, of each language
-and of each family.
+Languages and families do not share rows, so one pass of the training loss gives the mean over all, over each language
+and over each family.
 """
 
 import collections

@@ -43,7 +43,7 @@ def test_any_order_and_more_keys_are_fine(tmp_path: Path) -> None:
     ("lines", "words"),
     [
         ([{"index": 0, "prediction": "a"}], "first missing index is 1"),
-        ([{"index": 0, "prediction": "a"}, {"index": 0, "prediction": "a"}], ":2:1: index 0 is there twice"),
+        ([{"index": 0, "prediction": "a"}, {"index": 0, "prediction": "a"}], ":2:1: index 0 occurs twice"),
         ([{"index": 0, "prediction": "a"}, {"index": 2, "prediction": "a"}], ":2:1: index 2 is out of range"),
         ([{"index": -1, "prediction": "a"}], "out of range"),
         ([{"index": True, "prediction": "a"}], "whole number"),

@@ -172,7 +172,7 @@ def test_a_bad_record_is_named_and_hides_no_other(tmp_path: Path, record: object
     [
         ({"message": []}, "no field 'messages', did you mean 'message'?"),
         ({"messages": "hi"}, "messages must be a list"),
-        ({"messages": [{"role": "user"}]}, "item 1 is no object with role and content"),
+        ({"messages": [{"role": "user"}]}, "item 1 is not an object with role and content"),
         (say("hi"), "the last message must be the assistant's"),
         (say("hi", ""), "content is empty, so no token would be supervised"),
         ({"messages": [*say("a", "b")["messages"], {"role": "tool", "content": "c"}]}, "role 'tool' of message 3"),

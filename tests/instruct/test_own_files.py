@@ -130,23 +130,23 @@ def test_blank_lines_before_a_header(tmp_path: Path, blank: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.csv", "prompt,completion,completion\na,b,c\n", "a.csv:1:1: the column 'completion' is there twice"),
-        ("a.csv", "\ufeffprompt,completion, prompt\na,b,c\n", "the column 'prompt' is there twice"),
+        ("a.csv", "prompt,completion,completion\na,b,c\n", "a.csv:1:1: the column 'completion' occurs twice"),
+        ("a.csv", "\ufeffprompt,completion, prompt\na,b,c\n", "the column 'prompt' occurs twice"),
         (
             "a.csv",
             "\nprompt,completion,Prompt\na,b,c\n",
             "a.csv:2:1: the column 'Prompt' differs from 'prompt' by case",
         ),
-        ("a.tsv", "x\tprompt\tcompletion\tx\n", "the column 'x' is there twice"),
+        ("a.tsv", "x\tprompt\tcompletion\tx\n", "the column 'x' occurs twice"),
         (
             "a.jsonl",
             '{"prompt": "a", "prompt": "b", "completion": "c"}',
-            "a.jsonl:1:17: the key 'prompt' is there twice",
+            "a.jsonl:1:17: the key 'prompt' occurs twice",
         ),
         (
             "a.jsonl",
             '{"messages": [{"role": "user", "\\u0072ole": "x"}]}',
-            "a.jsonl:1:32: the key 'role' is there twice",
+            "a.jsonl:1:32: the key 'role' occurs twice",
         ),
     ],
 )
@@ -176,7 +176,7 @@ def test_columns_without_a_name_are_no_repeats(tmp_path: Path) -> None:
         ("a.jsonl", "[" + LINE * 40_000, "a.jsonl:1:1: a JSON array"),
         ("a.parquet", b"", "a.parquet: empty, no record in it"),
         ("a.csv", "prompt,completion\n\n", "a.csv: empty, no record in it"),
-        ("a.csv", 'prompt,completion\nx,y\n"a" b,c\n', "a.csv:3:1: the record that begins here is no CSV"),
+        ("a.csv", 'prompt,completion\nx,y\n"a" b,c\n', "a.csv:3:1: the record that begins here is not CSV"),
     ],
 )  # fmt: skip
 def test_unreadable_files_say_what_they_are(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
@@ -214,7 +214,7 @@ def test_parquet_without_rows_or_with_a_column_twice(tmp_path: Path) -> None:
     twice = pyarrow.struct([("x", pyarrow.string()), ("x", pyarrow.string())])
     for table, message in (
         (pyarrow.table({"prompt": text[:0], "completion": text[:0]}), "empty, no record in it"),
-        (pyarrow.Table.from_arrays([text] * 3, names=["prompt", "completion", "prompt"]), "'prompt' is there twice"),
+        (pyarrow.Table.from_arrays([text] * 3, names=["prompt", "completion", "prompt"]), "'prompt' occurs twice"),
         (pyarrow.table({"messages": pyarrow.array([None], pyarrow.list_(twice))}), "in 'messages': the column 'x' is"),
     ):
         parquet.write_table(table, path)

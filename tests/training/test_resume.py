@@ -158,7 +158,7 @@ def test_a_damaged_step_is_moved_aside_for_the_one_before(
     assert (workdir / "quarantine" / "7").is_dir()
     assert f"{workdir / 'checkpoints' / '7'}: " in caplog.text
     damage(workdir / "checkpoints" / "3", kind)
-    with pytest.raises(DataError, match="no checkpoint is whole"):
+    with pytest.raises(DataError, match="all checkpoints are damaged"):
         resume.find_start(workdir, toy_config(), RUN)
 
 
@@ -195,5 +195,5 @@ def test_every_process_refuses_where_process_0_found_nothing_whole(
     told = {0: 2, None: None}  # this process sees no step; process 0 saw two, and none of them whole
     monkeypatch.setattr(resume, "from_first", lambda make: told[make()])
     monkeypatch.setattr(checkpoint.processes, "from_first", lambda make: told[make()])
-    with pytest.raises(DataError, match="no checkpoint is whole"):
+    with pytest.raises(DataError, match="all checkpoints are damaged"):
         resume.find_start(tmp_path, toy_config(), RUN)
