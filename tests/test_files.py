@@ -90,7 +90,7 @@ def test_leftovers_of_the_dead_are_removed_and_those_of_the_living_stay(tmp_path
     ["..", "../x", "a/../../x", "/etc/passwd", "a\\..\\x", ".hidden", "a\0b", "~root", "a" * 201, "x\n", "é", "", None],
 )
 def test_names_that_leave_their_folder_are_refused(name: object) -> None:
-    with pytest.raises(DataError, match="no safe name"):
+    with pytest.raises(DataError, match="not a safe name"):
         safe_name(name, "task")
 
 

@@ -140,7 +140,7 @@ def test_majority(values: list[int], outcome: int) -> None:
         ({"annotator": ["annotator-1"]}, "not in the key"),
         ({"judgements": {"999": "left"}}, "'999'"),
         ({"judgements": {"1": "both"}}, "'both'"),
-        ({"judgements": {"1": ["left"]}}, "no choice"),
+        ({"judgements": {"1": ["left"]}}, "not a choice"),
         ({"judgements": 3}, "no judgements"),
     ],
 )

@@ -109,7 +109,7 @@ PLANTED: dict[str, tuple[bytes, int, str]] = {
     "empty": (line(sentences=""), 15, "sentences is empty"),
     "10 MB line": (line(sentences="x" * 10 * 2**20), 1, "the line has 10,4.* bytes, more than 1,048,576"),
     "label": (line(LABELLED, labels={"default": ["Weight"]}), 38, "label 'Weight' is not in label_set.default"),
-    "span off by one": (line(spans=span(start=1, end=5)), 55, "'Acme' is not what stands at 1:5, which is 'cme '"),
+    "span off by one": (line(spans=span(start=1, end=5)), 55, "'Acme' differs from the text at 1:5, 'cme '"),
     "missing field": (b'{"sentences": "x"}', 1, "spans is missing"),
     "duplicate": (line(sentences="Acme text number 0"), 1, "the same row as .*train.json:1"),
     "NUL": (line(sentences="Acme a\0"), 15, r"sentences holds the character U\+0000 .NUL. at 6"),

@@ -88,7 +88,7 @@ def test_without_torch_it_says_what_to_install(saved: Path, monkeypatch: pytest.
 )  # fmt: skip
 def test_an_index_cannot_point_elsewhere(saved: Path, name: str) -> None:
     (saved / hf_files.INDEX).write_text(json.dumps({"weight_map": {"word_embeddings.weight": name}}))
-    with pytest.raises(DataError, match="no safe name"):
+    with pytest.raises(DataError, match="not a safe name"):
         hf_files.find_weight_files(saved)
 
 
