@@ -40,7 +40,7 @@ from ecomgpt_jax.waiting import file_lock
 _CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, with an optional :argument")
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; default runs/<config name>")
 _RESUME = flags.DEFINE_string(
-    "resume", "auto", "auto: continue if there is a checkpoint; require: fail if not; never: start anew"
+    "resume", "auto", "auto: continue a saved run, if any; require: insist; never: start anew"
 )
 _ALLOW_DRIFT = flags.DEFINE_list("allow_drift", [], "settings that may differ from the checkpoint's")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "print config, data table and plan; train nothing, write no workdir")
@@ -48,29 +48,24 @@ _COORDINATOR = flags.DEFINE_string("coordinator", "", "several processes: host:p
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "several processes: how many")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "several processes: which one this is, from 0")
 _JOIN_TIMEOUT = flags.DEFINE_integer("join_timeout", 300, "seconds to wait for the other processes", lower_bound=1)
-_COT = flags.DEFINE_bool("cot", None, "train on Chain-of-Task tasks (data.chain_of_task)")
-_NUM_TASKS = flags.DEFINE_integer("num_tasks", None, "number of training tasks (data.num_tasks)")
-_INSTANCES = flags.DEFINE_integer("instances_per_task", None, "instances per task (data.instances_per_task)")
-_LANGUAGES = flags.DEFINE_list("languages", None, "languages of the tasks, en,zh (data.languages)")
-_PROMPT_LANGUAGE = flags.DEFINE_string("prompt_language", None, "en, zh, native or mixed (data.prompt_language)")
-_PACKING = flags.DEFINE_bool("packing", None, "pack several instances into a row (data.packing)")
-_MODEL_SIZE = flags.DEFINE_string("model_size", None, "560m, 1b1, 1b7, 3b or 7b1 (model.size)")
+_SHORT_FLAGS = {  # by the field that they set
+    "data.chain_of_task": flags.DEFINE_bool("cot", None, "train on Chain-of-Task tasks"),
+    "data.num_tasks": flags.DEFINE_integer("num_tasks", None, "number of training tasks"),
+    "data.instances_per_task": flags.DEFINE_integer("instances_per_task", None, "instances per task"),
+    "data.languages": flags.DEFINE_list("languages", None, "languages of the tasks, en,zh"),
+    "data.prompt_language": flags.DEFINE_string("prompt_language", None, "en, zh, native or mixed"),
+    "data.packing": flags.DEFINE_bool("packing", None, "pack several instances into a row"),
+    "model.size": flags.DEFINE_string("model_size", None, "560m, 1b1, 1b7, 3b or 7b1"),
+}
 
 
 def _apply_short_flags(config: Config) -> Config:
     """Sets the config field of each short flag that was given."""
-    short = (
-        (_COT, config.data, "chain_of_task"),
-        (_NUM_TASKS, config.data, "num_tasks"),
-        (_INSTANCES, config.data, "instances_per_task"),
-        (_LANGUAGES, config.data, "languages"),
-        (_PROMPT_LANGUAGE, config.data, "prompt_language"),
-        (_PACKING, config.data, "packing"),
-        (_MODEL_SIZE, config.model, "size"),
-    )
-    for flag, section, field in short:
+    for path, flag in _SHORT_FLAGS.items():
         if flag.value is not None:
-            setattr(section, field, tuple(flag.value) if isinstance(flag.value, list) else flag.value)
+            section, field = path.split(".")
+            value = tuple(flag.value) if isinstance(flag.value, list) else flag.value
+            setattr(getattr(config, section), field, value)
     return config
 
 
@@ -103,9 +98,7 @@ def main(arguments: list[str]) -> None:
     cache, first = Path(config.data.cache_dir).expanduser(), jax.process_index() == 0
     processes.enable_compilation_cache(cache / "compiled")
     if "://" in (_WORKDIR.value or ""):
-        raise ConfigError(
-            f"--workdir {_WORKDIR.value}: is not a folder; mount the bucket, as tpu_setup does with gcsfuse"
-        )
+        raise ConfigError(f"--workdir {_WORKDIR.value}: is not a folder; mount the bucket as tpu_setup does (gcsfuse)")
     workdir = Path(_WORKDIR.value or f"runs/{config.name}").expanduser().absolute()
 
     # Weights (found, not loaded yet), devices and evaluation tasks: whatever is missing is reported before the data.

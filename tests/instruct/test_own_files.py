@@ -215,7 +215,10 @@ def test_parquet_without_rows_or_with_a_column_twice(tmp_path: Path) -> None:
     for table, message in (
         (pyarrow.table({"prompt": text[:0], "completion": text[:0]}), "empty, no record in it"),
         (pyarrow.Table.from_arrays([text] * 3, names=["prompt", "completion", "prompt"]), "'prompt' occurs twice"),
-        (pyarrow.table({"messages": pyarrow.array([None], pyarrow.list_(twice))}), "in 'messages': the column 'x' occurs"),
+        (
+            pyarrow.table({"messages": pyarrow.array([None], pyarrow.list_(twice))}),
+            "in 'messages': the column 'x' occurs",
+        ),
     ):
         parquet.write_table(table, path)
         with pytest.raises(DataError, match=message):
