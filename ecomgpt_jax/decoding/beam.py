@@ -1,4 +1,4 @@
-"""Beam search: the most promising unfinished answers of each prompt are continued side by side, one row each.
+"""Beam search: the best unfinished answers of each prompt are continued in parallel, one row each.
 
 The semantics are those of HF's `generate(num_beams=K, do_sample=False, length_penalty=1.0, early_stopping=False)`
 (`_beam_search` of transformers 5), for each prompt by itself:
@@ -54,7 +54,7 @@ class Beams(NamedTuple):
 
 
 def check_beams(num_beams: int, allowed: int) -> None:
-    """Refuses a number of beams that no search can have.
+    """Refuses an impossible number of beams.
 
     Raises:
       ConfigError: below 1, or more than half the ids that may be chosen (a step needs two of them for each beam).
@@ -144,7 +144,7 @@ def _advance(beams: Beams, cache: Cache, logits: jax.Array, stop: Stop) -> Beams
         counts=jnp.where(broken, 1, counts),
         active=beams.active & finite & ~limit & (scores[:, 0] / count > finished[:, -1]),
     )
-    return Beams(beams.cache, *map(constrain, beams[1:]))  # what the host reads is whole on every device
+    return Beams(beams.cache, *map(constrain, beams[1:]))  # values for the host are replicated
 
 
 def start(cache: Cache, logits: jax.Array, lengths: jax.Array, stop: Stop, *, width: int, num_beams: int) -> Beams:

@@ -1,7 +1,7 @@
-"""Decoding that goes on where it stopped: each answer is kept in a log as soon as it is finished.
+"""Resumable decoding: each finished answer is appended to a log.
 
-The log has one {"key", "tokens"} a line. A key names the weights, the prompt and the limits, so answers that another
-run left behind are never taken for this one's, and equal prompts are decoded once.
+The log has one {"key", "tokens"} per line. A key names the weights, the prompt and the limits, so answers of other runs
+are not used, and equal prompts are decoded once.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ def decode_prompts(
     title: str,
     forms: Sequence[Answer | None] | None = None,
 ) -> list[list[int]]:
-    """Returns what `engine.generate_tokens` does, with a progress bar, and with a log to go on from.
+    """Returns the result of `engine.generate_tokens`, with a progress bar and a log for resuming.
 
     Args:
       params: as there, and so `model`, `prompts`, `max_new_tokens`, `eos_ids`, `allowed_ids`, `batch`, `num_beams`
@@ -55,9 +55,9 @@ def decode_prompts(
       batch: see `params`.
       num_beams: see `params`.
       mesh: see `params`.
-      log: file of finished answers, created if needed and left at the end; None: no log. With several processes it
-        is process 0's, which tells the others what is in it.
-      weights: what names these very weights; empty where nothing does: no log.
+      log: file of finished answers, created if needed and kept; None: no log. With several processes process 0 reads
+        and writes it and sends its content to the others.
+      weights: identifies the weights; empty: no log.
       title: of the progress bar, which is silent where stderr is no terminal.
       forms: as there.
 
@@ -87,7 +87,7 @@ def decode_prompts(
     with contextlib.ExitStack() as stack:
         file = None
         if log and writes:
-            # Lines of other runs go, and so does one that a kill cut short.
+            # Drops lines of other runs and an incomplete last line.
             write_json_lines(log, ({"key": key, "tokens": tokens} for key, tokens in answers.items()))
             file = stack.enter_context(open(log, "a", encoding="utf-8"))
         bar = stack.enter_context(
@@ -121,7 +121,7 @@ def _key(prompt: Sequence[int], run: list[str | int | float]) -> str:
 
 
 def _read(log: Path, wanted: dict[str, Sequence[int]]) -> dict[str, list[int]]:
-    """Returns the kept answers to the wanted keys; a damaged line counts as not there."""
+    """Returns the logged answers of the wanted keys; damaged lines are skipped."""
     answers: dict[str, list[int]] = {}
     for line in read_text(log).split("\n") if log.is_file() else ():
         with contextlib.suppress(DataError, KeyError, TypeError):

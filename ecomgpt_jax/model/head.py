@@ -1,12 +1,12 @@
 """Cross-entropy over the tied head, computed only where there is a target.
 
-With BLOOM's 250,880 words the head is up to 44 % of the training FLOPs, and only response tokens carry loss. So the
-target positions are compacted and their logits made chunk by chunk in loops that run as often as there are targets.
+With BLOOM's vocabulary of 250,880 the head is up to 44 % of the training FLOPs, and only response tokens carry loss. So
+the target positions are compacted and their logits made chunk by chunk in loops that run as often as there are targets.
 The gradients of a chunk are taken while its logits exist, hence in the forward pass: nothing is recomputed, shapes are
-static, there is no cap on the targets, and neither [batch, length, vocab] nor a one-hot ever exists.
+static, the number of targets has no limit, and neither [batch, length, vocab] nor a one-hot array exists.
 
-Under `jax.set_mesh` every device compacts the rows it holds against the words it holds (`shard_map`); outside one the
-same program runs on the whole arrays, whatever their sharding.
+Under `jax.set_mesh` every device computes its rows with its part of the vocabulary (`shard_map`); otherwise the same
+program runs on the whole arrays.
 """
 
 from functools import partial
@@ -19,59 +19,59 @@ from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.model.attention import matmul_precision
 from ecomgpt_jax.parallel.sharding import ambient_mesh, spec
 
-_PARTS = 4  # what does not fill a chunk runs in chunks of this part of its size
+_PARTS = 4  # the remainder runs in chunks of this fraction of the size
 
 Sums = tuple[jax.Array, jax.Array, jax.Array]  # loss sum, gradient of hidden, gradient of the table
 
 
 def _chunk_loss(
-    logits: jax.Array, targets: jax.Array, first_word: jax.Array | int, vocab: int, axis: str | None
+    logits: jax.Array, targets: jax.Array, first_id: jax.Array | int, vocab: int, axis: str | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns cross-entropy [chunk] and its gradient [chunk, words] for logits of the words from `first_word` on."""
+    """Returns cross-entropy [chunk] and its gradient [chunk, ids] for logits of the token ids from `first_id` on."""
 
-    def over_words(reduce: str, x: jax.Array) -> jax.Array:
+    def over_vocab(reduce: str, x: jax.Array) -> jax.Array:
         return x if axis is None else getattr(jax.lax, reduce)(x, axis)
 
-    highest = over_words("pmax", logits.max(-1, keepdims=True))
-    log_total = highest + jnp.log(over_words("psum", jnp.exp(logits - highest).sum(-1, keepdims=True)))
-    is_target = first_word + jnp.arange(logits.shape[1]) == targets[:, None]
-    loss = log_total[:, 0] - over_words("psum", jnp.where(is_target, logits, 0).sum(-1))
-    loss = jnp.where((targets >= 0) & (targets < vocab), loss, jnp.nan)  # an id outside the vocabulary must not pass
-    return loss, jnp.exp(logits - log_total) - is_target  # twice the exponentials, but never a second array of them
+    highest = over_vocab("pmax", logits.max(-1, keepdims=True))
+    log_total = highest + jnp.log(over_vocab("psum", jnp.exp(logits - highest).sum(-1, keepdims=True)))
+    is_target = first_id + jnp.arange(logits.shape[1]) == targets[:, None]
+    loss = log_total[:, 0] - over_vocab("psum", jnp.where(is_target, logits, 0).sum(-1))
+    loss = jnp.where((targets >= 0) & (targets < vocab), loss, jnp.nan)  # an id outside the vocabulary gives nan
+    return loss, jnp.exp(logits - log_total) - is_target  # recomputes the exponentials instead of storing them
 
 
 def _targets_only(
     table: jax.Array, hidden: jax.Array, targets: jax.Array, weights: jax.Array, chunk: int, gradients: bool,
     axis: str | None = None, every_axis: tuple[str, ...] = (),
 ) -> Sums:  # fmt: skip
-    """Loss sum and gradients over the rows and words at hand.
+    """Loss sum and gradients over this device's rows and token ids.
 
     Args:
-      table: [words, embed] in the compute dtype: all words, or this device's share of them along `axis`.
+      table: [ids, embed] in the compute dtype: all token ids, or this device's share of them along `axis`.
       hidden: [positions, embed] in the compute dtype.
       targets: int [positions].
       weights: float32 [positions]; 0 where there is no target.
       chunk: positions whose logits exist at one time.
       gradients: whether to make the gradients too; zeros otherwise.
-      axis: mesh axis that splits the words.
+      axis: mesh axis that splits the vocabulary.
       every_axis: mesh axes whose devices must run the loop equally often, because it communicates along `axis`.
     """
-    positions, words = hidden.shape[0], table.shape[0]
+    positions, local_vocab = hidden.shape[0], table.shape[0]
     chunk = min(chunk, positions)
     (places,) = jnp.nonzero(weights, size=positions + chunk, fill_value=positions)
     count = jnp.count_nonzero(weights)
-    first_word, vocab = 0, words
+    first_id, vocab = 0, local_vocab
     if axis is not None:
-        first_word, vocab = jax.lax.axis_index(axis) * words, words * jax.lax.axis_size(axis)
+        first_id, vocab = jax.lax.axis_index(axis) * local_vocab, local_vocab * jax.lax.axis_size(axis)
         count = jax.lax.pmax(count, every_axis)
     product = partial(jax.lax.dot_general, precision=matmul_precision(hidden.dtype), preferred_element_type=jnp.float32)
 
-    def turn(i: jax.Array, sums: Sums, first: jax.Array | int, size: int) -> Sums:
+    def chunk_step(i: jax.Array, sums: Sums, first: jax.Array | int, size: int) -> Sums:
         loss_sum, d_hidden, d_table = sums
         at = jax.lax.dynamic_slice(places, (first + i * size,), (size,))
         rows, ids, weight = (x.at[at].get(mode="fill", fill_value=0) for x in (hidden, targets, weights))
         logits = product(rows, table, (((1,), (1,)), ((), ())))
-        loss, d_logits = _chunk_loss(logits, ids, first_word, vocab, axis)
+        loss, d_logits = _chunk_loss(logits, ids, first_id, vocab, axis)
         loss_sum += jnp.sum(loss * weight, where=weight != 0)
         if gradients:
             d_logits = (d_logits * weight[:, None]).astype(hidden.dtype)
@@ -83,9 +83,9 @@ def _targets_only(
 
     d_table = jnp.zeros(table.shape if gradients else (), jnp.float32)
     sums = (jnp.float32(0), jnp.zeros_like(hidden), d_table)
-    sums = jax.lax.fori_loop(0, count // chunk, partial(turn, first=0, size=chunk), sums)
-    rest, part = count % chunk, -(-chunk // _PARTS)  # a whole chunk for the rest would be mostly empty
-    return jax.lax.fori_loop(0, -(-rest // part), partial(turn, first=count - rest, size=part), sums)
+    sums = jax.lax.fori_loop(0, count // chunk, partial(chunk_step, first=0, size=chunk), sums)
+    rest, part = count % chunk, -(-chunk // _PARTS)  # a whole chunk for the remainder would be mostly empty
+    return jax.lax.fori_loop(0, -(-rest // part), partial(chunk_step, first=count - rest, size=part), sums)
 
 
 def _sums(
@@ -102,11 +102,11 @@ def _sums(
     if mesh is None or mesh.size == 1:
         return run(table, hidden, targets, weights)
     table_spec, rows = spec("vocab", "embed"), spec("batch")
-    row_axes, word_axis, width_axis = rows[0], table_spec[0], table_spec[1]
+    row_axes, vocab_axis, width_axis = rows[0], table_spec[0], table_spec[1]
 
     def device(table: jax.Array, hidden: jax.Array, targets: jax.Array, weights: jax.Array) -> Sums:
         whole = jax.lax.all_gather(table.astype(hidden.dtype), width_axis, axis=1, tiled=True)
-        split = {"axis": word_axis, "every_axis": mesh.axis_names} if mesh.shape[word_axis] > 1 else {}
+        split = {"axis": vocab_axis, "every_axis": mesh.axis_names} if mesh.shape[vocab_axis] > 1 else {}
         loss, d_hidden, d_table = run(whole, hidden, targets, weights, **split)
         if gradients:
             d_table = jax.lax.psum_scatter(d_table, width_axis, scatter_dimension=1, tiled=True)
@@ -117,7 +117,7 @@ def _sums(
         device,
         in_specs=(table_spec, rows, rows, rows),
         out_specs=(spec(), rows, table_spec if gradients else spec()),
-        check_vma=False,  # the sums above make each output equal on the axes its spec leaves out
+        check_vma=False,  # by the sums above each output is equal along the axes that its spec leaves out
     )(table, hidden, targets, weights)
 
 

@@ -1,7 +1,7 @@
 """Weights that a config names: a directory, or `owner/name@revision` on the Hugging Face Hub.
 
-A revision is always asked for, so that a run says what it started from; a branch is pinned to the commit it stands at.
-Access to private models is `hf auth login`'s business; no setting here takes a token.
+A revision is required, so that a run records its start; a branch is pinned to its current commit. For private models
+use `hf auth login`; no setting here holds a token.
 """
 
 import logging
@@ -41,7 +41,7 @@ def find_weights(name: str) -> tuple[str, epath.Path]:
 
     repo, revision = match.groups()
     try:
-        with notice(f"the Hub to say what {name} is, up to 20 s"):
+        with notice(f"the Hub to resolve {name}, up to 20 s"):
             info = huggingface_hub.HfApi().model_info(repo, revision=revision, timeout=20)
         names = [sibling.rfilename for sibling in info.siblings or ()]
         weights = "*.safetensors" if any(file.endswith(".safetensors") for file in names) else "*.bin"

@@ -1,7 +1,7 @@
-"""A step's manifest: size and SHA-256 of every file, written before the step gets its name, checked before it is read.
+"""A step's manifest: size and SHA-256 of every file, written before the step is renamed, checked before reading.
 
-orbax restores flipped bits without a word; with the manifest any change to any listed file is seen. All files are
-hashed at every check, on all cores (1.4 GB/s a core); the manifest itself carries its own hash.
+orbax restores flipped bits silently; the manifest detects any change of a listed file. All files are hashed at every
+check, on all cores (1.4 GB/s per core); the manifest contains its own hash.
 """
 
 import concurrent.futures
@@ -46,14 +46,14 @@ def _list(directory: epath.Path, below: str = "") -> list[str]:
 
 
 def seal(directory: epath.Path) -> None:
-    """Writes the manifest of a directory that nobody writes to any more."""
+    """Writes the manifest of a directory that is complete."""
     (directory / NAME).write_text(_render(_describe_all(directory, _list(directory), quiet=True)))
 
 
 def find_damage(directory: epath.Path, items: tuple[str, ...] = ()) -> str:
-    """Returns what is wrong with a sealed directory, in a few words; an empty string where nothing is.
+    """Returns the problem of a directory with a manifest as text; empty where there is none.
 
-    A file that the manifest does not list is nobody's business.
+    Files that are not in the manifest are ignored.
 
     Args:
       directory: a step directory.

@@ -1,4 +1,4 @@
-"""The model card of exported weights: what they were trained on and how, what they scored, whose data it was."""
+"""The model card of exported weights: training data and recipe, scores, licences of the data."""
 
 import json
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
-"""The step directories of a run as they lie on disk: which there are, their meta and their parameters.
+"""The step directories of a run on disk: their list, meta and parameters.
 
 A workdir holds `checkpoints/<step>/`, each step with three items and a manifest of their files: `params`, `optimizer`
 (Adam moments and step counter) and `meta` (the run's config, the data's fingerprint and the cursor into its rows). A
-directory without a manifest is no checkpoint. A step directory is readable on its own.
+directory without a manifest is not a checkpoint. A step directory can be read on its own.
 """
 
 import json
@@ -29,14 +29,14 @@ def one_line(error: Exception) -> str:
 
 
 def list_steps(workdir: str | os.PathLike[str]) -> list[int]:
-    """Returns the steps of a workdir, oldest first, whole or not; anything else that lies there is passed over."""
+    """Returns the steps of a workdir, oldest first, damaged ones included; other entries are skipped."""
     folder = epath.Path(workdir) / FOLDER
     names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
     return sorted(int(name) for name in names if name.isdecimal() and name == str(int(name)))
 
 
 def step_directory(path: str | os.PathLike[str]) -> epath.Path:
-    """Returns the step directory that a checkpoint path stands for: itself, or the newest step of a workdir.
+    """Returns the step directory of a checkpoint path: itself, or the newest step of a workdir.
 
     Raises:
       MissingInputError: there is no checkpoint.
