@@ -37,7 +37,7 @@ def test_cells_run_seed_by_seed_and_hold_all_that_is_set() -> None:
         ({"seeds": ()}, "one seed"),
         ({"seeds": (1, 1)}, "twice"),
         ({"variants": (Variant("a"), Variant("a"))}, "twice"),
-        ({"variants": (Variant("../a"),)}, "no name"),
+        ({"variants": (Variant("../a"),)}, "not a name"),
         ({"variants": (Variant("a", ("data.num_task=3",)),)}, "did you mean 'data.num_tasks'"),
         ({"overrides": ("data.num_tasks",)}, "<field>=<value>"),
     ],

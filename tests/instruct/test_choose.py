@@ -104,7 +104,7 @@ def test_languages(language: str) -> None:
 def test_sources() -> None:
     data = settings(sources=("synthetic_reviews_en",))
     assert {task.source for task in training(data)} == {"synthetic_reviews_en"}
-    with pytest.raises(ConfigError, match="no source"):
+    with pytest.raises(ConfigError, match="not a source"):
         training(settings(sources=("nowhere",)))
 
 
