@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ecomgpt_jax"
-BASE = {"config", "download", "errors", "experiment", "files", "redaction", "strict_json", "waiting"}
+BASE = {"config", "download", "errors", "experiment", "files", "recipes", "redaction", "strict_json", "waiting"}
 COMMANDS = {path.stem for path in PACKAGE.glob("*.py")} - BASE - {"__init__", "cli"}
 MAY_IMPORT = {
     "errors": set(),
@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "redaction": set(),
     "config": {"errors"},
     "experiment": {"config", "errors"},
+    "recipes": {"config", "errors"},
     "cli": BASE,
     "parallel": BASE,
     "model": BASE | {"parallel"},
