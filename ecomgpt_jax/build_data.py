@@ -206,8 +206,7 @@ def _print_findings(findings: Iterator[str]) -> int:
 
 def main(arguments: list[str]) -> None:
     """Builds the data set of `--config` and prints or writes what the flags request."""
-    if arguments:
-        raise ConfigError(f"unexpected argument {arguments[0]!r}")
+    cli.check_usage("settings are --config.<field>=value", arguments)
     asked = cli.load_config(_CONFIG)
     config = config_lib.resolve(asked)
     files = config.data.files or config.data.mixture == "folder"

@@ -122,6 +122,19 @@ def load_config(flag: flags.FlagHolder) -> Config:
     return config
 
 
+def check_usage(usage: str, arguments: Sequence[str], *required: flags.FlagHolder) -> None:
+    """Refuses positional arguments and missing flags; the error ends with `usage`.
+
+    Raises:
+      ConfigError: there is an argument, or a required flag has no value.
+    """
+    if arguments:
+        raise ConfigError(f"unexpected argument {arguments[0]!r}; {usage}")
+    for flag in required:
+        if not flag.value:
+            raise ConfigError(f"--{flag.name} is missing; {usage}")
+
+
 def refuse_idle(where: str, *given: flags.FlagHolder) -> None:
     """Refuses flags of the command line that this call would not read.
 

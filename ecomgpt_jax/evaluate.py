@@ -44,11 +44,7 @@ _MESH = flags.DEFINE_string("mesh", EvalConfig.mesh, "devices, such as data=1,fs
 
 def main(arguments: list[str]) -> None:
     """Runs the command; see the module's docstring."""
-    if arguments:
-        raise ConfigError(f"unexpected argument {arguments[0]!r}; use --checkpoint, --tasks and --out")
-    for flag in (_CHECKPOINT, _OUT):
-        if not flag.value:
-            raise ConfigError(f"--{flag.name} is missing; evaluate --checkpoint C --tasks DIR --out O")
+    cli.check_usage("evaluate --checkpoint C --tasks DIR --out O", arguments, _CHECKPOINT, _OUT)
     settings = EvalConfig(
         tasks_dir=_TASKS.value, limit=_LIMIT.value, batch=_BATCH.value, max_new_tokens=_MAX_NEW_TOKENS.value,
         num_beams=_NUM_BEAMS.value, protocol=_PROTOCOL.value, answer_loss=_ANSWER_LOSS.value,

@@ -10,7 +10,6 @@ from absl import flags
 
 from ecomgpt_jax import cli
 from ecomgpt_jax.config import DEFAULT_PROTOCOL, Config, EvalConfig, resolve
-from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.evaluation.lm_eval_export import export_tasks
 from ecomgpt_jax.evaluation.protocol import build_prompts, find_tasks_dir
 from ecomgpt_jax.evaluation.report import PAPER_ROUGE_L
@@ -24,10 +23,7 @@ _PROTOCOL = flags.DEFINE_string("protocol", DEFAULT_PROTOCOL, "greedy (fixed can
 
 def main(arguments: list[str]) -> None:
     """Runs the command; see the module's docstring."""
-    if arguments:
-        raise ConfigError(f"unexpected argument {arguments[0]!r}; use --tasks and --out")
-    if not _OUT.value:
-        raise ConfigError("--out is missing; export_tasks --tasks DIR --out O")
+    cli.check_usage("export_tasks --tasks DIR --out O", arguments, _OUT)
     settings = resolve(Config(eval=EvalConfig(tasks_dir=_TASKS.value, protocol=_PROTOCOL.value))).eval
     tasks = load_tasks(find_tasks_dir(settings))
     parts = [build_prompts(task, _LIMIT.value, settings.protocol) for task in tasks]

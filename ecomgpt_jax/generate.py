@@ -23,7 +23,7 @@ from ecomgpt_jax.config import DataConfig, EvalConfig, parse_mesh
 from ecomgpt_jax.data.tokenizer import check_vocabulary, load_tokenizer
 from ecomgpt_jax.decoding.engine import generate_tokens
 from ecomgpt_jax.decoding.resumable import decode_prompts
-from ecomgpt_jax.errors import ConfigError, DataError
+from ecomgpt_jax.errors import DataError
 from ecomgpt_jax.files import check_output, read_json_lines, write_json_lines
 from ecomgpt_jax.instruct import own_data
 from ecomgpt_jax.model import loading
@@ -43,14 +43,11 @@ _MESH = flags.DEFINE_string("mesh", EvalConfig.mesh, "devices, such as data=1,fs
 
 def main(arguments: list[str]) -> None:
     """Runs the command; see the module's docstring."""
-    if arguments:
-        raise ConfigError(f"unexpected argument {arguments[0]!r}; use --checkpoint, --prompts and --out")
     interactive = not (_PROMPTS.value or _OUT.value) and sys.stdin.isatty()
     if interactive:
         cli.refuse_idle("at a terminal, where prompts come one by one", _BATCH)
-    for flag in (_CHECKPOINT,) if interactive else (_CHECKPOINT, _PROMPTS, _OUT):
-        if not flag.value:
-            raise ConfigError(f"--{flag.name} is missing; generate --checkpoint C --prompts IN.jsonl --out OUT.jsonl")
+    required = (_CHECKPOINT,) if interactive else (_CHECKPOINT, _PROMPTS, _OUT)
+    cli.check_usage("generate --checkpoint C --prompts IN.jsonl --out OUT.jsonl", arguments, *required)
     rows = [] if interactive else read_prompts(_PROMPTS.value)
     mesh = make_mesh(parse_mesh(_MESH.value, "--mesh"))
     enable_compilation_cache(Path(_CACHE_DIR.value).expanduser() / "compiled")

@@ -26,10 +26,7 @@ _PRICE = flags.DEFINE_float("price", None, "dollars per chip and hour; default: 
 
 def main(arguments: list[str]) -> None:
     """Prints the plan; see the module's docstring."""
-    if arguments:
-        raise ConfigError(f"unexpected argument {arguments[0]!r}; settings are --config.<field>=value")
-    if not _TOPOLOGY.value:
-        raise ConfigError("--topology is missing; for example --topology v5e:4x4")
+    cli.check_usage("plan --config F --topology v5e:4x4; settings are --config.<field>=value", arguments, _TOPOLOGY)
     if _PRICE.value is not None and _PRICE.value < 0:
         raise ConfigError(f"--price must not be negative, not {_PRICE.value}")
     topology = parse_topology(_TOPOLOGY.value)

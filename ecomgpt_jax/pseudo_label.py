@@ -79,11 +79,8 @@ def find_task(name: str, pool: str, data: DataConfig) -> tuple[TaskFolder, list[
 
 def main(arguments: list[str]) -> None:
     """Runs the command; see the module's docstring."""
-    if arguments:
-        raise ConfigError(f"unexpected argument {arguments[0]!r}; use --checkpoint, --task and --out")
-    for flag in (_CHECKPOINT, _TASK, _OUT):
-        if not flag.value:
-            raise ConfigError(f"--{flag.name} is missing; pseudo_label --checkpoint C --config F --task T --out DIR")
+    usage = "pseudo_label --checkpoint C --config F --task T --out DIR"
+    cli.check_usage(usage, arguments, _CHECKPOINT, _TASK, _OUT)
     data = config_lib.resolve(cli.load_config(_CONFIG)).data if _CONFIG.value is not None else DataConfig()
     task, pool = find_task(_TASK.value, _POOL.value, data)
     dropped: collections.Counter[str] = collections.Counter()

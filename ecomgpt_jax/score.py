@@ -11,7 +11,7 @@ from absl import flags
 
 from ecomgpt_jax import cli
 from ecomgpt_jax.config import EvalConfig
-from ecomgpt_jax.errors import ConfigError, MissingInputError
+from ecomgpt_jax.errors import MissingInputError
 from ecomgpt_jax.evaluation.protocol import build_prompts, describe_predictions, find_tasks_dir
 from ecomgpt_jax.evaluation.scores import average, averages, measures, read_predictions, score_task
 from ecomgpt_jax.files import write_json
@@ -25,11 +25,7 @@ _LIMIT = flags.DEFINE_integer("limit", 0, "only the first rows of each task; 0 =
 
 def main(arguments: list[str]) -> None:
     """Runs the command; see the module's docstring."""
-    if arguments:
-        raise ConfigError(f"unexpected argument {arguments[0]!r}; use --tasks, --predictions and --out")
-    for flag in (_PREDICTIONS, _OUT):
-        if not flag.value:
-            raise ConfigError(f"--{flag.name} is missing; score --tasks DIR --predictions DIR --out scores.json")
+    cli.check_usage("score --tasks DIR --predictions DIR --out scores.json", arguments, _PREDICTIONS, _OUT)
     tasks_dir = find_tasks_dir(EvalConfig(tasks_dir=_TASKS.value))
     folder = Path(_PREDICTIONS.value)
     if not folder.is_dir():

@@ -86,8 +86,7 @@ def _find_tokenizer(config: Config, weights: loading.Checkpoint | None, built: e
 
 def main(arguments: list[str]) -> None:
     """Runs the whole path; see the module's docstring."""
-    if arguments:
-        raise ConfigError(f"unexpected argument {arguments[0]!r}; settings are --config.<field>=value")
+    cli.check_usage("settings are --config.<field>=value", arguments)
     asked = _apply_short_flags(cli.load_config(_CONFIG))
     config = config_lib.resolve(asked)
     if not _COORDINATOR.value:

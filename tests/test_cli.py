@@ -30,6 +30,20 @@ def test_expected_failures_are_one_line_and_a_code(statement: str, code: int, li
     assert (result.returncode, result.stderr.strip()) == (code, line)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("stray", "--out=x"), "error: unexpected argument 'stray'; copy --out F"),
+        ((), "error: --out is missing; copy --out F"),
+        (("--out=x",), ""),
+    ],
+)
+def test_stray_arguments_and_missing_flags_are_refused(arguments: tuple[str, ...], line: str) -> None:
+    code = "from absl import flags; from ecomgpt_jax import cli; out = flags.DEFINE_string('out', '', '')"
+    result = python(f"{code}\ncli.run(lambda arguments: cli.check_usage('copy --out F', arguments, out))", *arguments)
+    assert (result.returncode, result.stderr.strip()) == (2 if line else 0, line)
+
+
 def test_sigterm_ends_a_command_with_its_own_code_and_cleans_up(tmp_path: Path) -> None:
     work = f"""
 import tempfile, time
