@@ -98,9 +98,9 @@ def main(arguments: list[str]) -> None:
     if jax.process_index() == 0:
         check_output(_log())
     print(loading.describe(checkpoint, mesh), flush=True)
-    rows, chances = _label(task, texts, dropped, checkpoint, tokenizer, mesh)
+    rows, log_probs = _label(task, texts, dropped, checkpoint, tokenizer, mesh)
     if jax.process_index() == 0:
-        _write(task, rows, chances, len(texts), dropped, checkpoint)
+        _write(task, rows, log_probs, len(texts), dropped, checkpoint)
 
 
 def _label(
@@ -130,13 +130,13 @@ def _label(
             passed.append((index, row))
         else:
             dropped[row] += 1
-    chances = mean_log_probabilities(
+    log_probs = mean_log_probabilities(
         params, model, [prompts[index] for index, _ in passed],
         [[*answers[index], tokenizer.eos_id] for index, _ in passed], batch=_BATCH.value, mesh=mesh,
     )  # fmt: skip
-    sure = [(row, chance) for (_, row), chance in zip(passed, chances, strict=True) if chance >= _LEAST.value]
+    sure = [(row, log_prob) for (_, row), log_prob in zip(passed, log_probs, strict=True) if log_prob >= _LEAST.value]
     dropped["log-probability"] = len(passed) - len(sure)
-    return [row for row, _ in sure], [chance for _, chance in sure]
+    return [row for row, _ in sure], [log_prob for _, log_prob in sure]
 
 
 def _log() -> Path:
@@ -146,7 +146,7 @@ def _log() -> Path:
 def _write(
     task: TaskFolder,
     rows: list[TaskRow],
-    chances: list[float],
+    log_probs: list[float],
     asked: int,
     dropped: collections.Counter[str],
     checkpoint: loading.Checkpoint,
@@ -171,7 +171,7 @@ def _write(
         "kept": len(rows),
         "acceptance_rate": len(rows) / asked,
         "dropped": counts,
-        "mean_log_probabilities": [round(chance, 4) for chance in chances if math.isfinite(chance)],
+        "mean_log_probabilities": [round(log_prob, 4) for log_prob in log_probs if math.isfinite(log_prob)],
     }
     written = write_task(_OUT.value, task, test=(), train=rows)
     write_json(written.path / "provenance.json", provenance)

@@ -1,4 +1,4 @@
-"""The key/value cache of decoding: one pair of arrays a layer, filled at a position of its own in every row.
+"""The key/value cache of decoding: one pair of arrays per layer, with a separate position in every row.
 
 Rows are padded on the right and each row knows its own position, so no left padding is needed: ALiBi and a window
 depend on the distance `key - query` alone, keys are rotated by their positions before they are kept, and what lies
@@ -50,7 +50,7 @@ def from_prompt(keys: jax.Array, values: jax.Array, length: int) -> LayerCache:
     Args:
       keys: [batch, prompt_length, kv_heads, head_dim], `prompt_length <= length`.
       values: same shape.
-      length: positions a row has room for.
+      length: positions per row.
     """
     room = ((0, 0), (0, 0), (0, length - keys.shape[1]), (0, 0))
 
@@ -73,12 +73,12 @@ def append(layer: LayerCache, keys: jax.Array, values: jax.Array, positions: jax
 def attend_cached(
     q: jax.Array, layer: LayerCache, positions: jax.Array, *, slopes: np.ndarray | None, window: int, scale: float
 ) -> jax.Array:
-    """Attends from one query a row to what its row of the cache holds up to and including its position.
+    """Attends from one query per row to its row of the cache, up to and including its position.
 
     Args:
       q: [batch, 1, heads, head_dim] in the compute dtype.
       layer: a layer's cache, the queries' own keys and values written.
-      positions: int32 [batch], where each query stands.
+      positions: int32 [batch], of the queries.
       slopes: ALiBi's, float [heads]; None: none.
       window: keys that a query sees, its own included; 0: all.
       scale: of the scores.
@@ -90,9 +90,9 @@ def attend_cached(
     batch, _, heads, _ = q.shape
     # Queries that share keys are rows of one product, so that the cache is read once.
     shared = heads != layer.keys.shape[1]
-    of_keys = "bgrd,bgkd->bgrk" if shared else "bhd,bhkd->bhk"
+    equation = "bgrd,bgkd->bgrk" if shared else "bhd,bhkd->bhk"
     query = q.reshape(batch, layer.keys.shape[1], -1, q.shape[-1]) if shared else q[:, 0]
-    scores = jnp.einsum(of_keys, query, layer.keys, precision=precision, preferred_element_type=jnp.float32)
+    scores = jnp.einsum(equation, query, layer.keys, precision=precision, preferred_element_type=jnp.float32)
     scores = scores.reshape(batch, heads, -1) if shared else scores
     distance = jnp.arange(layer.keys.shape[2])[None, :] - positions[:, None]
     scores = scores * scale

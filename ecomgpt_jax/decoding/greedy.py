@@ -1,9 +1,9 @@
 """Greedy decoding: prefill, one step, and a loop over steps, each a pure function with static shapes.
 
-A *slot* is one row of the batch. The loop runs until enough slots are finished and leaves the rest as they are, so that
-its caller may put new prompts into the finished ones (see `engine.py`) or, with no prompts left, run it to the end.
-The semantics are those of HF's `generate(do_sample=False)` with one prompt at a time: the most likely token, the lowest
-id among equals, until the end-of-sequence token or the limit. The end-of-sequence token is not part of the result.
+A *slot* is one row of the batch. The loop runs until enough slots are finished and keeps the others, so that its caller
+may put new prompts into the finished ones (see `engine.py`) or, with no prompts left, run it to the end. The semantics
+are those of HF's `generate(do_sample=False)` with one prompt at a time: the most likely token, the lowest id among
+equals, until the end-of-sequence token or the limit. The end-of-sequence token is not part of the result.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from ecomgpt_jax.parallel.sharding import constrain
 
 
 class Stop(NamedTuple):
-    """When a row ends and what it may say.
+    """When a row ends, and the ids that it may choose.
 
     Attributes:
       eos_ids: [any number] int32, the tokens that end a row.
@@ -39,7 +39,7 @@ class Stop(NamedTuple):
 
 
 def make_stop(eos_ids: Sequence[int], allowed_ids: Sequence[int], max_new_tokens: int, vocab_size: int) -> Stop:
-    """Returns when rows end, for a model of `vocab_size` rows; ids that no token has are not in `allowed_ids`."""
+    """Returns the limits of a model of `vocab_size` rows; ids without a token are not in `allowed_ids`."""
     allowed = np.zeros(vocab_size, np.bool_)
     allowed[np.asarray(allowed_ids, np.int32)] = True
     return Stop(np.asarray(eos_ids, np.int32), allowed, max_new_tokens)
@@ -66,7 +66,7 @@ class Slots(NamedTuple):
 
 
 def place(slots: Slots) -> Slots:
-    """Pins slots to the mesh: the cache is split, and what the host reads is whole on every device and process."""
+    """Constrains slots to the mesh: the cache is split, values for the host are replicated."""
     return Slots(jax.tree.map(cache_lib.place, slots.cache), *map(constrain, slots[1:]))
 
 
@@ -137,11 +137,11 @@ def prefill(
 def decode_step(
     params: Params, cache: Cache, tokens: jax.Array, positions: jax.Array, model: ModelConfig
 ) -> tuple[Cache, jax.Array]:
-    """Reads one more token in every row, through the same blocks as training.
+    """Processes one more token in every row, with the blocks of training.
 
     Args:
       params: the model's parameters, layered (`split_layers`).
-      cache: what the rows have read so far.
+      cache: of the tokens so far.
       tokens: int32 [batch].
       positions: int32 [batch], the tokens' positions in their rows.
       model: shapes and numerics.
@@ -197,7 +197,7 @@ def start(
 ) -> Slots:  # fmt: skip
     """Chooses the first token after prompts that `prefill` has read; `width` is that of the output."""
     zeros = jnp.zeros(lengths.shape, jnp.int32)
-    # Rows stand before their first token; `_advance` moves them onto it.
+    # Rows are before their first token; `_advance` adds it.
     output = jnp.zeros((lengths.shape[0], width), jnp.int32)
     slots = Slots(cache, zeros, lengths - 1, output, zeros, lengths > 0)
     return _advance(slots, cache, _choose_finite(logits, stop.allowed), stop)
@@ -221,12 +221,12 @@ def decode(params: Params, slots: Slots, stop: Stop, until_active: jax.typing.Ar
         cache, logits = decode_step(params, slots.cache, slots.tokens, slots.positions, model)
         return _advance(slots, cache, choose(logits, stop.allowed), stop)
 
-    # Pinned once more: the compiler is free to split what leaves a loop.
+    # Constrained again: the compiler may split the results of a loop.
     return place(jax.lax.while_loop(lambda slots: slots.active.sum() > until_active, step, slots))
 
 
 def check_prompts(prompts: Sequence[Sequence[int]], max_new_tokens: int, vocab_size: int) -> None:
-    """Refuses what a compiled program cannot refuse.
+    """Checks what a compiled program cannot check.
 
     Raises:
       ConfigError: `max_new_tokens` below 1.
@@ -286,7 +286,7 @@ def greedy_decode(
     eos_ids: Sequence[int],
     allowed_ids: Sequence[int],
 ) -> list[list[int]]:
-    """Continues a handful of prompts as one batch, in one compiled program; `engine.generate_tokens` takes any number.
+    """Continues a few prompts as one batch, in one compiled program; `engine.generate_tokens` takes any number.
 
     Returns:
       The new tokens of each prompt, without the end-of-sequence token.

@@ -1,4 +1,4 @@
-"""How likely a model finds given answers: the mean log-probability of an answer's tokens after its prompt."""
+"""Likelihood of given answers: the mean log-probability of an answer's tokens after its prompt."""
 
 import contextlib
 import dataclasses
@@ -30,11 +30,11 @@ def _score(fields: tuple) -> Callable[..., jax.Array]:
         def of_row(row: tuple[jax.Array, jax.Array, jax.Array, jax.Array]) -> jax.Array:
             hidden, first, targets, counted = row
             before = jnp.minimum(first + jnp.arange(len(targets)), len(hidden) - 1)
-            chances = jax.nn.log_softmax(decoder.logits(top, hidden[before], model))
-            at_target = jnp.take_along_axis(chances, targets[:, None], axis=1)[:, 0]
+            log_probs = jax.nn.log_softmax(decoder.logits(top, hidden[before], model))
+            at_target = jnp.take_along_axis(log_probs, targets[:, None], axis=1)[:, 0]
             return jnp.sum(jnp.where(counted, at_target, 0)) / jnp.sum(counted)
 
-        # Row by row, since the logits of a row at a time fit where those of a batch do not.
+        # Row by row, since the logits of one row fit into memory where those of a batch do not.
         return constrain(jax.lax.map(of_row, (hidden, first, targets, counted)))
 
     return score
@@ -74,7 +74,7 @@ def mean_log_probabilities(
         targets, counted = np.zeros((batch, longest), np.int32), np.zeros((batch, longest), np.bool_)
         for place, index in enumerate(group):
             inputs[place, : len(rows[index]) - 1] = rows[index][:-1]
-            first[place] = len(prompts[index]) - 1  # where the answer's first token is foretold
+            first[place] = len(prompts[index]) - 1  # the position that predicts the answer's first token
             targets[place, : len(answers[index])], counted[place, : len(answers[index])] = answers[index], True
         with jax.set_mesh(mesh) if mesh is not None else contextlib.nullcontext():
             x, lengths = greedy.embed(top, inputs, fields), np.full(batch, length, np.int32)

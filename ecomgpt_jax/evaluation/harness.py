@@ -133,7 +133,7 @@ def answer_losses(
     read = prompt_tokens(tokenizer, prompts, settings.max_prompt_tokens)[0]
     answers = [[*ids, tokenizer.eos_id][: settings.max_new_tokens] for ids in tokenizer.encode_batch(golds)]
     batch = min(settings.batch, LOSS_ROWS)
-    return [-chance for chance in mean_log_probabilities(params, model, read, answers, batch=batch, mesh=mesh)]
+    return [-log_prob for log_prob in mean_log_probabilities(params, model, read, answers, batch=batch, mesh=mesh)]
 
 
 def evaluate_slice(

@@ -85,7 +85,7 @@ def matmul_precision(dtype: jax.typing.DTypeLike) -> jax.lax.Precision | None:
 
 
 class _Scores(NamedTuple):
-    """What scores of queries and keys at a distance depend on beside their product; see `attend`."""
+    """Terms of the scores besides the product of query and key; see `attend`."""
 
     slopes: np.ndarray | None
     window: int
@@ -134,14 +134,14 @@ def attend(
 
     Args:
       q: queries [batch, length, heads, head_dim] in the compute dtype.
-      k: keys [batch, length, kv_heads, head_dim]; heads / kv_heads queries after one another share each.
+      k: keys [batch, length, kv_heads, head_dim]; heads / kv_heads consecutive query heads share one.
       v: values, of the keys' shape.
       segment_ids: int [batch, length], 0 is padding; None: each row is one segment.
       implementation: `reference` (all scores at once), `xla` (blocks of queries, less memory and half the work),
         `cudnn`, `splash` (fused kernels, `fused_attention.py`; segments must be runs) or `auto`.
       slopes: ALiBi's, float [heads]; None: none.
       window: keys that a query sees where the layer slides, itself included; 0: all.
-      slides: whether it does, bool []: a layer of a scan may say so when it runs.
+      slides: whether it slides, bool [], which may be traced in a scan over layers.
       scale: of the scores; None: 1 / sqrt(head_dim).
 
     Returns:
@@ -153,7 +153,7 @@ def attend(
     if segment_ids is None:
         segment_ids = jnp.ones(q.shape[:2], jnp.int32)
     if slides is False or window >= q.shape[1]:
-        window = 0  # nothing is out of it
+        window = 0  # nothing is outside it
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     implementation = resolve_implementation(implementation, q.dtype, q.shape[-1], alibi=slopes is not None)
     if implementation in _HOME:

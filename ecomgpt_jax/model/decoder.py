@@ -39,7 +39,7 @@ _KEPT = {
 
 
 class Attention(NamedTuple):
-    """How the layers of a model attend, beside their weights.
+    """The parameters of attention that are not weights.
 
     Attributes:
       slopes: ALiBi's, float32 [heads]; None: none.
@@ -100,7 +100,7 @@ def make_attend(
       segment_ids: int [batch, length], 0 is padding; None: each row is one segment.
       rotations: `Attention.rotations` of the tokens' positions.
       slides: whether the layer slides, bool []; None: as all layers do.
-      keep: gets (k, v) as a cache holds them.
+      keep: called with (k, v) in the form of the cache.
     """
     of = attention_of(model)
     kind = bool(of.slides[0]) if slides is None else slides
@@ -142,8 +142,8 @@ class Embedding(nnx.Module):
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Looks up int [batch, length]; an id outside the vocabulary gives nan, never a neighbour's row.
 
-        The table stays where it is: each device reads its share of `embed` for the rows of its whole FSDP group, and
-        the activations, a hundredth of the table, are exchanged for whole rows.
+        The table is not gathered: each device reads its share of `embed` for the rows of its whole FSDP group, and the
+        activations, a hundredth of the table, are exchanged for whole rows.
         """
         ids = constrain(inputs.astype(jnp.uint32), "group_batch", "length")  # a negative id would count from the end
         rows = jnp.take(self.table[...], ids, axis=0, mode="fill", fill_value=jnp.nan).astype(self.dtype)
@@ -208,7 +208,7 @@ def _graphs(fields: tuple) -> tuple[nnx.GraphDef, nnx.GraphDef]:
 
 
 def _decoder(params: Params, model: ModelConfig) -> Decoder:
-    if isinstance(params["blocks"], tuple):  # layered: `block` runs these, the rest of the network does not read them
+    if isinstance(params["blocks"], tuple):  # layered: `block` gets these, the rest of the network does not read them
         params = params | {"blocks": params["blocks"][0]}
     return nnx.merge(_graphs(dataclasses.astuple(model))[0], params)
 
@@ -221,7 +221,7 @@ def init_params(model: ModelConfig, key: jax.Array) -> Params:
 def init_sharded_params(
     model: ModelConfig, mesh: Mesh, key: jax.Array, dtype: jax.typing.DTypeLike = jnp.float32
 ) -> Params:
-    """Returns `init_params` made shard by shard on `mesh`, so that no device ever holds a whole array it has a part of.
+    """Returns `init_params`, created sharded on `mesh`, so that no device holds a whole array of which it has a part.
 
     Raises:
       ConfigError: a parameter that the mesh does not divide.

@@ -1,4 +1,4 @@
-"""Fused kernels (cuDNN on GPU, splash on TPU): grouped heads, windows and segments are theirs, a bias is not.
+"""Fused kernels (cuDNN on GPU, splash on TPU): they take grouped heads, windows and segments, but no bias.
 
 ALiBi goes into extra columns of queries and keys. The bias `slope * position` of a key is a product, so four columns
 carry it: the slope as the sum of two bfloat16 numbers, times the position as `256 * (p // 256)` and `p % 256`, each
@@ -29,7 +29,7 @@ Kernel = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def folded_width(head_dim: int) -> int:
-    """Returns the head dimension that a kernel sees."""
+    """Returns the head dimension that a kernel gets."""
     return head_dim + _COLUMNS
 
 
@@ -61,16 +61,16 @@ def fold_alibi(
     wanted = np.asarray(slopes, np.float64) / scale
     high = wanted.astype(ml_dtypes.bfloat16).astype(np.float64)
     low = (wanted - high).astype(ml_dtypes.bfloat16).astype(np.float64)
-    of_heads = np.zeros((len(wanted), _COLUMNS))
-    of_heads[:, :4] = np.stack([high, high, low, low], axis=-1)
+    slope_columns = np.zeros((len(wanted), _COLUMNS))
+    slope_columns[:, :4] = np.stack([high, high, low, low], axis=-1)
     positions = segment_positions(segment_ids)
     coarse, fine = positions // 256 * 256, positions % 256
     zero = jnp.zeros_like(positions)
-    of_keys = jnp.stack([coarse, fine, coarse, fine, *[zero] * (_COLUMNS - 4)], axis=-1)[:, :, None]
+    position_columns = jnp.stack([coarse, fine, coarse, fine, *[zero] * (_COLUMNS - 4)], axis=-1)[:, :, None]
     widen = (*q.shape[:-1], _COLUMNS)
     return (
-        jnp.concatenate([q, jnp.broadcast_to(jnp.asarray(of_heads, q.dtype), widen)], axis=-1),
-        jnp.concatenate([k, jnp.broadcast_to(of_keys.astype(k.dtype), widen)], axis=-1),
+        jnp.concatenate([q, jnp.broadcast_to(jnp.asarray(slope_columns, q.dtype), widen)], axis=-1),
+        jnp.concatenate([k, jnp.broadcast_to(position_columns.astype(k.dtype), widen)], axis=-1),
     )
 
 
@@ -81,7 +81,7 @@ def _pad_length(multiple: int, *arrays: jax.Array) -> list[jax.Array]:
 
 
 def by_kind(kernel: Callable[..., jax.Array], window: int, slides: jax.Array | bool) -> Callable[..., jax.Array]:
-    """Returns a kernel for a layer that says when it runs whether it has the window; `attention.attend` explains them.
+    """Returns a kernel for a layer whose window is chosen at run time; see `attention.attend` for the arguments.
 
     A kernel's window is fixed when it is compiled, so a scan over layers of both kinds holds two.
     """
@@ -102,10 +102,10 @@ def _on_each_device(kernel: Kernel, q: jax.Array, k: jax.Array, v: jax.Array, se
     if mesh is None:
         return kernel(q, k, v, segment_ids)
     ways = math.prod(mesh.shape[axis] for axis in spec("batch")[0])
-    rows = None if q.shape[0] % ways else "batch"  # a few prompts on many devices: each device reads all of them
-    of_heads = spec(rows, "length", "heads", "head_dim")
+    rows = None if q.shape[0] % ways else "batch"  # few prompts on many devices: each device computes all of them
+    heads_spec = spec(rows, "length", "heads", "head_dim")
     whole = replicates(k.shape, (rows, "length", "kv_heads", "head_dim"), mesh)
-    of_kv_heads = spec(rows, "length", None if whole else "kv_heads", "head_dim")
+    kv_heads_spec = spec(rows, "length", None if whole else "kv_heads", "head_dim")
 
     def part(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array) -> jax.Array:
         if whole:  # a device's query heads share one of the heads of keys, which all devices hold
@@ -116,9 +116,9 @@ def _on_each_device(kernel: Kernel, q: jax.Array, k: jax.Array, v: jax.Array, se
 
     return jax.shard_map(
         part,
-        in_specs=(of_heads, of_kv_heads, of_kv_heads, spec(rows, "length")),
-        out_specs=of_heads,
-        check_vma=False,  # a kernel says nothing about how its result varies over the mesh
+        in_specs=(heads_spec, kv_heads_spec, kv_heads_spec, spec(rows, "length")),
+        out_specs=heads_spec,
+        check_vma=False,  # the replication of a kernel's result is not known
     )(q, k, v, segment_ids)
 
 
@@ -150,7 +150,7 @@ def cudnn(
     """
     length, head_dim = q.shape[1], q.shape[-1]
     scale = 1 / math.sqrt(head_dim) if scale is None else scale
-    band = (window - 1, 0) if window else None  # keys to the left beside the query's own
+    band = (window - 1, 0) if window else None  # keys to the left of the query's own
 
     def kernel(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array) -> jax.Array:
         mask = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
@@ -179,8 +179,8 @@ def splash(
     """Attends with the TPU's splash attention, which skips the tiles above the diagonal and left of the window.
 
     Args:
-      q: queries [batch, length, heads, head_dim], bfloat16. The kernel knows no scale, so they are scaled before it;
-        where that is no power of two it costs one more rounding of `q`.
+      q: queries [batch, length, heads, head_dim], bfloat16. The kernel has no scale, so they are scaled before it; a
+        scale that is not a power of two rounds `q` once more.
       k: keys [batch, length, kv_heads, head_dim].
       v: values, of the keys' shape.
       segment_ids: int [batch, length], 0 is padding.
@@ -198,7 +198,7 @@ def splash(
     def kernel(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array) -> jax.Array:
         heads, rows = q.shape[2], q.shape[1]
         block, shape = math.gcd(rows, _SPLASH_BLOCK), (rows, rows)
-        # The left side does not count the query's own key.
+        # The query's own key is not counted in the left side.
         mask = splash_mask.LocalMask(shape, (window - 1, 0), 0) if window else splash_mask.CausalMask(shape)
         attend = splash_kernel.make_splash_mha_single_device(
             splash_mask.MultiHeadMask([mask] * heads),

@@ -1,7 +1,7 @@
-"""The weight files of a Hugging Face directory: which there are, and their tensors one at a time.
+"""The weight files of a Hugging Face directory, and their tensors one at a time.
 
-safetensors is read as it is. `.bin` files are pickles: they are opened by torch alone, which is asked to build nothing
-but tensors (`weights_only`) and to map the file instead of reading it, and only where there are no safetensors.
+safetensors is read as it is. `.bin` files are pickles: torch opens them, restricted to tensors (`weights_only`) and
+memory-mapped, and only where there are no safetensors.
 """
 
 import importlib.util
@@ -23,7 +23,7 @@ INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 BIN_INDEX, BIN_SINGLE = "pytorch_model.bin.index.json", "pytorch_model.bin"
 _PREFIX = re.compile(r"(transformer|model)\.")
 _WIDEST_FIRST = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_CHUNK = 1 << 24  # elements looked at together
+_CHUNK = 1 << 24  # elements checked at a time
 
 
 def find_weight_files(directory: Path) -> list[Path]:
@@ -57,7 +57,7 @@ def _listed(directory: Path, index: Path) -> list[Path]:
 
 @contextmanager
 def _safetensors(path: Path) -> Iterator[Any]:
-    """Opens a file for one read; left open, every page ever read would count as this process's memory."""
+    """Opens a file for one read; if it stayed open, all pages read would count as this process's memory."""
     try:
         with safe_open(path, framework="np") as file:
             yield file

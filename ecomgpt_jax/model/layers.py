@@ -115,9 +115,9 @@ class Linear(nnx.Module):
 def in_decoding_step(x: jax.Array) -> bool:
     """Whether x [batch, length, ...] holds one token per row, as in a decoding step.
 
-    Then the weights stay where they are: each device multiplies its share of `embed` for the rows of its whole FSDP
-    group and the results are summed. Gathered instead, the weights of all blocks would lie whole on every device, since
-    the compiler takes what does not change out of the loop over steps.
+    Then the weights are not gathered: each device multiplies its share of `embed` for the rows of its whole FSDP group
+    and the results are summed. Otherwise every device would hold the gathered weights of all blocks, since the compiler
+    hoists the gathering out of the loop over steps.
     """
     return x.ndim == 3 and x.shape[1] == 1
 

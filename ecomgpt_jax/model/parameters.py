@@ -31,7 +31,7 @@ def parameter_table(model: ModelConfig) -> tuple[Parameter, ...]:
 
 
 def to_tree(leaves: dict[tuple[str, ...], Any]) -> Params:
-    """Nests {path: leaf} into the shape of the params pytree."""
+    """Nests {path: leaf} as in the params pytree."""
     tree: Params = {}
     for path, leaf in leaves.items():
         node = tree
@@ -108,11 +108,11 @@ def param_shardings(model: ModelConfig, mesh: Mesh | AbstractMesh) -> Params:
     """Returns the params pytree with a `NamedSharding` at every leaf.
 
     Raises:
-      ConfigError: a parameter that the mesh does not divide, an axis without a rule, or too much left whole.
+      ConfigError: a parameter that the mesh does not divide, an axis without a rule, or too much replicated.
     """
     table = parameter_table(model)
     shardings = [array_sharding(p.name, p.shape, p.axes, mesh) for p in table]
-    # Keys and values of a few heads that more devices share are whole on purpose.
+    # Keys and values of heads that several devices share are replicated on purpose.
     split = [(p.shape, s) for p, s in zip(table, shardings, strict=True) if not replicates(p.shape, p.axes, mesh)]
     check_split(split, mesh)
     return to_tree({p.path: sharding for p, sharding in zip(table, shardings, strict=True)})
