@@ -46,7 +46,18 @@ def text_of(row: Row, column: Column, default: Callable[[str], str] = clean_text
         ValueError: There is no such field, it holds no text or number, or a value that the change does not know.
     """
     name, change = (column, default) if isinstance(column, str) else column
+    return _changed(name, field(row, name), change)
+
+
+def texts_of(row: Row, column: Column) -> tuple[str, ...]:
+    """Returns the texts of a column that holds one or a list, without empty ones; raises as `text_of` does."""
+    name, change = (column, clean_text) if isinstance(column, str) else column
     value = field(row, name)
+    values = value if isinstance(value, list) else [value]
+    return tuple(dict.fromkeys(filter(None, (_changed(name, each, change) for each in values))))
+
+
+def _changed(name: str, value: Any, change: Mapping[str, str] | Callable[[str], str]) -> str:
     if value is not None and not isinstance(value, str | int | float):
         raise ValueError(f"{name}: {value!r:.100} is no text")
     text = "" if value is None else str(value)
@@ -67,12 +78,12 @@ def labelled(
         row: Fields of the row.
         file: Not used.
         text: Column of the text.
-        labels: Column of each kind of label; an empty one is no label.
+        labels: Column of each kind of label: one label or a list of them; an empty one is no label.
         group: (prefix, column) where rows belong together that name the same product.
     """
     if not (shown := text_of(row, text)):
         raise LeftOut("no text")
-    kinds = {kind: (value,) for kind, column in labels.items() if (value := text_of(row, column))}
+    kinds = {kind: values for kind, column in labels.items() if (values := texts_of(row, column))}
     supervision = "gold" if kinds else "none"
     yield draft(LabelledText, text=shown, labels=kinds, supervision=supervision, **_group(row, group))
 
@@ -160,7 +171,7 @@ def tagged(
     row: tuple[Sequence[str], Sequence[str]],
     file: str,
     *,
-    types: Mapping[str, str] | Callable[[str], str],
+    types: Mapping[str, str] | Callable[[str], str] = str,
     joiner: str = "",
     supervision: str = "gold",
 ) -> Iterator[Draft]:
@@ -169,7 +180,7 @@ def tagged(
     Args:
         row: Tokens and tags.
         file: Not used.
-        types: Span type of each tag's type.
+        types: Name of each type, or a function of it; by default types are kept.
         joiner: What stands between tokens in the text: "" for Chinese characters, " " for words.
         supervision: Of the record.
     """

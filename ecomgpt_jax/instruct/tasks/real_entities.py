@@ -99,7 +99,7 @@ def _chinese() -> list[Task]:
 
 
 def _targets() -> list[Task]:
-    common = {"rename": {"target": "评价对象"}, "lacks": ("several types",)}
+    common = {"rename": {"target": "评价对象"}, "lacks": ("several types", "several spans")}
     shops = Dataset(
         "COTE_Dianping",
         "zh_cote_dianping",

@@ -41,6 +41,13 @@ def test_a_column_that_does_not_fit_is_named(column: fields.Column, reason: str)
         fields.text_of(ROW, column)
 
 
+def test_a_label_may_be_a_list() -> None:
+    row = {"text": "x", "labels": ["a", "", "b", "a"], "bad": ["a", {}]}
+    assert only(fields.labelled(row, "", text="text", labels={"k": "labels"})).fields["labels"] == {"k": ("a", "b")}
+    with pytest.raises(ValueError, match=r"bad: {} is no text"):
+        only(fields.labelled(row, "", text="text", labels={"k": "bad"}))
+
+
 def test_labelled() -> None:
     made = only(fields.labelled(ROW, "", text="text", labels={"a": "stars", "b": "note"}, group=("asin", "asin")))
     assert made.kind is LabelledText

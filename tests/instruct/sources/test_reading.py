@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,8 +10,16 @@ import pytest
 
 from ecomgpt_jax.instruct.records import AttributedItem, Draft, LabelledText, LeftOut, draft
 from ecomgpt_jax.instruct.sources import reading
+from ecomgpt_jax.instruct.sources.fields import labelled, spanned, tagged
 from ecomgpt_jax.instruct.sources.reading import Source
-from ecomgpt_jax.instruct.sources.rows import Counted, filled_lines
+from ecomgpt_jax.instruct.sources.rows import (
+    Counted,
+    conll_rows,
+    csv_rows,
+    filled_lines,
+    json_array,
+    json_lines,
+)
 
 PLACE = f"owner/repo@{'0' * 40}"
 
@@ -44,6 +53,43 @@ def test_a_malformed_row_is_listed_and_makes_no_record(reading: Callable) -> Non
         ("a.txt", 3, "'unknown' is missing or unknown", "unknown"),
         ("a.txt", 4, "not utf-8: invalid start byte", r"b'\xff'"),
     ]
+
+
+LABELLED = functools.partial(labelled, text="review", labels={"mood": ("label", {"1": "good", "0": "bad"})})
+SEMICOLONS = functools.partial(csv_rows, delimiter=";")
+PLAIN_QUOTES = functools.partial(csv_rows, quoted=False)
+NO_HEADER = functools.partial(csv_rows, columns=("review", "label"))
+GB = functools.partial(csv_rows, encoding="gb18030")
+WORDS = functools.partial(tagged, joiner=" ")
+DOCCANO = functools.partial(spanned, text="data.text", spans="label", start=0, end=1, kind=2)
+CONLL = "-DOCSTART- -X- O O\n\nred JJ B-NP S-colour\nmug NN I-NP O\n\ncup NN B-NP X-bad\n"
+SPANS = (
+    '{"data": {"text": "red mug"}, "label": [[0, 3, "colour"]]}\n{"data": {"text": "mug"}, "label": [[0, 9, "x"]]}\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("rows", "record", "file", "content", "made"),
+    [
+        (csv_rows, LABELLED, "a.csv", "review,label\nfine,1\nfine,7\n", {"mood": ("good",)}),
+        (csv_rows, LABELLED, "a.tsv", "review\tlabel\nfine, so\t1\nfine\t\n", {"mood": ("good",)}),
+        (SEMICOLONS, LABELLED, "a.csv", "review;label\nfine, so;0\nx\n", {"mood": ("bad",)}),
+        (PLAIN_QUOTES, LABELLED, "a.tsv", 'review\tlabel\n"fine\t1\n"x\n', {"mood": ("good",)}),
+        (NO_HEADER, LABELLED, "a.csv", "fine,1\nfine,1,2\n", {"mood": ("good",)}),
+        (GB, LABELLED, "a.csv", "review,label\n很好,1\n好,2\n".encode("gb18030"), {"mood": ("good",)}),
+        (json_lines, LABELLED, "a.jsonl", '{"review": "x", "label": 1}\n{"review": "x"}\n', {"mood": ("good",)}),
+        (json_array, LABELLED, "a.json", '[{"review": "x", "label": "0"}, "review"]', {"mood": ("bad",)}),
+        (conll_rows, WORDS, "a.conll", CONLL, [(0, 3, "colour", "red")]),
+        (json_lines, DOCCANO, "a.jsonl", SPANS, [(0, 3, "colour", "red")]),
+    ],
+)
+def test_declared_forms_make_one_record_and_reject_one_row(
+    rows: Callable, record: Callable, file: str, content: str | bytes, made: Any, reading: Callable
+) -> None:
+    (found,), log = reading(dataclasses.replace(SOURCE, rows=rows, record=record), {file: content})
+    shown = found.labels if isinstance(found, LabelledText) else [dataclasses.astuple(span) for span in found.spans]
+    assert shown == made
+    assert (log.rows, len(log.bad)) == (2, 1)
 
 
 @pytest.mark.parametrize("row", [None, 7, [], {}, {"text": None}, ("a", "b"), float("nan")])
