@@ -159,6 +159,8 @@ class DataConfig(_Strict):
     plain_text: bool = False  # train on the texts of the records themselves, without instructions (pretraining)
     # also rows that repeat one of up to so many source texts, for learning to copy
     copying: int = _field(0, least=0)
+    # layout of prompts: released (EcomInstruct's) | chat (the checkpoint's chat template)
+    template: str = _field("released", choices=("released", "chat"))
     loss_on_prompt: bool = False  # train on the tokens of the prompt too, not on the response alone
     packing: bool = True  # several instances share a row (True) or each has its own (False)
     workers: int = _field(1, least=0)  # processes that make the data, one source each at a time; 0 = one per core
@@ -392,6 +394,9 @@ USES = (
     _Use(
         "data.loss_on_prompt", lambda c: not c.data.plain_text or c.data.copying,
         "where there are prompts, and data.plain_text has none", True,
+    ),
+    _Use(
+        "data.template", lambda c: not c.data.plain_text, "where there are prompts, and data.plain_text has none", True,
     ),
     _Use("data.sources_dir", lambda c: c.data.mixture in ("real", "all"), "with data.mixture=real or all"),
     _Use(

@@ -8,6 +8,8 @@ which makes copying easier for a small model. BLOOM merges "品牌:" and whole C
 The ids of special tokens come from the tokenizer's files, or where these name none, from generation_config.json and
 config.json. Text is never encoded as a control token: "</s>" inside a product review is four ordinary characters, and
 the end-of-sequence token is added by id.
+
+The file is longer than 350 lines because roles, control tokens and the layout of prompts are read from the same files.
 """
 
 import dataclasses
@@ -26,6 +28,7 @@ import tokenizers
 import transformers
 
 from ecomgpt_jax.config import DataConfig
+from ecomgpt_jax.data.chat import Turn, read_turn
 from ecomgpt_jax.errors import DataError, MissingInputError
 from ecomgpt_jax.files import copy_tokenizer_files, new_directory, read_json, write_json
 from ecomgpt_jax.instruct import choose
@@ -34,6 +37,7 @@ SPLIT_PATTERN = r"\p{Han}|[\p{P}\p{S}]+| ?[^\s\p{Han}\p{P}\p{S}]+|\s"
 SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", "<pad>")
 _ROLES = ("bos", "eos", "pad", "unk")
 _CLASSES_OF_5 = ("TokenizersBackend", "PythonBackend", "SentencePieceBackend")  # which transformers 4 does not know
+_TEMPLATE = "ecomgpt_template"  # key of tokenizer_config.json
 _SAMPLE = 100_000  # instances that a tokenizer is trained on, evenly spaced
 
 
@@ -56,6 +60,8 @@ class Tokenizer:
       ids: [number of tokens] int32, all ids, ascending, possibly with gaps.
       respelled: {id of a control token that the vocabulary produces from plain text: ids that spell it otherwise}.
       fingerprint: sha256 of everything that determines the ids of a text and of its end.
+      control: {id: token} of the control tokens.
+      turn: layout of a prompt by the chat template, with `data.template=chat`; None: a prompt is a text.
     """
 
     directory: Path
@@ -69,6 +75,8 @@ class Tokenizer:
     ids: np.ndarray
     respelled: dict[int, list[int]]
     fingerprint: str
+    control: dict[int, str]
+    turn: Turn | None = None
 
     @property
     def size(self) -> int:
@@ -95,7 +103,9 @@ class Tokenizer:
         return found
 
     def encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
-        """Returns the ids of each text at the beginning of a sequence: `prefix` and its own."""
+        """Returns the ids of each text at the beginning of a sequence: `prefix` and its own, or the whole `turn`."""
+        if self.turn:
+            return self.turn.encode(list(texts), self.encode_batch)
         return [[*self.prefix, *ids] for ids in self.encode_batch(texts)]
 
     def cut(self, prompt: list[int], limit: int) -> list[int]:
@@ -136,14 +146,22 @@ class Tokenizer:
         if isinstance(config.get("extra_special_tokens"), list):  # in transformers 4 a dictionary has this name
             config["additional_special_tokens"] = config.pop("extra_special_tokens")
         config.pop("backend", None)
+        config.pop(_TEMPLATE, None)
+        if self.turn:
+            config[_TEMPLATE] = "chat"
         write_json(path, config)
         write_json(directory / "generation_config.json", self.token_ids)
 
 
-def load_tokenizer(directory: str | os.PathLike[str]) -> Tokenizer:
+def load_tokenizer(directory: str | os.PathLike[str], template: str | None = None) -> Tokenizer:
     """Loads the tokenizer of a Hugging Face directory.
 
     Truncation, padding and dropout in tokenizer.json are switched off.
+
+    Args:
+      directory: its files.
+      template: layout of prompts, `released` or `chat`; None: the one that the weights were trained with, which `save`
+        notes in tokenizer_config.json.
 
     Raises:
       MissingInputError: the directory or its `tokenizer.json` is not there.
@@ -178,7 +196,7 @@ def load_tokenizer(directory: str | os.PathLike[str]) -> Tokenizer:
         raise DataError(f"{path}: {end!r} ends a sequence, but is also ordinary text; name another eos_token")
     prefix = _prefix(backend)
     decisive = (sorted(control.items()), roles["eos"], prefix)
-    return Tokenizer(
+    found = Tokenizer(
         directory=directory,
         backend=backend,
         eos_id=roles["eos"],
@@ -190,6 +208,34 @@ def load_tokenizer(directory: str | os.PathLike[str]) -> Tokenizer:
         ids=ids,
         respelled={index: spelling for index, spelling in respelled.items() if spelling},
         fingerprint=hashlib.sha256(content + repr(decisive).encode()).hexdigest(),
+        control=control,
+    )
+    config = directory / "tokenizer_config.json"
+    chat = config.is_file() and read_json(config).get(_TEMPLATE) == "chat"
+    return with_template(found, "chat") if chat and template is None else with_template(found, template or "released")
+
+
+def with_template(tokenizer: Tokenizer, template: str) -> Tokenizer:
+    """Returns a tokenizer, as `load_tokenizer` makes it without a template, whose prompts have this layout.
+
+    Args:
+      tokenizer: with the files of a chat template, for `chat`.
+      template: `released` or `chat` (`data.template`).
+
+    Raises:
+      DataError: there is no chat template, or one that `read_turn` refuses.
+    """
+    if template != "chat":
+        return tokenizer
+    loaded = transformers.PreTrainedTokenizerFast.from_pretrained(tokenizer.directory, local_files_only=True)
+    turn = read_turn(loaded, tokenizer.encode_batch, tokenizer.control, tokenizer.directory / "tokenizer.json")
+    return dataclasses.replace(
+        tokenizer,
+        turn=turn,
+        eos_id=turn.end_id,
+        stop_ids=tuple(dict.fromkeys([turn.end_id, *tokenizer.stop_ids])),
+        prefix=(*turn.head, *tokenizer.encode(turn.before)),
+        fingerprint=hashlib.sha256(f"{tokenizer.fingerprint}:{turn}".encode()).hexdigest(),
     )
 
 
@@ -325,7 +371,9 @@ def find_tokenizer(
       EcomError: `directory` holds no tokenizer.
     """
     if directory:
-        return load_tokenizer(directory)
+        return load_tokenizer(directory, data.template)
+    if data.template == "chat":
+        raise DataError("data.template=chat: a tokenizer trained here has no chat template; set model.init_from")
     stride = max(1, len(instances) // _SAMPLE)
     slices = (instances[i : i + 1024 * stride : stride] for i in range(0, len(instances), 1024 * stride))
     rows = itertools.chain.from_iterable(slices)
@@ -343,8 +391,11 @@ def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
     Raises:
       DataError: naming the largest id and the rows.
     """
-    if tokenizer.size > vocab_size:
+    # A control token without a row, as the image token of Gemma's texts-only checkpoints, is never produced.
+    reserved = tokenizer.control.keys() - {tokenizer.bos_id, tokenizer.pad_id, *tokenizer.stop_ids, *tokenizer.prefix}
+    largest = max(index for index in tokenizer.ids.tolist() if index not in reserved)
+    if largest >= vocab_size:
         raise DataError(
-            f"{tokenizer.directory}: its ids go up to {tokenizer.size - 1:,}, the model has only {vocab_size:,} "
+            f"{tokenizer.directory}: its ids go up to {largest:,}, the model has only {vocab_size:,} "
             "embeddings; use the tokenizer that belongs to the weights, or set model.vocab_size=0 for a fresh model"
         )

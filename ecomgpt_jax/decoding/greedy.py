@@ -41,7 +41,8 @@ class Stop(NamedTuple):
 def make_stop(eos_ids: Sequence[int], allowed_ids: Sequence[int], max_new_tokens: int, vocab_size: int) -> Stop:
     """Returns the limits of a model of `vocab_size` rows; ids without a token are not in `allowed_ids`."""
     allowed = np.zeros(vocab_size, np.bool_)
-    allowed[np.asarray(allowed_ids, np.int32)] = True
+    ids = np.asarray(allowed_ids, np.int32)
+    allowed[ids[ids < vocab_size]] = True  # a control token may have no row
     return Stop(np.asarray(eos_ids, np.int32), allowed, max_new_tokens)
 
 

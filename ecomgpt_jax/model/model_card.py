@@ -6,6 +6,7 @@ from typing import Any
 
 from ecomgpt_jax.redaction import mask_secrets, mask_text
 
+_NETWORKS = {"bloom": "BLOOM", "llama": "A network of Llama's shape", "gemma": "Gemma 3"}
 _RECIPE = ("model", "data", "optimizer", "train", "mesh")
 
 
@@ -30,20 +31,20 @@ def model_card(
       scores: content of `scores.json`; None where nothing was scored.
     """
     config = mask_secrets(dict(config))
-    base = config["model"].get("init_from", "")
+    base, family = config["model"].get("init_from", ""), config["model"].get("family", "bloom")
     taught = "pretrained on texts of e-commerce" if config["data"]["plain_text"] else "instruction-tuned for e-commerce"
     head = [
         "language: [en, zh]",
         "library_name: transformers",
         "pipeline_tag: text-generation",
-        "tags: [bloom, e-commerce]",
+        f"tags: [{family}, e-commerce]",
     ]
     if base.count("/") == 1 and "@" in base:
         head.append(f"base_model: {base.split('@')[0]}")
     parts = [
         "---\n" + "\n".join(head) + "\n---",
         f"# {_cell(config['name'])}",
-        f"BLOOM, {taught} with ecomgpt_jax, starting from {_cell(base) or 'fresh weights'}.",
+        f"{_NETWORKS[family]}, {taught} with ecomgpt_jax, starting from {_cell(base) or 'fresh weights'}.",
         "## Data\n\n" + f"Fingerprint of the tokenised instances: `{run['data']}`.\n\n"
         + _table(("source", "licence"), sorted(licences.items())),
         "## Recipe\n\n" + f"{run['total_steps']} optimizer steps of {run['rows_per_step']} rows.\n\n"

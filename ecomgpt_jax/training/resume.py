@@ -47,8 +47,8 @@ FIELDS = {
     "data.languages": DATA, "data.prompt_language": DATA, "data.chain_of_task": DATA, "data.num_tasks": DATA,
     "data.instances_per_task": DATA, "data.total_instances": DATA, "data.temperature": DATA,
     "data.length": HARD, "data.plain_text": DATA, "data.copying": DATA, "data.loss_on_prompt": HARD,
-    "data.packing": HARD, "data.workers": SOFT, "data.beam_options": SOFT, "data.tokenizer_vocab": DATA,
-    "data.seed": HARD,  # orders the rows too
+    "data.template": HARD, "data.packing": HARD, "data.workers": SOFT, "data.beam_options": SOFT,
+    "data.tokenizer_vocab": DATA, "data.seed": HARD,  # orders the rows too
     "optimizer.learning_rate": HARD, "optimizer.weight_decay": HARD, "optimizer.warmup_fraction": HARD,
     "optimizer.b2": HARD, "optimizer.epsilon": HARD, "optimizer.max_grad_norm": HARD,
     "optimizer.moment_dtype": HARD,

@@ -20,6 +20,11 @@ def test_a_card_says_where_weights_come_from() -> None:
         assert words in card
     assert card.startswith("---\n")
     assert "BLOOM, instruction-tuned for e-commerce" in card
+    config.model.family = "gemma"
+    gemma = model_card(config_lib.to_dict(config), RUN, {}, None)
+    assert "tags: [gemma, e-commerce]" in gemma
+    assert "Gemma 3, instruction-tuned" in gemma
+    config.model.family = "bloom"
     config.data.plain_text = True
     assert "BLOOM, pretrained on texts of e-commerce" in model_card(config_lib.to_dict(config), RUN, {}, None)
 
