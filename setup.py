@@ -18,7 +18,7 @@ setuptools.setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     packages=setuptools.find_packages(include=["ecomgpt_jax", "ecomgpt_jax.*"]),
-    package_data={"ecomgpt_jax.instruct.sources": ["files.sha256"]},
+    package_data={"ecomgpt_jax.instruct.sources": ["files.sha256"], "ecomgpt_jax.serving": ["page.html"]},
     python_requires=">=3.11",
     install_requires=[
         "jax>=0.10.2,<0.13",  # arrays, compilation, sharding
@@ -49,6 +49,8 @@ setuptools.setup(
         # Hub data sets and users' Parquet files (JSON lines and CSV need nothing); datasets depends on pyarrow anyway
         "hub": ["datasets>=5.2,<6", "pyarrow>=24"],
         "gguf": ["gguf>=0.19"],  # block formats and metadata of GGUF files; numpy only, from llama.cpp's own tree
+        # HTTP: routes and streams, the server, counters for monitoring; chat templates that keep users' text plain
+        "serve": ["starlette>=1.10,<2", "uvicorn>=0.54,<1", "prometheus_client>=0.26", "transformers>=5.24,<6"],
         "benchmarks": ["rouge-score>=0.1.2", "sacrebleu>=2.6"],  # official scores of Shopping MMLU's generation tasks
         "dev": [
             "pytest>=8",
@@ -62,6 +64,11 @@ setuptools.setup(
             "datasets>=5.2,<6",
             "pyarrow>=24",
             "gguf>=0.19",
+            "starlette>=1.10,<2",
+            "uvicorn>=0.54,<1",
+            "prometheus_client>=0.26",
+            "transformers>=5.24,<6",
+            "openai>=3.57",  # the client that the server must satisfy
         ],
     },
 )

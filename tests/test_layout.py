@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "training": BASE | {"parallel", "model", "data"},
     "decoding": BASE | {"parallel", "model"},
     "evaluation": BASE | {"instruct", "data", "decoding"},
+    "serving": BASE | {"instruct", "data", "decoding"},
 }
 NO_JAX = ("instruct", "data/packing.py", "evaluation/official_scores.py", "evaluation/corrected_scores.py")
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
@@ -88,6 +89,8 @@ def test_rooms_import_only_what_they_may(path: Path) -> None:
         ("training/loop.py", "from ecomgpt_jax.instruct import records"),
         ("config.py", "import ecomgpt_jax.model.decoder"),
         ("evaluation/report.py", "from absl import flags"),
+        ("serving/app.py", "from ecomgpt_jax.training import loop"),
+        ("decoding/continuous.py", "from ecomgpt_jax.serving import scheduler"),
         ("model/hf_weights.py", "import numpy as np\nnp.load('x', allow_pickle=True)"),
         ("instruct/records.py", "eval('1')"),
     ],

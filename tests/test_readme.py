@@ -15,6 +15,7 @@ PAGES = (
     "ecomgpt_jax/evaluation/README.md",
     "ecomgpt_jax/instruct/README.md",
     "ecomgpt_jax/instruct/sources/README.md",
+    "ecomgpt_jax/serving/README.md",
     "scripts/benchmarks/README.md",
     "scripts/results/README.md",
     "tests/README.md",

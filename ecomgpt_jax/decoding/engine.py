@@ -11,7 +11,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,6 +59,15 @@ class _Programs(NamedTuple):
     search: Callable[..., Beams]
 
 
+def put_rows(slots: Any, new: Any, rows: jax.Array) -> Any:
+    """Puts the rows of `new` into the slots named in `rows`; a row for the slot past the last is dropped."""
+
+    def put(old: jax.Array, new: jax.Array) -> jax.Array:
+        return old.at[(rows, *(slice(size) for size in new.shape[1:]))].set(new, mode="drop")
+
+    return jax.tree.map(put, slots, new)
+
+
 @lru_cache(maxsize=8)
 def _programs(fields: tuple) -> _Programs:
     model = ModelConfig(*fields)
@@ -71,12 +80,7 @@ def _programs(fields: tuple) -> _Programs:
 
     @partial(jax.jit, donate_argnames="slots")
     def insert(slots: Slots, new: Slots, rows: jax.Array) -> Slots:
-        """Puts the rows of `new` into the slots named in `rows`; a row for the slot past the last is dropped."""
-
-        def put(old: jax.Array, new: jax.Array) -> jax.Array:
-            return old.at[(rows, *(slice(size) for size in new.shape[1:]))].set(new, mode="drop")
-
-        return greedy.place(jax.tree.map(put, slots, new))
+        return greedy.place(put_rows(slots, new, rows))
 
     @partial(jax.jit, static_argnames="length")
     def shorten(slots: Slots, length: int) -> Slots:

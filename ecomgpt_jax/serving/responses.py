@@ -1,0 +1,151 @@
+"""Tokens become pieces of an answer, and pieces become OpenAI's response objects, whole or in chunks."""
+
+import re
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+from ecomgpt_jax.data.tokenizer import Tokenizer
+from ecomgpt_jax.decoding.continuous import ENDED, Token
+from ecomgpt_jax.serving.answer_text import AnswerText
+from ecomgpt_jax.serving.protocol import Job
+
+_BYTES = {character: byte for byte, character in bytes_to_unicode().items()}  # of byte-level vocabularies
+_KINDS = {
+    False: ("cmpl", "text_completion", "text_completion"),
+    True: ("chatcmpl", "chat.completion", "chat.completion.chunk"),
+}
+
+
+class Piece(NamedTuple):
+    """A part of one answer.
+
+    Attributes:
+      index: of the answer.
+      text: that is new.
+      tokens: (text offset, token) of the tokens since the piece before, where log-probabilities are wanted.
+      finish: `stop`, `length`, or None while more comes.
+    """
+
+    index: int
+    text: str
+    tokens: list[tuple[int, Token]]
+    finish: str | None
+
+
+class Answer:
+    """One answer as it grows; `count` is the number of its tokens, without the end-of-sequence token."""
+
+    def __init__(self, index: int, tokenizer: Tokenizer, job: Job) -> None:
+        self._index, self._wanted = index, job.alternatives is not None
+        self._text, self._tokens = AnswerText(tokenizer, job.stops), []
+        self.count, self.finish = 0, None
+
+    def push(self, token: Token) -> Piece | None:
+        """Adds a token; returns what is new for the client, if anything is."""
+        said = ""
+        if token.id != ENDED:
+            self.count += 1
+            if self._wanted:
+                self._tokens.append((self._text.length, token))
+            said = self._text.push(token.id)
+        if token.last and not self._text.stopped:
+            said += self._text.finish()
+        if token.last or self._text.stopped:
+            self.finish = "stop" if self._text.stopped or token.id == ENDED else "length"
+        if not (said or self.finish):
+            return None
+        tokens, self._tokens = self._tokens, []
+        return Piece(self._index, said, tokens, self.finish)
+
+
+class Writer:
+    """Writes the response objects of one request."""
+
+    def __init__(self, job: Job, model: str, tokenizer: Tokenizer) -> None:
+        self._job, self._tokenizer = job, tokenizer
+        prefix, self._whole, self._chunk = _KINDS[job.chat]
+        self._head = {"id": f"{prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
+
+    def whole(self, pieces: Sequence[Sequence[Piece]], usage: dict[str, Any]) -> dict[str, Any]:
+        """Returns the response to a request without a stream, from the pieces of each answer."""
+        choices = []
+        for index, parts in enumerate(pieces):
+            text = "".join(part.text for part in parts)
+            said = (
+                {"message": {"role": "assistant", "content": text, "refusal": None}}
+                if self._job.chat
+                else {"text": text}
+            )
+            told = self._logprobs([pair for part in parts for pair in part.tokens])
+            choices.append({"index": index, **said, "logprobs": told, "finish_reason": parts[-1].finish})
+        return {**self._head, "object": self._whole, "choices": choices, "usage": usage}
+
+    def opening(self) -> list[dict[str, Any]]:
+        """Returns the chunks before any text: in a chat the one that names the role."""
+        return [self._one(0, {"delta": {"role": "assistant"}}, None, None)] if self._job.chat else []
+
+    def chunks(self, piece: Piece) -> list[dict[str, Any]]:
+        """Returns the chunks of a piece; a reason to finish comes in one of its own, without text."""
+        found, told = [], self._logprobs(piece.tokens)
+        if piece.text or piece.tokens:
+            said = {"delta": {"content": piece.text}} if self._job.chat else {"text": piece.text}
+            found.append(self._one(piece.index, said, told, None))
+        if piece.finish:
+            found.append(self._one(piece.index, {"delta": {}} if self._job.chat else {"text": ""}, None, piece.finish))
+        return found
+
+    def closing(self, usage: dict[str, Any]) -> list[dict[str, Any]]:
+        """Returns the chunk after all text: the number of tokens, where it is wanted."""
+        chunk = {**self._head, "object": self._chunk, "choices": [], "usage": usage}
+        return [chunk] if self._job.include_usage else []
+
+    def _one(self, index: int, said: dict[str, Any], told: dict[str, Any] | None, finish: str | None) -> dict[str, Any]:
+        choice = {"index": index, **said, "logprobs": told, "finish_reason": finish}
+        return {**self._head, "object": self._chunk, "choices": [choice]}
+
+    def _logprobs(self, tokens: Sequence[tuple[int, Token]]) -> dict[str, Any] | None:
+        if self._job.alternatives is None or not tokens:
+            return None
+        rows = [
+            (offset, (token.id, token.logprob), token.likeliest[: self._job.alternatives]) for offset, token in tokens
+        ]
+        if self._job.chat:
+            content = [
+                {**self._entry(*chosen), "top_logprobs": [self._entry(*pair) for pair in likeliest]}
+                for _, chosen, likeliest in rows
+            ]
+            return {"content": content, "refusal": None}
+        top = [
+            {token_text(self._tokenizer, i)[0]: chance for i, chance in reversed(likeliest)} for *_, likeliest in rows
+        ]
+        return {
+            "tokens": [token_text(self._tokenizer, chosen[0])[0] for _, chosen, _ in rows],
+            "token_logprobs": [chosen[1] for _, chosen, _ in rows],
+            "top_logprobs": top if self._job.alternatives else None,
+            "text_offset": [offset for offset, *_ in rows],
+        }
+
+    def _entry(self, index: int, chance: float) -> dict[str, Any]:
+        text, content = token_text(self._tokenizer, index)
+        return {"token": text, "logprob": chance, "bytes": list(content)}
+
+
+def token_text(tokenizer: Tokenizer, index: int) -> tuple[str, bytes]:
+    """Returns a single token as text and bytes; what is no whole text reads "bytes:" and its bytes in hexadecimal."""
+    token = tokenizer.backend.id_to_token(index) or ""
+    if byte := re.fullmatch(r"<0x([0-9A-F]{2})>", token):
+        content = bytes([int(byte[1], 16)])
+    elif "\u2581" in token:  # SentencePiece's blank, which a decoder would strip from a token alone
+        content = token.replace("\u2581", " ").encode()
+    else:
+        text = tokenizer.backend.decode([index], skip_special_tokens=False)
+        halves = "\ufffd" in text and all(character in _BYTES for character in token)
+        content = bytes(_BYTES[character] for character in token) if halves else text.encode()
+    try:
+        return content.decode(), content
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in content), content
