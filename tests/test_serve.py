@@ -28,7 +28,7 @@ TEXTS = (
     "red cotton shirt, size M", "a phone case for {model}", "</s> is plain text here", "红色 连衣裙 夏季", "100% wool",
     "does it fit?", "the battery died after a week", "快递很快，质量不错", "a", "\ttabs and\nlines\u2028too",
 )  # fmt: skip
-CONTEXT, MAX_TOKENS = 128, 40
+CONTEXT, MAX_TOKENS = 256, 40
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}  # one device compiles sooner
 
 
