@@ -28,8 +28,8 @@ TEXTS = (
     "red cotton shirt, size M", "a phone case for {model}", "</s> is plain text here", "红色 连衣裙 夏季", "100% wool",
     "does it fit?", "the battery died after a week", "快递很快，质量不错", "a", "\ttabs and\nlines\u2028too",
 )  # fmt: skip
-CONTEXT, MAX_TOKENS = 256, 40
-ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}  # one device compiles sooner
+CONTEXT, MAX_TOKENS = 192, 40
+ENVIRONMENT = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=1"}  # one device, and compiled sooner
 
 
 class Server(NamedTuple):
@@ -45,7 +45,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("serve") / "tiny"
     tokenizer = train_tokenizer(TEXTS * 5, 320, directory.parent / "tokenizer")
     model = ModelConfig(
-        size="custom", embed=192, layers=4, heads=6, vocab_size=384, compute_dtype="float32", initializer_range=0.2
+        size="custom", embed=192, layers=2, heads=6, vocab_size=384, compute_dtype="float32", initializer_range=0.2
     )
     params = init_params(model, jax.random.key(2))
     params["final_norm"]["bias"] += 0.5 * params["embedding"]["table"][tokenizer.eos_id]
@@ -155,7 +155,7 @@ def test_64_clients_lose_nothing_and_are_served_five_times_faster_than_one(serve
 
 
 def test_sigterm_finishes_what_runs_and_ends_with_0(checkpoint: Path) -> None:
-    server, ended = start(checkpoint, "--batch=8"), []
+    server, ended = start(checkpoint), []
 
     def stream() -> None:
         body = json.dumps({"prompt": [9], "max_tokens": CONTEXT - 1, "temperature": 2, "stream": True}).encode()
