@@ -55,6 +55,8 @@ def test_the_guides_source_is_declared_pinned_and_built(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    changed = [str(tmp_path / file) for file, *_ in steps]
+    command("ruff", "format", "--check", "--config", str(ROOT / "pyproject.toml"), *changed)
     command("ecomgpt_jax.fetch", "--pin", "sources/en_shop", "--dir", str(data))
     settings = {"sources": "en_shop", "cache_dir": str(tmp_path / "cache"), "instances_per_task": "20"}
     flags = [f"--config.data.{name}={value}" for name, value in settings.items()]

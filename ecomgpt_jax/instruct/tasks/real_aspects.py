@@ -79,7 +79,7 @@ def _categories() -> list[Task]:
         label=("star rating", "star ratings", "星级"),
         kind="rating",
         rename={str(star): f"{star}星" for star in range(1, 6)},
-        lacks=("telling annotation", "choices"),
+        lacks=("text from annotation", "choices"),
         **common,
     )
     return [*family(TUPLES, judged, POLARITY_OF_CATEGORY), *family(RATING, stars)]
@@ -93,7 +93,7 @@ def _domains() -> list[Task]:
         label=("product", "products", "商品"),
         kind="domain",
         view=views.by_domain(8),
-        lacks=("telling annotation",),
+        lacks=("text from annotation",),
     )
     amazon = Dataset(
         "DMASTE_Category",
@@ -103,6 +103,6 @@ def _domains() -> list[Task]:
         kind="category",
         coarse="domain",
         rename={"AMAZON FASHION": "Amazon Fashion"},
-        lacks=("telling annotation",),
+        lacks=("text from annotation",),
     )
     return [*family(CLASSIFICATION, products), *family(CLASSIFICATION, amazon)]

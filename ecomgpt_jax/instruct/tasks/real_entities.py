@@ -93,7 +93,7 @@ def _chinese() -> list[Task]:
         *family(RECOGNITION, addresses),
         *jd,
         *pseudo_label(jd[0]),
-        *family(RECOGNITION, Dataset("Bank_Comments", rename=BANK_TYPES, lacks=("telling annotation",), **bank)),
+        *family(RECOGNITION, Dataset("Bank_Comments", rename=BANK_TYPES, lacks=("text from annotation",), **bank)),
         *family(CLASSIFICATION, Dataset("Bank_Sentiment", **bank, **sentiment)),
     ]
 
@@ -123,7 +123,7 @@ def _english() -> list[Task]:
         "en_restaurant_slots",
         text=("customer message", "顾客消息"),
         label=("slot", "slots", "槽位"),
-        lacks=("telling annotation", "distinct texts"),
+        lacks=("text from annotation", "distinct texts"),
     )
     requested = Dataset(
         "Requested_Slot",
@@ -131,13 +131,13 @@ def _english() -> list[Task]:
         text=("customer reply", "顾客答复"),
         label=("requested slot", "requested slots", "被询问的槽位"),
         kind="requested",
-        lacks=("telling annotation", "comparable texts", "distinct texts"),
+        lacks=("text from annotation", "comparable texts", "distinct texts"),
     )
     queries = Dataset(  # the labels were made by rules ("weak")
         "Grocery_Queries",
         "en_query_segmentation",
         text=("search query", "搜索词"),
         view=views.labels_found(("product type", "attribute")),
-        lacks=("telling annotation", "choices", "distinct texts"),
+        lacks=("text from annotation", "choices", "distinct texts"),
     )
     return [*family(RECOGNITION, bookings), *family(CLASSIFICATION, requested), *family(RECOGNITION, queries)]

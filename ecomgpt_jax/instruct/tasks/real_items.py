@@ -80,7 +80,7 @@ def _titles() -> list[Task]:
         "Walmart_Amazon_Brand",
         "en_match_walmart_amazon",
         view=views.with_attributes({"brand": "brand", "model number": "model number"}),
-        lacks=("choices", "telling annotation", "comparable texts", "description"),
+        lacks=("choices", "text from annotation", "comparable texts", "description"),
         **common,
     )
     only_maker = views.with_attributes({"manufacturer": "manufacturer"})
@@ -109,7 +109,7 @@ def _flipkart() -> list[Task]:
         kind="category",
         coarse="department",
         view=views.titles(level=1),
-        lacks=("telling annotation",),
+        lacks=("text from annotation",),
         **common,
     )
     return [
@@ -148,7 +148,7 @@ def _described(goods: Dataset, pairs: Dataset) -> list[Task]:
 def _values(said: Dataset) -> list[Task]:
     """Returns the finding of values in descriptions."""
     return family(
-        RECOGNITION, dataclasses.replace(said, label=ATTRIBUTE, lacks=("telling annotation", "distinct texts"))
+        RECOGNITION, dataclasses.replace(said, label=ATTRIBUTE, lacks=("text from annotation", "distinct texts"))
     )
 
 
@@ -172,7 +172,7 @@ def _spoken() -> list[Task]:
             kind="act",
             rename=ACTS,
             view=views.acts,
-            lacks=("telling annotation", "distinct texts"),
+            lacks=("text from annotation", "distinct texts"),
         )
         found += [
             *_described(goods, pairs),

@@ -63,7 +63,7 @@ def _categories() -> list[Task]:
         label=("beer style", "beer styles", "啤酒风格"),
         kind="category",
         view=views.titles(labels=BEER_STYLES),
-        lacks=("telling annotation", "comparable texts", "distinct texts"),
+        lacks=("text from annotation", "comparable texts", "distinct texts"),
     )
     return [
         *family(CLASSIFICATION, styles),
@@ -89,7 +89,7 @@ def _clusters() -> list[Task]:
         pair=("Review 1", "Review 2"),
         rename={"same": "same product", "different": "different products"},
         view=views.neighbours,
-        lacks=("common words", "telling annotation", "distinct texts", "comparable texts"),
+        lacks=("common words", "text from annotation", "distinct texts", "comparable texts"),
     )
     return [
         *family(RELATION, Dataset("PriceRunner", "en_pricerunner", text=OFFER, positive="same", view=views.neighbours)),

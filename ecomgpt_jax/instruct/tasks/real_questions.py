@@ -52,7 +52,7 @@ def _community() -> list[Task]:
         label=("verdict", "verdicts", "答案结论"),
         kind="answer type",
         view=views.questions_labelled("question", "answer"),
-        lacks=("telling annotation", "comparable texts", "distinct texts"),
+        lacks=("text from annotation", "comparable texts", "distinct texts"),
         **source,
     )
     kinds = Dataset(
@@ -82,7 +82,7 @@ def _evidence() -> list[Task]:
             pair=("Question", "Evidence"),
             positive="relevant",
             rename=grades,
-            lacks=("common words", "telling annotation", "distinct texts"),
+            lacks=("common words", "text from annotation", "distinct texts"),
         )
         kinds = Dataset(
             f"{name}_Source",
@@ -91,7 +91,7 @@ def _evidence() -> list[Task]:
             label=("origin", "origins", "来源"),
             kind="evidence",
             view=views.questions_labelled("context"),
-            lacks=("telling annotation",),
+            lacks=("text from annotation",),
         )
         found += [
             *family(ANSWERING, Dataset(name, source, text=QUESTION, lacks=("answer spans",))),

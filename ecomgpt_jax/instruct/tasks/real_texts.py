@@ -81,7 +81,7 @@ def _clothing() -> list[Task]:
         kind="class",
         coarse="department",
         rename={"Casual bottoms": "", "Chemises": ""},  # one review each
-        lacks=("telling annotation",),
+        lacks=("text from annotation",),
         **common,
     )
     titles = Dataset(

@@ -41,7 +41,7 @@ _DECLARED: tuple[tuple[str, str, Form, dict], ...] = (
      {"text": ("message", "消息"), "label": ("intent", "intents", "意图"), "kind": "intent", "coarse": "topic"}),
     ("queries", "Query_Categories", classification.CLASSIFICATION,
      {"text": ("search query", "搜索词"), "label": ("category", "categories", "类目"), "kind": "category",
-      "coarse": "department", "lacks": ("telling annotation",)}),
+      "coarse": "department", "lacks": ("text from annotation",)}),
     ("dialogues", "Dialogues", dialogue.REPLY,
      {"text": ("conversation", "对话"), "label": ("intent", "intents", "意图"), "kind": "intent"}),
 )  # fmt: skip

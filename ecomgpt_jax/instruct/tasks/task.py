@@ -22,7 +22,7 @@ MATCH = {"en": ("match", "not match"), "zh": ("匹配", "不匹配")}
 NEEDS = {
     "coarse labels": "a second kind of label, one level above the first: `Dataset.coarse`",
     "choices": "several labels, types or attribute names, so that a selection of them is a task of its own",
-    "telling annotation": "annotation that says enough to write the text from it",
+    "text from annotation": "annotation that says enough to write the text from it",
     "distinct texts": "annotation that fits few other texts, so that it singles one out among several",
     "comparable texts": "pairs whose texts show whether the annotation fits both",
     "several types": "spans of more than one type",
