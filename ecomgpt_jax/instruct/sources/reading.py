@@ -21,7 +21,7 @@ from ecomgpt_jax.instruct.sources.rows import Counted, csv_rows
 
 NO_LICENCE = "unclear (repo has no licence file)"
 _PLACE = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})(?:/(.+))?")
-_NO_DATA = re.compile(r"(?i)(?:.*/)?(?:readme[^/]*|[^/]*\.(?:md|py))")  # guides and code beside the data
+_NO_DATA = re.compile(r"(?i)(?:.*/)?(?:readme(?:\.(?:txt|rst))?|[^/]*\.(?:md|py))")  # guides and code beside the data
 _MALFORMED = (AttributeError, LookupError, TypeError, ValueError)
 
 
@@ -110,7 +110,7 @@ def text_group(text: str, fallback: str) -> str:
 def read_records(source: Source, folder: Path, files: Iterable[str], log: ReadLog) -> Iterator[Record]:
     """Yields the records of a source's files, with ids `file:line` and `file:line#part`.
 
-    The records of a row share a group. Guides (`README…`, `.md`) and code among the files are not read.
+    The records of a row share a group. Guides (`README`, `README.txt`, `.md`) and code among the files are not read.
 
     Args:
         source: The declaration.
@@ -131,6 +131,8 @@ def read_records(source: Source, folder: Path, files: Iterable[str], log: ReadLo
             if isinstance(row, Exception):
                 raise row
             records = list(_complete(source.record(row, file), f"{file}:{number}", language))
+            if len({record.id for record in records}) < len(records):
+                raise ValueError(f"two of its records have no name after the type: {records[0].id}")
         except LeftOut as reason:
             log.skipped[str(reason)] += 1
         except _MALFORMED as error:

@@ -111,6 +111,19 @@ def test_rows_of_several_files_and_rows_that_upstream_counts_otherwise(reading: 
     assert (log.rows, dict(log.skipped)) == (3, {"wanted": 1})
 
 
+def test_only_guides_and_code_are_not_read(reading: Callable) -> None:
+    files = dict.fromkeys(("README", "readme.rst", "x/Readme.md", "readme_reviews.txt", "a.md.txt"), "A\n")
+    records, _ = reading(SOURCE, files)
+    assert [record.id.partition("#")[0] for record in records[::2]] == ["readme_reviews.txt:1", "a.md.txt:1"]
+
+
+def test_records_of_a_row_have_different_ids(reading: Callable) -> None:
+    record = lambda row, file: [draft(LabelledText, text=row, labels={})] * (1 + (row == "twice"))  # noqa: E731
+    records, log = reading(dataclasses.replace(SOURCE, record=record), {"a.txt": "once\ntwice"})
+    assert [record.id for record in records] == ["a.txt:1"]
+    assert [bad.reason for bad in log.bad] == ["two of its records have no name after the type: a.txt:2"]
+
+
 def test_given_groups_languages_and_supervision_stay(reading: Callable) -> None:
     record = lambda row, file: [draft(LabelledText, text=row, labels={}, group="g", language="zh", supervision="weak")]  # noqa: E731
     records, _ = reading(dataclasses.replace(SOURCE, name="zh_en_shop", record=record), {"a.txt": "x\ny"})
