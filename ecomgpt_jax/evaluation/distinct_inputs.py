@@ -1,7 +1,7 @@
-"""The unit of resampling: a distinct input, with all rows that ask about it.
+"""The unit of resampling: a distinct input, with all its rows.
 
 Rows that share an input are not independent. The official tasks have 6,500 rows over 5,471 distinct inputs: some occur
-twice in a task, and two pairs of tasks ask about the same texts.
+twice in a task, and two pairs of tasks have the same texts.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

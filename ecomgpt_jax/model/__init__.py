@@ -1,1 +1,1 @@
-"""BLOOM in Flax: model, attention, loss head, Hugging Face weights."""
+"""The models in Flax: families, attention, loss head, weights in and out."""

@@ -1,4 +1,4 @@
-"""GGUF's names for what a Hugging Face directory holds: tensors, their order of rows, and the shape of the model.
+"""GGUF's names for the content of a Hugging Face directory: tensors, their order of rows, the shape of the model.
 
 One table per family, read in both directions. llama.cpp's `conversion` modules define what a file holds: rows of q and
 k reordered for architecture `llama` (its rotation pairs neighbours), 1 + w for the norms of Gemma, q, k and v of BLOOM
@@ -54,7 +54,7 @@ _ATTENTION = ("attn_q", "attn_k", "attn_v")
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """What one architecture of GGUF is in Hugging Face's terms.
+    """One architecture of GGUF in Hugging Face's terms.
 
     Attributes:
       name: `general.architecture`.
@@ -106,7 +106,7 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
     """Returns the counts that a config.json names.
 
     Raises:
-      DataError: one is missing or no positive int.
+      DataError: one is missing or not a positive int.
     """
 
     def count(*names: str, default: int | None = None) -> int:
@@ -165,7 +165,7 @@ def expected_shapes(family: Family, shape: Shape, vocab: int, biased: set[str]) 
 
 
 def to_gguf(family: Family, shape: Shape, name: str, array: np.ndarray) -> np.ndarray:
-    """Returns one HF tensor [rows, ...] as the GGUF tensor `name` holds it; float32 where a norm changes."""
+    """Returns one HF tensor [rows, ...] in the layout of the GGUF tensor `name`; float32 where a norm changes."""
     stem = name.split(".")[-2]
     if family.name == "gemma3" and stem.endswith("norm"):
         return array.astype(np.float32) + np.float32(1)
@@ -178,7 +178,7 @@ def to_gguf(family: Family, shape: Shape, name: str, array: np.ndarray) -> np.nd
 
 
 def from_gguf(family: Family, shape: Shape, name: str, array: np.ndarray) -> np.ndarray:
-    """Returns one GGUF tensor as HF has it: the inverse of `to_gguf` (of norms in float32, up to its rounding)."""
+    """Returns one GGUF tensor in HF's layout: the inverse of `to_gguf` (for norms up to rounding in float32)."""
     stem = name.split(".")[-2]
     if family.name == "gemma3" and stem.endswith("norm"):
         return array.astype(np.float32) - np.float32(1)
@@ -199,7 +199,7 @@ def _swap3(array: np.ndarray, split: tuple[int, int]) -> np.ndarray:
 
 
 def rope_divisors(theta: float, head_dim: int, scaling: Mapping[str, Any]) -> np.ndarray:
-    """Returns by what Llama 3 divides each pair's frequency, float32 [head_dim / 2] (`rope_freqs.weight` of a file).
+    """Returns Llama 3's divisor of each pair's frequency, float32 [head_dim / 2] (`rope_freqs.weight` of a file).
 
     Args:
       theta: base of the rotation.
@@ -214,7 +214,7 @@ def rope_divisors(theta: float, head_dim: int, scaling: Mapping[str, Any]) -> np
 
 
 def find_rope_scaling(divisors: np.ndarray, theta: float, head_dim: int) -> dict[str, Any] | None:
-    """Returns the Llama 3 scaling whose divisors a file holds; None where they are of no known kind.
+    """Returns the Llama 3 scaling with the divisors of a file; None for unknown ones.
 
     The frequencies' bounds are 1 and 4 in every published model; the original length is a power of two.
     """

@@ -1,7 +1,7 @@
-"""GGUF files as Hugging Face directories: configuration and weights, dequantised tensor by tensor.
+"""Converts GGUF files to Hugging Face directories: configuration and weights, dequantised tensor by tensor.
 
-The file is mapped, not read; blocks are decoded by the `gguf` package (extra `gguf`). What a file says that the Hugging
-Face class of its architecture cannot hold is refused by name, and so is what it leaves open.
+The file is mapped, not read; blocks are decoded by the `gguf` package (extra `gguf`). Values that the Hugging Face
+class of the architecture cannot represent, and missing ones, are refused by name.
 """
 
 import importlib.util
@@ -24,7 +24,7 @@ _REQUIRED = object()
 
 
 def require_gguf(what: str) -> None:
-    """Refuses to go on without the `gguf` package.
+    """Checks that the `gguf` package is installed.
 
     Raises:
       MissingInputError: it is not installed.
@@ -48,7 +48,7 @@ class GgufFile:
 
         Raises:
           MissingInputError: no such file, or no `gguf` package.
-          DataError: damaged, of several parts, no model, or of another architecture or tensor type.
+          DataError: it is damaged, in several parts, not a model, or of an unknown architecture or tensor type.
         """
         self.path = Path(path)
         require_gguf(str(path))
@@ -100,7 +100,7 @@ class GgufFile:
         return value
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Returns a tensor's shape as torch has it; the file lists the innermost axis first."""
+        """Returns a tensor's shape in torch's order; the file lists the innermost axis first."""
         return tuple(int(size) for size in reversed(self.tensors[name].shape))
 
     def read(self, name: str, rows: slice = slice(None)) -> np.ndarray:
@@ -112,7 +112,7 @@ class GgufFile:
 
 
 def hf_config(file: GgufFile, token_ids: Mapping[str, Any], dtype: str) -> tuple[dict[str, Any], list[str]]:
-    """Returns the config.json of a file's model, and lines about what the file leaves open.
+    """Returns the config.json of a file's model, and notes on values that the file does not define.
 
     Args:
       file: the file.
@@ -120,7 +120,7 @@ def hf_config(file: GgufFile, token_ids: Mapping[str, Any], dtype: str) -> tuple
       dtype: of the weights that are written.
 
     Raises:
-      DataError: a key is missing, or says what the HF class cannot hold.
+      DataError: a key is missing, or the HF class cannot represent its value.
     """
     family, number = file.family, file.key
     if "token_embd.weight" not in file.tensors:
@@ -214,7 +214,7 @@ def _gemma(file: GgufFile, layers: int, heads: int, head_dim: int, window: int, 
 
 
 def hf_tensors(file: GgufFile, config: Mapping[str, Any]) -> tuple[list[Tensor], list[str]]:
-    """Returns the tensors of the HF model under their HF names, each decoded as it is written, and lines about others.
+    """Returns the tensors of the HF model by HF name, each decoded when it is written, and notes on others.
 
     Raises:
       DataError: one is missing, unknown or misshapen.
@@ -240,7 +240,7 @@ def hf_tensors(file: GgufFile, config: Mapping[str, Any]) -> tuple[list[Tensor],
 
 
 def _tied(file: GgufFile) -> list[str]:
-    """Says of BLOOM's separate head that it is left out; refuses one that is not the embedding's copy."""
+    """Notes that BLOOM's separate head is left out; refuses one that differs from the embedding."""
     head, embedding = file.tensors["output.weight"], file.tensors["token_embd.weight"]
     if head.tensor_type != embedding.tensor_type:
         return ["output.weight is left out: BLOOM's head is its embedding, here stored in another type"]
@@ -261,16 +261,16 @@ def _pieces(file: GgufFile, family: Family, shape: Shape, name: str) -> Any:
 
 
 def write_hf(file: GgufFile, directory: Path, dtype: str, token_ids: Mapping[str, Any]) -> list[str]:
-    """Writes config.json and weights of a GGUF model into an existing directory; returns lines about what was left out.
+    """Writes config.json and weights of a GGUF model into an existing directory; returns notes on omissions.
 
     Args:
       file: the model.
-      directory: where to, beside the tokenizer's files.
+      directory: that of the tokenizer's files.
       dtype: `float32` or `bfloat16`, of the weights.
       token_ids: ids of its special tokens.
 
     Raises:
-      DataError: the file is incomplete, or holds what its HF class cannot.
+      DataError: the file is incomplete, or its HF class cannot represent it.
     """
     config, lines = hf_config(file, token_ids, dtype)
     tensors, more = hf_tensors(file, config)

@@ -9,10 +9,10 @@ Values = Mapping[str, Any]
 
 
 def number(values: Values, where: str, kind: type, *names: str, default: float | None = None) -> Any:
-    """Returns the first of these keys that is there as a positive number.
+    """Returns the value of the first of these keys that exists, a positive number.
 
     Raises:
-      DataError: none is there and there is no default, or it is no positive number of this kind.
+      DataError: none exists and there is no default, or it is not a positive number of this kind.
     """
     value = next((values[name] for name in names if values.get(name) is not None), default)
     if type(value) not in (int, float) or value != kind(value) or value <= 0:
@@ -44,7 +44,7 @@ def only(values: Values, where: str, **supported: tuple[Any, ...]) -> None:
             raise DataError(f"{where}: {key}={value!r} is not supported, only {words}")
 
 
-# What gives other networks under these model types; experts, quantised weights, caps and multipliers among them.
+# Keys of other networks under these model types: experts, quantised weights, caps, multipliers.
 _FOREIGN = (
     "quantization_config", "num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size", "clip_qkv",
     "attn_logit_softcapping", "final_logit_softcapping", "logit_scale", "logits_scaling", "residual_multiplier",
@@ -56,7 +56,7 @@ def refuse_foreign(values: Values, where: str) -> None:
     """Refuses keys that none of the rotary families has.
 
     Raises:
-      DataError: one is there and neither null nor 0.
+      DataError: one exists and is neither null nor 0.
     """
     only(
         values, where, **dict.fromkeys(_FOREIGN, (0, False)), partial_rotary_factor=(1,), rope_interleaved=(False,),
@@ -89,7 +89,7 @@ def rope(values: Values, where: str, default_theta: float, kind: str = "") -> tu
       kind: key of `rope_parameters` where layers of two kinds have one each; empty: it is flat.
 
     Raises:
-      DataError: the two forms disagree, or the scaling is none of linear and llama3.
+      DataError: the two forms disagree, or the scaling is neither linear nor llama3.
     """
     new, old = values.get("rope_parameters") or {}, values.get("rope_scaling") or {}
     if kind and isinstance(new, Mapping):

@@ -1,4 +1,4 @@
-"""The layers that families are built of, as Flax nnx modules, and where their activations lie on a mesh."""
+"""The layers of the families, as Flax nnx modules, and the sharding of their activations."""
 
 import dataclasses
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Declare = Callable[[str], nnx.Param | None]  # makes the parameter of a path; No
 @partial(jax.tree_util.register_dataclass, data_fields=("layers", "keys"), meta_fields=("scale", "dropout"))
 @dataclasses.dataclass(frozen=True)
 class Adapters:
-    """Adapters as a forward reads them: those of all blocks, or, where the blocks are scanned over, those of one.
+    """Adapters in the form of the forward: those of all blocks or, inside a scan over blocks, those of one.
 
     Attributes:
       layers: {name of a linear layer: {"lora_a": [layers, in…, rank], "lora_b": [layers, rank, out…]}}.
@@ -35,7 +35,7 @@ class Adapters:
     dropout: float
 
     def __call__(self, name: str, x: jax.Array) -> jax.Array:
-        """Maps x [batch, length, in…] to what one block's adapters add to a layer's output [batch, length, out…]."""
+        """Maps x [batch, length, in…] to one block's adapters' term of a layer's output [batch, length, out…]."""
         a, b = self.layers[name]["lora_a"], self.layers[name]["lora_b"] * self.scale
         if self.keys is not None:
             key = jax.random.fold_in(self.keys, sorted(self.layers).index(name))
@@ -44,7 +44,7 @@ class Adapters:
         return product(product(x, a.astype(x.dtype), axes=a.ndim - 1), b.astype(x.dtype), axes=1)
 
 
-@partial(jax.checkpoint, prevent_cse=False)  # saves its input in the compute dtype instead of float32 intermediates
+@partial(jax.checkpoint, prevent_cse=False)  # saves the input in the compute dtype, not the float32 intermediates
 def _normalise(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
     wide = x.astype(jnp.float32)
     centred = wide - wide.mean(-1, keepdims=True)
@@ -123,7 +123,7 @@ def in_decoding_step(x: jax.Array) -> bool:
 
 
 def residual(x: jax.Array) -> jax.Array:
-    """Pins the stream between blocks, x [batch, length, embed]."""
+    """Constrains the stream between blocks, x [batch, length, embed]."""
     step = in_decoding_step(x)
     return constrain(x, "group_batch", "length", "embed") if step else constrain(x, "batch", "length", None)
 

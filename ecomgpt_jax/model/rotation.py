@@ -1,8 +1,8 @@
 """Rotary positions (RoPE, Su et al., arXiv 2104.09864): inverse frequencies and the rotation of queries and keys.
 
-A score depends on the distance of two tokens alone only in exact arithmetic. So positions count from the beginning of
-each segment, and angles, sines and products are float32 in any compute dtype: a packed row rotates as its examples do
-alone.
+Scores depend on the distance of two tokens alone only in exact arithmetic. So positions count from the beginning of
+each segment, and angles, sines and products are float32 in any compute dtype: packed examples are rotated as separate
+ones are.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""What a parameter table is made of: the entry of one array, and the entries of norms and linear layers.
+"""Entries of a parameter table: that of one array, and those of norms and linear layers.
 
 A family (`model/families/`) declares its network as a tuple of `Parameter`; initialisation, sharding, counting and the
 HF layout all read it (`model/parameters.py`).
@@ -14,8 +14,8 @@ import numpy as np
 
 from ecomgpt_jax.config import ModelConfig
 
-# Nested dictionaries of arrays, shaped as the table's paths say. Under "blocks" arrays are stacked; layered params, as
-# decoding reads them, have a tuple there, one pytree per block.
+# Nested dictionaries of arrays by the table's paths. Under "blocks" arrays are stacked; layered params, for decoding,
+# have a tuple there, one pytree per block.
 Params = dict[str, Any]
 
 
@@ -28,9 +28,9 @@ class Parameter:
       shape: its shape; the arrays of all blocks are stacked on a leading `layers` axis.
       axes: logical names of its axes (parallel/sharding.py gives them mesh axes).
       initializer: `(key, shape, dtype) -> array` of a fresh model.
-      hf_name: name in an HF checkpoint without its prefix, with `{layer}` where there is one tensor a block.
-      inputs: how many axes after `layers` a matrix product sums over; 0 for what is no kernel.
-      hf_prefix: what HF puts before the name.
+      hf_name: name in an HF checkpoint without its prefix, with `{layer}` where there is one tensor per block.
+      inputs: number of axes after `layers` that a matrix product sums over; 0 for arrays that are not kernels.
+      hf_prefix: HF's prefix of the name.
     """
 
     path: tuple[str, ...]
@@ -43,7 +43,7 @@ class Parameter:
 
     @property
     def name(self) -> str:
-        """The path as one word, for messages."""
+        """The path as text, for messages."""
         return "/".join(self.path)
 
     @property
@@ -124,7 +124,7 @@ def linear_entries(
 def gated_entries(
     model: ModelConfig, kernel: Initializer, prefix: str, *, qkv_bias: bool, out_bias: bool
 ) -> list[Parameter]:
-    """Returns what the blocks of Llama and Gemma share: q, k, v and o with grouped heads, and the gated MLP.
+    """Returns the parameters that the blocks of Llama and Gemma share: q, k, v, o with grouped heads, gated MLP.
 
     Args:
       model: its shape.

@@ -1,4 +1,4 @@
-"""safetensors files written piece by piece, so that no tensor needs to be in memory whole."""
+"""Writes safetensors files piece by piece, so that no whole tensor needs to be in memory."""
 
 import json
 import math
@@ -19,7 +19,7 @@ MAX_SHARD_BYTES = 5 * 10**9
 
 
 class Tensor(NamedTuple):
-    """A tensor that is not there yet: its name in the file, its shape, and what yields its rows in order."""
+    """A tensor to write: its name in the file, its shape, and an iterator over its rows in order."""
 
     name: str
     shape: tuple[int, ...]
@@ -30,7 +30,7 @@ def write_file(path: Path, tensors: Iterable[Tensor], dtype: np.dtype) -> None:
     """Streams tensors into one safetensors file: length of the header, the header as JSON, the bytes in order.
 
     Raises:
-      DataError: a tensor holds values that are not finite, or not as many as its shape says.
+      DataError: a tensor has values that are not finite, or a number of them that differs from its shape.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     tensors, end = list(tensors), 0
@@ -47,7 +47,7 @@ def write_file(path: Path, tensors: Iterable[Tensor], dtype: np.dtype) -> None:
                 if not is_finite(array):
                     raise DataError(f"{name}: weights are not finite; nothing was exported")
                 written += array.size
-                for start in range(0, len(array), ROWS):  # or a wider dtype would take the whole tensor once more
+                for start in range(0, len(array), ROWS):  # a wider dtype would need a second whole tensor
                     piece = np.ascontiguousarray(array[start : start + ROWS].astype(dtype, copy=False))
                     file.write(piece.view(np.uint8).data)
             if written != math.prod(shape):

@@ -1,4 +1,4 @@
-"""The families of networks, a file each: its parameter table with HF names, its block, its mapping of config.json."""
+"""The families of networks, one file each: parameter table with HF names, block, mapping of config.json."""
 
 from types import ModuleType
 

@@ -101,7 +101,7 @@ def shape_from_hf(values: Mapping[str, Any], where: str) -> dict[str, Any]:
       where: its path, for messages.
 
     Raises:
-      DataError: it is malformed, or describes what this BLOOM is not.
+      DataError: it is malformed, or describes another network.
     """
     only(values, where, apply_residual_connection_post_layernorm=(False,), tie_word_embeddings=(True,))
     shape = {
@@ -119,7 +119,7 @@ def shape_from_hf(values: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def hf_config(model: ModelConfig, length: int) -> dict[str, Any]:
-    """Returns what config.json says about the network; `length` is that of its context, 0: not known."""
+    """Returns the keys of config.json that describe the network; `length` is that of its context, 0: not known."""
     return {
         "architectures": ["BloomForCausalLM"],
         "model_type": "bloom",

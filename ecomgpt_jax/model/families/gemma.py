@@ -1,6 +1,6 @@
 """Gemma 3's text network, as HF's modeling_gemma3.py has it (`Gemma3ForCausalLM`: 270M and 1B).
 
-Four norms a block, all with the factor 1 + w; embedding rows times sqrt(embed); GeGLU; norms of queries and keys; a
+Four norms per block, all with the factor 1 + w; embedding rows times sqrt(embed); GeGLU; norms of queries and keys; a
 sliding window in most layers, whose rotation has a theta of its own; a head tied to the unscaled embedding.
 """
 
@@ -97,7 +97,7 @@ def shape_from_hf(values: Mapping[str, Any], where: str) -> dict[str, Any]:
       where: its path, for messages.
 
     Raises:
-      DataError: it is malformed, or describes what this network is not.
+      DataError: it is malformed, or describes another network.
     """
     refuse_foreign(values, where)
     # `hidden_act` counts only where its successor is absent.
@@ -132,7 +132,7 @@ def shape_from_hf(values: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def hf_config(model: ModelConfig, length: int) -> dict[str, Any]:
-    """Returns what config.json says about the network; `length` is that of its context, 0: not known."""
+    """Returns the keys of config.json that describe the network; `length` is that of its context, 0: not known."""
     letters = model.layer_kinds or ("s" if model.window else "f") * model.layers
     pattern = letters.index("f") + 1 if "f" in letters else model.layers + 1
     regular = letters == "".join("f" if (layer + 1) % pattern == 0 else "s" for layer in range(model.layers))

@@ -88,7 +88,7 @@ def shape_from_hf(values: Mapping[str, Any], where: str) -> dict[str, Any]:
       where: its path, for messages.
 
     Raises:
-      DataError: it is malformed, or describes what this network is not.
+      DataError: it is malformed, or describes another network.
     """
     kind = values["model_type"]
     refuse_foreign(values, where)
@@ -126,7 +126,7 @@ def _window(values: Mapping[str, Any], where: str, layers: int) -> tuple[int, st
     if kind == "llama":
         only(values, where, sliding_window=(), layer_types=(["full_attention"] * layers,))
         return 0, ""
-    if kind == "mistral":  # absent it is 4096, null it is none
+    if kind == "mistral":  # 4096 if absent; null means no window
         only(values, where, layer_types=(["sliding_attention"] * layers,))
         window = values.get("sliding_window", 4096)
         return (0 if window is None else number({"sliding_window": window}, where, int, "sliding_window")), ""
@@ -144,7 +144,7 @@ def _window(values: Mapping[str, Any], where: str, layers: int) -> tuple[int, st
 
 
 def hf_config(model: ModelConfig, length: int) -> dict[str, Any]:
-    """Returns what config.json says about the network; `length` is that of its context, 0: not known."""
+    """Returns the keys of config.json that describe the network; `length` is that of its context, 0: not known."""
     if model.qk_norm:
         kind = "qwen3"
     elif model.biases == "qkv":
