@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tokenizers
+from loaded import load_checkpoint
 
 from ecomgpt_jax import convert
 from ecomgpt_jax.config import ModelConfig
@@ -19,7 +20,7 @@ from ecomgpt_jax.data.tokenizer import load_tokenizer
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
 from ecomgpt_jax.model import decoder
 from ecomgpt_jax.model.hf_weights import load_hf, model_config_from_hf, save_hf
-from ecomgpt_jax.model.loading import load_checkpoint, tokenizer_directory
+from ecomgpt_jax.model.loading import tokenizer_directory
 from ecomgpt_jax.model.parameters import Params
 
 MODEL = ModelConfig(size="custom", embed=32, layers=2, heads=4, vocab_size=64, layer_norm_epsilon=1e-6)

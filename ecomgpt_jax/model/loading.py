@@ -19,7 +19,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from ecomgpt_jax import config as config_lib
-from ecomgpt_jax.config import Config, MeshConfig, ModelConfig
+from ecomgpt_jax.config import Config, ModelConfig
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
 from ecomgpt_jax.model import hf_files, hf_weights, hub, lora
 from ecomgpt_jax.model.content_hash import content_hash
@@ -37,7 +37,6 @@ from ecomgpt_jax.model.parameters import (
     unstack,
 )
 from ecomgpt_jax.model.step_files import Meta, one_line, read_meta, read_params, step_directory
-from ecomgpt_jax.parallel.mesh import make_mesh
 
 BASE = "base_weights"  # in the meta of a LoRA run: `content_hash` of the weights under the adapters
 
@@ -143,29 +142,6 @@ def load_params(checkpoint: Checkpoint, mesh: Mesh, *, layered: bool = True) -> 
     for parameter, array in read_params(checkpoint.directory, places, model.compute_dtype):
         leaves[parameter.path] = unstack(array, model.compute_dtype) if layered and parameter.stacked else array
     return to_layers(leaves) if layered else to_tree(leaves)
-
-
-def load_checkpoint(
-    name: str | os.PathLike[str], mesh: Mesh | None = None, dtype: str = "float32"
-) -> tuple[Params, ModelConfig]:
-    """Loads (stacked parameters, model) of any checkpoint.
-
-    Args:
-      name: see `find_checkpoint`.
-      mesh: where the parameters go; None spreads the batch over all devices and replicates the parameters.
-      dtype: of the parameters.
-
-    Returns:
-      The parameters, and the model as the checkpoint has it: its `compute_dtype` is the checkpoint's own.
-
-    Raises:
-      MissingInputError: there is no checkpoint.
-      DataError: it cannot be read, or its files are not those that were written.
-    """
-    own = find_checkpoint(name)
-    wanted = own._replace(model=dataclasses.replace(own.model, compute_dtype=dtype))
-    mesh = make_mesh(MeshConfig()) if mesh is None else mesh
-    return load_params(wanted, mesh, layered=False), own.model
 
 
 def load_unmerged(checkpoint: Checkpoint, mesh: Mesh, *, layered: bool = False) -> tuple[Params, lora.Adapters | None]:

@@ -177,7 +177,7 @@ class Checkpoints:
 def save_orbax_params(
     params: Params, model: ModelConfig, directory: str | os.PathLike[str], trained_length: int = 0
 ) -> None:
-    """Writes parameters alone as a step directory that `load_checkpoint` accepts; an existing one is replaced."""
+    """Writes parameters alone as a step directory, in place of an existing one."""
     directory = epath.Path(directory).absolute()
     data = DataConfig(length=trained_length)
     meta = {"config": config_lib.to_dict(Config(name="converted", model=model, data=data))}

@@ -6,16 +6,17 @@ import jax
 import numpy as np
 import pytest
 from etils import epath
+from loaded import load_checkpoint
 from survivor import losses, run
 from toy import toy_config
 
 from ecomgpt_jax.errors import DataError
-from ecomgpt_jax.model import loading, step_files
+from ecomgpt_jax.model import step_files
 from ecomgpt_jax.training.progress import read_metrics
 
 
 def saved(workdir: Path, step: int) -> list[np.ndarray]:
-    params = loading.load_checkpoint(epath.Path(workdir / "checkpoints" / str(step)))[0]
+    params = load_checkpoint(epath.Path(workdir / "checkpoints" / str(step)))[0]
     return [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
 
 

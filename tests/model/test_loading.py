@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from loaded import load_checkpoint
 from safetensors.numpy import load_file, save_file
 
 from ecomgpt_jax import config as config_lib
@@ -152,10 +153,10 @@ def test_the_tokenizer_of_a_run_is_found_from_its_steps(tmp_path: Path) -> None:
 
 def test_load_checkpoint_keeps_what_the_checkpoint_says_of_its_dtype(params: Params, places: dict[str, Path]) -> None:
     for kind in ("step", "float32"):
-        loaded, model = loading.load_checkpoint(places[kind])
+        loaded, model = load_checkpoint(places[kind])
         assert model == MODEL
         jax.tree.map(np.testing.assert_array_equal, loaded, params)
-    loaded, model = loading.load_checkpoint(places["bfloat16"])
+    loaded, model = load_checkpoint(places["bfloat16"])
     assert (model.compute_dtype, loaded["embedding"]["table"].dtype) == ("bfloat16", jnp.float32)
 
 

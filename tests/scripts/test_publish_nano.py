@@ -5,13 +5,13 @@ from types import ModuleType
 
 import jax
 import pytest
+from loaded import load_checkpoint
 
 from ecomgpt_jax.config import EvalConfig, MeshConfig
 from ecomgpt_jax.data.tokenizer import load_tokenizer
 from ecomgpt_jax.evaluation.harness import answer_losses
 from ecomgpt_jax.instruct.instructions import HEAD, fill
 from ecomgpt_jax.model.decoder import init_params
-from ecomgpt_jax.model.loading import load_checkpoint
 from ecomgpt_jax.parallel.mesh import make_mesh
 
 ROOT = Path(__file__).parents[2]

@@ -3,12 +3,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from loaded import load_checkpoint
 from toy import toy_config
 
 from ecomgpt_jax import config as config_lib
 from ecomgpt_jax.config import MeshConfig
 from ecomgpt_jax.model import decoder, step_files
-from ecomgpt_jax.model.loading import load_checkpoint
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training import checkpoint, saving
 from ecomgpt_jax.training.optimizer import make_optimizer

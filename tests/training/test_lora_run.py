@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from loaded import load_checkpoint
 from toy import toy_config, toy_rows
 
 from ecomgpt_jax import convert
@@ -81,7 +82,7 @@ def test_checkpoint_holds_adapters_alone_and_loads_as_merged_weights(run: tuple[
         "lora_a",
         "lora_b",
     }
-    loaded, model = loading.load_checkpoint(workdir, MESH)
+    loaded, model = load_checkpoint(workdir, MESH)
     assert model.embed == 32
     jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=1e-6), loaded, params)
 
@@ -120,7 +121,7 @@ def test_a_base_that_has_gone_is_named(run: tuple[Path, Path, Params], tmp_path:
     base.rename(tmp_path / "elsewhere")
     try:
         with pytest.raises(MissingInputError, match="init_from"):
-            loading.load_checkpoint(workdir, MESH)
+            load_checkpoint(workdir, MESH)
     finally:
         (tmp_path / "elsewhere").rename(base)
 
@@ -147,7 +148,7 @@ def test_other_weights_under_the_adapters_are_refused(
     try:
         (tmp_path / "other").rename(base)
         with pytest.raises(DataError, match=f"trained on other weights .*{base}"):
-            loading.load_checkpoint(workdir, MESH)
+            load_checkpoint(workdir, MESH)
         shutil.copytree(workdir, tmp_path / "run")
         with pytest.raises(DataError, match="trained on other weights"):
             train(config, tmp_path / "run")
@@ -173,7 +174,7 @@ def test_the_same_base_in_another_dtype_is_the_same(run: tuple[Path, Path, Param
     train(config, tmp_path / "run")
     shutil.rmtree(tmp_path / "base")
     save_hf(load_hf(run[0]), config.model, tmp_path / "base")
-    assert loading.load_checkpoint(tmp_path / "run", MESH, "bfloat16")[1].embed == 32
+    assert load_checkpoint(tmp_path / "run", MESH, "bfloat16")[1].embed == 32
 
 
 def test_dropout_follows_the_seed(run: tuple[Path, Path, Params], tmp_path: Path) -> None:
