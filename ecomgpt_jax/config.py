@@ -240,9 +240,9 @@ class EvalConfig(_Strict):
     max_new_tokens: int = _field(164, above=0)  # longest answer
     num_beams: int = _field(1, above=0)  # beams of a prompt; 1 = greedy
     answer_loss: bool = False  # also the loss of the right answers, which distinguishes models that score nothing yet
-    protocol: str = DEFAULT_PROTOCOL  # greedy (fixed candidates) | released:SEED (drawn as the authors' code does)
-    # constrained: an answer cannot leave the labels, spans and lines of its task's form
-    answers: str = _field("free", choices=("free", "constrained"))
+    # greedy (fixed candidates) | released:SEED (drawn as the authors' code does) | constrained (answers keep to their
+    # task's form) | likelihood (the likeliest candidate, in CLS)
+    protocol: str = DEFAULT_PROTOCOL
     every: int = _field(0, least=0)  # steps between evaluations of a small slice during training; 0 = none
     # dtype of decoding; empty = the checkpoint's own, during training compute_dtype
     dtype: str = _field("", choices=("", "float32", "bfloat16"))
@@ -425,7 +425,7 @@ USES = (
     ),
     _Use("train.seed", lambda c: not c.model.init_from or c.lora.rank, "on fresh weights, without model.init_from"),
     _Use(
-        "eval.tasks_dir eval.batch eval.answers eval.max_prompt_tokens eval.max_new_tokens eval.num_beams "
+        "eval.tasks_dir eval.batch eval.max_prompt_tokens eval.max_new_tokens eval.num_beams "
         "eval.protocol eval.dtype eval.mesh",
         lambda c: c.train.final_evaluation or c.eval.every, "with train.final_evaluation or eval.every",
     ),
@@ -480,10 +480,13 @@ def resolve(config: Config) -> Config:
                 setattr(part, field.name, value)
             _check(f"{section}.{field.name}" if section else field.name, value, field)
     unused(config)
-    if not re.fullmatch(rf"{DEFAULT_PROTOCOL}|released:\d+", config.eval.protocol, re.ASCII):
+    if not re.fullmatch(rf"{DEFAULT_PROTOCOL}|constrained|likelihood|released:\d+", config.eval.protocol, re.ASCII):
         raise ConfigError(
-            f"config: eval.protocol={config.eval.protocol!r} is neither {DEFAULT_PROTOCOL} nor released:SEED"
+            f"config: eval.protocol={config.eval.protocol!r} is none of {DEFAULT_PROTOCOL}, constrained, likelihood "
+            "and released:SEED"
         )
+    if config.eval.num_beams > 1 and config.eval.protocol == "constrained":
+        raise ConfigError("config: eval.protocol=constrained decodes greedily; use eval.num_beams=1 with it")
     if not config.data.languages:
         raise ConfigError("config: data.languages is empty; name en, zh or both")
     if not config.data.chain_of_task and set(config.data.operators) - {"base"}:

@@ -38,7 +38,7 @@ _PROTOCOL = flags.DEFINE_string("protocol", DEFAULT_PROTOCOL, "greedy (fixed can
 _CACHE_DIR = flags.DEFINE_string("cache_dir", DataConfig.cache_dir, "folder for compiled programs")
 _NUM_BEAMS = flags.DEFINE_integer("num_beams", EvalConfig.num_beams, "beams; 1 = greedy", lower_bound=1)
 _DTYPE = flags.DEFINE_string("dtype", EvalConfig.dtype, "float32 or bfloat16; default the checkpoint's own")
-_ANSWERS = flags.DEFINE_string("answers", EvalConfig.answers, "free, or constrained to what a task's form allows")
+_ANSWERS = flags.DEFINE_enum("answers", "free", ["free", "constrained", "likelihood"], "how answers are chosen")
 _MESH = flags.DEFINE_string("mesh", EvalConfig.mesh, "devices, such as data=1,fsdp=8; default all along data")
 
 
@@ -47,8 +47,8 @@ def main(arguments: list[str]) -> None:
     cli.check_usage("evaluate --checkpoint C --tasks DIR --out O", arguments, _CHECKPOINT, _OUT)
     settings = EvalConfig(
         tasks_dir=_TASKS.value, limit=_LIMIT.value, batch=_BATCH.value, max_new_tokens=_MAX_NEW_TOKENS.value,
-        num_beams=_NUM_BEAMS.value, protocol=_PROTOCOL.value, answer_loss=_ANSWER_LOSS.value,
-        dtype=_DTYPE.value, mesh=_MESH.value, answers=_ANSWERS.value,
+        num_beams=_NUM_BEAMS.value, protocol=_protocol(), answer_loss=_ANSWER_LOSS.value,
+        dtype=_DTYPE.value, mesh=_MESH.value,
     )  # fmt: skip
     resolve(Config(eval=settings))
     folders = _task_folders(settings)
@@ -76,6 +76,20 @@ def main(arguments: list[str]) -> None:
     if len(folders) > 1 and jax.process_index() == 0:
         write_overview(_OUT.value, together)
     print(f"report: {Path(_OUT.value) / 'report.html'}", flush=True)
+
+
+def _protocol() -> str:
+    """Returns the protocol that `--protocol` and `--answers` name.
+
+    Raises:
+      ConfigError: they name two.
+    """
+    answers, protocol = _ANSWERS.value, _PROTOCOL.value
+    if answers == "free":
+        return protocol
+    if protocol not in (DEFAULT_PROTOCOL, answers):
+        raise ConfigError(f"--answers={answers} is a protocol of its own; leave --protocol={protocol} out")
+    return answers
 
 
 def _task_folders(settings: EvalConfig) -> dict[str, str]:

@@ -154,7 +154,6 @@ MENTIONED = [
         ("eval.tasks_dir", "tasks"), ("eval.batch", 8), ("eval.max_prompt_tokens", 9), ("eval.max_new_tokens", 9),
         ("eval.num_beams", 2), ("eval.protocol", "released:1"),
         ("eval.dtype", "float32"), ("eval.mesh", "data=1"), ("eval.limit", 5), ("eval.answer_loss", True),
-        ("eval.answers", "constrained"),
     )],
     ("eval.limit", 50, UNSCORED | {"eval.every": 10}, "16 rows"),
     ("eval.answer_loss", True, UNSCORED | {"eval.every": 10}, "final_evaluation"),

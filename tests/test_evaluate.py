@@ -93,7 +93,7 @@ def test_a_checkpoint_is_decoded_scored_and_not_decoded_again(world: Path) -> No
     [
         ({"--checkpoint": "nowhere"}, 66, "nowhere"),
         ({"--num_beams": "0"}, 2, "--num_beams=0"),
-        ({"--protocol": "released:x"}, 2, "neither greedy nor released:SEED"),
+        ({"--protocol": "released:x"}, 2, "none of greedy, constrained, likelihood and released:SEED"),
     ],
 )
 def test_bad_input_is_one_line_and_an_exit_code(world: Path, arguments: dict, code: int, words: str) -> None:

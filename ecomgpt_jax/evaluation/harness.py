@@ -15,6 +15,7 @@ from ecomgpt_jax.decoding.resumable import decode_prompts
 from ecomgpt_jax.decoding.scoring import mean_log_probabilities
 from ecomgpt_jax.evaluation.answer_forms import constrain_answers
 from ecomgpt_jax.evaluation.corrected_scores import corrected_scores
+from ecomgpt_jax.evaluation.likelihood import likeliest
 from ecomgpt_jax.evaluation.official_scores import official_scores
 from ecomgpt_jax.evaluation.protocol import TaskPrompts, build_prompts, describe, find_tasks_dir, prompt_tokens
 from ecomgpt_jax.evaluation.report import write_report
@@ -77,17 +78,22 @@ def evaluate_tasks(
     )
     losses = iter(())
     if settings.answer_loss:
-        prompts = [prompt for part, _, _ in answered for prompt in part.prompts]
-        golds = [gold for part, _, _ in answered for gold in part.golds]
+        prompts = [prompt for part, *_ in answered for prompt in part.prompts]
+        golds = [gold for part, *_ in answered for gold in part.golds]
         losses = iter(answer_losses(params, model, tokenizer, prompts, golds, settings, mesh))
     entries, said = {}, []
-    for part, tokens, cut in answered:
+    for part, tokens, cut, ranked in answered:
         texts, lost = [tokenizer.decode(ids) for ids in tokens], list(islice(losses, len(tokens)))
         if writes:
             write_predictions(out_dir / "predictions" / f"{part.task.name}.jsonl", texts, lost)
         full = sum(len(ids) >= settings.max_new_tokens for ids in tokens)
         known = {"domain": domain(part.task, trained_on)} if trained_on else {}
         known |= {"answer_loss": sum(lost) / len(lost)} if lost else {}
+        if ranked:
+            known["likelihood"] = {
+                name: corrected_scores(part.task, part.rows, labels, part.shown)["score"]
+                for name, labels in ranked.items()
+            }
         entries[part.task.name] = {**score_task(part, texts), **known, "cut_prompts": sum(cut), "cut_answers": full}
         said.append((part, texts))
     protocol = describe([part for part, _ in said], settings)
@@ -153,7 +159,7 @@ def evaluate_slice(
     limit = min(SLICE_ROWS, settings.limit or SLICE_ROWS)
     settings = dataclasses.replace(settings, limit=limit)
     found: dict[str, float] = {}
-    for part, tokens, _ in _answer(params, model, tokenizer, tasks_dir, settings, mesh):
+    for part, tokens, _, _ in _answer(params, model, tokenizer, tasks_dir, settings, mesh):
         texts = [tokenizer.decode(ids) for ids in tokens]
         scores = {
             "official": official_scores(part.task, part.rows, texts),
@@ -199,18 +205,30 @@ def _answer(
     only: Iterable[str] | None = None,
     log: Path | None = None,
     weights: str = "",
-) -> list[tuple[TaskPrompts, list[list[int]], list[bool]]]:
-    """Decodes tasks; returns each with the new tokens of its rows, and which of its prompts were cut."""
+) -> list[tuple[TaskPrompts, list[list[int]], list[bool], dict[str, list[str]]]]:
+    """Answers tasks; returns each with the tokens of its rows, which prompts were cut, and what `likeliest` chose."""
     tasks = [build_prompts(task, settings.limit, settings.protocol) for task in load_tasks(tasks_dir, only)]
     encoded = [prompt_tokens(tokenizer, part.prompts, settings.max_prompt_tokens) for part in tasks]
+    ranked: list[dict[str, list[str]]] = [{} for _ in tasks]
+    if settings.protocol == "likelihood":
+        ranked = [
+            likeliest(params, model, tokenizer, part, settings, mesh) if part.task.family == "CLS" else {}
+            for part in tasks
+        ]
+    free = [ids for (rows, _), labels in zip(encoded, ranked, strict=True) if not labels for ids in rows]
     forms = None
-    if settings.answers == "constrained":
+    if settings.protocol == "constrained":
         forms = constrain_answers(tasks, tokenizer, model.vocab_size, settings.max_new_tokens)
     answers = iter(
         decode_prompts(
-            params, model, [ids for rows, _ in encoded for ids in rows], max_new_tokens=settings.max_new_tokens,
+            params, model, free, max_new_tokens=settings.max_new_tokens,
             eos_ids=tokenizer.stop_ids, allowed_ids=tokenizer.ids, batch=settings.batch,
             num_beams=settings.num_beams, mesh=mesh, log=log, weights=weights, title="evaluate", forms=forms,
         )
     )  # fmt: skip
-    return [(part, list(islice(answers, len(part.rows))), cut) for part, (_, cut) in zip(tasks, encoded, strict=True)]
+    said = [
+        tokenizer.encode_batch(labels["sum"]) if labels else list(islice(answers, len(part.rows)))
+        for part, labels in zip(tasks, ranked, strict=True)
+    ]
+    cut = (of_task for _, of_task in encoded)
+    return list(zip(tasks, said, cut, ranked, strict=True))

@@ -120,7 +120,7 @@ def describe(tasks: Sequence[TaskPrompts], settings: EvalConfig) -> dict[str, An
         "max_new_tokens": settings.max_new_tokens,
         "max_candidates": MAX_CANDIDATES,
         "limit": settings.limit,
-    } | ({"answers": settings.answers} if settings.answers != "free" else {})
+    }
     return {**protocol, "sha256": digest(protocol, tasks)}
 
 

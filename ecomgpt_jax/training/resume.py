@@ -61,7 +61,7 @@ FIELDS = {
     "mesh.data": SOFT, "mesh.fsdp": SOFT, "mesh.tensor": SOFT,
     "eval.tasks_dir": SOFT, "eval.limit": SOFT, "eval.batch": SOFT, "eval.max_prompt_tokens": SOFT,
     "eval.max_new_tokens": SOFT, "eval.num_beams": SOFT, "eval.answer_loss": SOFT, "eval.protocol": SOFT,
-    "eval.answers": SOFT, "eval.every": SOFT, "eval.dtype": SOFT, "eval.mesh": SOFT,
+    "eval.every": SOFT, "eval.dtype": SOFT, "eval.mesh": SOFT,
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from ecomgpt_jax.decoding import engine
 from ecomgpt_jax.decoding.answers import Answer, Vocabulary
 from ecomgpt_jax.decoding.forms import Form
 from ecomgpt_jax.errors import ConfigError, DataError
-from ecomgpt_jax.model import bloom
+from ecomgpt_jax.model import decoder
 from ecomgpt_jax.model.parameters import Params
 from ecomgpt_jax.parallel.mesh import make_mesh
 
@@ -45,7 +45,7 @@ def params() -> Params:
 @pytest.fixture(scope="module")
 def expected(params: Params) -> list[list[int]]:
     """The likeliest of what is allowed, by the training forward over the whole row at every step."""
-    forward = jax.jit(lambda inputs: bloom.logits(params, bloom.forward(params, inputs, None, MODEL), MODEL))
+    forward = jax.jit(lambda inputs: decoder.logits(params, decoder.forward(params, inputs, None, MODEL), MODEL))
     found = []
     for prompt, empty in zip(PROMPTS, forms(), strict=True):
         tokens, answer = [], copy.copy(empty)

@@ -19,7 +19,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     def generate_tokens(
         params: Any, model: Any, prompts: list[list[int]], *, on_finished: Any, **settings: Any
     ) -> None:
-        assert settings == {**SETTINGS, "batch": 8, "num_beams": 1, "mesh": None}
+        assert settings == {**SETTINGS, "batch": 8, "num_beams": 1, "mesh": None, "forms": None}
         for index, prompt in enumerate(prompts):
             if prompt == [66]:
                 raise KeyboardInterrupt

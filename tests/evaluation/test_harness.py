@@ -1,16 +1,21 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import jax
 import pytest
 import tiny_tasks
 
-from ecomgpt_jax.config import EvalConfig, ModelConfig
+from ecomgpt_jax.config import EvalConfig, MeshConfig, ModelConfig
+from ecomgpt_jax.data.tokenizer import Tokenizer, load_tokenizer
 from ecomgpt_jax.decoding import resumable
 from ecomgpt_jax.errors import MissingInputError
 from ecomgpt_jax.evaluation import harness
 from ecomgpt_jax.evaluation.protocol import TaskPrompts
 from ecomgpt_jax.evaluation.scores import read_answer_losses
+from ecomgpt_jax.model.decoder import init_sharded_params
+from ecomgpt_jax.parallel.mesh import make_mesh
 
 World = tuple[Path, list[TaskPrompts], dict[str, str]]
 
@@ -119,6 +124,7 @@ def test_settings_reach_the_engine_and_cuts_are_counted(world: World, monkeypatc
     scores = evaluate(world, engine, monkeypatch, settings)
     assert engine.settings == {
         "max_new_tokens": 3, "eos_ids": (0,), "allowed_ids": range(0x110000), "batch": 7, "num_beams": 2, "mesh": None,
+        "forms": None,
     }  # fmt: skip
     assert scores["protocol"]["num_beams"] == 2
     assert all(entry["cut_prompts"] == entry["rows"] == 2 for entry in scores["tasks"].values())
@@ -221,3 +227,46 @@ def test_only_some_tasks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(scores["tasks"]) == ["EN-Shop-CLS-topic"]
     with pytest.raises(MissingInputError, match="did you mean 'EN-Shop-CLS-topic'"):
         evaluate(world, Engine(world[2]), monkeypatch, only=["EN-Shop-CLS-topics"])
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ModelConfig, Tokenizer, Path]:
+    """Random weights that say anything, the published tokenizer, and the tiny tasks."""
+    tokenizer = load_tokenizer(Path(__file__).parents[2] / "configs/nano")
+    model = ModelConfig(size="custom", embed=32, layers=1, heads=4, vocab_size=tokenizer.size, compute_dtype="float32")
+    params = init_sharded_params(model, make_mesh(MeshConfig()), jax.random.key(0))
+    folder = tmp_path_factory.mktemp("tasks")
+    tiny_tasks.write_tiny_tasks(folder)
+    return params, model, tokenizer, folder
+
+
+def test_constrained_answers_have_no_format_error_and_do_not_hang_on_the_batch(
+    small: tuple[Any, ModelConfig, Tokenizer, Path], tmp_path: Path
+) -> None:
+    *model, folder = small
+    said = {}
+    for name, settings in {
+        "free": EvalConfig(max_new_tokens=24),
+        "one": EvalConfig(max_new_tokens=24, protocol="constrained", batch=1),
+        "many": EvalConfig(max_new_tokens=24, protocol="constrained", batch=32),
+    }.items():
+        scores = harness.evaluate_tasks(*model, folder, tmp_path / name, settings)
+        paths = sorted((tmp_path / name / "predictions").iterdir())
+        said[name] = (scores["protocol"]["sha256"], [path.read_text(encoding="utf-8") for path in paths])
+        errors = {task: entry["corrected"]["format-error-rate"] for task, entry in scores["tasks"].items()}
+        assert (max(errors.values()) == 0) == (name != "free"), errors
+    assert said["one"] == said["many"]
+    assert said["free"][0] != said["one"][0], "each mode has a protocol of its own"
+
+
+def test_the_likeliest_candidate_answers(small: tuple[Any, ModelConfig, Tokenizer, Path], tmp_path: Path) -> None:
+    *model, folder = small
+    settings = EvalConfig(max_new_tokens=8, protocol="likelihood")
+    scores = harness.evaluate_tasks(*model, folder, tmp_path / "out", settings)
+    for task, entry in scores["tasks"].items():
+        assert ("likelihood" in entry) == ("-CLS-" in task)
+        if "likelihood" in entry:
+            assert entry["corrected"]["format-error-rate"] == 0
+            assert entry["likelihood"]["sum"] == entry["corrected"]["score"]
+            assert set(entry["likelihood"]) == {"sum", "mean", "prior"}
+    assert scores["protocol"]["name"] == "likelihood"

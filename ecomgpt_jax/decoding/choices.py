@@ -1,0 +1,111 @@
+"""How likely a model finds each of several answers to a prompt: the prompt is read once, its answers side by side."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from ecomgpt_jax.config import ModelConfig
+from ecomgpt_jax.decoding import greedy
+from ecomgpt_jax.decoding.cache import Cache
+from ecomgpt_jax.decoding.engine import GRANULE, bucket_lengths, round_up
+from ecomgpt_jax.errors import DataError
+from ecomgpt_jax.model.parameters import Params, split_layers
+from ecomgpt_jax.parallel.mesh import batch_shards
+from ecomgpt_jax.parallel.sharding import constrain
+
+
+@lru_cache(maxsize=8)
+def _score(fields: tuple) -> Callable[..., jax.Array]:
+    model = ModelConfig(*fields)
+
+    @jax.jit
+    def score(
+        params: Params, cache: Cache, logits: jax.Array, lengths: jax.Array, owners: jax.Array, answers: jax.Array,
+        counts: jax.Array,
+    ) -> jax.Array:  # fmt: skip
+        """Returns the sum of the log-probabilities of each answer's first `counts` tokens.
+
+        Args:
+          params: layered.
+          cache: of the prompts.
+          logits: [prompts, vocab], after each prompt's last token.
+          lengths: int32 [prompts].
+          owners: int32 [rows], the prompt of each answer.
+          answers: int32 [width, rows].
+          counts: int32 [rows].
+        """
+        first = jnp.take_along_axis(jax.nn.log_softmax(logits)[owners], answers[0][:, None], axis=1)[:, 0]
+
+        def step(carry: tuple[Cache, jax.Array], at: jax.Array) -> tuple[tuple[Cache, jax.Array], None]:
+            cache, total = carry
+            cache, logits = greedy.decode_step(params, cache, answers[at], lengths[owners] + at, model)
+            chances = jnp.take_along_axis(jax.nn.log_softmax(logits), answers[at + 1][:, None], axis=1)[:, 0]
+            return (cache, total + jnp.where(at + 1 < counts, chances, 0)), None
+
+        cache = jax.tree.map(lambda leaf: leaf[owners], cache)
+        (_, total), _ = jax.lax.scan(step, (cache, first), jnp.arange(len(answers) - 1))
+        return constrain(total)
+
+    return score
+
+
+def log_probabilities(
+    params: Params,
+    model: ModelConfig,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[Sequence[int]]],
+    *,
+    batch: int,
+    mesh: Mesh | None = None,
+) -> list[np.ndarray]:
+    """Returns for each prompt the sum of the log-probabilities (natural) of each of its answers' tokens.
+
+    Token t of an answer is judged by the logits after token t - 1; answers to one prompt do not see each other.
+
+    Args:
+      params: the model's parameters, stacked or layered.
+      model: shapes and numerics.
+      prompts: token ids of each prompt, at least one.
+      answers: for each prompt its answers' ids, at least one each; the end-of-sequence token counts where it is given.
+      batch: answers scored together, rounded up to what `mesh` divides.
+      mesh: where to compute; None: where the parameters are.
+
+    Raises:
+      DataError: an empty prompt or answer, or an id that the model does not have.
+    """
+    rows = [(owner, place) for owner, group in enumerate(answers) for place in range(len(group))]
+    if any(not len(answers[owner][place]) for owner, place in rows):
+        raise DataError("an answer without tokens has no likelihood")
+    greedy.check_prompts(prompts, 1, model.vocab_size)
+    greedy.check_prompts([answers[owner][place] for owner, place in rows], 1, model.vocab_size)
+    shards = 1 if mesh is None else batch_shards(mesh)
+    batch = round_up(batch, shards)
+    fields, params = dataclasses.astuple(model), split_layers(params, model)
+    buckets = bucket_lengths([len(prompt) for prompt in prompts]) if prompts else []
+    width = max((len(answers[owner][place]) for owner, place in rows), default=0)
+    rows.sort(key=lambda row: (len(prompts[row[0]]), row))
+    found = [np.zeros(len(group)) for group in answers]
+    with contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh):
+        for start in range(0, len(rows), batch):
+            group = rows[start : start + batch]
+            known = list(dict.fromkeys(owner for owner, _ in group))
+            # Powers of two, so that few programs are compiled.
+            read = round_up(1 << (len(known) - 1).bit_length(), shards)
+            bucket = next(size for size in buckets if size >= len(prompts[known[-1]]))
+            inputs, lengths = greedy.pad_prompts([prompts[owner] for owner in known], read, bucket)
+            cache, logits = greedy.prefill(params, inputs, lengths, model, round_up(bucket + width, GRANULE))
+            owners, counts = np.zeros(batch, np.int32), np.ones(batch, np.int32)
+            tokens = np.zeros((width, batch), np.int32)
+            for row, (owner, place) in enumerate(group):
+                answer = answers[owner][place]
+                owners[row], counts[row], tokens[: len(answer), row] = known.index(owner), len(answer), answer
+            totals = np.asarray(_score(fields)(params, cache, logits, lengths, owners, tokens, counts))
+            for (owner, place), total in zip(group, totals, strict=False):
+                found[owner][place] = total
+    return found

@@ -1,0 +1,62 @@
+"""Classification by the likelihood of the candidates: which one the model finds likeliest, in three ways of counting.
+
+`sum` adds the log-probabilities of a candidate's tokens and of the end-of-sequence token, and is the one that answers.
+`mean` divides by their number, which favours long predictable candidates. `prior` subtracts from the sum what the same
+candidate gets where the prompt's input is empty, so that a label that is likely everywhere is no answer by itself; no
+gold answer is looked at. A single candidate is chosen, so a row with several labels can be right in part only.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from ecomgpt_jax.config import EvalConfig, ModelConfig
+from ecomgpt_jax.data.tokenizer import Tokenizer
+from ecomgpt_jax.decoding.choices import log_probabilities
+from ecomgpt_jax.errors import DataError
+from ecomgpt_jax.evaluation.protocol import TaskPrompts, prompt_tokens
+from ecomgpt_jax.instruct.instructions import render
+from ecomgpt_jax.instruct.task_folder import candidates, to_instruction
+
+COUNTS = ("sum", "mean", "prior")
+
+
+def likeliest(
+    params: Any,
+    model: ModelConfig,
+    tokenizer: Tokenizer,
+    part: TaskPrompts,
+    settings: EvalConfig,
+    mesh: jax.sharding.Mesh | None = None,
+) -> dict[str, list[str]]:
+    """Returns {way of counting: the candidate chosen for each row} for a CLS task.
+
+    Prompts are cut as for decoding. The first of equals is taken, in the order of the prompt.
+
+    Raises:
+      DataError: a row has no candidates, or candidates that are blank or alike.
+    """
+    shown = part.shown or [candidates(part.task, index, row) for index, row in enumerate(part.rows)]
+    for index, labels in enumerate(shown):
+        if not labels or len(set(labels)) < len(labels) or not all(label.strip() for label in labels):
+            raise DataError(f"task {part.task.name}, row {index}: candidates {list(labels)!r} cannot be ranked")
+    ids = {label: [*tokenizer.encode(label), tokenizer.eos_id] for label in {label for row in shown for label in row}}
+    empty = [
+        render(dataclasses.replace(to_instruction(part.task, 0, row), sentences="", candidates=tuple(labels)))[0]
+        for row, labels in zip(part.rows, shown, strict=True)
+    ]
+    shown = [tuple(labels) for labels in shown]
+    distinct = list(dict.fromkeys(zip([*part.prompts, *empty], [*shown, *shown], strict=True)))
+    read = prompt_tokens(tokenizer, [prompt for prompt, _ in distinct], settings.max_prompt_tokens)[0]
+    answers = [[ids[label] for label in labels] for _, labels in distinct]
+    totals = log_probabilities(params, model, read, answers, batch=settings.batch, mesh=mesh)
+    of_prompt = dict(zip(distinct, totals, strict=True))
+    found: dict[str, list[str]] = {name: [] for name in COUNTS}
+    for prompt, blank, labels in zip(part.prompts, empty, shown, strict=True):
+        total, before = of_prompt[prompt, labels], of_prompt[blank, labels]
+        lengths = np.array([len(ids[label]) for label in labels])
+        for name, values in zip(COUNTS, (total, total / lengths, total - before), strict=True):
+            found[name].append(labels[int(np.argmax(values))])
+    return found

@@ -1,0 +1,73 @@
+import jax
+import numpy as np
+import pytest
+import tiny_bloom
+from tiny_bloom import EOS, MODEL
+
+from ecomgpt_jax.config import MeshConfig
+from ecomgpt_jax.decoding.choices import log_probabilities
+from ecomgpt_jax.decoding.scoring import mean_log_probabilities
+from ecomgpt_jax.errors import DataError
+from ecomgpt_jax.model import decoder
+from ecomgpt_jax.model.parameters import Params
+from ecomgpt_jax.parallel.mesh import make_mesh
+
+PROMPTS = tiny_bloom.random_prompts(7, longest=40)
+RANDOM = np.random.RandomState(2)
+ANSWERS = [
+    [[*RANDOM.randint(4, 120, RANDOM.randint(0, 6)).tolist(), EOS] for _ in range(count)]
+    for count in (2, 5, 1, 9, 3, 2, 4)
+]
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    return tiny_bloom.random_params()
+
+
+@pytest.fixture(scope="module")
+def found(params: Params) -> list[np.ndarray]:
+    return log_probabilities(params, MODEL, PROMPTS, ANSWERS, batch=8)
+
+
+def test_sums_equal_the_whole_forward_s(params: Params, found: list[np.ndarray]) -> None:
+    """Each prompt with each answer by itself; one token late or early, the sums are others (negative control)."""
+    forward = jax.jit(
+        lambda inputs: jax.nn.log_softmax(decoder.logits(params, decoder.forward(params, inputs, None, MODEL), MODEL))
+    )
+    wrong = []
+    for prompt, answers, totals in zip(PROMPTS, ANSWERS, found, strict=True):
+        for answer, total in zip(answers, totals, strict=True):
+            row = np.zeros((1, 64), np.int32)
+            row[0, : len(prompt) + len(answer)] = [*prompt, *answer]
+            chances = np.asarray(forward(row))[0]
+            places = np.arange(len(answer)) + len(prompt)
+            assert abs(chances[places - 1, answer].sum() - total) < 1e-4
+            wrong.append(abs(chances[places, answer].sum() - total))
+    assert np.median(wrong) > 1
+
+
+def test_sums_are_means_times_the_number_of_tokens(params: Params, found: list[np.ndarray]) -> None:
+    pairs = [(prompt, answer) for prompt, answers in zip(PROMPTS, ANSWERS, strict=True) for answer in answers]
+    prompts, answers = zip(*pairs, strict=True)
+    means = mean_log_probabilities(params, MODEL, prompts, answers, batch=8)
+    expected = [mean * len(answer) for mean, answer in zip(means, answers, strict=True)]
+    np.testing.assert_allclose(np.concatenate(found), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("batch", "mesh"), [(1, None), (64, None), (8, MeshConfig(data=8))], ids=str)
+def test_neither_batch_nor_order_nor_devices_matter(
+    params: Params, found: list[np.ndarray], batch: int, mesh: MeshConfig | None
+) -> None:
+    devices = mesh and make_mesh(mesh)
+    other = log_probabilities(
+        params, MODEL, PROMPTS[::-1], [answers[::-1] for answers in ANSWERS[::-1]], batch=batch, mesh=devices
+    )
+    np.testing.assert_allclose(np.concatenate(found), np.concatenate(other)[::-1], atol=1e-4)
+
+
+def test_empty_answers_and_foreign_ids_are_refused(params: Params) -> None:
+    for answers in ([[[]]], [[[MODEL.vocab_size]]]):
+        with pytest.raises(DataError):
+            log_probabilities(params, MODEL, [[5, 6]], answers, batch=8)
+    assert log_probabilities(params, MODEL, [], [], batch=8) == []
