@@ -1,8 +1,8 @@
 """Serves a checkpoint over HTTP: `python -m ecomgpt_jax.serve --checkpoint C`.
 
 OpenAI's `/v1/completions`, `/v1/chat/completions` and `/v1/models`; `/health`, `/metrics`; a page to try tasks at `/`.
-All requests share one batch. It listens on 127.0.0.1 unless `--host` says otherwise; there is no encryption and no
-key, so put a proxy before it where others can reach it. SIGTERM lets what runs finish and ends with exit code 0.
+All requests share one batch. It listens on 127.0.0.1 unless `--host` says otherwise; there is no encryption and no key,
+so use a proxy where others can reach it. After SIGTERM running requests finish and the exit code is 0.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ _LONGEST = 2048  # tokens of context unless asked for more, since the cache of e
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "workdir, step or Hugging Face directory, or owner/name@revision")
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "address to listen on; 0.0.0.0 for all")
 _PORT = flags.DEFINE_integer("port", 8000, "port to listen on; 0 takes a free one", lower_bound=0, upper_bound=65535)
-_ALLOWED_HOSTS = flags.DEFINE_list("allowed_hosts", [], "names under which clients may ask, beside --host and loopback")
+_ALLOWED_HOSTS = flags.DEFINE_list("allowed_hosts", [], "host names that clients may use, besides --host and loopback")
 _MODEL_NAME = flags.DEFINE_string("model_name", "", "name of the model in requests; default the checkpoint's last part")
 _BATCH = flags.DEFINE_integer("batch", 16, "prompts decoded together", lower_bound=1)
 _CONTEXT = flags.DEFINE_integer(
@@ -33,7 +33,7 @@ _CONTEXT = flags.DEFINE_integer(
 _QUEUE = flags.DEFINE_integer("queue", 256, "prompts that may wait for a slot", lower_bound=1)
 _REQUEST_SECONDS = flags.DEFINE_float("request_seconds", 600, "longest time for a request", lower_bound=0.1)
 _DRAIN_SECONDS = flags.DEFINE_float("drain_seconds", 30, "time to finish after SIGTERM", lower_bound=0)
-_CACHE_DIR = flags.DEFINE_string("cache_dir", DataConfig.cache_dir, "folder that compiled programs are kept in")
+_CACHE_DIR = flags.DEFINE_string("cache_dir", DataConfig.cache_dir, "folder for compiled programs")
 _DTYPE = flags.DEFINE_string("dtype", EvalConfig.dtype, "float32 or bfloat16; default the checkpoint's own")
 _MESH = flags.DEFINE_string("mesh", EvalConfig.mesh, "devices, such as data=1,fsdp=8; default all along data")
 

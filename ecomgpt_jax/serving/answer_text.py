@@ -1,35 +1,35 @@
-"""Token ids in, text out: half characters are held back, and a stop string ends the text wherever tokens cut it."""
+"""Decodes tokens to text incrementally: holds back incomplete characters, and ends at stop strings."""
 
 import re
 from collections.abc import Sequence
 
 from ecomgpt_jax.data.tokenizer import Tokenizer
 
-_HALF = "\ufffd"  # what an incomplete character decodes to
-_BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # a token of one byte (SentencePiece), whose text its neighbours decide
+_HALF = "\ufffd"  # decoding of an incomplete character
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # a token of one byte (SentencePiece), whose text depends on its neighbours
 _CONTEXT = 8  # tokens decoded again with new ones, since the text of a token may depend on those before it
 
 
 class AnswerText:
-    """The text of one answer as its tokens arrive.
+    """The text of one answer while its tokens arrive.
 
-    What `push` and `finish` return, joined, is `Tokenizer.decode` of all ids up to the earliest stop string in it; of
-    several that the same token completes the one that begins first counts.
+    What `push` and `finish` return, joined, is `Tokenizer.decode` of all ids up to the earliest stop string in it; if
+    one token completes several, the one that begins first counts.
 
     Attributes:
-      stopped: a stop string was found; nothing more is to be pushed.
+      stopped: a stop string was found; `push` must not be called again.
       length: characters of the text so far, those held back included.
     """
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()) -> None:
         self._tokenizer, self._stops = tokenizer, stops
         self._ids: list[int] = []
-        self._complete = [0]  # numbers of tokens after which the text was whole; decoding starts at the first
+        self._complete = [0]  # token counts without an incomplete character; decoding starts at the first
         self._held = ""  # whole characters that may be the beginning of a stop string
         self.stopped, self.length = False, 0
 
     def push(self, index: int) -> str:
-        """Adds a token and returns the text that is now certain."""
+        """Adds a token and returns the text that is final."""
         self._ids.append(index)
         start, end = self._complete[0], self._complete[-1]
         before, text = (self._tokenizer.decode(self._ids[start:stop]) for stop in (end, len(self._ids)))
@@ -43,13 +43,13 @@ class AnswerText:
         return self._release(text[len(before) :])
 
     def finish(self) -> str:
-        """Returns the rest of the text; half a character comes out as U+FFFD."""
+        """Returns the rest of the text; an incomplete character becomes U+FFFD."""
         if self.stopped:
             return ""
         start, end = self._complete[0], self._complete[-1]
         before, text = (self._tokenizer.decode(self._ids[start:stop]) for stop in (end, len(self._ids)))
         rest = text[len(before) :]
-        whole = rest.rstrip(_HALF)  # a stop string is text, never half a character
+        whole = rest.rstrip(_HALF)  # a stop string never ends inside a character
         said = self._release(whole)
         if not self.stopped:
             said, self._held = said + self._held + rest[len(whole) :], ""

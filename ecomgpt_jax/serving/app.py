@@ -1,4 +1,4 @@
-"""The application behind the server: routes, bounds, and the way of a request to the engine and back."""
+"""The server's application: routes, limits, and the handling of a request by the engine."""
 
 import asyncio
 import contextlib
@@ -28,13 +28,13 @@ from ecomgpt_jax.serving.responses import Answer, Piece, Writer
 from ecomgpt_jax.serving.scheduler import EngineGone, QueueFull, Scheduler, Ticket
 
 MAX_BODY = 2**20  # bytes
-_READ_ON = 32 * 2**20  # bytes of a body that are read to their end, so that the client gets to read the refusal
-DEFAULT_TOKENS = 16  # of a completion; a chat may use what the context leaves
-SILENCE = 5.0  # seconds without a token, after which a stream says that it is alive
+_READ_ON = 32 * 2**20  # bytes of a refused body that are read, so that the client can read the response
+DEFAULT_TOKENS = 16  # of a completion; a chat may use the rest of the context
+SILENCE = 5.0  # seconds without a token after which a stream sends a comment
 
 
 class Bounds(NamedTuple):
-    """What a request may take.
+    """Time limits of a request.
 
     Attributes:
       body_seconds: for its body to arrive.
@@ -46,7 +46,7 @@ class Bounds(NamedTuple):
 
 
 class Service:
-    """What the routes share."""
+    """State shared by the routes."""
 
     def __init__(
         self, scheduler: Scheduler, tokenizer: Tokenizer, render: Render, *, model: str, vocab_size: int, bounds: Bounds
@@ -62,7 +62,7 @@ class Service:
             prometheus.Gauge(name, text, registry=self.state.registry).set_function(read)
 
     def encode(self, job: Job) -> list[continuous.Request]:
-        """Returns what the engine is asked for each prompt of a job.
+        """Returns the engine's request for each prompt of a job.
 
         Raises:
           RequestError: a prompt and its answer are longer than the context, or the messages fit no layout.
@@ -116,7 +116,7 @@ class Service:
 
 
 class _Running(Response):
-    """The answers of one job, from the queue to the last token; as a response a stream of server-sent events."""
+    """The answers of one job, from the queue to the last token; as a response, a stream of server-sent events."""
 
     def __init__(self, service: Service, job: Job, asked: Sequence[continuous.Request]) -> None:
         self._service, self._asked, self._tickets = service, asked, []
@@ -189,7 +189,7 @@ class _Running(Response):
 
     async def _send(self, send: Send) -> None:
         async def event(line: str, more: bool = True) -> None:
-            async with asyncio.timeout(self._service.bounds.request_seconds):  # for a client that reads nothing
+            async with asyncio.timeout(self._service.bounds.request_seconds):  # for a client that does not read
                 await send({"type": "http.response.body", "body": f"{line}\n\n".encode(), "more_body": more})
 
         async def data(chunks: Sequence[dict[str, Any]]) -> None:
@@ -209,7 +209,7 @@ class _Running(Response):
                 async for piece in pieces:
                     await (event(": waiting") if piece is None else data(self.writer.chunks(piece)))
         except RequestError as error:
-            await event(f"data: {json.dumps(error_body(error))}", more=False)  # the end mark would mean success
+            await event(f"data: {json.dumps(error_body(error))}", more=False)  # the end marker would mean success
             return
         await data(self.writer.closing(self.usage()))
         await event("data: [DONE]", more=False)

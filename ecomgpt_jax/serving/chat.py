@@ -15,10 +15,10 @@ Render = Callable[[Sequence[Message]], list[int]]
 
 
 def load_chat(tokenizer: Tokenizer) -> tuple[Render, str]:
-    """Returns what makes a prompt's ids of a conversation, and in a few words which layout that is.
+    """Returns a function from a conversation to a prompt's ids, and the name of the layout.
 
-    A template runs in jinja's sandbox, as transformers runs it. Control tokens are those that the template writes: what
-    looks like one in a message stays text.
+    A template runs in jinja's sandbox, as transformers runs it. Control tokens come from the template alone; text in a
+    message that looks like one stays text.
 
     Raises:
       DataError: (what is returned) the layout does not take such a conversation.

@@ -1,4 +1,4 @@
-"""What stands before the routes: who may ask, what is counted, and the shape of every refusal."""
+"""Middleware before the routes: access checks, counters, and the form of errors."""
 
 import contextlib
 import functools
@@ -18,11 +18,11 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class State:
-    """What the server knows of its requests.
+    """The server's record of its requests.
 
     Attributes:
-      draining: no new request is taken.
-      in_flight: requests with a body that were taken and are not answered yet.
+      draining: no new request is accepted.
+      in_flight: accepted requests with a body that are not answered yet.
       registry: of the metrics.
     """
 
@@ -62,7 +62,7 @@ def refuse(request: Request | None, error: Exception) -> Response:
 
 
 class Guard:
-    """Plain ASGI middleware: counts requests, and refuses pages of other sites and whatever comes while it drains."""
+    """Plain ASGI middleware: counts requests, and refuses pages of other sites and all requests while draining."""
 
     def __init__(self, app: ASGIApp, state: State, hosts: Sequence[str]) -> None:
         self._app, self._state = app, state
@@ -100,7 +100,7 @@ class Guard:
         if origin and not self._known(origin.partition("://")[2]):
             return RequestError(f"pages of {origin!r:.100} may not ask this server", status=403)
         if self._state.draining:
-            return RequestError("the server stops; try another", status=503, code="draining")
+            return RequestError("the server is shutting down; try another", status=503, code="draining")
         kind = headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
         if scope["method"] == "POST" and kind != "application/json":
             return RequestError("the content type must be application/json", status=415)
@@ -110,6 +110,6 @@ class Guard:
         name = netloc.partition("]")[0][1:] if netloc.startswith("[") else netloc.partition(":")[0]
         if name.lower() in self._hosts:
             return True
-        with contextlib.suppress(ValueError):  # names of other sites may be made to lead here, addresses not
+        with contextlib.suppress(ValueError):  # other sites' names may resolve to this host, addresses cannot
             return self._any_address and bool(ipaddress.ip_address(name))
         return False

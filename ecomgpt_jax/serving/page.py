@@ -1,4 +1,4 @@
-"""The page at `/`: task forms to try with a text of one's own."""
+"""The page at `/`: task forms to try on your own text."""
 
 import functools
 import json
@@ -36,7 +36,7 @@ def prompt(given: Mapping[str, Any]) -> str:
     """Returns the prompt of {"form": its name, "text": input, "candidates": labels, one a line, where it takes any}.
 
     Raises:
-      RequestError: a field is no text, or there is no such form.
+      RequestError: a field is not text, or there is no such form.
     """
     for name in ("form", "text", "candidates"):
         if not isinstance(given.get(name, ""), str):
@@ -49,7 +49,7 @@ def prompt(given: Mapping[str, Any]) -> str:
 
 
 def page(model: str) -> str:
-    """Returns the page; it loads nothing from elsewhere."""
+    """Returns the page; it loads nothing from other addresses."""
     known = {name: "{label_set}" in form["template"] for name, form in forms().items()}
     data = json.dumps({"model": model, "forms": known}).replace("<", "\\u003c")
     return Path(__file__).with_name("page.html").read_text(encoding="utf-8").replace("$DATA", data)

@@ -1,7 +1,6 @@
-"""What clients may ask for: the body of a request, read strictly, as one `Job`.
+"""Parses the body of a request strictly into a `Job`.
 
-Null means absent, and fields that nothing here knows are ignored; those that would change the answer and are not
-supported are refused by name.
+Null means absent, and unknown fields are ignored; unsupported fields that would change the answer are refused by name.
 """
 
 import codecs
@@ -12,7 +11,7 @@ from typing import Any
 from ecomgpt_jax import strict_json
 
 MAX_STOPS, MAX_STOP_LENGTH = 4, 1000
-# {field that is not supported: values that ask for nothing}
+# {unsupported field: values without effect}
 _REFUSED: Mapping[str, tuple[Any, ...]] = {
     "n": (1,), "best_of": (1,), "echo": (False,), "suffix": ("",), "logit_bias": ({},), "presence_penalty": (0,),
     "frequency_penalty": (0,), "tools": ([],), "tool_choice": ("none", "auto"), "functions": ([],),
@@ -25,12 +24,12 @@ _ROLES = ("system", "developer", "user", "assistant")
 
 
 class RequestError(Exception):
-    """A request that is refused; becomes an OpenAI-shaped error body.
+    """A refused request; becomes an error body in OpenAI's form.
 
     Attributes:
       status: of HTTP.
       param: the field that is wrong, if one is.
-      code: a word that programs can compare.
+      code: identifier for programs.
     """
 
     def __init__(self, message: str, param: str | None = None, status: int = 400, code: str | None = None) -> None:
@@ -39,7 +38,7 @@ class RequestError(Exception):
 
 
 def unknown_model(name: str, served: str) -> RequestError:
-    """Returns the refusal of a model that is not the one served."""
+    """Returns the error for a model that is not the served one."""
     return RequestError(f"the model {name!r:.100} is not served here; {served!r} is", "model", 404, "model_not_found")
 
 
@@ -55,7 +54,7 @@ class Job:
       top_p: see `continuous.Request`.
       seed: None: a random one.
       stops: strings that end an answer.
-      alternatives: likeliest tokens to tell for each token; None: no log-probabilities at all.
+      alternatives: number of likeliest tokens to return per token; None: no log-probabilities at all.
       stream: answer with server-sent events.
       include_usage: end a stream with the number of tokens.
     """
@@ -73,10 +72,10 @@ class Job:
 
 
 def read_object(body: bytes) -> dict[str, Any]:
-    """Returns the JSON object of a body, fields that are null left out.
+    """Returns the JSON object of a body, without fields that are null.
 
     Raises:
-      RequestError: it is none.
+      RequestError: it is not a JSON object.
     """
     try:
         value = strict_json.parse(body.removeprefix(codecs.BOM_UTF8).decode("utf-8"))
@@ -91,7 +90,7 @@ def read_object(body: bytes) -> dict[str, Any]:
 
 
 def read_job(body: bytes, *, chat: bool, model: str, vocab_size: int) -> Job:
-    """Returns what a body asks for.
+    """Returns the job of a body.
 
     Args:
       body: of the request.
@@ -134,7 +133,7 @@ def read_job(body: bytes, *, chat: bool, model: str, vocab_size: int) -> Job:
 
 
 def _equal(one: object, other: object) -> bool:
-    return one == other and (type(one) is bool) == (type(other) is bool)  # True is 1 to Python
+    return one == other and (type(one) is bool) == (type(other) is bool)  # bool is a subclass of int
 
 
 def _kind(value: object) -> str:
@@ -205,7 +204,7 @@ def _prompts(given: Mapping[str, Any], vocab_size: int) -> list[str | list[int]]
             _check_text(item, where, "prompt")
         elif not all(type(index) is int and 0 <= index < vocab_size for index in item):
             raise RequestError(
-                f"{where} holds what is no id; ids are whole numbers from 0 to {vocab_size - 1}", "prompt"
+                f"{where} holds a value that is not an id; ids are whole numbers from 0 to {vocab_size - 1}", "prompt"
             )
     return list(prompts)
 

@@ -1,4 +1,4 @@
-"""Tokens become pieces of an answer, and pieces become OpenAI's response objects, whole or in chunks."""
+"""Builds pieces of an answer from tokens, and OpenAI's response objects from pieces, whole or in chunks."""
 
 import re
 import secrets
@@ -26,7 +26,7 @@ class Piece(NamedTuple):
     Attributes:
       index: of the answer.
       text: that is new.
-      tokens: (text offset, token) of the tokens since the piece before, where log-probabilities are wanted.
+      tokens: (text offset, token) of the tokens since the previous piece, if log-probabilities are requested.
       finish: `stop`, `length`, or None while more comes.
     """
 
@@ -37,7 +37,7 @@ class Piece(NamedTuple):
 
 
 class Answer:
-    """One answer as it grows; `count` is the number of its tokens, without the end-of-sequence token."""
+    """One answer during decoding; `count` is the number of its tokens, without the end-of-sequence token."""
 
     def __init__(self, index: int, tokenizer: Tokenizer, job: Job) -> None:
         self._index, self._wanted = index, job.alternatives is not None
@@ -45,7 +45,7 @@ class Answer:
         self.count, self.finish = 0, None
 
     def push(self, token: Token) -> Piece | None:
-        """Adds a token; returns what is new for the client, if anything is."""
+        """Adds a token; returns the new piece for the client, if any."""
         said = ""
         if token.id != ENDED:
             self.count += 1
@@ -85,11 +85,11 @@ class Writer:
         return {**self._head, "object": self._whole, "choices": choices, "usage": usage}
 
     def opening(self) -> list[dict[str, Any]]:
-        """Returns the chunks before any text: in a chat the one that names the role."""
+        """Returns the chunks before any text: in a chat the one with the role."""
         return [self._one(0, {"delta": {"role": "assistant"}}, None, None)] if self._job.chat else []
 
     def chunks(self, piece: Piece) -> list[dict[str, Any]]:
-        """Returns the chunks of a piece; a reason to finish comes in one of its own, without text."""
+        """Returns the chunks of a piece; a finish reason is a separate chunk without text."""
         found, told = [], self._logprobs(piece.tokens)
         if piece.text or piece.tokens:
             said = {"delta": {"content": piece.text}} if self._job.chat else {"text": piece.text}
@@ -99,7 +99,7 @@ class Writer:
         return found
 
     def closing(self, usage: dict[str, Any]) -> list[dict[str, Any]]:
-        """Returns the chunk after all text: the number of tokens, where it is wanted."""
+        """Returns the chunk after all text: the number of tokens, if requested."""
         chunk = {**self._head, "object": self._chunk, "choices": [], "usage": usage}
         return [chunk] if self._job.include_usage else []
 
@@ -135,7 +135,7 @@ class Writer:
 
 
 def token_text(tokenizer: Tokenizer, index: int) -> tuple[str, bytes]:
-    """Returns a single token as text and bytes; what is no whole text reads "bytes:" and its bytes in hexadecimal."""
+    """Returns a single token as text and bytes; an incomplete character is "bytes:" and hexadecimal digits."""
     token = tokenizer.backend.id_to_token(index) or ""
     if byte := re.fullmatch(r"<0x([0-9A-F]{2})>", token):
         content = bytes([int(byte[1], 16)])

@@ -1,4 +1,4 @@
-"""Puts requests into the engine's slots from a thread of its own, and hands their tokens to the event loop."""
+"""Runs the engine in a thread: puts requests into slots and passes their tokens to the event loop."""
 
 import asyncio
 import logging
@@ -10,19 +10,19 @@ from typing import Protocol
 from ecomgpt_jax.decoding.continuous import Request, Token
 from ecomgpt_jax.errors import DataError
 
-_AT_ONCE = 4  # prompts read between two steps, so that running answers go on
+_AT_ONCE = 4  # prompts prefilled between two steps, so that running answers continue
 
 log = logging.getLogger(__name__)
 
 
 class Engine(Protocol):
-    """What `decoding.continuous.SlotBatch` does; tests put a scripted one in its place."""
+    """The interface of `decoding.continuous.SlotBatch`; tests use a scripted one."""
 
     context: int
     free: list[int]
 
     def admit(self, requests: Sequence[Request]) -> list[Token]:
-        """Reads prompts into free slots and returns their first tokens, in their order."""
+        """Prefills prompts into free slots and returns their first tokens, in order."""
 
     def step(self) -> list[Token]:
         """Returns the next tokens of all slots in use."""
@@ -35,20 +35,20 @@ class Engine(Protocol):
 
 
 class QueueFull(Exception):
-    """More prompts wait than may."""
+    """The queue of prompts is full."""
 
 
 class EngineGone(Exception):
-    """The engine's thread has ended, by an error or for good."""
+    """The engine's thread has ended."""
 
 
 class Ticket:
     """A prompt that waits for a slot or has one; made by `Scheduler.submit`.
 
     Attributes:
-      request: what the engine is asked.
+      request: for the engine.
       deliver: called in the event loop with each token, or with the exception that ended the answer.
-      done: no more is delivered.
+      done: nothing more is delivered.
     """
 
     def __init__(self, request: Request, deliver: Callable[[Token | Exception], None]) -> None:
@@ -63,7 +63,7 @@ class Scheduler:
       capacity: prompts that may wait.
       waiting: prompts without a slot.
       running: {slot: its ticket}.
-      failed: why the thread has ended; empty while it lives.
+      failed: why the thread has ended; empty while it runs.
     """
 
     def __init__(self, engine: Engine, capacity: int) -> None:
@@ -80,7 +80,7 @@ class Scheduler:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the thread after the step it is in, and waits for it; what is left gets `EngineGone`."""
+        """Ends the thread after the current step and waits for it; remaining tickets get `EngineGone`."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -90,8 +90,8 @@ class Scheduler:
         """Queues prompts, all or none.
 
         Raises:
-          QueueFull: they are more than may still wait.
-          EngineGone: nothing runs them.
+          QueueFull: there is no room for all of them.
+          EngineGone: the thread has ended.
         """
         with self._changed:
             if self.failed:
@@ -104,7 +104,7 @@ class Scheduler:
         return tickets
 
     def cancel(self, ticket: Ticket) -> None:
-        """Takes a prompt out of the queue or its slot, which is free after the step that runs; twice is fine."""
+        """Removes a prompt from the queue or its slot, which is free after the current step; may be called twice."""
         with self._changed:
             ticket.done = True
             if ticket in self.waiting:
@@ -117,7 +117,7 @@ class Scheduler:
                 tokens: list[tuple[Ticket, Token | Exception]] = []
                 try:
                     self._turn(tokens)
-                except Exception as error:  # the slots may be gone with it
+                except Exception as error:  # the slots may be invalid too
                     log.exception("the engine failed; all slots are made anew")
                     tokens += [(ticket, error) for ticket in self.running.values()]
                     self.running.clear()
@@ -154,7 +154,7 @@ class Scheduler:
         except Exception as error:
             tokens += [(ticket, error) for ticket in entering]
             raise
-        for ticket, token in zip(entering, first, strict=True):  # one that ends at once may leave its slot to the next
+        for ticket, token in zip(entering, first, strict=True):  # one that ends at once frees its slot
             self.running[token.slot] = ticket
             self._said(token, tokens)
         for token in self.engine.step() if self.running else ():

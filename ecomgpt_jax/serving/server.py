@@ -1,4 +1,4 @@
-"""Runs the application on a socket: deadlines for what arrives, and an orderly end."""
+"""Runs the application on a socket, with deadlines for requests and an orderly shutdown."""
 
 import asyncio
 import contextlib
@@ -19,8 +19,8 @@ from ecomgpt_jax.serving.guard import State, error_body
 from ecomgpt_jax.serving.protocol import RequestError
 from ecomgpt_jax.serving.scheduler import Scheduler
 
-IDLE_SECONDS = 75  # a connection may rest between requests, longer than the pools of clients keep it
-RECEIVE_SECONDS = 20.0  # for a request's headers to arrive, and for a body that nothing reads
+IDLE_SECONDS = 75  # idle time of a connection, longer than clients' pools keep it
+RECEIVE_SECONDS = 20.0  # deadline for a request's headers, and for a body that is not read
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class _Protocol(H11Protocol):
             self._deadline = None
 
     def _too_slow(self) -> None:
-        if self.cycle is not None and not self.cycle.response_complete:  # whoever reads the body has a deadline too
+        if self.cycle is not None and not self.cycle.response_complete:  # reading the body has a deadline too
             self._deadline = self.loop.call_later(1.0, self._too_slow)
         elif self.conn.their_state is h11.IDLE:
             self._answer(408, f"the headers did not arrive within {RECEIVE_SECONDS:g} seconds")
@@ -61,7 +61,7 @@ class _Protocol(H11Protocol):
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        """Answers what is no HTTP."""
+        """Answers data that is not HTTP."""
         self._answer(400, msg)
 
     def _answer(self, status: int, message: str) -> None:
@@ -84,7 +84,7 @@ def bind(host: str, port: int) -> socket.socket:
     """Returns a listening socket; port 0 takes a free one.
 
     Raises:
-      ConfigError: it cannot be had.
+      ConfigError: it cannot be opened.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
