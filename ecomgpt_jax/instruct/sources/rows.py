@@ -56,28 +56,27 @@ def literal(text: str) -> Any:
         raise ValueError(f"not a Python literal: {error}") from error
 
 
-def text_lines(path: Path, encoding: str = "utf-8", fallback: str = "") -> Iterator[tuple[int, str | Unreadable]]:
+def text_lines(path: Path, fallback: str = "") -> Iterator[tuple[int, str | Unreadable]]:
     """Yields each line without its end, the first without a byte order mark.
 
     Args:
-        path: The file.
-        encoding: Of the file.
+        path: The file, in UTF-8.
         fallback: Encoding of single lines that do not decode; "": they are unreadable.
     """
     data = _unpacked(path).removesuffix(b"\n")
     if not data:
         return
     try:
-        lines: Iterable[str | bytes] = data.decode(encoding).split("\n")
+        lines: Iterable[str | bytes] = data.decode().split("\n")
     except UnicodeDecodeError:
         lines = data.split(b"\n")
     for number, line in enumerate(lines, 1):
         if isinstance(line, bytes):
             try:
-                line = line.decode(encoding)
+                line = line.decode()
             except UnicodeDecodeError as error:
                 if not fallback:
-                    yield number, Unreadable(f"not {encoding}: {error.reason}", line)
+                    yield number, Unreadable(f"not utf-8: {error.reason}", line)
                     continue
                 line = line.decode(fallback)
         line = line.removesuffix("\r")
