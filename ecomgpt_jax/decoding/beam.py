@@ -21,7 +21,7 @@ from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.decoding import cache as cache_lib
 from ecomgpt_jax.decoding import greedy
 from ecomgpt_jax.decoding.cache import Cache
-from ecomgpt_jax.decoding.greedy import Stop
+from ecomgpt_jax.decoding.greedy import DecodeLimits
 from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.model.parameters import Params
 from ecomgpt_jax.parallel.sharding import ambient_mesh, constrain, spec
@@ -116,7 +116,7 @@ def _continuations(
     return best, places // count, _take(ids.reshape(batch, -1), places), finite
 
 
-def _advance(beams: Beams, cache: Cache, logits: jax.Array, stop: Stop) -> Beams:
+def _advance(beams: Beams, cache: Cache, logits: jax.Array, stop: DecodeLimits) -> Beams:
     """Adds one token to the running beams, which may be fewer before the step than after it."""
     num_beams, count = beams.finished.shape[1], beams.steps + 1
     scores, parents, tokens, finite = _continuations(logits, beams.scores, stop.allowed, 2 * num_beams)
@@ -147,7 +147,9 @@ def _advance(beams: Beams, cache: Cache, logits: jax.Array, stop: Stop) -> Beams
     return Beams(beams.cache, *map(constrain, beams[1:]))  # values for the host are replicated
 
 
-def start(cache: Cache, logits: jax.Array, lengths: jax.Array, stop: Stop, *, width: int, num_beams: int) -> Beams:
+def start(
+    cache: Cache, logits: jax.Array, lengths: jax.Array, stop: DecodeLimits, *, width: int, num_beams: int
+) -> Beams:
     """Branches prompts that `greedy.prefill` has read, one row each, into `num_beams` beams.
 
     `width` is that of the output, at least the limit of new tokens.
@@ -168,7 +170,7 @@ def start(cache: Cache, logits: jax.Array, lengths: jax.Array, stop: Stop, *, wi
     return _advance(root, cache, logits, stop)
 
 
-def search(params: Params, beams: Beams, stop: Stop, model: ModelConfig) -> Beams:
+def search(params: Params, beams: Beams, stop: DecodeLimits, model: ModelConfig) -> Beams:
     """Steps until every search is over; `params` are layered."""
 
     def step(beams: Beams) -> Beams:

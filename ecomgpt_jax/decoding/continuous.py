@@ -22,7 +22,7 @@ from ecomgpt_jax.decoding import cache as cache_lib
 from ecomgpt_jax.decoding import greedy
 from ecomgpt_jax.decoding.cache import Cache
 from ecomgpt_jax.decoding.engine import GRANULE, MIN_ROWS, put_rows, round_up
-from ecomgpt_jax.decoding.greedy import Stop
+from ecomgpt_jax.decoding.greedy import DecodeLimits
 from ecomgpt_jax.model.parameters import Params, split_layers
 from ecomgpt_jax.parallel.mesh import batch_shards
 from ecomgpt_jax.parallel.sharding import constrain
@@ -124,7 +124,7 @@ def _choose(logits: jax.Array, rows: Rows, allowed: jax.Array) -> jax.Array:
     return jnp.where(warm & (likeliest >= 0), ids, likeliest)
 
 
-def _advance(rows: Rows, cache: Cache, logits: jax.Array, stop: Stop) -> tuple[Rows, Said]:
+def _advance(rows: Rows, cache: Cache, logits: jax.Array, stop: DecodeLimits) -> tuple[Rows, Said]:
     """Adds each active row's next token, or ends the row."""
     chosen, most = _choose(logits, rows, stop.allowed), min(MOST_LIKELIEST, logits.shape[-1])
 
@@ -175,7 +175,7 @@ def _programs(fields: tuple) -> _Programs:
         )
 
     @partial(jax.jit, donate_argnames="cache")
-    def first(cache: Cache, logits: jax.Array, rows: Rows, stop: Stop) -> tuple[Rows, Said]:
+    def first(cache: Cache, logits: jax.Array, rows: Rows, stop: DecodeLimits) -> tuple[Rows, Said]:
         return _advance(rows, cache, logits, stop)
 
     @partial(jax.jit, donate_argnames="rows")
@@ -183,7 +183,7 @@ def _programs(fields: tuple) -> _Programs:
         return _place(put_rows(rows, new, slots))
 
     @partial(jax.jit, donate_argnames="rows")
-    def steps(params: Params, rows: Rows, kept: jax.Array, stop: Stop) -> tuple[Rows, Said]:
+    def steps(params: Params, rows: Rows, kept: jax.Array, stop: DecodeLimits) -> tuple[Rows, Said]:
         """Steps the rows in `kept` [batch] bool STEPS times, or until one ends; says [STEPS, batch, ...]."""
         rows = rows._replace(active=rows.active & kept)
         before = rows.active.sum()
@@ -244,7 +244,7 @@ class SlotBatch:
         self._length = round_up(context, GRANULE)
         doubled = [GRANULE << power for power in range(32) if GRANULE << power < self._length]
         self._buckets = [*doubled, self._length]
-        self._stop = greedy.make_stop(eos_ids, allowed_ids, context, model.vocab_size)
+        self._stop = greedy.make_limits(eos_ids, allowed_ids, context, model.vocab_size)
         self._programs = _programs(dataclasses.astuple(model))
         self.reset()
 

@@ -1,9 +1,9 @@
-"""Decodes any number of prompts: a batch of slots that is kept full, and few compiled programs.
+"""Decodes any number of prompts with a batch of slots that is refilled, and few compiled programs.
 
 Prompts are read longest first, a group at a time, and enter slots whose answers are finished; each group is padded to
-one of a few lengths, and the cache gets shorter as the prompts do. When none is left to enter, the slots become fewer.
-The order depends on the prompts alone, so shuffled input gives the same computations. Beam search takes whole groups
-instead: its slots are not refilled.
+one of a few lengths, and the cache gets shorter as the prompts do. When no prompt is waiting, the number of slots is
+reduced. The order depends on the prompts alone, so shuffled input gives the same computations. Beam search takes whole
+groups instead: its slots are not refilled.
 """
 
 import contextlib
@@ -23,21 +23,21 @@ from ecomgpt_jax.decoding import beam, greedy
 from ecomgpt_jax.decoding.answers import Answer, Begun
 from ecomgpt_jax.decoding.beam import Beams
 from ecomgpt_jax.decoding.cache import init_cache
-from ecomgpt_jax.decoding.greedy import Slots, Stop
+from ecomgpt_jax.decoding.greedy import DecodeLimits, Slots
 from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.model.parameters import Params, split_layers
 from ecomgpt_jax.parallel.mesh import batch_shards
 
 OnFinished = Callable[[int, list[int]], None]
 
-MIN_ROWS = 8  # a product with fewer rows runs other kernels, whose rounding differs
+MIN_ROWS = 8  # products with fewer rows use other kernels with other rounding
 _BUCKETS = 6  # prompt lengths that prefill is compiled for
 _CACHE_LENGTHS = 3  # cache lengths that a step is compiled for
-_LITTLE_WASTE = 1.1  # prefill may read this many times the tokens it has to
-GRANULE = 32  # lengths are multiples of this, so that other prompts meet the same programs
-_REFILL = 4  # this part of the slots is read as one group
-_INSERT = 16  # what is read enters when this part of the slots is free
-_TAIL = 2  # the last prompts go on in this part of the slots, once they fit
+_LITTLE_WASTE = 1.1  # limit of padded to real tokens in prefill
+GRANULE = 32  # lengths are multiples of this, so that other prompts use the same programs
+_PREFILL_PART = 4  # this part of the slots is read as one group
+_ENTER_PART = 16  # prefilled prompts enter when this fraction of the slots is free
+_TAIL_PART = 2  # the last prompts continue in this fraction of the slots, once they fit
 
 log = logging.getLogger(__name__)
 
@@ -94,12 +94,12 @@ def _programs(fields: tuple) -> _Programs:
     first_beams = jax.jit(beam.start, static_argnames=("width", "num_beams"))
 
     def start(
-        params: Params, inputs: np.ndarray, lengths: np.ndarray, stop: Stop, cache_length: int, width: int
+        params: Params, inputs: np.ndarray, lengths: np.ndarray, stop: DecodeLimits, cache_length: int, width: int
     ) -> Slots:
         return first_tokens(*greedy.prefill(params, inputs, lengths, model, cache_length), lengths, stop, width=width)
 
     def branch(
-        params: Params, inputs: np.ndarray, lengths: np.ndarray, stop: Stop, cache_length: int, **sizes: int
+        params: Params, inputs: np.ndarray, lengths: np.ndarray, stop: DecodeLimits, cache_length: int, **sizes: int
     ) -> Beams:
         return first_beams(*greedy.prefill(params, inputs, lengths, model, cache_length), lengths, stop, **sizes)
 
@@ -158,7 +158,7 @@ def _smallest(choices: Sequence[int], need: int) -> int:
     return next(choice for choice in choices if choice >= need)
 
 
-def _masked(stop: Stop, begun: Begun, indices: Sequence[int | None]) -> Stop:
+def _masked(stop: DecodeLimits, begun: Begun, indices: Sequence[int | None]) -> DecodeLimits:
     return stop._replace(allowed=begun.masks(indices, stop.eos_ids, len(stop.allowed)) & stop.allowed)
 
 
@@ -170,14 +170,14 @@ def _run(
     params: Params,
     model: ModelConfig,
     prompts: dict[int, Sequence[int]],
-    stop: Stop,
+    stop: DecodeLimits,
     batch: int,
     refill: int,
-    tail: int,
+    tail_slots: int,
     finished: OnFinished,
     forms: Mapping[int, Answer | None] | None,
 ) -> None:
-    """Decodes all `prompts` with `batch` slots, at the end with `tail`, and hands each result to `finished`.
+    """Decodes all `prompts` with `batch` slots, at the end with `tail_slots`, and hands each result to `finished`.
 
     Prompts are read `refill` at a time and wait for a free slot: few programs read long groups, and slots stay full.
     With `forms` the ids that a row may choose change with every token, so each step returns to the host.
@@ -188,15 +188,15 @@ def _run(
     caches = cache_lengths(buckets, width)
     queue = _shortest_first(prompts)
     owners: list[int | None] = [None] * batch
-    waiting: list[tuple[int, int]] = []  # (row of `new`, prompt) of what is read and has no slot yet
-    few = max(1, batch // _INSERT)
+    waiting: list[tuple[int, int]] = []  # (row of `new`, prompt) of prefilled prompts without a slot
+    min_free_slots = max(1, batch // _ENTER_PART)
     length = caches[-1]
     slots = programs.empty(batch=batch, length=length, width=width)
     new = None
     begun = Begun(forms or {})
     while queue or waiting or any(owner is not None for owner in owners):
         free = [row for row, owner in enumerate(owners) if owner is None]
-        while free and (queue or waiting) and len(free) >= min(few, len(queue) + len(waiting)):
+        while free and (queue or waiting) and len(free) >= min(min_free_slots, len(queue) + len(waiting)):
             if not waiting:
                 group = [queue.pop() for _ in range(min(refill, len(queue)))]
                 bucket = _smallest(buckets, len(prompts[group[0]]))
@@ -218,9 +218,9 @@ def _run(
         if _smallest(caches, need) < length:
             length = _smallest(caches, need)
             slots = programs.shorten(slots, length=length)
-        until_active = batch - few if queue or waiting else max(0, len(held) - few)
-        if not (queue or waiting) and len(held) <= tail < len(owners):
-            rows = sorted(range(batch), key=lambda row: owners[row] is None)[:tail]
+        until_active = batch - min_free_slots if queue or waiting else max(0, len(held) - min_free_slots)
+        if not (queue or waiting) and len(held) <= tail_slots < len(owners):
+            rows = sorted(range(batch), key=lambda row: owners[row] is None)[:tail_slots]
             slots, owners = programs.gather(slots, np.array(rows, np.int32)), [owners[row] for row in rows]
         if forms is None:
             slots = programs.decode(params, slots, stop, until_active)
@@ -242,7 +242,7 @@ def _run_beams(
     params: Params,
     model: ModelConfig,
     prompts: dict[int, Sequence[int]],
-    stop: Stop,
+    stop: DecodeLimits,
     batch: int,
     num_beams: int,
     finished: OnFinished,
@@ -288,7 +288,7 @@ def generate_tokens(
       params: the model's parameters; of stacked ones a layered copy in the compute dtype is made, of layered ones none.
       model: shapes and numerics.
       prompts: token ids of each prompt. None is ever cut: cutting is up to the caller.
-      max_new_tokens: an answer ends here if not at the end-of-sequence token.
+      max_new_tokens: limit of an answer without an end-of-sequence token.
       eos_ids: ids of the tokens that end an answer (`Tokenizer.stop_ids`).
       allowed_ids: ids that may be chosen: those that the tokenizer has (`Tokenizer.ids`), of the model's rows.
       batch: prompts decoded together, rounded up to 8 and to what the mesh divides. It is halved, with a warning, when
@@ -321,7 +321,7 @@ def generate_tokens(
 
     shards = 1 if mesh is None else batch_shards(mesh)
     batch = round_up(max(MIN_ROWS, min(batch, len(prompts))), shards)
-    stop = greedy.make_stop(eos_ids, allowed_ids, max_new_tokens, model.vocab_size)
+    stop = greedy.make_limits(eos_ids, allowed_ids, max_new_tokens, model.vocab_size)
     params = split_layers(params, model)
     with contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh):
         while len(results) < len(prompts):
@@ -330,10 +330,10 @@ def generate_tokens(
                 if num_beams > 1:
                     _run_beams(params, model, todo, stop, batch, num_beams, finished)
                 else:
-                    refill = round_up(max(1, batch // _REFILL), shards)
-                    tail = round_up(max(MIN_ROWS, batch // _TAIL), shards)
+                    refill = round_up(max(1, batch // _PREFILL_PART), shards)
+                    tail_slots = round_up(max(MIN_ROWS, batch // _TAIL_PART), shards)
                     of_prompt = None if forms is None else {index: forms[index] for index in todo}
-                    _run(params, model, todo, stop, batch, refill, tail, finished, of_prompt)
+                    _run(params, model, todo, stop, batch, refill, tail_slots, finished, of_prompt)
             except jax.errors.JaxRuntimeError as error:
                 if "RESOURCE_EXHAUSTED" not in str(error):
                     raise

@@ -24,7 +24,7 @@ from ecomgpt_jax.model.parameters import Params, split_layers
 from ecomgpt_jax.parallel.sharding import constrain
 
 
-class Stop(NamedTuple):
+class DecodeLimits(NamedTuple):
     """When a row ends, and the ids that it may choose.
 
     Attributes:
@@ -38,12 +38,14 @@ class Stop(NamedTuple):
     max_new_tokens: jax.typing.ArrayLike
 
 
-def make_stop(eos_ids: Sequence[int], allowed_ids: Sequence[int], max_new_tokens: int, vocab_size: int) -> Stop:
+def make_limits(
+    eos_ids: Sequence[int], allowed_ids: Sequence[int], max_new_tokens: int, vocab_size: int
+) -> DecodeLimits:
     """Returns the limits of a model of `vocab_size` rows; ids without a token are not in `allowed_ids`."""
     allowed = np.zeros(vocab_size, np.bool_)
     ids = np.asarray(allowed_ids, np.int32)
     allowed[ids[ids < vocab_size]] = True  # a control token may have no row
-    return Stop(np.asarray(eos_ids, np.int32), allowed, max_new_tokens)
+    return DecodeLimits(np.asarray(eos_ids, np.int32), allowed, max_new_tokens)
 
 
 class Slots(NamedTuple):
@@ -176,7 +178,7 @@ def choose(logits: jax.Array, allowed: jax.typing.ArrayLike) -> jax.Array:
     return jnp.where(jnp.isfinite(highest), ids.astype(jnp.int32), -1)
 
 
-def _advance(slots: Slots, cache: Cache, chosen: jax.Array, stop: Stop) -> Slots:
+def _advance(slots: Slots, cache: Cache, chosen: jax.Array, stop: DecodeLimits) -> Slots:
     """Adds each active row's chosen token, or ends the row."""
     adds = slots.active & ~jnp.isin(chosen, stop.eos_ids)
     here = jnp.arange(slots.output.shape[1])[None, :] == slots.counts[:, None]
@@ -194,7 +196,7 @@ def _advance(slots: Slots, cache: Cache, chosen: jax.Array, stop: Stop) -> Slots
 
 
 def start(
-    cache: Cache, logits: jax.Array, lengths: jax.Array, stop: Stop, width: int
+    cache: Cache, logits: jax.Array, lengths: jax.Array, stop: DecodeLimits, width: int
 ) -> Slots:  # fmt: skip
     """Chooses the first token after prompts that `prefill` has read; `width` is that of the output."""
     zeros = jnp.zeros(lengths.shape, jnp.int32)
@@ -204,7 +206,7 @@ def start(
     return _advance(slots, cache, _choose_finite(logits, stop.allowed), stop)
 
 
-def step(params: Params, slots: Slots, stop: Stop, model: ModelConfig) -> Slots:
+def step(params: Params, slots: Slots, stop: DecodeLimits, model: ModelConfig) -> Slots:
     """Steps all slots once, each with its own ids that may be chosen: `stop.allowed` is [batch, vocab]."""
     cache, logits = decode_step(params, slots.cache, slots.tokens, slots.positions, model)
     return _advance(slots, cache, _choose_finite(logits, stop.allowed), stop)
@@ -215,7 +217,9 @@ def _choose_finite(logits: jax.Array, allowed: jax.typing.ArrayLike) -> jax.Arra
     return jnp.where(jnp.isnan(logits).any(axis=-1), -1, choose(logits, allowed))
 
 
-def decode(params: Params, slots: Slots, stop: Stop, until_active: jax.typing.ArrayLike, model: ModelConfig) -> Slots:
+def decode(
+    params: Params, slots: Slots, stop: DecodeLimits, until_active: jax.typing.ArrayLike, model: ModelConfig
+) -> Slots:
     """Steps all slots until at most `until_active` of them are still active; `params` are layered."""
 
     def step(slots: Slots) -> Slots:
@@ -269,7 +273,7 @@ def _whole(fields: tuple) -> Callable[..., tuple[jax.Array, jax.Array]]:
 
     @partial(jax.jit, static_argnames=("cache_length", "width"))
     def run(
-        params: Params, inputs: jax.Array, lengths: jax.Array, stop: Stop, cache_length: int, width: int
+        params: Params, inputs: jax.Array, lengths: jax.Array, stop: DecodeLimits, cache_length: int, width: int
     ) -> tuple[jax.Array, jax.Array]:
         slots = start(*prefill(params, inputs, lengths, model, cache_length), lengths, stop, width)
         slots = decode(params, slots, stop, 0, model)
@@ -301,7 +305,8 @@ def greedy_decode(
         return []
     longest = max(map(len, prompts))
     inputs, lengths = pad_prompts(prompts, len(prompts), longest)
-    run, stop = _whole(dataclasses.astuple(model)), make_stop(eos_ids, allowed_ids, max_new_tokens, model.vocab_size)
+    run = _whole(dataclasses.astuple(model))
+    stop = make_limits(eos_ids, allowed_ids, max_new_tokens, model.vocab_size)
     params = split_layers(params, model)
     output, counts = run(params, inputs, lengths, stop, cache_length=longest + max_new_tokens, width=max_new_tokens)
     return [new_tokens(row, count) for row, count in zip(np.asarray(output), np.asarray(counts), strict=True)]

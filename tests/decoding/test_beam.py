@@ -150,7 +150,7 @@ def test_one_beam_is_greedy(params: Params) -> None:
     """The search itself: `generate_tokens` takes the greedy program for one beam."""
     programs = engine._programs(dataclasses.astuple(MODEL))
     inputs, lengths = greedy.pad_prompts(PROMPTS, 32, 64)
-    stop = greedy.make_stop(**SETTINGS, vocab_size=MODEL.vocab_size)
+    stop = greedy.make_limits(**SETTINGS, vocab_size=MODEL.vocab_size)
     layered = greedy.split_layers(params, MODEL)
     beams = programs.branch(layered, inputs, lengths, stop, cache_length=96, width=32, num_beams=1)
     beams = programs.search(layered, beams, stop)
@@ -196,7 +196,7 @@ def test_the_batch_is_halved_when_memory_runs_out(
 ) -> None:
     programs, calls, seen = engine._programs(dataclasses.astuple(MODEL)), itertools.count(), []
 
-    def search(weights: Params, beams: Beams, stop: greedy.Stop) -> Beams:
+    def search(weights: Params, beams: Beams, stop: greedy.DecodeLimits) -> Beams:
         # The first group is finished before it happens: its answers are kept.
         if beams.active.shape[0] > 8 and next(calls) >= 1:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")

@@ -115,7 +115,7 @@ def test_each_device_holds_its_eighth_and_no_program_gathers_the_weights(tmp_pat
     fields = dataclasses.astuple(found.model)
     with jax.set_mesh(mesh):
         slots = engine._programs(fields).empty(batch=8, length=32, width=32)
-        stop = greedy.Stop(EOS, LIMIT, NEW)
+        stop = greedy.DecodeLimits(EOS, LIMIT, NEW)
         decode = engine._programs(fields).decode.lower(params, slots, stop, 0).compile().memory_analysis()
         rows = jax.ShapeDtypeStruct((8, 32, model.embed), dtype, sharding=slots.tokens.sharding.update(spec=("fsdp",)))
         lengths, top = jax.ShapeDtypeStruct((8,), jnp.int32), {**params, "blocks": params["blocks"][:1]}
