@@ -1,8 +1,8 @@
-"""A checkpoint's own chat template as the layout of a prompt: what surrounds a user's text, and what ends an answer.
+"""A checkpoint's chat template as the layout of a prompt: the parts around a user's text, and the end of an answer.
 
 transformers renders the template, sandboxed, around two words; what it puts before, between and after them are the
-pieces of every prompt. So a text is encoded as data whatever it holds, and a prompt has the same ids in training, in
-evaluation and in `generate`. What the template supplies carries no loss; the token that ends an answer does.
+pieces of every prompt. So any text is encoded as data, and a prompt has the same ids in training, in evaluation and in
+`generate`. The template's parts carry no loss; the token that ends an answer does.
 """
 
 import re
@@ -76,7 +76,7 @@ def read_turn(
             return loaded.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=not answer, date_string=_DATE
             )
-        except Exception as error:  # templates raise what they like
+        except Exception as error:  # templates may raise any exception
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise DataError(f"{path.parent}: its chat template fails on one turn ({reason})") from error
 

@@ -1,7 +1,7 @@
 """The tokenizer inside a GGUF file, as Hugging Face files, and those files as the keys of a GGUF file.
 
-A GGUF file lists tokens, their types, and merges or scores; how text is split before merging it only names
-(`tokenizer.ggml.pre`). `SPLITS` says what llama.cpp does under those names that the families here have.
+A GGUF file lists tokens, their types, and merges or scores; the split before merging is only named
+(`tokenizer.ggml.pre`). `SPLITS` holds llama.cpp's splits for the names of the families here.
 """
 
 import json
@@ -34,7 +34,7 @@ SPLITS: dict[str, tuple[str, ...]] = {
     ),
 }
 _SAME = {"llama3": "llama-bpe", "llama-v3": "llama-bpe", "deepseek-r1-qwen": "qwen2", "gpt2": "gpt-2"}
-_WHOLE_WORDS = ("llama-bpe", "tekken")  # a word that is in the vocabulary is one token, whatever the merges say
+_WHOLE_WORDS = ("llama-bpe", "tekken")  # a word in the vocabulary is one token, independent of the merges
 _TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>")  # the engine stops on these without a key
 _ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 
@@ -52,7 +52,7 @@ def _ids(values: Mapping[str, Any], tokens: list[str], where: str) -> dict[str, 
 
 
 def _scored_merges(vocab: Mapping[str, int], rank: Mapping[str, float]) -> list[tuple[str, str]]:
-    """Returns each way to put a token together from two others, the lowest `rank` first."""
+    """Returns each way to build a token from two others, the lowest `rank` first."""
     found = []
     for token in vocab:
         halves = ((token[:at], token[at:]) for at in range(1, len(token)))
@@ -68,7 +68,7 @@ def _sentencepiece(
     tokens, scores = values["tokenizer.ggml.tokens"], values.get("tokenizer.ggml.scores")
     if scores is None or len(scores) != len(tokens):
         raise DataError(f"{where}: no key tokenizer.ggml.scores with a score per token")
-    if values["general.architecture"] == "gemma3":  # its scores do not order its merges, its ids do
+    if values["general.architecture"] == "gemma3":  # its merges are ordered by ids, not by scores
         respelled = {" " * len(token): "\u2581" * len(token) for token in vocab if token and not token.strip(" ")}
         vocab = {respelled.get(token, token): index for token, index in vocab.items()}
         rank = {token: float(index) for token, index in vocab.items()}
@@ -121,7 +121,7 @@ def write_tokenizer(values: Mapping[str, Any], directory: Path, where: str) -> T
       where: name of the file, for errors.
 
     Raises:
-      DataError: keys are missing or contradict each other, or a tokenizer of a kind that is not known here.
+      DataError: keys are missing or contradict each other, or the tokenizer is of an unknown kind.
     """
     kind = values.get("tokenizer.ggml.model")
     if kind not in ("gpt2", "llama"):
@@ -198,14 +198,14 @@ def pre_tokenizer_name(description: Mapping[str, Any]) -> str:
 
 
 def vocabulary(tokenizer: Tokenizer, rows: int) -> tuple[dict[str, Any], list[str]]:
-    """Returns the keys `tokenizer.…` that describe a tokenizer in a GGUF file, and lines about what they cannot say.
+    """Returns the keys `tokenizer.…` that describe a tokenizer in a GGUF file, and notes on what they cannot represent.
 
     Args:
       tokenizer: to be described.
       rows: of the model's embedding; those without a token get a name and the type UNUSED.
 
     Raises:
-      DataError: the tokenizer has ids that the model has not.
+      DataError: the tokenizer has ids beyond the model's.
     """
     if tokenizer.size > rows:
         raise DataError(f"{tokenizer.directory}: its ids go up to {tokenizer.size - 1:,}, the model has {rows:,} rows")

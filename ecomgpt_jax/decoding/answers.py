@@ -1,6 +1,6 @@
-"""Which tokens may come next in an answer of a given form.
+"""The tokens that may follow in an answer of a given form.
 
-A form is a grammar over the bytes of the answer's text (`forms.py`), and a token is allowed where its bytes go on along
+A form is a grammar over the bytes of the answer's text (`forms.py`), and a token is allowed where its bytes continue
 the grammar. So an answer may be cut into tokens in any way, and the tokenizer's own way of writing it is always among
 them: a label after a separator may have other tokens than the same label at the beginning, and a span may begin inside
 a token of the prompt. Each state knows the fewest tokens that complete its answer, and a token that would leave no room
@@ -56,7 +56,7 @@ class Vocabulary:
 
 
 class Answer:
-    """One answer as it is written: the state after the tokens so far, and what may come next."""
+    """One answer during decoding: the state after the tokens so far, and the tokens that may follow."""
 
     def __init__(self, form: Form, vocabulary: Vocabulary, max_new_tokens: int) -> None:
         """Begins an answer of at most `max_new_tokens` tokens, of which those of an end-of-sequence token are none.
@@ -74,7 +74,7 @@ class Answer:
 
     @property
     def name(self) -> str:
-        """What tells forms apart that the same prompt may have."""
+        """A key that distinguishes forms of the same prompt."""
         return repr(self._form)
 
     @property
@@ -144,7 +144,7 @@ class Answer:
         return found
 
     def add(self, token: int) -> None:
-        """Goes on with one token.
+        """Adds one token.
 
         Raises:
           DataError: it is not allowed.
@@ -184,7 +184,7 @@ class Answer:
 
 
 class Begun:
-    """The answers that are being written, by the number of their prompt."""
+    """The answers during decoding, by the number of their prompt."""
 
     def __init__(self, empty: Mapping[int, Answer | None]) -> None:
         """Takes for each prompt its empty answer, which stays as it is; None where anything may be said."""
@@ -193,10 +193,10 @@ class Begun:
     def masks(self, indices: Sequence[int | None], eos_ids: Sequence[int], size: int) -> np.ndarray:
         """Returns which of `size` ids may come next in the row of each prompt, bool [rows, size].
 
-        All of them for None and where anything may be said.
+        All of them for None and for unrestricted answers.
 
         Raises:
-          DataError: an answer may neither go on nor end.
+          DataError: an answer can neither continue nor end.
         """
         found = np.ones((len(indices), size), np.bool_)
         for row, index in enumerate(indices):

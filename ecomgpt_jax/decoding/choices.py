@@ -1,4 +1,4 @@
-"""How likely a model finds each of several answers to a prompt: the prompt is read once, its answers side by side."""
+"""Log-likelihoods of several answers to a prompt: the prompt is prefilled once, its answers run in parallel."""
 
 import contextlib
 import dataclasses
@@ -66,7 +66,7 @@ def log_probabilities(
 ) -> list[np.ndarray]:
     """Returns for each prompt the sum of the log-probabilities (natural) of each of its answers' tokens.
 
-    Token t of an answer is judged by the logits after token t - 1; answers to one prompt do not see each other.
+    Token t of an answer is scored by the logits after token t - 1; answers to one prompt do not attend to each other.
 
     Args:
       params: the model's parameters, stacked or layered.

@@ -1,9 +1,9 @@
-"""Decodes requests that come and go: a fixed batch of slots, a few steps at a time, every row by its own settings.
+"""Continuous batching: decodes requests in a fixed batch of slots, a few steps at a time, with settings per row.
 
 Prompts are read one by one (on a mesh one per batch shard), padded to one of a few lengths; all slots step together.
-The shapes that a request meets depend on its own prompt only, so its answer does not depend on what else is in the
-batch, and no request compiles anything after `SlotBatch.warm_up`. A draw depends on the request's seed and on the
-number of its token.
+The shapes of a request depend on its own prompt only, so its answer does not depend on the rest of the batch, and no
+request compiles anything after `SlotBatch.warm_up`. A draw depends on the request's seed and on the number of its
+token.
 """
 
 import contextlib
@@ -27,14 +27,14 @@ from ecomgpt_jax.model.parameters import Params, split_layers
 from ecomgpt_jax.parallel.mesh import batch_shards
 from ecomgpt_jax.parallel.sharding import constrain
 
-STEPS = 4  # that run before the host looks again; fewer where a row ends
-MOST_LIKELIEST = 20  # alternatives told per token
+STEPS = 4  # run before the host reads results; fewer where a row ends
+MOST_LIKELIEST = 20  # alternatives reported per token
 COLDEST = 1e-5  # a temperature below is 0
 ENDED, NOTHING = -2, -3  # in place of an id: the end-of-sequence token, and a row that is not active; -1: not finite
 
 
 class Request(NamedTuple):
-    """What to continue and how.
+    """A prompt and its decoding settings.
 
     Attributes:
       prompt: token ids, at least one.
@@ -87,7 +87,7 @@ class Rows(NamedTuple):
 
 
 class Said(NamedTuple):
-    """What a step says, by row: ids [batch], their log-probabilities, and ids and those of the likeliest tokens."""
+    """The result of a step by row: ids [batch], their log-probabilities, and ids and those of the likeliest tokens."""
 
     ids: jax.Array
     chances: jax.Array
@@ -208,7 +208,7 @@ def _programs(fields: tuple) -> _Programs:
 
 
 class SlotBatch:
-    """A batch of slots that requests enter and leave while the others go on. Not for more than one thread.
+    """A batch of slots that requests enter and leave while others continue. Not thread-safe.
 
     Attributes:
       context: tokens that a prompt and its answer may have together.
@@ -320,7 +320,7 @@ class SlotBatch:
         ]
 
     def release(self, slot: int) -> None:
-        """Frees a slot whose answer nobody waits for any more."""
+        """Frees a slot whose answer is no longer needed."""
         if self._requests.pop(slot, None) is not None:
             self.free.append(slot)
 

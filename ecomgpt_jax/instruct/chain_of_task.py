@@ -1,7 +1,7 @@
 """The Chain-of-Task operators (paper, section 3.2): they derive atomic tasks from a base task.
 
-An operator looks up the forms for the record type that the base task reads and binds those to the same data set that
-have there what they need (`Form.needs`, `Dataset.lacks`), so `family(form, dataset)` is all that a new source needs.
+An operator looks up the forms for the base task's record type and binds those whose needs the data set meets
+(`Form.needs`, `Dataset.lacks`), so `family(form, dataset)` is all that a new source needs.
 """
 
 import dataclasses

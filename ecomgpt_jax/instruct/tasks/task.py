@@ -18,7 +18,7 @@ NOTHING = "None"  # the release's answer where there is nothing to find
 MOST_ATTRIBUTES = 8  # per item in an input
 YES_NO = {"en": ("yes", "no"), "zh": ("是", "否")}
 MATCH = {"en": ("match", "not match"), "zh": ("匹配", "不匹配")}
-# What a form may need of a data set. All but the first are there unless `Dataset.lacks` says otherwise.
+# Needs of forms. A data set meets all but the first unless `Dataset.lacks` lists them.
 NEEDS = {
     "coarse labels": "a second kind of label, one level above the first: `Dataset.coarse`",
     "choices": "several labels, types or attribute names, so that a selection of them is a task of its own",
@@ -84,7 +84,7 @@ class Dataset:
       spelling: how a label that `rename` does not name is written, for example `words`.
       supervision: kinds of annotation that it accepts; never "none".
       view: turns the source's records into those that its tasks read: fewer, other fields, another record type.
-      lacks: what its records do not have, of NEEDS; forms that need it are not derived.
+      lacks: entries of NEEDS that its records do not have; forms that need them are not derived.
     """
 
     name: str
@@ -154,7 +154,7 @@ class Form:
       operator: the Chain-of-Task operator that derives it, or "" for a base form.
       abilities: the atomic abilities that it uses.
       separator: joins candidates, and the parts of an answer.
-      needs: what a data set must have for it, of NEEDS.
+      needs: entries of NEEDS that the data set must have.
     """
 
     name: str
@@ -233,7 +233,7 @@ def template(body: str) -> str:
 
 
 def bind(form: Form, dataset: Dataset, parent: str = "") -> Task:
-    """Returns the task of `form` on `dataset`; without a `parent` it is a base task, no operator derived it."""
+    """Returns the task of `form` on `dataset`; without a `parent` it is a base task."""
     nouns = {
         "en": {"text": dataset.text[0], "label": dataset.label[0], "labels": dataset.label[1]},
         "zh": {"text": dataset.text[1], "label": dataset.label[2], "labels": dataset.label[2]},
