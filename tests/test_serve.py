@@ -48,7 +48,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         size="custom", embed=192, layers=2, heads=6, vocab_size=384, compute_dtype="float32", initializer_range=0.2
     )
     params = init_params(model, jax.random.key(2))
-    params["final_norm"]["bias"] += 0.5 * params["embedding"]["table"][tokenizer.eos_id]
+    params["final_norm"]["bias"] += 0.8 * params["embedding"]["table"][tokenizer.eos_id]
     save_hf(params, model, directory, tokenizer_dir=tokenizer.directory)
     return directory
 

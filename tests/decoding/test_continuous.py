@@ -10,11 +10,12 @@ import tiny_bloom
 from tiny_bloom import EOS, MAX_NEW_TOKENS, MODEL, VOCAB_LIMIT
 
 from ecomgpt_jax.config import MeshConfig
-from ecomgpt_jax.decoding import continuous, greedy
+from ecomgpt_jax.decoding import continuous, engine, greedy
 from ecomgpt_jax.decoding.continuous import ENDED, Request, SlotBatch, Token
 from ecomgpt_jax.model import decoder
 from ecomgpt_jax.model.parameters import Params, param_shardings
 from ecomgpt_jax.parallel.mesh import make_mesh
+from tests.model import hf_cases
 
 PROMPTS = tiny_bloom.random_prompts()
 WARM = {"temperature": 0.9, "top_p": 0.8}
@@ -104,6 +105,21 @@ def test_greedy_answers_are_those_of_the_forward_whoever_else_is_there(
     assert [tokens[-1].id == ENDED for tokens in found] == [len(expected[i]) < MAX_NEW_TOKENS for i in order]
 
 
+@pytest.mark.parametrize(
+    "case", ["gemma", *(pytest.param(name, marks=pytest.mark.slow) for name in ("llama", "qwen2", "mistral"))]
+)
+def test_every_family_answers_as_the_other_engine_does(case: str) -> None:
+    """Windows, grouped heads and rotation, at rows longer than the window."""
+    model = hf_cases.case_model(case)
+    params = hf_cases.random_params(model)
+    prompts = [prompt[:20] for prompt in PROMPTS[:12]]
+    settings = {"eos_ids": [EOS], "allowed_ids": range(4, VOCAB_LIMIT)}
+    expected = engine.generate_tokens(params, model, prompts, max_new_tokens=12, batch=8, **settings)
+    slots = SlotBatch(params, model, slots=8, context=32, **settings)
+    assert [ids(tokens) for tokens in serve(slots, [Request(prompt, 12) for prompt in prompts])] == expected
+    assert max(map(len, expected)) == 12
+
+
 def test_a_sampled_answer_depends_on_its_own_settings_only(batch: SlotBatch) -> None:
     request = Request(PROMPTS[0], 12, seed=-7, **WARM)
     alone = serve(batch, [request])[0]
@@ -135,6 +151,21 @@ def test_draws_follow_the_probabilities_and_top_p(params: Params) -> None:
     assert ((counts[kept] - expected) ** 2 / expected).sum() < 3 * len(kept), "chi squared"
     likeliest = {batch.admit([Request(prompt, 1, temperature=2.5, top_p=0, seed=seed)])[0].id for seed in range(5)}
     assert likeliest == {int(order[0])} == {batch.admit([Request(prompt, 1, temperature=1e-30)])[0].id}
+
+
+def test_each_place_of_an_answer_and_each_seed_draws_anew() -> None:
+    flat, count = jnp.zeros(1000), 200
+
+    def draw(seeds: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        return np.asarray(jax.jit(jax.vmap(continuous._draw, (None, None, None, 0, 0)))(flat, 1.0, 1.0, seeds, counts))
+
+    same, changing = np.zeros((count, 2), np.uint32), np.arange(count)
+    for column in (0, 1):
+        seeds = same.copy()
+        seeds[:, column] = changing
+        assert len(set(draw(seeds, same[:, 0]).tolist())) > 0.8 * count, "181 are expected of 200"
+    assert len(set(draw(same, changing).tolist())) > 0.8 * count
+    assert len(set(draw(same, same[:, 0]).tolist())) == 1
 
 
 def test_log_probabilities_are_those_of_the_forward(params: Params, batch: SlotBatch) -> None:
