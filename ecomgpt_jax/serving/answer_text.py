@@ -33,12 +33,13 @@ class AnswerText:
         self._ids.append(index)
         start, end = self._complete[0], self._complete[-1]
         before, text = (self._tokenizer.decode(self._ids[start:stop]) for stop in (end, len(self._ids)))
+        held = before if end == len(self._ids) - 1 else self._tokenizer.decode(self._ids[start:-1])
+        if text == held:  # a token without text does not end what neighbours decide either
+            return ""
         if text.endswith(_HALF) or _BYTE.fullmatch(self._tokenizer.backend.id_to_token(index) or ""):
             return ""
         self._complete.append(len(self._ids))
         while len(self._complete) > 2 and len(self._ids) - self._complete[1] >= _CONTEXT:
-            if not self._tokenizer.decode(self._ids[self._complete[1] :]).strip():
-                break  # a decoder that strips the beginning of a text would take the next token's blank for that
             del self._complete[0]
         return self._release(text[len(before) :])
 
