@@ -1,12 +1,16 @@
 """Converts a checkpoint into the other format.
 
-`python -m ecomgpt_jax.convert --from DIR|FILE.gguf --to DIR --format hf|orbax|peft --dtype float32|bfloat16`
+`python -m ecomgpt_jax.convert --from DIR|FILE.gguf --to DIR --format hf|orbax|peft|gguf --dtype float32|bfloat16`
+`python -m ecomgpt_jax.convert --interpolate BASE:TUNED:0.5 --to DIR`
+`python -m ecomgpt_jax.convert --check DIR`
 
 Reads a training workdir (its newest step), an orbax step directory, an HF directory or a GGUF file, and writes the
-other format, with the tokenizer that belongs to it. Of a LoRA run, `hf` and `orbax` are base and adapters merged,
-`peft` the adapters alone, float32. It runs on the host's CPU, so it needs no accelerator.
+other format, with the tokenizer that belongs to it. Of a LoRA run, `hf`, `orbax` and `gguf` are base and adapters
+merged, `peft` the adapters alone, float32. It runs on the host's CPU, so it needs no accelerator.
 """
 
+import contextlib
+import sys
 import tempfile
 from pathlib import Path
 
@@ -16,12 +20,15 @@ from etils import epath
 
 from ecomgpt_jax import cli
 from ecomgpt_jax.config import MeshConfig
-from ecomgpt_jax.data.gguf_tokenizer import write_tokenizer
+from ecomgpt_jax.data.gguf_tokenizer import vocabulary, write_tokenizer
 from ecomgpt_jax.data.tokenizer import check_vocabulary, declared_ids, load_tokenizer
-from ecomgpt_jax.errors import ConfigError, MissingInputError
-from ecomgpt_jax.files import new_directory, read_text
+from ecomgpt_jax.decoding.export_check import check_export
+from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
+from ecomgpt_jax.files import new_directory, read_json, read_text, write_json, write_text
 from ecomgpt_jax.model.gguf_read import GgufFile, write_hf
-from ecomgpt_jax.model.hf_weights import save_hf
+from ecomgpt_jax.model.gguf_write import TYPES, modelfile, write_adapter, write_gguf
+from ecomgpt_jax.model.hf_weights import hf_config, save_hf
+from ecomgpt_jax.model.interpolation import write_average
 from ecomgpt_jax.model.loading import (
     find_checkpoint,
     load_adapters,
@@ -36,8 +43,11 @@ from ecomgpt_jax.training.saving import save_orbax_params
 
 _FROM = flags.DEFINE_string("from", None, "Training workdir, orbax step directory, HF directory or GGUF file.")
 _TO = flags.DEFINE_string("to", None, "Directory to write; must not exist or be empty.")
-_FORMAT = flags.DEFINE_enum("format", None, ["hf", "orbax", "peft"], "Format to write.")
-_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Stored type of the weights.")
+_FORMAT = flags.DEFINE_enum("format", None, ["hf", "orbax", "peft", "gguf"], "Format to write.")
+_DTYPE = flags.DEFINE_enum("dtype", "float32", [*TYPES], "Stored type of the weights; float16 and q8_0 in GGUF alone.")
+_ADAPTER = flags.DEFINE_bool("adapter", False, "With --format=gguf: the adapters of a LoRA run alone.")
+_CHECK = flags.DEFINE_string("check", "", "HF directory to check before it is served; writes nothing.")
+_INTERPOLATE = flags.DEFINE_string("interpolate", "", "BASE:TUNED:0.5, or A:B:C for their mean; written as hf.")
 
 
 def _new_path(target: str) -> Path:
@@ -84,6 +94,12 @@ def convert(source: str, target: str, layout: str, dtype: str) -> None:
       DataError: it or its tokenizer is damaged, or the tokenizer has more ids than the model.
     """
     target_path = _new_path(target)
+    words = _write(source, target_path, layout, dtype)
+    print(f"wrote {target_path} ({layout}, {dtype}, {words})")
+
+
+def _write(source: str, target_path: Path, layout: str, dtype: str) -> str:
+    """Does what `convert` does, and returns what became of the tokenizer."""
     checkpoint, mesh = find_checkpoint(source, dtype), make_mesh(MeshConfig(), jax.devices("cpu")[:1])
     try:
         tokenizer = load_tokenizer(tokenizer_directory(checkpoint.directory))
@@ -113,29 +129,151 @@ def convert(source: str, target: str, layout: str, dtype: str) -> None:
                 beside = scratch / "tokenizer"
             if tokenizer is not None:
                 tokenizer.save(beside)
-    words = "with its tokenizer" if tokenizer is not None else "weights only: no tokenizer found beside the source"
-    print(f"wrote {target_path} ({layout}, {dtype}, {words})")
+    return "with its tokenizer" if tokenizer is not None else "weights only: no tokenizer found beside the source"
+
+
+def _hf_directory(source: str, scratch: Path) -> Path:
+    """Returns an HF directory of a checkpoint: itself, or a float32 copy in `scratch`, adapters merged."""
+    found = Path(source).expanduser()
+    if (found / "config.json").is_file() and (found / "tokenizer.json").is_file():
+        return found
+    _write(source, scratch / "hf", "hf", "float32")
+    return scratch / "hf"
+
+
+def export_gguf(source: str, target: str, dtype: str, adapter: bool = False) -> None:
+    """Writes `model.gguf`, or with `adapter` the adapters of a LoRA run as `adapter.gguf`, and a Modelfile for Ollama.
+
+    Args:
+      source: a checkpoint, see `convert`; it passes through an HF directory beside the target.
+      target: directory that does not exist or is empty.
+      dtype: of the kernels, a key of `gguf_write.TYPES`; adapters are float32.
+      adapter: write the adapters alone.
+
+    Raises:
+      ConfigError: `target` is in use, or adapters are asked of a run that has none.
+      MissingInputError: no checkpoint or no tokenizer at `source`, or no `gguf` package.
+      DataError: see `gguf_write`.
+    """
+    target_path, name = _new_path(target), Path(source).expanduser().resolve().name
+    with new_directory(target_path) as scratch, tempfile.TemporaryDirectory(dir=target_path.parent) as beside:
+        if adapter:
+            adapters, config = load_adapters(source, make_mesh(MeshConfig(), jax.devices("cpu")[:1]))
+            tokenizer = load_tokenizer(tokenizer_directory(find_checkpoint(source).directory))
+            save_peft(adapters, config.model, config.lora, beside, config.model.init_from)
+            values = hf_config(config.model, "float32", seq_length=config.data.length)
+            write_adapter(beside, values, scratch / "adapter.gguf")
+            base, beside_base, lines = config.model.init_from or "the base's model.gguf", "./adapter.gguf", []
+        else:
+            directory = _hf_directory(source, Path(beside))
+            values, tokenizer = read_json(directory / "config.json"), load_tokenizer(directory)
+            keys, lines = vocabulary(tokenizer, values["vocab_size"])
+            lines += write_gguf(directory, scratch / "model.gguf", dtype, keys, name)
+            base, beside_base = "./model.gguf", ""
+        stops = [tokenizer.backend.id_to_token(index) for index in tokenizer.stop_ids]
+        context = values.get("max_position_embeddings") or values.get("seq_length") or 2048
+        template = (tokenizer.directory / "chat_template.jinja").is_file()
+        write_text(scratch / "Modelfile", modelfile(base, beside_base, stops, context, template))
+    for line in lines:
+        print(f"{source}: {line}")
+    print(f"wrote {target_path} (gguf, {'float32 adapters' if adapter else dtype}, with a Modelfile)")
+
+
+def interpolate(sources: str, target: str, dtype: str) -> None:
+    """Writes an HF directory whose weights lie between two checkpoints, or are the mean of several.
+
+    Args:
+      sources: `BASE:TUNED:0.3`, 0 is BASE and 1 is TUNED; or `A:B:C`, the mean.
+      target: directory that does not exist or is empty.
+      dtype: `float32` or `bfloat16`.
+
+    Raises:
+      ConfigError: `target` is in use, or no such form of `sources`.
+      MissingInputError: a checkpoint is not there.
+      DataError: they are not checkpoints of one model with one tokenizer.
+    """
+    target_path, parts = _new_path(target), sources.split(":")
+    try:
+        at = float(parts[-1])
+    except ValueError:
+        weights = [1 / len(parts)] * len(parts)
+    else:
+        weights, parts = [1 - at, at], parts[:-1]
+        if not 0 <= at <= 1:
+            raise ConfigError(f"--interpolate {sources}: {at} is not between 0 and 1")
+    if len(parts) < 2 or len(parts) != len(weights):
+        raise ConfigError(f"--interpolate {sources}: give BASE:TUNED:WEIGHT, or two or more checkpoints for their mean")
+    with contextlib.ExitStack() as folders:
+        scratch = folders.enter_context(new_directory(target_path))
+        made = [folders.enter_context(tempfile.TemporaryDirectory(dir=target_path.parent)) for _ in parts]
+        directories = [_hf_directory(part, Path(folder)) for part, folder in zip(parts, made, strict=True)]
+        tokenizers = [load_tokenizer(directory) for directory in directories]
+        if len({tokenizer.fingerprint for tokenizer in tokenizers}) > 1:
+            raise DataError(f"--interpolate {sources}: the checkpoints have different tokenizers")
+        write_average(directories, weights, scratch, dtype)
+        tokenizers[-1].save(scratch)
+        config = read_json(directories[-1] / "config.json")
+        write_json(
+            scratch / "config.json", config | {"torch_dtype": dtype} | ({"dtype": dtype} if "dtype" in config else {})
+        )
+    mix = " + ".join(f"{weight:.4g} x {part}" for weight, part in zip(weights, parts, strict=True))
+    print(f"wrote {target_path} (hf, {dtype}, {mix})")
+
+
+def check(directory: str) -> int:
+    """Prints one line per check of an HF directory (`export_check`); returns 1 where one failed, else 0.
+
+    Raises:
+      MissingInputError: no such directory, or no tokenizer in it.
+      DataError: its tokenizer is damaged.
+    """
+    path = Path(directory).expanduser()
+    tokenizer = load_tokenizer(path)
+    rows = read_json(path / "config.json").get("vocab_size", 0) if (path / "config.json").is_file() else 0
+    keys = vocabulary(tokenizer, rows)[0] if isinstance(rows, int) and rows >= tokenizer.size else None
+    failed = 0
+    for outcome in check_export(path, tokenizer, keys):
+        print(f"{'FAILED' if outcome.failed else 'ok'} {outcome.name}: {outcome.words}", flush=True)
+        failed |= outcome.failed
+    return int(failed)
 
 
 def main(arguments: list[str]) -> None:
     """Runs the command.
 
     Raises:
-      ConfigError: a flag is missing or an argument is left over.
+      ConfigError: a flag is missing, has no effect, or an argument is left over.
     """
     if arguments:
         raise ConfigError(f"convert takes no argument {arguments[0]!r}; use --from and --to")
-    for flag in (_FROM, _TO, _FORMAT):
+    layout = _FORMAT.value
+    if _CHECK.value:
+        cli.refuse_idle("with --check, which writes nothing", _FROM, _TO, _FORMAT, _DTYPE, _ADAPTER, _INTERPOLATE)
+        sys.exit(check(_CHECK.value))
+    if _INTERPOLATE.value:
+        cli.refuse_idle("with --interpolate, which names its sources and writes hf", _FROM, _FORMAT)
+        layout = "hf"
+    for flag in (_TO,) if _INTERPOLATE.value else (_FROM, _TO, _FORMAT):
         if not flag.value:
             raise ConfigError(f"--{flag.name} is required")
-    if _FORMAT.value == "peft":
+    if layout == "peft":
         cli.refuse_idle("with --format=peft: adapters are kept as they were trained", _DTYPE)
-    if _FROM.value.endswith(".gguf"):
-        if _FORMAT.value != "hf":
-            raise ConfigError(f"--format={_FORMAT.value}: a GGUF file is converted to hf first, and that to others")
+    if layout != "gguf":
+        cli.refuse_idle("without --format=gguf", _ADAPTER)
+        if _DTYPE.value not in ("float32", "bfloat16"):
+            raise ConfigError(f"--dtype={_DTYPE.value} is of --format=gguf alone; here float32 or bfloat16")
+    if _ADAPTER.value:
+        cli.refuse_idle("with --adapter: adapters are float32", _DTYPE)
+    if _INTERPOLATE.value:
+        interpolate(_INTERPOLATE.value, _TO.value, _DTYPE.value)
+    elif _FROM.value.endswith(".gguf"):
+        if layout != "hf":
+            raise ConfigError(f"--format={layout}: a GGUF file is converted to hf first, and that to others")
         convert_gguf(_FROM.value, _TO.value, _DTYPE.value)
-        return
-    convert(_FROM.value, _TO.value, _FORMAT.value, _DTYPE.value)
+    elif layout == "gguf":
+        export_gguf(_FROM.value, _TO.value, _DTYPE.value, _ADAPTER.value)
+    else:
+        convert(_FROM.value, _TO.value, layout, _DTYPE.value)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import requests
 import tokenizers
+from absl import flags
+from absl.testing import flagsaver
 from loaded import load_checkpoint
 
 from ecomgpt_jax import convert
@@ -137,7 +140,7 @@ def test_command(source: Path, tmp_path: Path) -> None:
     ("arguments", "code", "message"),
     [
         (["--from", "a", "--to", "b"], 2, "--format is required"),
-        (["--from", "a", "--to", "b", "--format", "gguf"], 2, "format"),
+        (["--from", "a", "--to", "b", "--format", "onnx"], 2, "format"),
         (["--from", "/no/such", "--to", "b", "--format", "hf"], 66, "/no/such"),
     ],
 )
@@ -147,3 +150,137 @@ def test_wrong_use_is_one_line(arguments: list[str], code: int, message: str) ->
     assert failed.stderr.startswith("error: ")
     assert message in failed.stderr
     assert failed.stderr.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def byte_level(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An HF directory of a random BLOOM of six heads, with a tokenizer that llama.cpp has a name for."""
+    folder = tmp_path_factory.mktemp("byte_level")
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<unk>", "<s>", "</s>", "<pad>"], initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator(["the red mug 12345", "马克杯"], trainer)
+    (folder / "raw").mkdir()
+    backend.save(str(folder / "raw/tokenizer.json"))
+    roles = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+    (folder / "raw/tokenizer_config.json").write_text(json.dumps(roles))
+    load_tokenizer(folder / "raw").save(folder / "tokenizer")
+    rows = load_tokenizer(folder / "raw").size  # an engine may say ids without a token; `generate` never does
+    model = ModelConfig(size="custom", embed=48, layers=2, heads=6, vocab_size=rows, layer_norm_epsilon=1e-5)
+    params = jax.jit(partial(decoder.init_params, model))(jax.random.key(0))
+    noise = np.random.RandomState(0)
+    params = jax.tree.map(lambda leaf: leaf + 0.2 * noise.standard_normal(leaf.shape).astype(np.float32), params)
+    save_hf(params, model, folder / "hf", tokenizer_dir=folder / "tokenizer", seq_length=96)
+    return folder / "hf"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--from=a", "--to=b", "--format=hf", "--dtype=q8_0"], "--dtype=q8_0 is of --format=gguf alone"),
+        (["--from=a", "--to=b", "--format=hf", "--adapter"], "--adapter has no effect"),
+        (["--from=a", "--to=b", "--format=gguf", "--adapter", "--dtype=q8_0"], "--dtype has no effect"),
+        (["--from=a.gguf", "--to=b", "--format=orbax"], "converted to hf first"),
+        (["--interpolate=a:b:0.5", "--to=c", "--format=hf"], "--format has no effect"),
+    ],
+)
+def test_flags_without_effect_are_refused(arguments: list[str], message: str) -> None:
+    with flagsaver.flagsaver():
+        flags.FLAGS(["convert", *arguments])
+        with pytest.raises(ConfigError, match=message):
+            convert.main([])
+
+
+def test_gguf_out_and_back_is_bit_equal(byte_level: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("gguf")
+    convert.export_gguf(str(byte_level), str(tmp_path / "gguf"), "float32")
+    assert capsys.readouterr().out.count("\n") == 1
+    convert.convert_gguf(str(tmp_path / "gguf/model.gguf"), str(tmp_path / "hf"), "float32")
+    assert_equal(load_hf(tmp_path / "hf"), load_hf(byte_level))
+    for name in ("config.json", "generation_config.json"):
+        ours, theirs = (json.loads((folder / name).read_text()) for folder in (tmp_path / "hf", byte_level))
+        assert {key: ours[key] for key in theirs if key != "initializer_range"} == {
+            key: value for key, value in theirs.items() if key != "initializer_range"
+        }
+    text = "the red mug 12345  马克杯 👍\n"
+    assert load_tokenizer(tmp_path / "hf").encode(text) == load_tokenizer(byte_level).encode(text)
+    modelfile = (tmp_path / "gguf/Modelfile").read_text()
+    assert 'PARAMETER stop "</s>"' in modelfile
+    assert "num_ctx 96" in modelfile
+
+
+@pytest.mark.slow
+def test_llama_cpp_answers_texts_as_generate_does(byte_level: Path, tmp_path: Path) -> None:
+    """50 texts in, ids out; float32, through an orbax step as well, so that both ways to a file are one."""
+    xllamacpp = pytest.importorskip("xllamacpp")
+    pytest.importorskip("gguf")
+    pieces = ["the ", "red ", "mug ", "12345 ", "马克杯", "\n"]
+    texts = ["".join(pieces[(i * 7 + j * j) % 6] for j in range(1 + i % 9)) for i in range(50)]
+    prompts, out = tmp_path / "p.jsonl", tmp_path / "a.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    arguments = ["--checkpoint", str(byte_level), "--prompts", str(prompts), "--out", str(out), "--dtype", "float32"]
+    subprocess.run(
+        [sys.executable, "-m", "ecomgpt_jax.generate", *arguments, "--max_new_tokens", "16"],
+        check=True, capture_output=True, env={**os.environ, "XLA_FLAGS": ""},
+    )  # fmt: skip
+    expected = [json.loads(line)["token_ids"] for line in out.read_text().splitlines()]
+    convert.convert(str(byte_level), str(tmp_path / "orbax"), "orbax", "float32")
+    convert.export_gguf(str(tmp_path / "orbax"), str(tmp_path / "gguf"), "float32")
+    settings = xllamacpp.CommonParams()
+    settings.model.path, settings.n_ctx, settings.n_parallel = str(tmp_path / "gguf/model.gguf"), 96, 1
+    settings.warmup, settings.fit_params, settings.verbosity, settings.cpuparams.n_threads = False, False, 0, 1
+    settings.cache_type_k = settings.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+    settings.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    server, same = xllamacpp.Server(settings), 0
+    for text, ids in zip(texts, expected, strict=True):
+        request = {"prompt": text, "n_predict": 16, "temperature": 0, "top_k": 1, "return_tokens": True}
+        done = requests.post(f"{server.listening_address}/completion", json=request, timeout=60).json()["tokens"]
+        same += [token for token in done if token != 2] == ids
+    assert same >= 49  # the engine looks GELU up in a float16 table: one near tie may fall otherwise
+
+
+def test_interpolation(byte_level: Path, tmp_path: Path) -> None:
+    other = jax.tree.map(lambda leaf: 1 - leaf, load_hf(byte_level))
+    save_hf(other, model_config_from_hf(byte_level), tmp_path / "b", tokenizer_dir=byte_level, seq_length=96)
+    for weight, expected in (
+        ("0", load_hf(byte_level)),
+        ("1", other),
+        ("0.25", jax.tree.map(lambda a, b: np.float32(0.75) * a + np.float32(0.25) * b, load_hf(byte_level), other)),
+        ("", jax.tree.map(lambda a: np.full_like(a, 0.5), other)),
+    ):
+        sources = f"{byte_level}:{tmp_path / 'b'}" + (f":{weight}" if weight else "")
+        convert.interpolate(sources, str(tmp_path / f"out{weight}"), "float32")
+        found = load_hf(tmp_path / f"out{weight}")
+        if weight in ("0", "1"):
+            assert_equal(found, expected)
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), found, expected)
+    assert load_tokenizer(tmp_path / "out0.25").eos_id == 2
+    for sources, message in (("a", "give BASE:TUNED"), ("a:b:2", "not between"), ("a:b:c:0.5", "give BASE:TUNED")):
+        with pytest.raises(ConfigError, match=message):
+            convert.interpolate(sources, str(tmp_path / "none"), "float32")
+
+
+@pytest.mark.slow
+def test_check_passes_on_an_export_and_names_each_fault(
+    byte_level: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert convert.check(str(byte_level)) == 0
+    said = capsys.readouterr().out
+    assert said.count("\n") == 8
+    assert "FAILED" not in said
+    shutil.copytree(byte_level, tmp_path / "hf")
+    config = json.loads((byte_level / "config.json").read_text())
+    del config["seq_length"]
+    (tmp_path / "hf/config.json").write_text(json.dumps(config | {"eos_token_id": 3}))
+    (tmp_path / "hf/generation_config.json").write_text('{"eos_token_id": 2, "temperature": 0.7}')
+    monkeypatch.setattr(convert.check_export.__globals__["importlib"].util, "find_spec", lambda package: None)
+    assert convert.check(str(tmp_path / "hf")) == 1
+    said = capsys.readouterr().out
+    assert "FAILED config: neither seq_length nor max_position_embeddings" in said
+    assert "FAILED special tokens: generation_config.json sets temperature" in said
+    with pytest.raises(MissingInputError, match="nowhere"):
+        convert.check(str(tmp_path / "nowhere"))

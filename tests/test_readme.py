@@ -16,6 +16,7 @@ PAGES = (
     "ecomgpt_jax/instruct/README.md",
     "ecomgpt_jax/instruct/sources/README.md",
     "ecomgpt_jax/serving/README.md",
+    "ecomgpt_jax/model/README.md",
     "scripts/benchmarks/README.md",
     "scripts/results/README.md",
     "tests/README.md",
