@@ -22,6 +22,7 @@ from ecomgpt_jax.files import check_output, read_json
 from ecomgpt_jax.instruct.benchmarks import BENCHMARKS, find_benchmark, task_folders
 from ecomgpt_jax.instruct.task_folder import load_tasks
 from ecomgpt_jax.model import loading
+from ecomgpt_jax.model.content_hash import content_hash
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.parallel.processes import enable_compilation_cache
 
@@ -63,7 +64,8 @@ def main(arguments: list[str]) -> None:
     if jax.process_index() == 0:
         check_output(Path(_OUT.value) / "scores.json")
     print(loading.describe(found, mesh), flush=True)
-    params, named = loading.load_params(found, mesh), loading.weights_fingerprint(found)
+    params = loading.load_params(found, mesh)
+    named = content_hash(params)
     trained_on = _trained_on(found.directory)
     together: dict[str, dict] = {}
     for benchmark, tasks_dir in folders.items():

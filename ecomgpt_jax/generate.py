@@ -27,6 +27,7 @@ from ecomgpt_jax.errors import DataError
 from ecomgpt_jax.files import check_output, read_json_lines, write_json_lines
 from ecomgpt_jax.instruct import own_data
 from ecomgpt_jax.model import loading
+from ecomgpt_jax.model.content_hash import content_hash
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.parallel.processes import enable_compilation_cache
 
@@ -57,7 +58,7 @@ def main(arguments: list[str]) -> None:
     if not interactive and jax.process_index() == 0:
         check_output(_OUT.value)
     print(loading.describe(found, mesh), flush=True)
-    params, model, weights = loading.load_params(found, mesh), found.model, loading.weights_fingerprint(found)
+    params, model = loading.load_params(found, mesh), found.model
     settings: dict[str, Any] = {
         "max_new_tokens": _MAX_NEW_TOKENS.value,
         "eos_ids": tokenizer.stop_ids,
@@ -75,6 +76,7 @@ def main(arguments: list[str]) -> None:
         return
     log = Path(f"{_OUT.value}.partial")
     prompts = tokenizer.encode_prompts([row["prompt"] for row in rows])
+    weights = content_hash(params)
     answers = decode_prompts(params, model, prompts, **settings, log=log, weights=weights, title="generate")
     if jax.process_index() == 0:
         results = (

@@ -22,7 +22,7 @@ from ml_collections import config_flags
 
 from ecomgpt_jax import cli
 from ecomgpt_jax import config as config_lib
-from ecomgpt_jax.config import DataConfig, EvalConfig, nearest, parse_mesh
+from ecomgpt_jax.config import DataConfig, EvalConfig, ModelConfig, nearest, parse_mesh
 from ecomgpt_jax.data.tokenizer import Tokenizer, check_vocabulary, load_tokenizer
 from ecomgpt_jax.decoding.resumable import decode_prompts
 from ecomgpt_jax.decoding.scoring import mean_log_probabilities
@@ -32,6 +32,8 @@ from ecomgpt_jax.instruct import choose, pseudo_labels, read
 from ecomgpt_jax.instruct.instructions import render
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, load_task, write_task
 from ecomgpt_jax.model import loading
+from ecomgpt_jax.model.content_hash import content_hash
+from ecomgpt_jax.model.parameters import Params
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.parallel.processes import enable_compilation_cache
 
@@ -98,27 +100,30 @@ def main(arguments: list[str]) -> None:
     if jax.process_index() == 0:
         check_output(_log())
     print(loading.describe(checkpoint, mesh), flush=True)
-    rows, log_probs = _label(task, texts, dropped, checkpoint, tokenizer, mesh)
+    params = loading.load_params(checkpoint, mesh)
+    weights = content_hash(params)
+    rows, log_probs = _label(task, texts, dropped, params, weights, checkpoint.model, tokenizer, mesh)
     if jax.process_index() == 0:
-        _write(task, rows, log_probs, len(texts), dropped, checkpoint)
+        _write(task, rows, log_probs, len(texts), dropped, weights, checkpoint.model.compute_dtype)
 
 
 def _label(
     task: TaskFolder,
     texts: list[str],
     dropped: collections.Counter[str],
-    checkpoint: loading.Checkpoint,
+    params: Params,
+    weights: str,
+    model: ModelConfig,
     tokenizer: Tokenizer,
     mesh: Mesh,
 ) -> tuple[list[TaskRow], list[float]]:
     """Returns the rows that pass every filter and their mean log-probabilities; counts the others."""
-    params, model = loading.load_params(checkpoint, mesh), checkpoint.model
     asked = pseudo_labels.instructions(task, texts)
     prompts = tokenizer.encode_prompts([render(instruction)[0] for instruction in asked])
     answers = decode_prompts(
         params, model, prompts, max_new_tokens=_MAX_NEW_TOKENS.value, eos_ids=tokenizer.stop_ids,
         allowed_ids=tokenizer.ids, batch=_BATCH.value, mesh=mesh, log=_log(), title="label",
-        weights=loading.weights_fingerprint(checkpoint),
+        weights=weights,
     )  # fmt: skip
     passed: list[tuple[int, TaskRow]] = []
     for index, (instruction, answer) in enumerate(zip(asked, answers, strict=True)):
@@ -149,7 +154,8 @@ def _write(
     log_probs: list[float],
     asked: int,
     dropped: collections.Counter[str],
-    checkpoint: loading.Checkpoint,
+    weights: str,
+    dtype: str,
 ) -> None:
     counts = {reason: count for reason, count in sorted(dropped.items()) if count}
     summary = f"{len(rows):,} of {asked:,} texts labelled ({len(rows) / asked:.1%}); " + ", ".join(
@@ -162,8 +168,8 @@ def _write(
         "parent": _TASK.value,
         "pool": _POOL.value or "texts without annotation in the source of the task",
         "checkpoint": _CHECKPOINT.value,
-        "weights": loading.weights_fingerprint(checkpoint),
-        "dtype": checkpoint.model.compute_dtype,
+        "weights": weights,
+        "dtype": dtype,
         "template": task.template,
         "max_new_tokens": _MAX_NEW_TOKENS.value,
         "min_log_probability": _LEAST.value,

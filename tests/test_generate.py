@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,9 +13,9 @@ from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from ecomgpt_jax.decoding import resumable
 from ecomgpt_jax.decoding.engine import generate_tokens
+from ecomgpt_jax.model.content_hash import content_hash
 from ecomgpt_jax.model.decoder import init_params
 from ecomgpt_jax.model.hf_weights import load_hf, model_config_from_hf, save_hf
-from ecomgpt_jax.model.loading import find_checkpoint, weights_fingerprint
 
 TEXTS = (
     "red cotton shirt, size M", "a phone case for {model}", "</s> is plain text here", "红色 连衣裙 夏季", "100% wool",
@@ -82,12 +83,18 @@ def test_prompts_are_continued_in_order_and_an_interrupted_run_goes_on(checkpoin
     assert max(max(tokens, default=0) for tokens in answers) < tokenizer.size
     assert sorted(path.name for path in out.parent.iterdir()) == ["out.jsonl"]
 
-    # A tampered answer that comes back shows that an interrupted run's answers are not decoded again.
-    loaded = find_checkpoint(checkpoint)
-    run = [weights_fingerprint(loaded), MAX_NEW_TOKENS, resumable._digest(tokenizer.stop_ids, tokenizer.ids), 1]
-    run += [loaded.model.compute_dtype, loaded.model.layer_norm_epsilon]
+    # A tampered answer that comes back shows that an interrupted run's answers are not decoded again, also where the
+    # same weights lie at another place; answers of other weights in a file of the same size and time are not taken.
+    model, weights = model_config_from_hf(checkpoint), load_hf(checkpoint)
+    moved = Path(shutil.copytree(checkpoint, tmp_path / "moved"))
+    weights["final_norm"]["bias"] = weights["final_norm"]["bias"].at[0].add(1e-3)
+    others = content_hash(weights)
+    run = [content_hash(load_hf(moved)), MAX_NEW_TOKENS, resumable._digest(tokenizer.stop_ids, tokenizer.ids), 1]
+    run += [model.compute_dtype, model.layer_norm_epsilon]
     kept = {"key": resumable._key(tokenizer.encode(TEXTS[2]), run), "tokens": [5, 6]}
-    write_lines(out.with_name("again.jsonl.partial"), [kept])
+    foreign = {"key": resumable._key(tokenizer.encode(TEXTS[1]), [others, *run[1:]]), "tokens": [7, 8]}
+    write_lines(out.with_name("again.jsonl.partial"), [kept, foreign])
+    arguments = ("--checkpoint", moved, "--max_new_tokens", MAX_NEW_TOKENS)
     done = generate(*arguments, "--prompts", prompts, "--out", out.with_name("again.jsonl"))
     assert done.returncode == 0, done.stderr
     again = [json.loads(line) for line in out.with_name("again.jsonl").read_text(encoding="utf-8").split("\n") if line]

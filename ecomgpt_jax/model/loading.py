@@ -8,7 +8,6 @@ The adapters of a LoRA run are merged into the weights under them.
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -240,18 +239,3 @@ def tokenizer_directory(path: str | os.PathLike[str]) -> Path:
         if (candidate / "tokenizer.json").is_file():
             return candidate
     raise MissingInputError(f"{start}: no tokenizer.json in it, in its tokenizer folder, or in its run's")
-
-
-def weights_fingerprint(checkpoint: Checkpoint) -> str:
-    """Returns a hash of the names, sizes and times of a checkpoint's files.
-
-    Empty where they are not on this disk. Other files beside them, such as the answers that a run writes there, do not
-    count.
-    """
-    root = Path(checkpoint.directory).absolute()
-    if not root.is_dir():
-        return ""
-    names = ("config.json", "*.safetensors", "*.bin") if checkpoint.config is None else ("params/**/*", "meta/**/*")
-    files = sorted(file for name in names for file in root.glob(name) if file.is_file())
-    stats = [(str(file.relative_to(root)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return hashlib.sha256(repr((str(root), stats)).encode()).hexdigest()

@@ -10,10 +10,9 @@ import pytest
 from loaded import load_checkpoint
 from safetensors.numpy import load_file, save_file
 
-from ecomgpt_jax import config as config_lib
-from ecomgpt_jax.config import Config, MeshConfig, ModelConfig
+from ecomgpt_jax.config import MeshConfig, ModelConfig
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
-from ecomgpt_jax.model import decoder, hf_weights, loading, manifest
+from ecomgpt_jax.model import decoder, hf_weights, loading
 from ecomgpt_jax.model.hf_weights import save_hf
 from ecomgpt_jax.model.parameters import Params, param_shardings, split_layers
 from ecomgpt_jax.parallel.mesh import make_mesh
@@ -158,30 +157,3 @@ def test_load_checkpoint_keeps_what_the_checkpoint_says_of_its_dtype(params: Par
         jax.tree.map(np.testing.assert_array_equal, loaded, params)
     loaded, model = load_checkpoint(places["bfloat16"])
     assert (model.compute_dtype, loaded["embedding"]["table"].dtype) == ("bfloat16", jnp.float32)
-
-
-@pytest.mark.parametrize("kind", ["hf", "workdir"])
-def test_the_fingerprint_is_of_the_weights_and_of_nothing_beside_them(tmp_path: Path, kind: str) -> None:
-    config = None
-    if kind == "hf":
-        weights = tmp_path / "model.safetensors"
-        (tmp_path / "config.json").write_text('{"model_type": "bloom"}')
-    else:
-        weights, config = tmp_path / "params" / "d" / "0", config_lib.resolve(Config())
-        weights.parent.mkdir(parents=True)
-        (tmp_path / manifest.NAME).write_text("{}")
-    weights.write_bytes(b"1234")
-
-    def fingerprint() -> str:
-        return loading.weights_fingerprint(loading.Checkpoint("", loading.epath.Path(tmp_path), MODEL, "", config))
-
-    before = fingerprint()
-    assert len(before) == 64
-    for name in ("out.jsonl", "out.jsonl.partial", "evaluation/scores.json", "scores.json", "report.html"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("{}")
-    assert fingerprint() == before
-    weights.write_bytes(b"12345")
-    assert fingerprint() != before
-    nowhere = loading.Checkpoint("", loading.epath.Path(tmp_path / "nowhere"), MODEL, "", config)
-    assert loading.weights_fingerprint(nowhere) == ""
