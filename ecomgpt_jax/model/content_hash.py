@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from ecomgpt_jax.model.parameters import Params
+from ecomgpt_jax.parallel.host_memory import return_freed_memory
 
 _PIECE = 1 << 22  # values mixed together: their temporaries are a few times 16 MiB
 
@@ -87,6 +88,7 @@ def content_hash(params: Params) -> str:
         shape = (len(leaf), *leaf[0].shape) if isinstance(leaf, list) else leaf.shape
         names.append(f"{jax.tree_util.keystr(path)} {shape} ")
         sums.append(sum(_sums_here(layer, index * layer.size) for index, layer in enumerate(layers)))
+    return_freed_memory()
     total = np.stack(sums)
     if jax.process_count() > 1:
         total = multihost_utils.process_allgather(total).sum(axis=0, dtype=np.uint32)

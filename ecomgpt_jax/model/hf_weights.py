@@ -38,6 +38,7 @@ from ecomgpt_jax.model.parameters import (
     to_tree,
 )
 from ecomgpt_jax.model.tensor_stream import STORED
+from ecomgpt_jax.parallel.host_memory import return_freed_memory
 
 
 def model_config_from_hf(directory: str | os.PathLike[str]) -> ModelConfig:
@@ -184,6 +185,7 @@ def load_hf(
     for parameter in tqdm.tqdm(table, desc="load weights", unit="parameter", disable=None, delay=2):
         sharding = one_device if shardings is None else leaf_of(shardings, parameter.path)
         leaves[parameter.path] = _load_parameter(checkpoint, parameter, sharding, dtype, layered)
+        return_freed_memory()
     return to_layers(leaves) if layered else to_tree(leaves)
 
 

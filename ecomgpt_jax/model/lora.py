@@ -23,6 +23,7 @@ from ecomgpt_jax.config import LoraConfig, ModelConfig
 from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.model.layers import Adapters
 from ecomgpt_jax.model.parameters import Parameter, Params, leaf_of, parameter_table, to_tree
+from ecomgpt_jax.parallel.host_memory import return_freed_memory
 from ecomgpt_jax.parallel.sharding import array_sharding
 
 _PEFT_PREFIX = "base_model.model."
@@ -154,6 +155,7 @@ def merge(base: Params, adapters: Adapters, dtype: jax.typing.DTypeLike) -> Para
         if made is not leaf and not leaf.is_deleted():
             jax.block_until_ready(made)
             leaf.delete()
+            return_freed_memory()
         return made
 
     return jax.tree_util.tree_map_with_path(one, base)

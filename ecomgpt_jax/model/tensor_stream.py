@@ -12,6 +12,7 @@ import numpy as np
 from ecomgpt_jax import files
 from ecomgpt_jax.errors import DataError
 from ecomgpt_jax.model.hf_files import INDEX, SINGLE, is_finite
+from ecomgpt_jax.parallel.host_memory import return_freed_memory
 
 STORED = {"float32": "F32", "bfloat16": "BF16"}
 ROWS = 16_384  # rows of an embedding that the host holds at one time
@@ -52,6 +53,7 @@ def write_file(path: Path, tensors: Iterable[Tensor], dtype: np.dtype) -> None:
                     file.write(piece.view(np.uint8).data)
             if written != math.prod(shape):
                 raise DataError(f"{name}: {written:,} values for shape {shape}; nothing was exported")
+            return_freed_memory()
         file.flush()
         os.fsync(file.fileno())
 
