@@ -5,6 +5,7 @@ import gc
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ import pytest
 from ecomgpt_jax.config import MeshConfig, ModelConfig
 from ecomgpt_jax.decoding import engine, greedy
 from ecomgpt_jax.decoding.scoring import mean_log_probabilities
-from ecomgpt_jax.model import loading
+from ecomgpt_jax.model import decoder, loading
 from ecomgpt_jax.model.hf_weights import save_hf
 from ecomgpt_jax.model.parameters import Params, parameter_table, to_tree
 from ecomgpt_jax.parallel.mesh import make_mesh
@@ -50,18 +51,10 @@ def decode(directory: Path, prompts: list[list[int]], mesh: MeshConfig, dtype: s
     return engine.generate_tokens(params, found.model, prompts, batch=72, mesh=devices, **SETTINGS)
 
 
-@pytest.mark.parametrize("heads", [12, 16, 20])
-def test_a_float32_checkpoint_gives_hugging_face_s_ids(tmp_path: Path, heads: int) -> None:
-    """72 prompts; ids that no token of the tokenizer has are suppressed on both sides."""
-    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
-    write(tmp_path / "hf", heads)
-    network, prompts = (
-        transformers.BloomForCausalLM.from_pretrained(tmp_path / "hf", dtype="auto").eval(),
-        prompts_of(72),
-    )
-    assert network.dtype == torch.float32
-    expected = []
-    for first in range(0, 72, 24):
+def hugging_face_ids(network: Any, prompts: list[list[int]]) -> list[list[int]]:
+    """Greedy answers of a transformers model, ids that no token of the tokenizer has suppressed."""
+    torch, found = pytest.importorskip("torch"), []
+    for first in range(0, len(prompts), 24):
         group = prompts[first : first + 24]
         longest = max(map(len, group))
         padded = torch.tensor([[3] * (longest - len(prompt)) + prompt for prompt in group])
@@ -70,13 +63,61 @@ def test_a_float32_checkpoint_gives_hugging_face_s_ids(tmp_path: Path, heads: in
             padded, attention_mask=mask, do_sample=False, max_new_tokens=NEW, eos_token_id=EOS, pad_token_id=3,
             suppress_tokens=list(range(LIMIT, VOCAB)),
         )[:, longest:].tolist()  # fmt: skip
-        expected += [row[: row.index(EOS)] if EOS in row else row for row in rows]
+        found += [row[: row.index(EOS)] if EOS in row else row for row in rows]
+    return found
+
+
+@pytest.mark.parametrize("heads", [12, 16, 20])
+def test_a_float32_checkpoint_gives_hugging_face_s_ids(tmp_path: Path, heads: int) -> None:
+    """72 prompts; ids that no token of the tokenizer has are suppressed on both sides."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    write(tmp_path / "hf", heads)
+    network = transformers.BloomForCausalLM.from_pretrained(tmp_path / "hf", dtype="auto").eval()
+    assert network.dtype == torch.float32
+    prompts = prompts_of(72)
+    expected = hugging_face_ids(network, prompts)
     assert len({tuple(answer) for answer in expected}) > 60, "the answers must vary"
     found = decode(tmp_path / "hf", prompts, MeshConfig(data=1))
     assert sum(map(list.__eq__, found, expected)) == 72
     if heads == 12:  # the earlier one
         rounded = decode(tmp_path / "hf", prompts, MeshConfig(data=1), "bfloat16")
         assert sum(map(list.__eq__, rounded, expected)) < 72
+
+
+def test_a_bfloat16_checkpoint_is_nearer_to_its_float32_values_than_hugging_face(tmp_path: Path) -> None:
+    """Logits after each token of float32's answers; the same id where float32's lead is more than rounding."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    write(tmp_path / "hf", 16, "bfloat16")
+    exact, rounded = (
+        transformers.BloomForCausalLM.from_pretrained(tmp_path / "hf", dtype=dtype).eval()
+        for dtype in (torch.float32, "auto")
+    )
+    assert rounded.dtype == torch.bfloat16
+    prompts = prompts_of(72)
+    texts = [prompt + answer for prompt, answer in zip(prompts, hugging_face_ids(exact, prompts), strict=True)]
+    inputs = np.stack([np.pad(text, (0, 60 + NEW - len(text))) for text in texts])
+    within = np.arange(60 + NEW) < [[len(text)] for text in texts]
+    read = within & (np.arange(60 + NEW) >= [[len(prompt) - 1] for prompt in prompts])
+    with torch.no_grad():
+        wanted, theirs = (
+            network(torch.tensor(inputs), attention_mask=torch.tensor(within, dtype=torch.long)).logits.float().numpy()
+            for network in (exact, rounded)
+        )
+    found = loading.find_checkpoint(tmp_path / "hf")
+    assert found.model.compute_dtype == "bfloat16"
+    params = loading.load_params(found, make_mesh(MeshConfig(data=1), jax.devices()[:1]), layered=False)
+    hidden = decoder.forward(params, jnp.asarray(inputs), jnp.asarray(within, jnp.int32), found.model)
+    ours = np.asarray(decoder.logits(params, hidden, found.model))
+    wanted, theirs, ours = (logits[read][:, :LIMIT] for logits in (wanted, theirs, ours))
+
+    def error(logits: np.ndarray) -> float:
+        return float(np.sqrt(np.mean((logits - wanted) ** 2) / np.mean(wanted**2)))
+
+    first, second = np.sort(wanted, axis=-1)[:, :-3:-1].T
+    sure = first - second > 4 * 2**-8 * np.abs(wanted).max(-1)
+    assert error(ours) < error(theirs)
+    assert sure.mean() > 0.5
+    assert (ours.argmax(-1) == wanted.argmax(-1))[sure].all()
 
 
 def test_every_mesh_gives_one_sha256(tmp_path: Path) -> None:
