@@ -2,6 +2,7 @@ import concurrent.futures
 import json
 import re
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -326,18 +327,28 @@ def test_a_body_that_does_not_arrive_is_408() -> None:
     assert "0.2 seconds" in json.loads(answer)["error"]["message"]
 
 
-def test_health_answers_while_a_long_prompt_is_encoded_and_a_step_runs() -> None:
-    engine = ScriptedEngine()
+def test_health_answers_while_a_prompt_is_encoded_and_a_step_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, begun, answered, waited = ScriptedEngine(), threading.Event(), threading.Event(), []
     with running(engine) as server, concurrent.futures.ThreadPoolExecutor() as pool:
+        encode = server.service.encode
+
+        def slow(job: Any) -> Any:
+            begun.set()
+            waited.append(answered.wait(20))
+            return encode(job)
+
         engine.gate.clear()
         first = pool.submit(server.post, "/v1/completions", {"prompt": "a b c"})
-        second = pool.submit(server.post, "/v1/completions", {"prompt": "red dress " * 90_000})
         assert eventually(lambda: len(server.scheduler.running) == 1)
-        for _ in range(5):
-            assert server.get("/health")[0] == 200
+        monkeypatch.setattr(server.service, "encode", slow)
+        second = pool.submit(server.post, "/v1/completions", {"prompt": "red dress " * 90_000})
+        assert begun.wait(20)
+        assert server.get("/health")[0] == 200
+        answered.set()
         assert not first.done()
         engine.gate.set()
         assert (first.result()[0], second.result()[0]) == (200, 400)
+        assert waited == [True], "the event loop was free"
 
 
 def test_idle_connections_hold_nothing_up(server: Running) -> None:
