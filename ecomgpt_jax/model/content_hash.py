@@ -1,10 +1,10 @@
-"""A hash of the values of weights, whatever lies where: one pass over each array on the devices that hold it.
+"""A hash of the values of weights, independent of their sharding: one pass over each array on its devices.
 
 Each value is mixed with its position in the array into 32 bits (the finaliser of MurmurHash3, a bijection for a given
 position, so one changed value always changes the sum), and summed modulo 2^32, once as it is and once times an odd
 number of the position. Sums of integers have no rounding and no order: mesh, hosts and the file's layout do not matter.
-Two arrays that differ in more than one value agree in both sums with a chance of about 2^-64; nothing here withstands
-somebody who looks for such a pair.
+Two arrays that differ in more than one value have equal sums with a probability of about 2^-64; the hash is not
+cryptographic.
 """
 
 import hashlib
@@ -66,7 +66,7 @@ def _sums_here(array: jax.Array, first: int) -> np.ndarray:
             if shard.replica_id == 0
         ]
     total = np.zeros(2, np.uint32)
-    with jax.set_mesh(Mesh(np.empty((), object), ())):  # a part lies on one device, whatever mesh the caller is in
+    with jax.set_mesh(Mesh(np.empty((), object), ())):  # a part is on one device, independent of the caller's mesh
         for piece, at, steps in (found for part, start in parts for found in _pieces(part, start, strides)):
             total += np.asarray(_sums(piece, np.uint32(at % 2**32), np.array(steps, np.int64).astype(np.uint32)))
     return total
@@ -82,7 +82,7 @@ def content_hash(params: Params) -> str:
     if isinstance(params["blocks"], tuple):
         tree["blocks"] = jax.tree.map(lambda *leaves: list(leaves), *params["blocks"])
     names, sums = [], []
-    # Dictionaries come in order of their keys.
+    # jax flattens dictionaries in order of their keys.
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda node: isinstance(node, list)):
         layers = leaf if isinstance(leaf, list) else [leaf]
         shape = (len(leaf), *leaf[0].shape) if isinstance(leaf, list) else leaf.shape

@@ -1,8 +1,8 @@
-"""Weights in HF's layout: read strictly and written whole, one tensor at a time, through safetensors.
+"""Reads weights in HF's layout strictly and writes them atomically, one tensor at a time, through safetensors.
 
 Reading puts each tensor straight where its parameter's sharding says (the embedding, which is a large share of a small
-model, some rows at a time), writing streams each into its file; beside the devices' arrays no more than two tensors are
-held. Names, shapes and transforms come from the parameter table.
+model, some rows at a time), writing streams each into its file; besides the devices' arrays at most two tensors are in
+memory. Names, shapes and transforms come from the parameter table.
 """
 
 import math
@@ -30,8 +30,8 @@ from ecomgpt_jax.model.lora import Adapters
 from ecomgpt_jax.model.parameters import (
     Parameter,
     Params,
+    layer_sharding,
     leaf_of,
-    of_layer,
     param_shardings,
     parameter_table,
     to_layers,
@@ -125,7 +125,7 @@ def _load_matrix(checkpoint: Tensors, parameter: Parameter, sharding: Sharding, 
     for device, (rows, columns) in sharding.addressable_devices_indices_map(parameter.shape).items():
         holders.setdefault(rows.indices(parameter.shape[0])[:2], []).append((device, columns))
     shape, parts = sharding.shard_shape(parameter.shape), {}
-    with jax.set_mesh(Mesh(np.empty((), object), ())):  # a part lies on one device, whatever mesh the caller is in
+    with jax.set_mesh(Mesh(np.empty((), object), ())):  # a part is on one device, independent of the caller's mesh
         for (begin, end), devices in holders.items():
             parts |= {device: jnp.zeros(shape, dtype, device=device) for device, _ in devices}
             for start in range(begin, end, hf_shards.ROWS):
@@ -144,7 +144,7 @@ def _load_parameter(
         if len(parameter.shape) == 2:
             return _load_matrix(checkpoint, parameter, sharding, dtype)
         return _place(parameter.from_hf(checkpoint.read(parameter.hf_name)), sharding, dtype)
-    place = of_layer(sharding)
+    place = layer_sharding(sharding)
     if layered:
         read = (parameter.from_hf(checkpoint.read(name)) for name in parameter.hf_names)
         return [jax.block_until_ready(_place(layer, place, dtype)) for layer in read]
@@ -152,7 +152,7 @@ def _load_parameter(
     stacked = make_empty()
     for index, name in enumerate(parameter.hf_names):
         layer = _place(parameter.from_hf(checkpoint.read(name)), place, dtype)
-        stacked = jax.block_until_ready(put_layer(stacked, layer, index))  # or all would wait in memory
+        stacked = jax.block_until_ready(put_layer(stacked, layer, index))  # otherwise all would be in memory
     return stacked
 
 
@@ -235,7 +235,7 @@ def save_hf(
       directory: where to; must not exist or be empty.
       dtype: `float32` or `bfloat16`, of the stored weights.
       tokenizer_dir: directory whose tokenizer files to copy along, with the ids of its special tokens in
-        generation_config.json (`Tokenizer.save` leaves it so); None: weights only.
+        generation_config.json (as `Tokenizer.save` writes it); None: weights only.
       max_shard_bytes: tensors in one file; the tensors of more than one file are listed in an index.
       card: text of the model card (README.md); empty: none.
       adapters: added to each kernel in float32 as it is written.
@@ -250,7 +250,7 @@ def save_hf(
     directory = Path(directory)
     if dtype not in STORED:
         raise ConfigError(f"dtype {dtype!r} is none of {', '.join(STORED)}")
-    # Process 0 alone looks: another one could still see what process 0 has just removed, and stop by itself.
+    # Only process 0 checks: another one could still see a directory that process 0 has just removed, and stop alone.
     if jax.process_index() == 0 and directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ConfigError(f"{directory}: exists already; choose another place or remove it")
     _check_params(params, model)
@@ -258,7 +258,7 @@ def save_hf(
     shards = plan_shards(parameter_table(model), stored.itemsize, max_shard_bytes)
     if jax.process_index() != 0:
         for _, parameter, layer in (tensor for shard in shards for tensor in shard):
-            list(tensor_pieces(params, parameter, layer, adapters))  # process 0 needs our parts
+            list(tensor_pieces(params, parameter, layer, adapters))  # process 0 reads the other processes' parts
         return
     with files.new_directory(directory) as scratch:
         if tokenizer_dir is not None:

@@ -1,8 +1,8 @@
-"""Checkpoints for use: the one door through which every command gets weights that are not the state of its own run.
+"""Loads checkpoints for use: every command gets weights here, except the state of its own run.
 
 A checkpoint is a training workdir (its newest step), a step directory, a Hugging Face directory, or
 `owner/name@revision` on the Hub. Weights stream parameter by parameter (from a Hugging Face directory tensor by tensor)
-straight into the wanted dtype and to their places on the mesh, so no wider and no second copy of the model ever exists.
+directly into the requested dtype and sharding, so there is neither a wider nor a second copy of the model.
 The adapters of a LoRA run are merged into the weights under them.
 """
 
@@ -47,7 +47,7 @@ class Checkpoint(NamedTuple):
       name: as given; a branch of the Hub is pinned to its commit.
       directory: the step directory or Hugging Face directory.
       model: shape of the network; `compute_dtype` is the dtype that the weights are to be used in.
-      reason: where that dtype comes from, in a few words.
+      reason: why that dtype is used, as text.
       config: of the run that saved it; None for a Hugging Face directory.
     """
 
@@ -59,7 +59,7 @@ class Checkpoint(NamedTuple):
 
 
 def find_checkpoint(name: str | os.PathLike[str], dtype: str = "") -> Checkpoint:
-    """Finds a checkpoint and says what it holds.
+    """Finds a checkpoint and returns its description.
 
     Args:
       name: one of the four kinds of the module's docstring.
@@ -101,7 +101,7 @@ def trained_length(checkpoint: Checkpoint) -> int:
 
 def for_use(model: ModelConfig, dtype: str = "") -> ModelConfig:
     """Returns a model to be used in `dtype` (empty: its compute dtype) on whatever devices there are."""
-    kernel = model.attention in ("cudnn", "splash")  # which another platform, or float32, does not have
+    kernel = model.attention in ("cudnn", "splash")  # not available on other platforms or in float32
     return dataclasses.replace(
         model, compute_dtype=dtype or model.compute_dtype, attention="auto" if kernel else model.attention
     )

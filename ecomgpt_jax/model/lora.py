@@ -1,4 +1,4 @@
-"""LoRA (Hu et al., arXiv 2106.09685): low-rank adapters beside frozen kernels, and their PEFT layout.
+"""LoRA (Hu et al., arXiv 2106.09685): low-rank adapters added to frozen kernels, and their PEFT layout.
 
 An adapted kernel W acts as W + alpha / rank * A B, with A [in…, rank] and B [rank, out…] for each block. What is
 trained is the pytree of adapters alone, in float32; the base is a params pytree of its own, in the compute dtype.
@@ -95,7 +95,7 @@ def init_adapters(model: ModelConfig, lora: LoraConfig, mesh: Mesh, key: jax.Arr
 
 
 def make_adapters(trained: Params, lora: LoraConfig, key: jax.Array | None = None) -> Adapters:
-    """Returns the second argument of the forward beside the base.
+    """Returns the adapters as an argument of the forward.
 
     Args:
       trained: from `init_adapters`; gradients flow here.
@@ -129,10 +129,10 @@ def _merging(sharding: Sharding, dtype: jnp.dtype, in_place: bool) -> Callable[.
 
 
 def merge(base: Params, adapters: Adapters, dtype: jax.typing.DTypeLike) -> Params:
-    """Returns plain parameters that compute what base and adapters do together; the base's arrays are deleted.
+    """Returns parameters equivalent to base and adapters; the base's arrays are deleted.
 
-    Arrays are made one after the other, stacked kernels block by block: beside the result there is one array of the
-    base at most, and none where the dtype stays the same.
+    Arrays are made one after the other, stacked kernels block by block: besides the result at most one array of the
+    base is in memory, and none where the dtype stays the same.
 
     Args:
       base: stacked, or layered (`blocks` is a tuple with one pytree per block).
@@ -167,7 +167,7 @@ def save_peft(
     """Writes adapters as HF `peft` reads them: `adapter_config.json` and `adapter_model.safetensors`, float32.
 
     Args:
-      adapters: what was trained; every shard must be on this host.
+      adapters: the trained adapters; every shard must be on this host.
       model: the base's shape.
       lora: rank, alpha, targets, dropout.
       directory: an existing folder.

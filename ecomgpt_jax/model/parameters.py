@@ -49,7 +49,7 @@ def to_layers(leaves: dict[tuple[str, ...], Any]) -> Params:
     return to_tree({path: leaf for path, leaf in leaves.items() if path[0] != "blocks"}) | {"blocks": blocks}
 
 
-def of_layer(sharding: Sharding) -> Sharding:
+def layer_sharding(sharding: Sharding) -> Sharding:
     """Returns the sharding of one block's part of a stacked array."""
     if not isinstance(sharding, NamedSharding):
         return sharding
@@ -89,7 +89,7 @@ def split_layers(params: Params, model: ModelConfig, mesh: Mesh | None = None, *
             new = list(unstack(old, dtype))
         if shardings is not None:
             place = leaf_of(shardings, path)
-            new = jax.device_put(new, of_layer(place) if parameter.stacked else place)
+            new = jax.device_put(new, layer_sharding(place) if parameter.stacked else place)
         if consume and not layered and new is not old:
             jax.block_until_ready(new)
             old.delete()

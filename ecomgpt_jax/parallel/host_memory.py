@@ -1,4 +1,4 @@
-"""What the C library keeps of memory that this process has freed."""
+"""Returns freed memory to the system."""
 
 import ctypes
 import functools
@@ -14,10 +14,10 @@ def _malloc_trim() -> Callable[[int], int] | None:
 
 
 def return_freed_memory() -> None:
-    """Gives freed memory back to the system where the C library is glibc; does nothing elsewhere.
+    """Returns freed memory to the system where the C library is glibc; does nothing elsewhere.
 
-    glibc keeps freed blocks of less than 32 MiB, in which weights are read, merged and written, for later use. Called
-    where such a stage has freed many of them, so that the resident set follows the arrays that are alive.
+    glibc keeps freed blocks below 32 MiB, such as those of reading, merging and writing weights. Call it after such a
+    stage, so that the resident set follows the live arrays.
     """
     if trim := _malloc_trim():
         trim(0)
