@@ -193,6 +193,8 @@ def test_a_released_slot_takes_the_next_request_at_once(params: Params, batch: S
         batch.release(slot)
         batch.release(slot)
     assert sorted(batch.free) == sorted(slots)
+    assert batch.step() == []
+    assert not np.asarray(batch._rows.active).any(), "the device does not go on with them"
     assert [ids(tokens) for tokens in serve(batch, [Request(p, MAX_NEW_TOKENS) for p in PROMPTS[:9]])] == expected
 
 
