@@ -194,3 +194,21 @@ def test_pre_tokenizer_names() -> None:
     description = json.loads(original("qwen2").to_str())
     assert pre_tokenizer_name(description | {"normalizer": {"type": "NFC"}}) == "qwen2"
     assert pre_tokenizer_name(description | {"normalizer": {"type": "Lowercase"}}) == ""
+
+
+def test_the_patterns_are_the_published_ones() -> None:
+    known = pytest.importorskip("transformers.integrations.gguf.gguf_tokenizer_mapping").GGUF_PRE_TOKENIZER_SPLITS
+    for name in ("llama-bpe", "qwen2", "tekken"):
+        assert SPLITS[name] == (known[name],)
+    assert SPLITS["bloom"] == (" ?[^(\\s|.,!?…。，、।۔،)]+",)  # bigscience/bloom, tokenizer.json
+
+
+def test_words_of_the_vocabulary_are_one_token_where_llama_3_has_them(tmp_path: Path) -> None:
+    """No merge makes `zqj`; Llama 3 takes a word that is in its vocabulary whole."""
+    keys = keys_of("llama-bpe", tmp_path)
+    keys["tokenizer.ggml.tokens"].append("zqj")
+    keys["tokenizer.ggml.token_type"].append(1)
+    for name, whole in (("llama-bpe", True), ("qwen2", False)):
+        (tmp_path / name).mkdir()
+        tokenizer = write_tokenizer(keys | {"tokenizer.ggml.pre": name}, tmp_path / name, "f.gguf")
+        assert (tokenizer.encode("zqj") == [tokenizer.size - 1]) == whole
