@@ -51,6 +51,27 @@ def test_an_interrupted_run_goes_on(decoded: list[list[int]], tmp_path: Path) ->
     assert len(log.read_text(encoding="utf-8").splitlines()) == 4
 
 
+def test_every_process_goes_on_from_what_process_0_kept(
+    decoded: list[list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here process 1, which sees no log of its own."""
+    decode(PROMPTS, tmp_path / "kept.jsonl")
+    kept = (tmp_path / "kept.jsonl").read_text(encoding="utf-8")
+    monkeypatch.setattr(resumable.jax, "process_index", lambda: 1)
+
+    def from_first(make: Any) -> Any:
+        assert make() == {}
+        (tmp_path / "seen-by-0.jsonl").write_text(kept, encoding="utf-8")
+        keys = {resumable.parse_json(line, tmp_path)["key"]: [] for line in kept.splitlines()}
+        return resumable._read(tmp_path / "seen-by-0.jsonl", keys)
+
+    monkeypatch.setattr(resumable, "from_first", from_first)
+    decoded.clear()
+    assert decode([[12], *PROMPTS], tmp_path / "absent.jsonl") == [[12], [6, 5], [7], [6, 5], [10, 9, 8]]
+    assert decoded == [[12]]
+    assert not (tmp_path / "absent.jsonl").exists()
+
+
 @pytest.mark.parametrize("other", ["weights", "prompt", "limit"])
 def test_answers_of_another_run_are_not_taken(decoded: list[list[int]], tmp_path: Path, other: str) -> None:
     log = tmp_path / "log.jsonl"

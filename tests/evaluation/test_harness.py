@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,6 +96,26 @@ def test_gold_answers_give_full_scores_and_every_file(world: World, monkeypatch:
         "predictions", "scores.json", "report.md", "report.html",
     }  # fmt: skip
     assert len(scores["protocol"]["sha256"]) == 64
+
+
+def test_a_finished_evaluation_is_known_by_its_dtype_settings_and_tasks(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, _, answers = world
+    settings = EvalConfig(max_prompt_tokens=10_000)
+    scores = evaluate(world, Engine(answers), monkeypatch, settings)
+
+    def finished(dtype: str = ModelConfig().compute_dtype, **changed: object) -> dict | None:
+        changed = dataclasses.replace(settings, **changed)
+        return harness.finished_scores(root / "tasks", root / "out", changed, dtype)
+
+    assert finished() == finished(batch=3) == scores
+    assert finished("float16") is None
+    assert finished(max_new_tokens=7) is finished(num_beams=2) is finished(answer_loss=True) is None
+    shutil.rmtree(next((root / "tasks").iterdir()))
+    assert finished() is None
+    (root / "out" / "scores.json").unlink()
+    assert finished() is None
 
 
 def test_losses_of_right_answers_are_those_of_each_row(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
