@@ -29,7 +29,7 @@ def prompts_of(count: int) -> list[list[int]]:
     return [random.randint(4, LIMIT, random.randint(1, 60)).tolist() for _ in range(count)]
 
 
-def write(directory: Path, heads: int, dtype: str = "float32", **shape: int) -> ModelConfig:
+def write(directory: Path, heads: int, dtype: str = "float32", **shape: Any) -> ModelConfig:
     """Writes weights whose answers depend on the whole prompt; rows past the tokenizer's ids have the top logits."""
     shape = {"embed": 8 * heads, "layers": 2, "vocab_size": VOCAB} | shape
     model, random, leaves = ModelConfig(size="custom", heads=heads, **shape), np.random.RandomState(heads), {}
@@ -120,8 +120,18 @@ def test_a_bfloat16_checkpoint_is_nearer_to_its_float32_values_than_hugging_face
     assert (ours.argmax(-1) == wanted.argmax(-1))[sure].all()
 
 
-def test_every_mesh_gives_one_sha256(tmp_path: Path) -> None:
-    write(tmp_path / "hf", 16)
+FAMILIES = {
+    "bloom": {},
+    "llama": {"family": "llama", "kv_heads": 4, "mlp": 256, "qk_norm": True, "tied_head": False},
+    "gemma": {"family": "gemma", "kv_heads": 1, "mlp": 256, "window": 9, "layer_kinds": "sf"},
+}
+
+
+@pytest.mark.parametrize(
+    "family", ["bloom", *(pytest.param(name, marks=pytest.mark.slow) for name in ("llama", "gemma"))]
+)
+def test_every_mesh_gives_one_sha256(tmp_path: Path, family: str) -> None:
+    write(tmp_path / "hf", 16, **FAMILIES[family])
     prompts, seen = prompts_of(24), {}
     for mesh in (MeshConfig(data=1), MeshConfig(data=1, fsdp=8), MeshConfig(data=1, tensor=2)):
         answers = decode(tmp_path / "hf", prompts, mesh)

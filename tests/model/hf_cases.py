@@ -6,6 +6,7 @@
 from typing import Any
 
 import numpy as np
+import pytest
 
 from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.model.parameters import Params, parameter_table, to_tree
@@ -38,6 +39,14 @@ CASES: dict[str, tuple[dict[str, Any], int, tuple[tuple[int, int], ...]]] = {
 }  # fmt: skip
 BLOOM = tuple(name for name, (fields, *_) in CASES.items() if "family" not in fields)
 FAMILIES = ("heads8_padded", *(name for name in CASES if name not in BLOOM))  # all on batches [4, 24]
+
+
+def families(*quick: str) -> list[Any]:
+    """Returns all but BLOOM as parameters of a test; those that are not named are slow ones."""
+    marks = {name: [] if name in quick else pytest.mark.slow for name in FAMILIES[1:]}
+    return [pytest.param(name, marks=mark) for name, mark in marks.items()]
+
+
 STORED = 400  # entries stored of each parameter's gradient, and of the logits: rows of every 11th position
 LOGIT_STEP = 11
 

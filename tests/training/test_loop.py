@@ -4,7 +4,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from toy import toy_config, toy_rows
+from toy import PARAMS, toy_config, toy_rows
 
 from ecomgpt_jax.config import Config, MeshConfig
 from ecomgpt_jax.errors import ConfigError
@@ -47,10 +47,15 @@ def start(workdir: Path, config: Config | None = None, **kwargs: object) -> obje
     return loop.train(config, toy_rows(loop.rows_per_step(config, MESH), INSTANCES), MESH, workdir, **kwargs)
 
 
+@pytest.fixture(scope="module", params=PARAMS)
+def family(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[int, float], list[np.ndarray]]:
+def whole(family: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[int, float], list[np.ndarray]]:
     workdir = tmp_path_factory.mktemp("whole") / "run"
-    params = start(workdir)
+    params = start(workdir, toy_config(family))
     return losses(workdir), [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
 
 
@@ -62,9 +67,9 @@ def test_the_run_learns_and_logs_each_step(whole: tuple[dict, list]) -> None:
 
 
 def test_killed_at_every_step_the_losses_stay_the_same(
-    whole: tuple[dict, list], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: tuple[dict, list], family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = Progress.log
+    write, config = Progress.log, toy_config(family)
     for step in range(1, len(whole[0]) + 1):
         workdir = tmp_path / f"killed-{step}"
 
@@ -75,17 +80,19 @@ def test_killed_at_every_step_the_losses_stay_the_same(
 
         monkeypatch.setattr(Progress, "log", log)
         with pytest.raises(Killed):
-            start(workdir)
+            start(workdir, config)
         assert sorted(losses(workdir)) == list(range(1, step))
         monkeypatch.setattr(Progress, "log", write)
-        params = start(workdir)
+        params = start(workdir, config)
         assert losses(workdir) == whole[0]
         assert all(map(np.array_equal, jax.tree.leaves(params), whole[1]))
 
 
-def test_another_order_would_be_seen(whole: tuple[dict, list], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_order_would_be_seen(
+    whole: tuple[dict, list], family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The negative control: a resume that starts the data over gives other losses."""
-    config = toy_config()
+    config = toy_config(family)
     config.train.save_every = 2
 
     def log(self: Progress, at: int, *rest: object) -> None:
@@ -103,9 +110,9 @@ def test_another_order_would_be_seen(whole: tuple[dict, list], tmp_path: Path, m
     assert resumed[3] != whole[0][3]
 
 
-def test_a_finished_run_is_not_trained_further(whole: tuple[dict, list], tmp_path: Path) -> None:
-    start(tmp_path)
-    again = start(tmp_path)
+def test_a_finished_run_is_not_trained_further(whole: tuple[dict, list], family: str, tmp_path: Path) -> None:
+    start(tmp_path, toy_config(family))
+    again = start(tmp_path, toy_config(family))
     assert losses(tmp_path) == whole[0]
     assert all(map(np.array_equal, jax.tree.leaves(again), whole[1]))
 
@@ -141,8 +148,10 @@ def test_a_run_of_another_shape_is_refused(tmp_path: Path) -> None:
         start(tmp_path, wider)
 
 
-def test_evaluation_comes_every_so_many_steps_and_changes_nothing(tmp_path: Path, whole: tuple[dict, list]) -> None:
-    config, seen = toy_config(max_steps=5), []
+def test_evaluation_comes_every_so_many_steps_and_changes_nothing(
+    tmp_path: Path, family: str, whole: tuple[dict, list]
+) -> None:
+    config, seen = toy_config(family, max_steps=5), []
     config.eval.every = 2
     start(tmp_path / "w", config, evaluate=lambda params: seen.append(params) or {"eval/t/score": 1.0})
     lines = read_metrics(tmp_path / "w" / "metrics.jsonl")

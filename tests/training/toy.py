@@ -1,15 +1,25 @@
 """A toy run that the training tests share: a tiny BLOOM and random instances."""
 
 import numpy as np
+import pytest
 
 from ecomgpt_jax.config import Config, DataConfig, resolve
 from ecomgpt_jax.data.pipeline import PackedRows, make_rows
 from ecomgpt_jax.data.token_store import TokenStore
 
+FAMILIES = {
+    "bloom": {},
+    "llama": {"family": "llama", "kv_heads": 2, "mlp": 48, "qk_norm": True, "tied_head": False},
+    "gemma": {"family": "gemma", "kv_heads": 1, "mlp": 48, "window": 5, "layer_kinds": "sf"},
+}
+PARAMS = [pytest.param(name, marks=[] if name == "bloom" else pytest.mark.slow) for name in FAMILIES]
 
-def toy_config(**train: object) -> Config:
+
+def toy_config(family: str = "bloom", **train: object) -> Config:
     """A two-layer float32 model, rows of 32, log and save at every step."""
     config = Config()
+    for name, value in FAMILIES[family].items():
+        setattr(config.model, name, value)
     config.model.size, config.model.embed, config.model.layers, config.model.heads = "custom", 32, 2, 4
     config.model.vocab_size, config.model.compute_dtype, config.model.head_chunk = 64, "float32", 16
     config.data.length = 32
