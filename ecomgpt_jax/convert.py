@@ -163,7 +163,10 @@ def export_gguf(source: str, target: str, dtype: str, adapter: bool = False) -> 
             save_peft(adapters, config.model, config.lora, beside, config.model.init_from)
             values = hf_config(config.model, "float32", seq_length=config.data.length)
             write_adapter(beside, values, scratch / "adapter.gguf")
-            base, beside_base, lines = config.model.init_from or "the base's model.gguf", "./adapter.gguf", []
+            base, beside_base = "./base.gguf", "./adapter.gguf"
+            lines = [
+                f"the Modelfile takes the GGUF file of {config.model.init_from or 'the base'} as base.gguf beside it"
+            ]
         else:
             directory = _hf_directory(source, Path(beside))
             values, tokenizer = read_json(directory / "config.json"), load_tokenizer(directory)
