@@ -508,6 +508,8 @@ def resolve(config: Config) -> Config:
             setattr(model, name, value)
     check_shape(model)
     fit_targets(config)
+    if not model.init_from:  # else the family is the checkpoint's
+        check_targets(config)
     if model.heads % config.mesh.tensor:
         raise ConfigError(f"config: model.heads={model.heads} is not a multiple of mesh.tensor={config.mesh.tensor}")
     return config
@@ -517,6 +519,16 @@ def fit_targets(config: Config) -> None:
     """Makes `lora.targets`, where it is left as it is, all layers of the model's family."""
     if config.lora.rank and config.lora.targets == LAYERS["bloom"]:
         config.lora.targets = LAYERS[config.model.family]
+
+
+def check_targets(config: Config) -> None:
+    """Raises ConfigError where `lora.targets` names a layer that the model's family has not."""
+    family = config.model.family
+    unknown = [name for name in config.lora.targets if name not in LAYERS[family]]
+    if config.lora.rank and unknown:
+        raise ConfigError(
+            f"config: lora.targets={','.join(unknown)}: a block of {family} has {', '.join(LAYERS[family])}"
+        )
 
 
 def check_shape(model: ModelConfig) -> None:

@@ -10,7 +10,7 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from ecomgpt_jax.config import SHAPE, Config, ModelConfig, fit_targets
+from ecomgpt_jax.config import SHAPE, Config, ModelConfig, check_targets, fit_targets
 from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.files import read_json, write_json
 from ecomgpt_jax.model import hub, loading
@@ -58,6 +58,7 @@ def fit_model_to_weights(config: Config, workdir: Path, resume: str) -> loading.
     for name in (*SHAPE, "layer_norm_epsilon"):
         setattr(config.model, name, getattr(loaded, name))
     fit_targets(config)
+    check_targets(config)
     return weights
 
 

@@ -140,7 +140,7 @@ def test_every_family_answers_as_hugging_face(name: str, num_beams: int, tmp_pat
     )[:, longest:].tolist()  # fmt: skip
     ends = [next((i for i, token in enumerate(row) if token in eos), len(row)) for row in rows]
     expected = [row[:end] for row, end in zip(rows, ends, strict=True)]
-    assert sum(end < new for end in ends) >= 4
+    assert sum(end < new for end in ends) >= 2
     assert len({tuple(answer) for answer in expected}) > 12
     settings = {"max_new_tokens": new, "eos_ids": eos, "allowed_ids": range(model.vocab_size)}
     found = engine.generate_tokens(params, model, prompts, batch=32, num_beams=num_beams, **settings)

@@ -21,6 +21,7 @@ from ecomgpt_jax.errors import DataError
 
 MAX_MEMBER_BYTES = 64 * 2**20
 MAX_MEMBER_RATIO = 200
+_LONGEST_FIELD = 131_072  # characters; a quotation mark without its other half swallows the rest of a file
 
 
 class Unreadable(ValueError):
@@ -141,6 +142,7 @@ def csv_rows(
     data = _unpacked(path)
     delimiter = delimiter or ("\t" if b"\t" in data.partition(b"\n")[0] else ",")
     stream = io.TextIOWrapper(io.BytesIO(data), encoding=encoding, errors="surrogateescape", newline="")
+    csv.field_size_limit(_LONGEST_FIELD)  # of the process: own data allows more
     rows = csv.reader(stream, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
     names, end = list(columns), 0
     try:
