@@ -40,7 +40,7 @@ FAST = [(2, 2, 2)]
 SHAPES = [
     pytest.param(family, shape, marks=[] if shape in FAST and family == "bloom" else pytest.mark.slow)
     for family in FAMILIES
-    for shape in [*ALL_EIGHT, (1, 2, 2), (2, 2, 1)]
+    for shape in ([*ALL_EIGHT, (1, 2, 2), (2, 2, 1)] if family == "bloom" else [(1, 2, 4), (2, 2, 2)])
 ]
 ALONE = r"replica_groups=(\{\{\d+\}|\[\d+,1\])"  # each device gathers from itself: nothing moves
 INVOLUNTARY = "Involuntary full rematerialization"
