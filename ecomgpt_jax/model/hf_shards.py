@@ -1,9 +1,7 @@
-"""Weights streamed from the devices into safetensors files: which tensor goes where, and its bytes in order."""
+"""Weights streamed from the devices: the tensors of Hugging Face's files, and the rows of each in order."""
 
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +10,7 @@ from jax.experimental import multihost_utils
 
 from ecomgpt_jax.model.lora import Adapters, merge_layer
 from ecomgpt_jax.model.parameters import Parameter, Params, leaf_of
-from ecomgpt_jax.model.tensor_stream import ROWS, Tensor, write_file
+from ecomgpt_jax.model.tensor_stream import ROWS, Tensor
 
 
 def _to_host(array: jax.Array | np.ndarray, layer: int | None) -> np.ndarray:
@@ -56,31 +54,15 @@ def tensor_pieces(params: Params, parameter: Parameter, layer: int, adapters: Ad
         yield _to_host(leaf, index)
 
 
-def write_shard(
-    path: Path,
-    tensors: list[tuple[str, Parameter, int]],
-    dtype: np.dtype,
-    read: Callable[[Parameter, int], Iterator[np.ndarray]],
-) -> None:
-    """Streams parameters into one safetensors file in HF's layout (`tensor_stream.write_file`)."""
+def hf_tensors(params: Params, table: Iterable[Parameter], adapters: Adapters | None) -> list[Tensor]:
+    """Returns the tensors of a table of parameters in HF's names and layout, in order; `tensor_pieces` reads them."""
 
     def rows(parameter: Parameter, layer: int) -> Iterator[np.ndarray]:
-        for array in read(parameter, layer):
+        for array in tensor_pieces(params, parameter, layer, adapters):
             yield parameter.to_hf(array) if parameter.stacked else array
 
-    write_file(path, [Tensor(name, p.hf_shape, partial(rows, p, layer)) for name, p, layer in tensors], dtype)
-
-
-def plan_shards(table: Iterable[Parameter], itemsize: int, limit: int) -> list[list[tuple[str, Parameter, int]]]:
-    """Deals the tensors out over files of at most `limit` bytes (a larger tensor has one of its own)."""
-    shards: list[list[tuple[str, Parameter, int]]] = []
-    room = 0
-    for parameter in table:
-        size = math.prod(parameter.hf_shape) * itemsize
-        for layer, name in enumerate(parameter.hf_names):
-            if not shards or size > room:
-                shards.append([])
-                room = limit
-            shards[-1].append((parameter.hf_prefix + name, parameter, layer))
-            room -= size
-    return shards
+    return [
+        Tensor(p.hf_prefix + name, p.hf_shape, partial(rows, p, layer), p.name)
+        for p in table
+        for layer, name in enumerate(p.hf_names)
+    ]

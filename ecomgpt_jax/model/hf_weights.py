@@ -5,7 +5,6 @@ model, some rows at a time), writing streams each into its file; besides the dev
 memory. Names, shapes and transforms come from the parameter table.
 """
 
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
@@ -24,8 +23,8 @@ from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.model import hf_shards
 from ecomgpt_jax.model.families import FAMILIES, OF_MODEL_TYPE
 from ecomgpt_jax.model.hf_config import number
-from ecomgpt_jax.model.hf_files import INDEX, SINGLE, Tensors, copy_tokenizer, own_dtype
-from ecomgpt_jax.model.hf_shards import plan_shards, tensor_pieces, write_shard
+from ecomgpt_jax.model.hf_files import Tensors, copy_tokenizer, own_dtype
+from ecomgpt_jax.model.hf_shards import hf_tensors
 from ecomgpt_jax.model.lora import Adapters
 from ecomgpt_jax.model.parameters import (
     Parameter,
@@ -37,7 +36,7 @@ from ecomgpt_jax.model.parameters import (
     to_layers,
     to_tree,
 )
-from ecomgpt_jax.model.tensor_stream import STORED
+from ecomgpt_jax.model.tensor_stream import MAX_SHARD_BYTES, STORED, write_weights
 from ecomgpt_jax.parallel.host_memory import return_freed_memory
 
 
@@ -224,7 +223,7 @@ def _check_params(params: Params, model: ModelConfig) -> None:
 
 def save_hf(
     params: Params, model: ModelConfig, directory: str | os.PathLike[str], dtype: str = "float32",
-    tokenizer_dir: str | os.PathLike[str] | None = None, max_shard_bytes: int = 5 * 10**9, card: str = "",
+    tokenizer_dir: str | os.PathLike[str] | None = None, max_shard_bytes: int = MAX_SHARD_BYTES, card: str = "",
     adapters: Adapters | None = None, token_ids: Mapping[str, Any] | None = None, seq_length: int = 0,
 ) -> None:  # fmt: skip
     """Writes a checkpoint that HF's `AutoModelForCausalLM.from_pretrained` and `load_hf` read, whole or not at all.
@@ -255,23 +254,16 @@ def save_hf(
         raise ConfigError(f"{directory}: exists already; choose another place or remove it")
     _check_params(params, model)
     stored = np.dtype(jnp.dtype(dtype))
-    shards = plan_shards(parameter_table(model), stored.itemsize, max_shard_bytes)
+    tensors = hf_tensors(params, parameter_table(model), adapters)
     if jax.process_index() != 0:
-        for _, parameter, layer in (tensor for shard in shards for tensor in shard):
-            list(tensor_pieces(params, parameter, layer, adapters))  # process 0 reads the other processes' parts
+        for tensor in tensors:
+            for _ in tensor.pieces():  # process 0 reads the other processes' parts
+                pass
         return
     with files.new_directory(directory) as scratch:
         if tokenizer_dir is not None:
             token_ids = copy_tokenizer(Path(tokenizer_dir), scratch)
-        weight_map = {}
-        bar = tqdm.tqdm(shards, desc="write weights", unit="file", disable=None, delay=2)
-        for i, tensors in enumerate(bar, start=1):
-            name = SINGLE if len(shards) == 1 else f"model-{i:05}-of-{len(shards):05}.safetensors"
-            write_shard(scratch / name, tensors, stored, lambda *of: tensor_pieces(params, *of, adapters))
-            weight_map.update({tensor: name for tensor, _, _ in tensors})
-        if len(shards) > 1:
-            size = stored.itemsize * sum(math.prod(p.shape) for p in parameter_table(model))
-            files.write_json(scratch / INDEX, {"metadata": {"total_size": size}, "weight_map": weight_map})
+        write_weights(scratch, tensors, stored, max_shard_bytes)
         files.write_json(scratch / "config.json", hf_config(model, dtype, token_ids, seq_length))
         if token_ids:
             files.write_json(scratch / "generation_config.json", token_ids)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import tqdm
 
 from ecomgpt_jax import files
 from ecomgpt_jax.errors import DataError
@@ -20,11 +21,12 @@ MAX_SHARD_BYTES = 5 * 10**9
 
 
 class Tensor(NamedTuple):
-    """A tensor to write: its name in the file, its shape, and an iterator over its rows in order."""
+    """A tensor to write: its name in the file, its shape, an iterator over its rows in order, and its own name here."""
 
     name: str
     shape: tuple[int, ...]
     pieces: Callable[[], Iterator[np.ndarray]]
+    origin: str = ""
 
 
 def write_file(path: Path, tensors: Iterable[Tensor], dtype: np.dtype) -> None:
@@ -35,18 +37,19 @@ def write_file(path: Path, tensors: Iterable[Tensor], dtype: np.dtype) -> None:
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     tensors, end = list(tensors), 0
-    for name, shape, _ in tensors:
+    for name, shape, *_ in tensors:
         start, end = end, end + math.prod(shape) * dtype.itemsize
         header[name] = {"dtype": STORED[dtype.name], "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for name, shape, pieces in tensors:
+        for name, shape, pieces, origin in tensors:
             written = 0
             for array in pieces():
                 if not is_finite(array):
-                    raise DataError(f"{name}: weights are not finite; nothing was exported")
+                    of = f"{origin}: weights of {name}" if origin else f"{name}: weights"
+                    raise DataError(f"{of} are not finite; nothing was exported")
                 written += array.size
                 for start in range(0, len(array), ROWS):  # a wider dtype would need a second whole tensor
                     piece = np.ascontiguousarray(array[start : start + ROWS].astype(dtype, copy=False))
@@ -66,19 +69,27 @@ def write_weights(
     Raises:
       DataError: see `write_file`.
     """
-    shards: list[list[Tensor]] = []
-    room = total = 0
-    for tensor in tensors:
-        size = math.prod(tensor.shape) * dtype.itemsize
-        if not shards or size > room:
-            shards.append([])
-            room = max_shard_bytes
-        shards[-1].append(tensor)
-        room, total = room - size, total + size
+    shards = plan_shards(tensors, dtype.itemsize, max_shard_bytes)
     count = len(shards)
     names = [f"model-{i:05}-of-{count:05}.safetensors" for i in range(1, count + 1)] if count > 1 else [SINGLE]
-    for name, shard in zip(names, shards, strict=True):
+    bar = tqdm.tqdm(zip(names, shards, strict=True), "write weights", count, unit="file", disable=None, delay=2)
+    for name, shard in bar:
         write_file(directory / name, shard, dtype)
     if count > 1:
         where = {tensor.name: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
+        total = dtype.itemsize * sum(math.prod(tensor.shape) for tensor in tensors)
         files.write_json(directory / INDEX, {"metadata": {"total_size": total}, "weight_map": where})
+
+
+def plan_shards(tensors: Iterable[Tensor], itemsize: int, limit: int) -> list[list[Tensor]]:
+    """Deals tensors out over files of at most `limit` bytes (a larger tensor has one of its own)."""
+    shards: list[list[Tensor]] = []
+    room = 0
+    for tensor in tensors:
+        size = math.prod(tensor.shape) * itemsize
+        if not shards or size > room:
+            shards.append([])
+            room = limit
+        shards[-1].append(tensor)
+        room -= size
+    return shards

@@ -6,6 +6,7 @@ import pytest
 from ecomgpt_jax.config import LoraConfig, MeshConfig, ModelConfig
 from ecomgpt_jax.model import decoder, hf_shards, lora
 from ecomgpt_jax.model.parameters import Params, parameter_table, split_layers
+from ecomgpt_jax.model.tensor_stream import plan_shards
 from ecomgpt_jax.parallel.mesh import make_mesh
 
 MODEL = ModelConfig(size="custom", embed=32, layers=3, heads=4, vocab_size=64, compute_dtype="float32")
@@ -26,12 +27,13 @@ def tensors(weights: Params, adapters: lora.Adapters | None = None) -> dict[str,
 def test_files_take_tensors_in_order_up_to_the_limit() -> None:
     table = parameter_table(MODEL)
     names = [name for parameter in table for name in parameter.hf_names]
-    shards = hf_shards.plan_shards(table, 2, 20_000)
-    assert [name.removeprefix("transformer.") for shard in shards for name, _, _ in shard] == names
-    sizes = [sum(2 * int(np.prod(parameter.hf_shape)) for _, parameter, _ in shard) for shard in shards]
+    tensors = hf_shards.hf_tensors({}, table, None)
+    shards = plan_shards(tensors, 2, 20_000)
+    assert [tensor.name.removeprefix("transformer.") for shard in shards for tensor in shard] == names
+    sizes = [sum(2 * int(np.prod(tensor.shape)) for tensor in shard) for shard in shards]
     assert len(shards) > 2
     assert max(sizes) <= 20_000
-    assert len(hf_shards.plan_shards(table, 2, 10**9)) == 1
+    assert len(plan_shards(tensors, 2, 10**9)) == 1
 
 
 @pytest.mark.parametrize("shape", [(8, 1, 1), (1, 4, 2)])

@@ -15,7 +15,7 @@ from toy import toy_config, toy_rows
 from ecomgpt_jax import convert
 from ecomgpt_jax.config import Config, LoraConfig, MeshConfig
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
-from ecomgpt_jax.model import decoder, hf_weights, loading, lora
+from ecomgpt_jax.model import decoder, hf_shards, hf_weights, loading, lora
 from ecomgpt_jax.model.hf_weights import load_hf, save_hf
 from ecomgpt_jax.model.parameters import Params, parameter_count
 from ecomgpt_jax.parallel.mesh import make_mesh
@@ -251,8 +251,9 @@ def test_a_run_holds_the_base_once_from_start_to_export(
 
         monkeypatch.setattr(module, name, spy)
 
-    for name in ("_put_rows", "_place", "tensor_pieces"):
+    for name in ("_put_rows", "_place"):
         spied(hf_weights, name)
+    spied(hf_shards, "tensor_pieces")
     spied(lora, "merge_layer")
     spied(loop, "content_hash")
 
