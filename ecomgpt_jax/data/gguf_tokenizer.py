@@ -241,8 +241,9 @@ def vocabulary(tokenizer: Tokenizer, rows: int) -> tuple[dict[str, Any], list[st
         merges = (merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"])
         keys["tokenizer.ggml.merges"] = list(merges)
     else:
-        prefix = '"prepend_scheme": "first"' in json.dumps(description) or '"always"' in json.dumps(description)
-        prefix |= '"Prepend"' in json.dumps(description.get("normalizer"))
+        splits, normalizer = (json.dumps(description.get(part)) for part in ("pre_tokenizer", "normalizer"))
+        prefix = any(f'"prepend_scheme": "{scheme}"' in splits for scheme in ("first", "always"))
+        prefix |= '"Prepend"' in normalizer
         keys |= {"tokenizer.ggml.pre": "default", "tokenizer.ggml.add_space_prefix": prefix}
         keys["tokenizer.ggml.scores"] = _scores(model, tokens)
         if not byte_fallback:

@@ -182,6 +182,22 @@ def test_what_is_missing_is_named(change: dict[str, Any], message: str, tmp_path
         write_tokenizer(keys, tmp_path / "back", "f.gguf")
 
 
+def test_what_puts_a_space_before_a_text(tmp_path: Path) -> None:
+    def prefix(kind: str, **change: Any) -> bool:
+        description = json.loads(original(kind).to_str()) | change
+        description["model"]["vocab"] |= {"always": len(description["model"]["vocab"])}  # no scheme, a token
+        backend = tokenizers.Tokenizer.from_str(json.dumps(description))
+        tokenizer = load_tokenizer(files_of(backend, tmp_path / f"hf{len(list(tmp_path.iterdir()))}"))
+        return vocabulary(tokenizer, tokenizer.size)[0]["tokenizer.ggml.add_space_prefix"]
+
+    metaspace = {"type": "Metaspace", "replacement": "\u2581", "split": False}
+    schemes = ("never", "first", "always")
+    found = [prefix("llama", pre_tokenizer=metaspace | {"prepend_scheme": scheme}) for scheme in schemes]
+    assert found == [False, True, True]
+    assert not prefix("gemma")
+    assert prefix("gemma", normalizer={"type": "Prepend", "prepend": "\u2581"})
+
+
 def test_ids_past_the_model_are_refused(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(files_of(original("gpt-2"), tmp_path / "hf"))
     with pytest.raises(DataError, match="the model has 10 rows"):
