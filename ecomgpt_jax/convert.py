@@ -20,7 +20,7 @@ from etils import epath
 
 from ecomgpt_jax import cli
 from ecomgpt_jax.config import MeshConfig
-from ecomgpt_jax.data.gguf_tokenizer import vocabulary, write_tokenizer
+from ecomgpt_jax.data.gguf_tokenizer import chat_template, vocabulary, write_tokenizer
 from ecomgpt_jax.data.tokenizer import check_vocabulary, declared_ids, load_tokenizer
 from ecomgpt_jax.decoding.export_check import check_export
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
@@ -175,8 +175,8 @@ def export_gguf(source: str, target: str, dtype: str, adapter: bool = False) -> 
             base, beside_base = "./model.gguf", ""
         stops = [tokenizer.backend.id_to_token(index) for index in tokenizer.stop_ids]
         context = values.get("max_position_embeddings") or values.get("seq_length") or 2048
-        template = (tokenizer.directory / "chat_template.jinja").is_file()
-        write_text(scratch / "Modelfile", modelfile(base, beside_base, stops, context, template))
+        has_template = bool(chat_template(tokenizer.directory))
+        write_text(scratch / "Modelfile", modelfile(base, beside_base, stops, context, has_template))
     for line in lines:
         print(f"{source}: {line}")
     print(f"wrote {target_path} (gguf, {'float32 adapters' if adapter else dtype}, with a Modelfile)")

@@ -213,6 +213,21 @@ def test_gguf_out_and_back_is_bit_equal(byte_level: Path, tmp_path: Path, capsys
     assert "num_ctx 96" in modelfile
 
 
+def test_a_chat_template_in_either_file_stands_for_the_plain_prompt(byte_level: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    for place in ("", "chat_template.jinja", "tokenizer_config.json"):
+        source, target = tmp_path / f"hf{place}", tmp_path / f"gguf{place}"
+        shutil.copytree(byte_level, source)
+        if place.endswith(".jinja"):
+            (source / place).write_text("{{ messages[0].content }}")
+        elif place:
+            config = json.loads((source / place).read_text()) | {"chat_template": "{{ messages[0].content }}"}
+            (source / place).write_text(json.dumps(config))
+        convert.export_gguf(str(source), str(target), "float32")
+        assert ("TEMPLATE" in (target / "Modelfile").read_text()) == (not place), place
+        assert (b"tokenizer.chat_template" in (target / "model.gguf").read_bytes()) == bool(place), place
+
+
 @pytest.mark.slow
 def test_llama_cpp_answers_texts_as_generate_does(byte_level: Path, tmp_path: Path) -> None:
     """50 texts in, ids out; float32, through an orbax step as well, so that both ways to a file are one."""

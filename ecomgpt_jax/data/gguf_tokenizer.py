@@ -197,6 +197,15 @@ def pre_tokenizer_name(description: Mapping[str, Any]) -> str:
     return name if normalizer is None or (normalizer == "NFC" and name == "qwen2") else ""
 
 
+def chat_template(directory: Path) -> str:
+    """Returns the chat template of a tokenizer's files, from chat_template.jinja or tokenizer_config.json; "": none."""
+    path, config = directory / "chat_template.jinja", directory / "tokenizer_config.json"
+    template = path.read_text("utf-8") if path.is_file() else ""
+    if not template and config.is_file():
+        template = read_json(config).get("chat_template")
+    return template if isinstance(template, str) else ""
+
+
 def vocabulary(tokenizer: Tokenizer, rows: int) -> tuple[dict[str, Any], list[str]]:
     """Returns the keys `tokenizer.…` that describe a tokenizer in a GGUF file, and notes on what they cannot represent.
 
@@ -211,12 +220,6 @@ def vocabulary(tokenizer: Tokenizer, rows: int) -> tuple[dict[str, Any], list[st
         raise DataError(f"{tokenizer.directory}: its ids go up to {tokenizer.size - 1:,}, the model has {rows:,} rows")
     description = read_json(tokenizer.directory / "tokenizer.json")
     model, lines = description["model"], []
-    config_path = tokenizer.directory / "tokenizer_config.json"
-    template_path = tokenizer.directory / "chat_template.jinja"
-    template = template_path.read_text("utf-8") if template_path.is_file() else ""
-    if not template and config_path.is_file():
-        named = read_json(config_path).get("chat_template")
-        template = named if isinstance(named, str) else ""
     vocab = tokenizer.backend.get_vocab(with_added_tokens=True)
     byte_level = model["type"] == "BPE" and '"ByteLevel"' in json.dumps(description.get("pre_tokenizer"))
     byte_fallback = model["type"] == "BPE" and bool(model.get("byte_fallback"))
@@ -262,7 +265,7 @@ def vocabulary(tokenizer: Tokenizer, rows: int) -> tuple[dict[str, Any], list[st
     keys["tokenizer.ggml.add_eos_token"] = whole[-1:] == [tokenizer.eos_id]
     if tokenizer.prefix and not keys["tokenizer.ggml.add_bos_token"]:
         raise DataError(f"{tokenizer.directory}: puts {list(tokenizer.prefix)} before a text, not the bos token")
-    if template:
+    if template := chat_template(tokenizer.directory):
         keys["tokenizer.chat_template"] = template
     for line in lines:
         logging.warning("%s: %s", tokenizer.directory, line)
