@@ -165,7 +165,8 @@ def load_tokenizer(directory: str | os.PathLike[str], template: str | None = Non
 
     Raises:
       MissingInputError: the directory or its `tokenizer.json` is not there.
-      DataError: the tokenizer cannot be read, or its files name no end-of-sequence token, or one that is ordinary text.
+      DataError: the tokenizer cannot be read, or its files name no end-of-sequence token, or one that is ordinary text;
+        for `chat`, there is no chat template, or one that `read_turn` refuses.
     """
     directory = Path(directory)
     path = directory / "tokenizer.json"
@@ -211,23 +212,12 @@ def load_tokenizer(directory: str | os.PathLike[str], template: str | None = Non
         control=control,
     )
     config = directory / "tokenizer_config.json"
-    chat = config.is_file() and read_json(config).get(_TEMPLATE) == "chat"
-    return with_template(found, "chat") if chat and template is None else with_template(found, template or "released")
+    noted = config.is_file() and read_json(config).get(_TEMPLATE) == "chat"
+    return _with_chat(found, loaded) if (template or ("chat" if noted else "released")) == "chat" else found
 
 
-def with_template(tokenizer: Tokenizer, template: str) -> Tokenizer:
-    """Returns a tokenizer, as `load_tokenizer` makes it without a template, whose prompts have this layout.
-
-    Args:
-      tokenizer: with the files of a chat template, for `chat`.
-      template: `released` or `chat` (`data.template`).
-
-    Raises:
-      DataError: there is no chat template, or one that `read_turn` refuses.
-    """
-    if template != "chat":
-        return tokenizer
-    loaded = transformers.PreTrainedTokenizerFast.from_pretrained(tokenizer.directory, local_files_only=True)
+def _with_chat(tokenizer: Tokenizer, loaded: transformers.PreTrainedTokenizerFast) -> Tokenizer:
+    """Returns a tokenizer whose prompts have the layout of its chat template, which `read_turn` reads from `loaded`."""
     turn = read_turn(loaded, tokenizer.encode_batch, tokenizer.control, tokenizer.directory / "tokenizer.json")
     return dataclasses.replace(
         tokenizer,
