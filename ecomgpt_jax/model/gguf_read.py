@@ -17,6 +17,7 @@ from ecomgpt_jax import files
 from ecomgpt_jax.errors import DataError, MissingInputError
 from ecomgpt_jax.model import gguf_families as families
 from ecomgpt_jax.model.gguf_families import FAMILIES, Family, Shape
+from ecomgpt_jax.model.hf_files import check_tensors
 from ecomgpt_jax.model.tensor_stream import ROWS, Tensor, write_weights
 
 TYPES = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
@@ -226,16 +227,7 @@ def hf_tensors(file: GgufFile, config: Mapping[str, Any]) -> tuple[list[Tensor],
     if family.name == "bloom" and "output.weight" in file.tensors:
         others |= {"output.weight"}
         lines = _tied(file)
-    for problem, names in (
-        ("lacks", set(expected) - set(file.tensors)),
-        ("has unknown", set(file.tensors) - set(expected) - others),
-    ):
-        if names:
-            first = ", ".join(sorted(names)[:5]) + (", …" if len(names) > 5 else "")
-            raise DataError(f"{file.path}: the file {problem} {len(names)} tensors: {first}")
-    for name, of in expected.items():
-        if file.shape(name) != of:
-            raise DataError(f"{file.path}: tensor {name} has shape {file.shape(name)}, the model needs {of}")
+    check_tensors(file.path, expected, {name: file.shape(name) for name in file.tensors}, others)
     return [Tensor(known[name], of, _pieces(file, family, shape, name)) for name, of in expected.items()], lines
 
 

@@ -18,7 +18,7 @@ from ecomgpt_jax.errors import DataError
 from ecomgpt_jax.model import gguf_families as families
 from ecomgpt_jax.model.gguf_families import FAMILIES, Family, Shape
 from ecomgpt_jax.model.gguf_read import require_gguf
-from ecomgpt_jax.model.hf_files import Tensors, is_finite
+from ecomgpt_jax.model.hf_files import Tensors, check_tensors, is_finite
 
 TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "q8_0": "Q8_0"}
 _FILE_TYPES = {"F32": 0, "F16": 1, "Q8_0": 7, "BF16": 32}  # general.file_type
@@ -127,14 +127,12 @@ def _tensors(checkpoint: Tensors, config: Mapping[str, Any], family: Family, sha
     if family.name in ("qwen3", "gemma3") and biased - {"output"}:
         raise DataError(f"{checkpoint.directory}: biases of {', '.join(sorted(biased))}; llama.cpp has none there")
     expected = families.expected_shapes(family, shape, config["vocab_size"], biased | (set() if tied else {"output"}))
-    extra = (
-        set(checkpoint.shapes) - {stored[names[name]] for name in expected} - ({"lm_head.weight"} if tied else set())
-    )
-    if extra:
+    allowed = {"lm_head.weight"} if tied else set()
+    if extra := checkpoint.shapes.keys() - {stored[names[name]] for name in expected} - allowed:
         raise DataError(f"{checkpoint.directory}: has unknown tensors: {', '.join(sorted(extra)[:5])}")
-    for name, of in expected.items():
-        if (found := checkpoint.shapes.get(stored[names[name]])) != of:
-            raise DataError(f"{checkpoint.directory}: {names[name]} has shape {found}, the model needs {of}")
+    needed = {names[name]: of for name, of in expected.items()}
+    found = {theirs: checkpoint.shapes[bare] for theirs, bare in stored.items() if bare in checkpoint.shapes}
+    check_tensors(checkpoint.directory, needed, found, allowed)
     return {name: stored[names[name]] for name in expected}
 
 

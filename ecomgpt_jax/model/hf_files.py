@@ -7,7 +7,7 @@ memory-mapped, and only where there are no safetensors.
 import importlib.util
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -161,6 +161,29 @@ def _kind(tensor: Any) -> str:
 def _check_kind(path: Path, stored: str, kind: str) -> None:
     if kind not in ("F32", "F16", "BF16"):
         raise DataError(f"{path}: tensor {stored} is {kind}; only F32, F16 and BF16 are weights")
+
+
+def check_tensors(
+    where: object, needed: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], allowed: Set[str]
+) -> None:
+    """Refuses tensors that are not exactly those of a model.
+
+    Args:
+      where: the file or directory, for errors.
+      needed: shape of each tensor of the model.
+      found: shape of each tensor that is stored.
+      allowed: names that may be there as well.
+
+    Raises:
+      DataError: one is missing, unknown or misshapen.
+    """
+    for problem, names in (("lacks", needed.keys() - found), ("has unknown", found.keys() - needed - allowed)):
+        if names:
+            first = ", ".join(sorted(names)[:5]) + (", …" if len(names) > 5 else "")
+            raise DataError(f"{where}: {problem} {len(names)} tensors: {first}")
+    for name, shape in needed.items():
+        if found[name] != shape:
+            raise DataError(f"{where}: tensor {name} has shape {found[name]}, the model needs {shape}")
 
 
 def own_dtype(directory: str | os.PathLike[str]) -> str:

@@ -23,7 +23,7 @@ from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.model import hf_shards
 from ecomgpt_jax.model.families import FAMILIES, OF_MODEL_TYPE
 from ecomgpt_jax.model.hf_config import number
-from ecomgpt_jax.model.hf_files import Tensors, copy_tokenizer, own_dtype
+from ecomgpt_jax.model.hf_files import Tensors, check_tensors, copy_tokenizer, own_dtype
 from ecomgpt_jax.model.hf_shards import hf_tensors
 from ecomgpt_jax.model.lora import Adapters
 from ecomgpt_jax.model.parameters import (
@@ -76,16 +76,9 @@ def _check(checkpoint: Tensors, table: Iterable[Parameter]) -> None:
     Angles of a rotation that older checkpoints stored are passed over: config.json says what they are.
     """
     shapes = {name: parameter.hf_shape for parameter in table for name in parameter.hf_names}
-    stored = {name for name in checkpoint.shapes if not name.endswith("rotary_emb.inv_freq")}
-    head = "lm_head.weight"
-    for problem, names in (("lacks", set(shapes) - stored), ("has unknown", stored - set(shapes) - {head})):
-        if names:
-            first = ", ".join(sorted(names)[:5]) + (", …" if len(names) > 5 else "")
-            raise DataError(f"{checkpoint.directory}: checkpoint {problem} {len(names)} tensors: {first}")
-    for name, shape in shapes.items():
-        if (found := checkpoint.shapes[name]) != shape:
-            raise DataError(f"{checkpoint.directory}: tensor {name} has shape {found}, the model needs {shape}")
-    if head in stored and head not in shapes:
+    head, angles = "lm_head.weight", {name for name in checkpoint.shapes if name.endswith("rotary_emb.inv_freq")}
+    check_tensors(checkpoint.directory, shapes, checkpoint.shapes, {head} | angles)
+    if head in checkpoint.shapes and head not in shapes:
         (embedding,) = next(parameter for parameter in table if parameter.name == "embedding/table").hf_names
         vocab = shapes[embedding][0]
         tied = checkpoint.shapes[head] == shapes[embedding] and all(

@@ -204,9 +204,11 @@ def test_tensors_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ({"model.layers.0.self_attn.q_proj.bias": np.zeros(96, np.float32)}, "biases of attn_q"),
         ({"model.layers.9.mlp.up_proj.weight": np.zeros((64, 48), np.float32)}, "unknown tensors"),
         ({"model.norm.weight": np.zeros(9, np.float32)}, r"model.norm.weight has shape \(9,\)"),
+        ({"model.layers.0.mlp.up_proj.weight": None}, "lacks 1 tensors: model.layers.0.mlp.up_proj.weight"),
         ({"lm_head.weight": np.full((128, 48), 1e6, np.float32)}, "too large for F16"),
     ):
-        save_file(state | change, tmp_path / "hf/model.safetensors")
+        changed = {key: array for key, array in (state | change).items() if array is not None}
+        save_file(changed, tmp_path / "hf/model.safetensors")
         with pytest.raises(DataError, match=message):
             gguf_write.write_gguf(tmp_path / "hf", tmp_path / "m.gguf", "float16", KEYS, "m")
 
