@@ -89,8 +89,8 @@ def test_prompts_are_continued_in_order_and_an_interrupted_run_goes_on(checkpoin
     moved = Path(shutil.copytree(checkpoint, tmp_path / "moved"))
     weights["final_norm"]["bias"] = weights["final_norm"]["bias"].at[0].add(1e-3)
     others = content_hash(weights)
-    run = [content_hash(load_hf(moved)), MAX_NEW_TOKENS, resumable._digest(tokenizer.stop_ids, tokenizer.ids), 1]
-    run += [model.compute_dtype, model.layer_norm_epsilon]
+    hashed = content_hash(load_hf(moved))
+    run = resumable._decided_by(hashed, MAX_NEW_TOKENS, tokenizer.stop_ids, tokenizer.ids, 1, model)
     kept = {"key": resumable._key(tokenizer.encode(TEXTS[2]), run), "tokens": [5, 6]}
     foreign = {"key": resumable._key(tokenizer.encode(TEXTS[1]), [others, *run[1:]]), "tokens": [7, 8]}
     write_lines(out.with_name("again.jsonl.partial"), [kept, foreign])

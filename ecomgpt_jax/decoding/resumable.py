@@ -15,7 +15,7 @@ import numpy as np
 import tqdm
 from jax.sharding import Mesh
 
-from ecomgpt_jax.config import ModelConfig
+from ecomgpt_jax.config import SHAPE, ModelConfig
 from ecomgpt_jax.decoding.answers import Answer
 from ecomgpt_jax.decoding.beam import check_beams
 from ecomgpt_jax.decoding.engine import generate_tokens
@@ -68,14 +68,7 @@ def decode_prompts(
     check_beams(num_beams, len(allowed_ids))
     check_prompts(prompts, max_new_tokens, model.vocab_size)
     log, writes = log if weights else None, jax.process_index() == 0
-    decided_by = [
-        weights,
-        max_new_tokens,
-        _digest(eos_ids, allowed_ids),
-        num_beams,
-        model.compute_dtype,
-        model.layer_norm_epsilon,
-    ]
+    decided_by = _decided_by(weights, max_new_tokens, eos_ids, allowed_ids, num_beams, model)
     said = [""] * len(prompts) if forms is None else [form.name if form else "" for form in forms]
     keys = [
         _key(prompt, [*decided_by, form] if form else decided_by) for prompt, form in zip(prompts, said, strict=True)
@@ -110,6 +103,15 @@ def decode_prompts(
             forms=None if forms is None else [form_of[key] for key in todo],
         )  # fmt: skip
     return [answers[key] for key in keys]
+
+
+def _decided_by(
+    weights: str, max_new_tokens: int, eos_ids: Sequence[int], allowed_ids: Sequence[int], num_beams: int,
+    model: ModelConfig,
+) -> list[str | int | float]:  # fmt: skip
+    """Returns what decides an answer beside its prompt: a hash of the weights does not know the network."""
+    network = [getattr(model, name) for name in (*SHAPE, "compute_dtype", "layer_norm_epsilon")]
+    return [weights, max_new_tokens, _digest(eos_ids, allowed_ids), num_beams, *network]
 
 
 def _digest(eos_ids: Sequence[int], allowed_ids: Sequence[int]) -> str:

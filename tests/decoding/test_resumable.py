@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -5,6 +6,7 @@ import pytest
 import tiny_bloom
 from tiny_bloom import MODEL, SETTINGS
 
+from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.decoding import resumable
 from ecomgpt_jax.errors import DataError
 
@@ -30,9 +32,11 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     return seen
 
 
-def decode(prompts: list[list[int]], log: Path | None, weights: str = "w", **settings: int) -> list[list[int]]:
+def decode(
+    prompts: list[list[int]], log: Path | None, weights: str = "w", model: ModelConfig = MODEL, **settings: int
+) -> list[list[int]]:
     settings = {**SETTINGS, "batch": 8, **settings}
-    return resumable.decode_prompts({}, MODEL, prompts, log=log, weights=weights, title="test", mesh=None, **settings)
+    return resumable.decode_prompts({}, model, prompts, log=log, weights=weights, title="test", mesh=None, **settings)
 
 
 def test_an_interrupted_run_goes_on(decoded: list[list[int]], tmp_path: Path) -> None:
@@ -113,3 +117,11 @@ def test_the_real_engine_gives_the_same_answers(tmp_path: Path) -> None:
 def test_other_ends_and_other_tokens_are_another_run() -> None:
     runs = {resumable._digest(*run) for run in (([2], range(9)), ([2, 3], range(9)), ([2], range(8)), ([2], [0, 2, 8]))}
     assert len(runs) == 4
+
+
+def test_the_same_weights_in_another_network_are_another_run(decoded: list[list[int]], tmp_path: Path) -> None:
+    """Another base of the rotation gives other answers, and is in no weight."""
+    decode(PROMPTS, tmp_path / "log.jsonl")
+    decoded.clear()
+    decode(PROMPTS, tmp_path / "log.jsonl", model=dataclasses.replace(MODEL, rope_theta=5e5))
+    assert decoded == [[5, 6], [7], [8, 9, 10]]
