@@ -20,9 +20,8 @@ from ecomgpt_jax.errors import DataError
 class Vocabulary:
     """The bytes of all tokens, sorted, so that those along a grammar are found without looking at the others."""
 
-    def __init__(self, token_bytes: Mapping[int, bytes], size: int) -> None:
-        """Takes the bytes of each token that answers may hold ({id: bytes}), and the number of ids of the model."""
-        self.size = size
+    def __init__(self, token_bytes: Mapping[int, bytes]) -> None:
+        """Takes the bytes of each token that answers may hold, {id: bytes}."""
         pairs = sorted((text, index) for index, text in token_bytes.items() if text)
         self.texts, self.ids = [text for text, _ in pairs], [index for _, index in pairs]
         self.of_id = {index: text for text, index in pairs}

@@ -8,7 +8,7 @@ from ecomgpt_jax.decoding.answers import Answer, Vocabulary
 from ecomgpt_jax.decoding.forms import Form
 from ecomgpt_jax.errors import DataError
 from ecomgpt_jax.evaluation.protocol import TaskPrompts
-from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, answer_separator, candidates
+from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, answer_separator
 from ecomgpt_jax.instruct.tasks.task import NOTHING
 
 
@@ -43,26 +43,22 @@ def answer_form(task: TaskFolder, row: TaskRow, shown: Sequence[str], before: st
         raise DataError(f"task {task.name}: {error}") from error
 
 
-def constrain_answers(
-    parts: Sequence[TaskPrompts], tokenizer: Tokenizer, vocab_size: int, limit: int
-) -> list[Answer | None]:
+def constrain_answers(parts: Sequence[TaskPrompts], tokenizer: Tokenizer, limit: int) -> list[Answer | None]:
     """Returns for each row of each task its empty answer; None where answers are free.
 
     Args:
       parts: tasks and rows.
       tokenizer: the model's.
-      vocab_size: rows of the model's embedding.
       limit: tokens per answer.
 
     Raises:
       DataError: a task has no form, or one whose shortest answer is longer than the limit.
     """
     before = lead(tokenizer)
-    vocabulary = Vocabulary(token_bytes(tokenizer), vocab_size)
+    vocabulary = Vocabulary(token_bytes(tokenizer))
     found: list[Answer | None] = []
     for part in parts:
-        for index, row in enumerate(part.rows):
-            shown = candidates(part.task, index, row) if part.shown is None else part.shown[index]
+        for row, shown in zip(part.rows, part.candidates(), strict=True):
             form = answer_form(part.task, row, shown, before)
             if form and (least := len(tokenizer.encode(form.shortest()))) > limit:
                 raise DataError(

@@ -5,7 +5,7 @@ import os
 from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -78,30 +78,30 @@ def evaluate_tasks(
     )
     losses = iter(())
     if settings.answer_loss:
-        prompts = [prompt for part, *_ in answered for prompt in part.prompts]
-        golds = [gold for part, *_ in answered for gold in part.golds]
+        prompts = [prompt for each in answered for prompt in each.part.prompts]
+        golds = [gold for each in answered for gold in each.part.golds]
         losses = iter(answer_losses(params, model, tokenizer, prompts, golds, settings, mesh))
-    entries, said = {}, []
-    for part, tokens, cut, ranked in answered:
-        texts, lost = [tokenizer.decode(ids) for ids in tokens], list(islice(losses, len(tokens)))
+    entries = {}
+    for part, texts, cut, full, ranked in answered:
+        lost = list(islice(losses, len(texts)))
         if writes:
             write_predictions(out_dir / "predictions" / f"{part.task.name}.jsonl", texts, lost)
-        full = sum(len(ids) >= settings.max_new_tokens for ids in tokens)
+        entry = score_task(part, texts)
         known = {"domain": domain(part.task, trained_on)} if trained_on else {}
         known |= {"answer_loss": sum(lost) / len(lost)} if lost else {}
         if ranked:
-            known["likelihood"] = {
+            others = {name: labels for name, labels in ranked.items() if labels is not texts}
+            known["likelihood"] = {"sum": entry["corrected"]["score"]} | {
                 name: corrected_scores(part.task, part.rows, labels, part.shown)["score"]
-                for name, labels in ranked.items()
+                for name, labels in others.items()
             }
-        entries[part.task.name] = {**score_task(part, texts), **known, "cut_prompts": sum(cut), "cut_answers": full}
-        said.append((part, texts))
-    protocol = describe([part for part, _ in said], settings)
+        entries[part.task.name] = {**entry, **known, "cut_prompts": cut, "cut_answers": full}
+    protocol = describe([each.part for each in answered], settings)
     run = {"dtype": model.compute_dtype}
     scores = {"tasks": entries, "averages": averages(entries), "protocol": protocol, "run": run}
     if writes:
         write_json(out_dir / "scores.json", scores)
-        write_report(out_dir, scores, answers=said)
+        write_report(out_dir, scores, answers=[(each.part, each.texts) for each in answered])
     return scores
 
 
@@ -159,8 +159,7 @@ def evaluate_slice(
     limit = min(SLICE_ROWS, settings.limit or SLICE_ROWS)
     settings = dataclasses.replace(settings, limit=limit)
     found: dict[str, float] = {}
-    for part, tokens, _, _ in _answer(params, model, tokenizer, tasks_dir, settings, mesh):
-        texts = [tokenizer.decode(ids) for ids in tokens]
+    for part, texts, *_ in _answer(params, model, tokenizer, tasks_dir, settings, mesh):
         scores = {
             "official": official_scores(part.task, part.rows, texts),
             "corrected": corrected_scores(part.task, part.rows, texts, part.shown),
@@ -195,6 +194,24 @@ def read_samples(
     return [dict(zip(("task", "prompt", "gold", "prediction"), sample, strict=True)) for sample in found.values()]
 
 
+class _Answered(NamedTuple):
+    """A task and its answers.
+
+    Attributes:
+      part: the task.
+      texts: the answer to each row.
+      cut_prompts: how many prompts were cut.
+      cut_answers: how many answers ended at the limit.
+      ranked: of a task whose candidates were ranked, what `likeliest` returns; its "sum" is `texts`.
+    """
+
+    part: TaskPrompts
+    texts: list[str]
+    cut_prompts: int
+    cut_answers: int
+    ranked: dict[str, list[str]]
+
+
 def _answer(
     params: Any,
     model: ModelConfig,
@@ -205,8 +222,8 @@ def _answer(
     only: Iterable[str] | None = None,
     log: Path | None = None,
     weights: str = "",
-) -> list[tuple[TaskPrompts, list[list[int]], list[bool], dict[str, list[str]]]]:
-    """Answers tasks; returns each with the tokens of its rows, which prompts were cut, and what `likeliest` chose."""
+) -> list[_Answered]:
+    """Answers tasks."""
     tasks = [build_prompts(task, settings.limit, settings.protocol) for task in load_tasks(tasks_dir, only)]
     encoded = [prompt_tokens(tokenizer, part.prompts, settings.max_prompt_tokens) for part in tasks]
     ranked: list[dict[str, list[str]]] = [{} for _ in tasks]
@@ -218,7 +235,7 @@ def _answer(
     free = [ids for (rows, _), labels in zip(encoded, ranked, strict=True) if not labels for ids in rows]
     forms = None
     if settings.protocol == "constrained":
-        forms = constrain_answers(tasks, tokenizer, model.vocab_size, settings.max_new_tokens)
+        forms = constrain_answers(tasks, tokenizer, settings.max_new_tokens)
     answers = iter(
         decode_prompts(
             params, model, free, max_new_tokens=settings.max_new_tokens,
@@ -226,9 +243,10 @@ def _answer(
             num_beams=settings.num_beams, mesh=mesh, log=log, weights=weights, title="evaluate", forms=forms,
         )
     )  # fmt: skip
-    said = [
-        tokenizer.encode_batch(labels["sum"]) if labels else list(islice(answers, len(part.rows)))
-        for part, labels in zip(tasks, ranked, strict=True)
-    ]
-    cut = (of_task for _, of_task in encoded)
-    return list(zip(tasks, said, cut, ranked, strict=True))
+    found = []
+    for part, (_, cut), labels in zip(tasks, encoded, ranked, strict=True):
+        ids = [] if labels else list(islice(answers, len(part.rows)))
+        texts = labels["sum"] if labels else [tokenizer.decode(row) for row in ids]
+        full = sum(len(row) >= settings.max_new_tokens for row in ids)
+        found.append(_Answered(part, texts, sum(cut), full, labels))
+    return found

@@ -18,7 +18,7 @@ from ecomgpt_jax.decoding.choices import log_probabilities
 from ecomgpt_jax.errors import DataError
 from ecomgpt_jax.evaluation.protocol import TaskPrompts, prompt_tokens
 from ecomgpt_jax.instruct.instructions import render
-from ecomgpt_jax.instruct.task_folder import candidates, to_instruction
+from ecomgpt_jax.instruct.task_folder import to_instruction
 
 COUNTS = ("sum", "mean", "prior")
 
@@ -38,16 +38,15 @@ def likeliest(
     Raises:
       DataError: a row has no candidates, or candidates that are blank or alike.
     """
-    shown = part.shown or [candidates(part.task, index, row) for index, row in enumerate(part.rows)]
+    shown = part.candidates()
     for index, labels in enumerate(shown):
         if not labels or len(set(labels)) < len(labels) or not all(label.strip() for label in labels):
             raise DataError(f"task {part.task.name}, row {index}: candidates {list(labels)!r} cannot be ranked")
     ids = {label: [*tokenizer.encode(label), tokenizer.eos_id] for label in {label for row in shown for label in row}}
     empty = [
-        render(dataclasses.replace(to_instruction(part.task, 0, row), sentences="", candidates=tuple(labels)))[0]
+        render(dataclasses.replace(to_instruction(part.task, 0, row), sentences="", candidates=labels))[0]
         for row, labels in zip(part.rows, shown, strict=True)
     ]
-    shown = [tuple(labels) for labels in shown]
     distinct = list(dict.fromkeys(zip([*part.prompts, *empty], [*shown, *shown], strict=True)))
     read = prompt_tokens(tokenizer, [prompt for prompt, _ in distinct], settings.max_prompt_tokens)[0]
     answers = [[ids[label] for label in labels] for _, labels in distinct]

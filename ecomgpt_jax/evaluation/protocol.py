@@ -51,6 +51,12 @@ class TaskPrompts:
     golds: tuple[str, ...]
     shown: tuple[tuple[str, ...], ...] | None = None
 
+    def candidates(self) -> tuple[tuple[str, ...], ...]:
+        """Returns the candidates of each row."""
+        if self.shown is not None:
+            return self.shown
+        return tuple(candidates(self.task, index, row) for index, row in enumerate(self.rows))
+
 
 def build_prompts(task: TaskFolder, limit: int = 0, protocol: str = DEFAULT_PROTOCOL) -> TaskPrompts:
     """Reads the first `limit` test rows of a task (0 = all) and renders them.

@@ -21,7 +21,7 @@ from ecomgpt_jax.parallel.mesh import make_mesh
 LIMIT = 12
 PROMPTS = tiny_bloom.random_prompts(20, longest=30)
 PIECES = [*"abcdefg ,:\n", "ab", "abc", "de", ", ", ": ", "fg", "bc", "None", "gab"]
-VOCABULARY = Vocabulary({8 + at: piece.encode() for at, piece in enumerate(PIECES)}, MODEL.vocab_size)
+VOCABULARY = Vocabulary({8 + at: piece.encode() for at, piece in enumerate(PIECES)})
 ENDS = (EOS, 60)
 SETTINGS = {"max_new_tokens": LIMIT, "eos_ids": ENDS, "allowed_ids": range(tiny_bloom.VOCAB_LIMIT)}
 

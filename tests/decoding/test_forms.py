@@ -13,6 +13,7 @@ from ecomgpt_jax.decoding.forms import Form
 from ecomgpt_jax.errors import DataError
 
 LIMIT = 5
+SIZE = 32  # ids of the model
 
 
 def lists(terms: dict[str, int], separator: str, most: int) -> set[str]:
@@ -54,7 +55,7 @@ FORMS = {  # (form, all its answers, the vocabulary: "_" is a blank)
 
 def vocabulary(texts: str) -> Vocabulary:
     pieces = [piece.replace("_", " ").encode() for piece in texts.split(" ") if piece]
-    return Vocabulary({5 + at: piece for at, piece in enumerate(dict.fromkeys(pieces))}, 5 + len(pieces))
+    return Vocabulary({5 + at: piece for at, piece in enumerate(dict.fromkeys(pieces))})
 
 
 def sequences(vocab: Vocabulary, texts: set[str]) -> Iterator[tuple[int, ...]]:
@@ -90,7 +91,7 @@ def test_allowed_is_what_some_whole_answer_goes_on_with(name: str) -> None:
 def test_a_character_of_several_tokens_is_finished_before_the_limit() -> None:
     """Bytes of Chinese characters are tokens of their own: random walks always end at a whole answer."""
     source = "红色 马克杯，红"
-    vocab = Vocabulary({byte: bytes((byte,)) for byte in range(256)}, 256)
+    vocab = Vocabulary({byte: bytes((byte,)) for byte in range(256)})
     valid = spans(source, ", ")
     random = np.random.RandomState(0)
     ends = Counter()
@@ -143,11 +144,11 @@ def test_a_mask_lets_the_end_in_where_the_answer_is_whole() -> None:
     vocab = vocabulary(pieces)
     answer, ends = Answer(form, vocab, LIMIT), (1, 3)
     begun = Begun({0: answer, 1: None})
-    before = begun.masks([0, 1, None], ends, vocab.size)
+    before = begun.masks([0, 1, None], ends, SIZE)
     assert before[1:].all()
     assert not before[0, list(ends)].any()
     begun.follow([0, 1, None], np.array([5, 5, 5]), np.array([1, 1, 1]))
-    after = begun.masks([0, 1, None], ends, vocab.size)[0]
+    after = begun.masks([0, 1, None], ends, SIZE)[0]
     answer.add(5)
     assert after[list(ends)].all()
     assert np.flatnonzero(after).tolist() == sorted([*ends, *answer.allowed()])

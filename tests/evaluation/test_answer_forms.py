@@ -35,7 +35,7 @@ def made_up() -> list[TaskPrompts]:
 def refused_golds(parts: list[TaskPrompts], tokenizer: Tokenizer, limit: int = LIMIT) -> tuple[list[str], int]:
     """Returns the gold answers whose ids are not accepted, and how many are longer than the limit."""
     refused, long = [], 0
-    answers = constrain_answers(parts, tokenizer, tokenizer.size, limit)
+    answers = constrain_answers(parts, tokenizer, limit)
     golds = [gold for part in parts for gold in part.golds]
     for gold, answer in zip(golds, answers, strict=True):
         ids = tokenizer.encode(gold)
@@ -76,9 +76,7 @@ def test_a_gold_answer_of_another_row_is_refused(tokenizer: Tokenizer) -> None:
 def test_random_answers_have_no_format_error(tokenizer: Tokenizer) -> None:
     random, longest = np.random.RandomState(0), 0
     for part in made_up():
-        for index, (row, empty) in enumerate(
-            zip(part.rows, constrain_answers([part], tokenizer, tokenizer.size, 40), strict=True)
-        ):
+        for index, (row, empty) in enumerate(zip(part.rows, constrain_answers([part], tokenizer, 40), strict=True)):
             for _ in range(4 * (empty is not None)):
                 answer, tokens = copy.copy(empty), []
                 while ids := answer.allowed():
@@ -97,9 +95,9 @@ def test_a_frame_over_the_limit_is_refused_with_both_numbers(tokenizer: Tokenize
     task, rows = tiny_tasks.PARTS
     part = TaskPrompts(task, rows, ("",) * len(rows), ("",) * len(rows))
     least = len(tokenizer.encode("Brand: None\nPart: None"))
-    assert constrain_answers([part], tokenizer, tokenizer.size, least)[0].allowed()
+    assert constrain_answers([part], tokenizer, least)[0].allowed()
     with pytest.raises(DataError, match=f"EN-Shop-NER-parts: .* has {least} tokens; the limit is {least - 1}"):
-        constrain_answers([part], tokenizer, tokenizer.size, least - 1)
+        constrain_answers([part], tokenizer, least - 1)
 
 
 def test_candidates_are_those_that_the_prompt_shows() -> None:
