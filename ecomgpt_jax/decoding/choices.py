@@ -1,6 +1,5 @@
 """Log-likelihoods of several answers to a prompt: the prompt is prefilled once, its answers run in parallel."""
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -13,10 +12,10 @@ from jax.sharding import Mesh
 from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.decoding import greedy
 from ecomgpt_jax.decoding.cache import Cache
-from ecomgpt_jax.decoding.engine import GRANULE, bucket_lengths, round_up
+from ecomgpt_jax.decoding.engine import GRANULE, bucket_lengths, round_up, smallest
 from ecomgpt_jax.errors import DataError
 from ecomgpt_jax.model.parameters import Params, split_layers
-from ecomgpt_jax.parallel.mesh import batch_shards
+from ecomgpt_jax.parallel.mesh import batch_shards, on_mesh
 from ecomgpt_jax.parallel.sharding import constrain
 
 
@@ -84,20 +83,20 @@ def log_probabilities(
         raise DataError("an answer without tokens has no likelihood")
     greedy.check_prompts(prompts, 1, model.vocab_size)
     greedy.check_prompts([answers[owner][place] for owner, place in rows], 1, model.vocab_size)
-    shards = 1 if mesh is None else batch_shards(mesh)
+    shards = batch_shards(mesh)
     batch = round_up(batch, shards)
     fields, params = dataclasses.astuple(model), split_layers(params, model)
     buckets = bucket_lengths([len(prompt) for prompt in prompts]) if prompts else []
     width = max((len(answers[owner][place]) for owner, place in rows), default=0)
     rows.sort(key=lambda row: (len(prompts[row[0]]), row))
     found = [np.zeros(len(group)) for group in answers]
-    with contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh):
+    with on_mesh(mesh):
         for start in range(0, len(rows), batch):
             group = rows[start : start + batch]
             known = list(dict.fromkeys(owner for owner, _ in group))
             # Powers of two, so that few programs are compiled.
             read = round_up(1 << (len(known) - 1).bit_length(), shards)
-            bucket = next(size for size in buckets if size >= len(prompts[known[-1]]))
+            bucket = smallest(buckets, len(prompts[known[-1]]))
             inputs, lengths = greedy.pad_prompts([prompts[owner] for owner in known], read, bucket)
             cache, logits = greedy.prefill(params, inputs, lengths, model, round_up(bucket + width, GRANULE))
             owners, counts = np.zeros(batch, np.int32), np.ones(batch, np.int32)

@@ -6,7 +6,6 @@ request compiles anything after `SlotBatch.warm_up`. A draw depends on the reque
 token.
 """
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
@@ -21,10 +20,10 @@ from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.decoding import cache as cache_lib
 from ecomgpt_jax.decoding import greedy
 from ecomgpt_jax.decoding.cache import Cache
-from ecomgpt_jax.decoding.engine import GRANULE, MIN_ROWS, put_rows, round_up
+from ecomgpt_jax.decoding.engine import GRANULE, MIN_ROWS, put_rows, round_up, smallest
 from ecomgpt_jax.decoding.greedy import DecodeLimits
 from ecomgpt_jax.model.parameters import Params, split_layers
-from ecomgpt_jax.parallel.mesh import batch_shards
+from ecomgpt_jax.parallel.mesh import batch_shards, on_mesh
 from ecomgpt_jax.parallel.sharding import constrain
 
 STEPS = 4  # run before the host reads results; fewer where a row ends
@@ -140,16 +139,8 @@ def _advance(rows: Rows, cache: Cache, logits: jax.Array, stop: DecodeLimits) ->
 
     told = jax.lax.cond(jnp.any(rows.logprobs & rows.active), chances, none)
     ends = jnp.isin(chosen, stop.eos_ids)
-    adds = rows.active & ~ends
-    counts = rows.counts + adds
     ids = jnp.where(rows.active, jnp.where(ends, ENDED, chosen), NOTHING)
-    rows = rows._replace(
-        cache=cache,
-        tokens=jnp.where(adds, chosen, rows.tokens),
-        positions=rows.positions + adds,
-        counts=counts,
-        active=adds & (counts < rows.limits) & (chosen >= 0),
-    )
+    rows = greedy.add_tokens(rows, cache, chosen, rows.active & ~ends, rows.limits)
     return _place(rows), Said(*map(constrain, (ids, *told)))
 
 
@@ -239,7 +230,7 @@ class SlotBatch:
         """
         self.context = context
         self._mesh, self._params, self._model = mesh, split_layers(params, model), model
-        self._read = 1 if mesh is None else batch_shards(mesh)
+        self._read = batch_shards(mesh)
         self._size = round_up(max(MIN_ROWS, slots), self._read)
         self._length = round_up(context, GRANULE)
         doubled = [GRANULE << power for power in range(32) if GRANULE << power < self._length]
@@ -254,7 +245,7 @@ class SlotBatch:
         self._left: dict[int, int] = {}
         self.free = list(range(self._size))
         self._rows = None
-        with self._on_mesh():
+        with on_mesh(self._mesh):
             self._rows = self._programs.empty(batch=self._size, length=self._length)
 
     def warm_up(self) -> None:
@@ -268,7 +259,7 @@ class SlotBatch:
         """Reads prompts into free slots, which must be as many; returns each one's first token, in their order."""
         by_bucket: dict[int, list[int]] = {}
         for index, request in enumerate(requests):
-            bucket = next(bucket for bucket in self._buckets if bucket >= len(request.prompt))
+            bucket = smallest(self._buckets, len(request.prompt))
             by_bucket.setdefault(bucket, []).append(index)
         tokens: dict[int, Token] = {}
         for bucket, members in by_bucket.items():
@@ -296,7 +287,7 @@ class SlotBatch:
             column(np.float32, [request.top_p for request in requests]),
             seeds, column(np.bool_, [request.logprobs for request in requests]),
         )  # fmt: skip
-        with self._on_mesh():
+        with on_mesh(self._mesh):
             cache, logits = greedy.prefill(self._params, inputs, lengths, self._model, bucket)
             new, said = self._programs.first(cache, logits, new, self._stop)
             self._rows = self._programs.insert(self._rows, new, slots)
@@ -309,7 +300,7 @@ class SlotBatch:
         """Returns the next tokens of all slots in use, up to STEPS of each, in the order in which they were chosen."""
         kept = np.zeros(self._size, np.bool_)
         kept[list(self._requests)] = True
-        with self._on_mesh():
+        with on_mesh(self._mesh):
             self._rows, said = self._programs.steps(self._params, self._rows, kept, self._stop)
             said = jax.device_get(said)
         return [
@@ -334,6 +325,3 @@ class SlotBatch:
             return Token(slot, index, last)
         best = zip(said.best_ids[row].tolist(), said.best[row].tolist(), strict=True)
         return Token(slot, index, last, float(said.chances[row]), tuple(pair for pair in best if pair[1] > -np.inf))
-
-    def _on_mesh(self) -> contextlib.AbstractContextManager:
-        return contextlib.nullcontext() if self._mesh is None else jax.set_mesh(self._mesh)

@@ -6,7 +6,6 @@ reduced. The order depends on the prompts alone, so shuffled input gives the sam
 groups instead: its slots are not refilled.
 """
 
-import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +25,7 @@ from ecomgpt_jax.decoding.cache import init_cache
 from ecomgpt_jax.decoding.greedy import DecodeLimits, Slots
 from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.model.parameters import Params, split_layers
-from ecomgpt_jax.parallel.mesh import batch_shards
+from ecomgpt_jax.parallel.mesh import batch_shards, on_mesh
 
 OnFinished = Callable[[int, list[int]], None]
 
@@ -154,7 +153,8 @@ def cache_lengths(buckets: Sequence[int], width: int, count: int = _CACHE_LENGTH
     return lengths
 
 
-def _smallest(choices: Sequence[int], need: int) -> int:
+def smallest(choices: Sequence[int], need: int) -> int:
+    """Returns the first of ascending `choices` that is at least `need`."""
     return next(choice for choice in choices if choice >= need)
 
 
@@ -199,7 +199,7 @@ def _run(
         while free and (queue or waiting) and len(free) >= min(min_free_slots, len(queue) + len(waiting)):
             if not waiting:
                 group = [queue.pop() for _ in range(min(refill, len(queue)))]
-                bucket = _smallest(buckets, len(prompts[group[0]]))
+                bucket = smallest(buckets, len(prompts[group[0]]))
                 inputs, lengths = greedy.pad_prompts([prompts[index] for index in group], refill, bucket)
                 padded = [*group, *[None] * (refill - len(group))]
                 first = stop if forms is None else _masked(stop, begun, padded)
@@ -214,9 +214,9 @@ def _run(
                 owners[rows[place]] = index
             slots = programs.insert(slots, new, rows)
         held = [index for index in owners if index is not None]
-        need = _smallest(buckets, max(len(prompts[index]) for index in held)) + width
-        if _smallest(caches, need) < length:
-            length = _smallest(caches, need)
+        need = smallest(buckets, max(len(prompts[index]) for index in held)) + width
+        if smallest(caches, need) < length:
+            length = smallest(caches, need)
             slots = programs.shorten(slots, length=length)
         until_active = batch - min_free_slots if queue or waiting else max(0, len(held) - min_free_slots)
         if not (queue or waiting) and len(held) <= tail_slots < len(owners):
@@ -255,9 +255,9 @@ def _run_beams(
     queue = _shortest_first(prompts)[::-1]
     for first in range(0, len(queue), batch):
         group = queue[first : first + batch]
-        bucket = _smallest(buckets, len(prompts[group[0]]))
+        bucket = smallest(buckets, len(prompts[group[0]]))
         inputs, lengths = greedy.pad_prompts([prompts[index] for index in group], batch, bucket)
-        length = _smallest(caches, bucket + width)
+        length = smallest(caches, bucket + width)
         beams = programs.branch(params, inputs, lengths, stop, cache_length=length, width=width, num_beams=num_beams)
         beams = programs.search(params, beams, stop)
         answers, counts = jax.device_get((beams.answer, beams.counts))
@@ -319,11 +319,11 @@ def generate_tokens(
         if on_finished is not None:
             on_finished(index, tokens)
 
-    shards = 1 if mesh is None else batch_shards(mesh)
+    shards = batch_shards(mesh)
     batch = round_up(max(MIN_ROWS, min(batch, len(prompts))), shards)
     stop = greedy.make_limits(eos_ids, allowed_ids, max_new_tokens, model.vocab_size)
     params = split_layers(params, model)
-    with contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh):
+    with on_mesh(mesh):
         while len(results) < len(prompts):
             todo = {index: prompt for index, prompt in enumerate(prompts) if index not in results}
             try:

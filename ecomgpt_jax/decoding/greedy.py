@@ -9,7 +9,7 @@ equals, until the end-of-sequence token or the limit. The end-of-sequence token 
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +82,7 @@ def embed(params: Params, inputs: jax.Array, fields: tuple) -> jax.Array:
 @partial(jax.jit, static_argnames=("fields", "cache_length"), donate_argnames="x")
 def read_block(
     block_params: Params, x: jax.Array, lengths: jax.Array, fields: tuple, cache_length: int,
-    slides: jax.typing.ArrayLike | None = None,
+    slides: jax.typing.ArrayLike | None,
 ) -> tuple[jax.Array, LayerCache | None]:  # fmt: skip
     """Reads whole prompts through one block: one program for all blocks, so compile time does not grow with depth.
 
@@ -182,16 +182,27 @@ def _advance(slots: Slots, cache: Cache, chosen: jax.Array, stop: DecodeLimits) 
     """Adds each active row's chosen token, or ends the row."""
     adds = slots.active & ~jnp.isin(chosen, stop.eos_ids)
     here = jnp.arange(slots.output.shape[1])[None, :] == slots.counts[:, None]
-    counts = slots.counts + adds
-    return place(
-        Slots(
-            cache=cache,
-            tokens=jnp.where(adds, chosen, slots.tokens),
-            positions=slots.positions + adds,
-            output=jnp.where(here & adds[:, None], chosen[:, None], slots.output),
-            counts=counts,
-            active=adds & (counts < stop.max_new_tokens) & (chosen >= 0),
-        )
+    output = jnp.where(here & adds[:, None], chosen[:, None], slots.output)
+    return place(add_tokens(slots, cache, chosen, adds, stop.max_new_tokens)._replace(output=output))
+
+
+def add_tokens(rows: Any, cache: Cache, chosen: jax.Array, adds: jax.Array, limit: jax.typing.ArrayLike) -> Any:
+    """Adds `chosen` to the rows in `adds` bool [batch] and ends the others, those at `limit`, and those without an id.
+
+    Args:
+      rows: with `cache`, `tokens`, `positions`, `counts` and `active`, as `Slots`; other fields stay.
+      cache: the new one.
+      chosen: int32 [batch], -1 where logits were not finite.
+      adds: which active rows go on.
+      limit: tokens per row.
+    """
+    counts = rows.counts + adds
+    return rows._replace(
+        cache=cache,
+        tokens=jnp.where(adds, chosen, rows.tokens),
+        positions=rows.positions + adds,
+        counts=counts,
+        active=adds & (counts < limit) & (chosen >= 0),
     )
 
 

@@ -1,6 +1,5 @@
 """Likelihood of given answers: the mean log-probability of an answer's tokens after its prompt."""
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -12,10 +11,10 @@ from jax.sharding import Mesh
 
 from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.decoding import greedy
-from ecomgpt_jax.decoding.engine import GRANULE, bucket_lengths, round_up
+from ecomgpt_jax.decoding.engine import GRANULE, bucket_lengths, round_up, smallest
 from ecomgpt_jax.model import decoder
 from ecomgpt_jax.model.parameters import Params, split_layers
-from ecomgpt_jax.parallel.mesh import batch_shards
+from ecomgpt_jax.parallel.mesh import batch_shards, on_mesh
 from ecomgpt_jax.parallel.sharding import constrain
 
 
@@ -59,7 +58,7 @@ def mean_log_probabilities(
       batch: rows scored together, each padded on the right to one of a few lengths; rounded up to what `mesh` divides.
       mesh: where to compute; None: where the parameters are.
     """
-    shards = 1 if mesh is None else batch_shards(mesh)
+    shards = batch_shards(mesh)
     fields, params = dataclasses.astuple(model), split_layers(params, model)
     score, batch, top = _score(fields), round_up(batch, shards), {**params, "blocks": params["blocks"][:1]}
     rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
@@ -69,14 +68,14 @@ def mean_log_probabilities(
     found = np.zeros(len(rows))
     for start in range(0, len(order), batch):
         group = order[start : start + batch]
-        length = next(bucket for bucket in buckets if bucket >= len(rows[group[-1]]) - 1)
+        length = smallest(buckets, len(rows[group[-1]]) - 1)
         inputs, first = np.zeros((batch, length), np.int32), np.zeros(batch, np.int32)
         targets, counted = np.zeros((batch, longest), np.int32), np.zeros((batch, longest), np.bool_)
         for place, index in enumerate(group):
             inputs[place, : len(rows[index]) - 1] = rows[index][:-1]
             first[place] = len(prompts[index]) - 1  # the position that predicts the answer's first token
             targets[place, : len(answers[index])], counted[place, : len(answers[index])] = answers[index], True
-        with jax.set_mesh(mesh) if mesh is not None else contextlib.nullcontext():
+        with on_mesh(mesh):
             x, lengths = greedy.embed(top, inputs, fields), np.full(batch, length, np.int32)
             for block_params, slides in zip(params["blocks"], decoder.layer_kinds(model), strict=True):
                 x, _ = greedy.read_block(block_params, x, lengths, fields, 0, slides)

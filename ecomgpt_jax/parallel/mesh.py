@@ -1,5 +1,6 @@
 """The device mesh: three named axes, `data` and `fsdp` for the batch, `fsdp` and `tensor` for the weights."""
 
+import contextlib
 import math
 from collections.abc import Sequence
 
@@ -88,9 +89,14 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, spec("batch"))
 
 
-def batch_shards(mesh: Mesh) -> int:
-    """Returns the number of parts that the mesh splits a batch into."""
-    return math.prod(mesh.shape[axis] for axis in RULES["batch"])
+def on_mesh(mesh: Mesh | None) -> contextlib.AbstractContextManager:
+    """Returns a context in which computations run on the mesh; None: where their arguments are."""
+    return contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)
+
+
+def batch_shards(mesh: Mesh | None) -> int:
+    """Returns the number of parts that the mesh splits a batch into; 1 without a mesh."""
+    return 1 if mesh is None else math.prod(mesh.shape[axis] for axis in RULES["batch"])
 
 
 def held_rows(mesh: Mesh, rows: int) -> np.ndarray:
