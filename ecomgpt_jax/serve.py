@@ -40,10 +40,7 @@ _MESH = flags.DEFINE_string("mesh", EvalConfig.mesh, "devices, such as data=1,fs
 
 def main(arguments: list[str]) -> None:
     """Runs the command; see the module's docstring."""
-    if arguments:
-        raise ConfigError(f"unexpected argument {arguments[0]!r}; use --checkpoint")
-    if not _CHECKPOINT.value:
-        raise ConfigError("--checkpoint is missing; serve --checkpoint C")
+    cli.check_usage("serve --checkpoint C", arguments, _CHECKPOINT)
     try:
         from ecomgpt_jax.serving import app, chat, scheduler, server
     except ModuleNotFoundError as error:

@@ -26,7 +26,7 @@ def token_bytes(tokenizer: Tokenizer) -> dict[int, bytes]:
         if index in added:
             found[index] = added[index].content.encode()
         elif "ByteLevel" in kinds:
-            found[index] = b"".join(_BYTES.get(character, character.encode()) for character in text)
+            found[index] = b"".join(BYTES.get(character, character.encode()) for character in text)
         elif len(text) == 6 and text.startswith("<0x") and "ByteFallback" in kinds:
             found[index] = bytes((int(text[3:5], 16),))
         else:
@@ -61,4 +61,4 @@ def _byte_characters() -> dict[str, int]:
     return {chr(code): byte for code, byte in [*zip(shown, shown, strict=True), *zip(range(256, 512), hidden)]}  # noqa: B905
 
 
-_BYTES = {character: bytes((byte,)) for character, byte in _byte_characters().items()}
+BYTES = {character: bytes((byte,)) for character, byte in _byte_characters().items()}

@@ -1,11 +1,13 @@
 """Checks of a Hugging Face directory before it is served: what transformers, vLLM and llama.cpp read in it."""
 
+import dataclasses
 import importlib.util
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import requests
 import tokenizers
@@ -63,7 +65,7 @@ def check_export(directory: Path, tokenizer: Any, keys: Mapping[str, Any] | None
         if "answers" not in cache:
             model = model_config_from_hf(directory)
             cache["answers"] = generate_tokens(
-                load_hf(directory, model), model.__class__(**vars(model) | {"compute_dtype": "float32"}), prompts,
+                load_hf(directory, model), dataclasses.replace(model, compute_dtype="float32"), prompts,
                 max_new_tokens=NEW_TOKENS, eos_ids=tokenizer.stop_ids, allowed_ids=tokenizer.ids, batch=len(prompts),
             )  # fmt: skip
         return cache["answers"]
@@ -73,7 +75,7 @@ def check_export(directory: Path, tokenizer: Any, keys: Mapping[str, Any] | None
         ("config", "", lambda: _config(directory)),
         ("special tokens", "", lambda: _special(directory, tokenizer)),
         ("tokenizer", "", lambda: _tokenizer(directory)),
-        ("tensors", "", lambda: f"{sum(leaf.size for leaf in _leaves(load_hf(directory))):,} weights"),
+        ("tensors", "", lambda: f"{sum(leaf.size for leaf in jax.tree.leaves(load_hf(directory))):,} weights"),
         ("gguf", "gguf", lambda: _gguf(directory, keys)),
         ("torch", "torch", lambda: _compare(_torch(directory, prompts), ours(), tokenizer.stop_ids)),
         ("llama.cpp", "xllamacpp", lambda: _compare(_engine(directory, keys, prompts), ours(), tokenizer.stop_ids)),
@@ -86,12 +88,6 @@ def check_export(directory: Path, tokenizer: Any, keys: Mapping[str, Any] | None
             yield Check(name, False, run())
         except (_Failed, EcomError, OSError, KeyError, ValueError, RuntimeError) as error:
             yield Check(name, True, (str(error) or type(error).__name__).splitlines()[0])
-
-
-def _leaves(tree: Any) -> list[Any]:
-    if isinstance(tree, Mapping):
-        return [leaf for branch in tree.values() for leaf in _leaves(branch)]
-    return [tree]
 
 
 def _files(directory: Path) -> str:
@@ -139,11 +135,10 @@ def _gguf(directory: Path, keys: Mapping[str, Any] | None) -> str:
     with tempfile.TemporaryDirectory() as beside:
         lines = write_gguf(directory, Path(beside) / "m.gguf", "float32", keys or {}, directory.name)
         file, stored = GgufFile(Path(beside) / "m.gguf"), Tensors(directory)
-        names = {name.split(".", 1)[-1] if name not in stored.shapes else name: name for name in stored.shapes}
         tensors, _ = hf_tensors(file, hf_config(file, {}, "float32")[0])
         for tensor in tensors:
             name = tensor.name if tensor.name in stored.shapes else tensor.name.split(".", 1)[1]
-            expected = stored.read(names.get(name, name)).astype(np.float32)
+            expected = stored.read(name).astype(np.float32)
             found = np.concatenate(list(tensor.pieces()))
             if not np.array_equal(found, expected):  # Gemma's 1 + w is rounded, and its query scale is folded in
                 close = "norm" in name and np.allclose(found - found.mean(), expected - expected.mean(), atol=1e-6)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from ecomgpt_jax.evaluation.distinct_inputs import tasks_sharing_inputs
+from ecomgpt_jax.evaluation.distinct_inputs import number_inputs, tasks_sharing_inputs
 from ecomgpt_jax.instruct.tasks import synthetic
 
 RESAMPLES = 2_000
@@ -45,19 +45,19 @@ def resample(
         shares[0, runs] = 1 / len(runs)
         shares[1:, runs] = rng.multinomial(len(runs), np.full(len(runs), 1 / len(runs)), size=resamples) / len(runs)
     scores = np.empty((resamples + 1, variants, len(ratios)))
-    drawn = {}  # by task, how often each of its rows is drawn, [resamples, rows]
-    for names in tasks_sharing_inputs({name: inputs[name] for name in sorted(ratios)}):
-        places = {text: place for place, text in enumerate(dict.fromkeys(t for name in names for t in inputs[name]))}
-        counts = rng.multinomial(len(places), np.full(len(places), 1 / len(places)), size=resamples)
-        drawn |= {name: counts[:, [places[text] for text in inputs[name]]] for name in names}
-    for column, name in enumerate(sorted(ratios)):
-        stacked = np.stack(ratios[name])  # [runs, rows, 2]
-        weights = np.vstack([np.ones(stacked.shape[1]), drawn[name]])
-        weights[~weights.any(1)] = 1
-        sums = np.einsum("dr,nrk->dnk", weights, stacked, optimize=True)
-        runs_scores = np.divide(sums[..., 0], sums[..., 1], out=np.ones_like(sums[..., 0]), where=sums[..., 1] > 0)
-        for variant in range(variants):
-            scores[:, variant, column] = (shares * runs_scores)[:, owners == variant].sum(1)
+    columns = {name: column for column, name in enumerate(sorted(ratios))}
+    for names in tasks_sharing_inputs({name: inputs[name] for name in columns}):
+        numbers = number_inputs(text for name in names for text in inputs[name])
+        counts = rng.multinomial(len(numbers), np.full(len(numbers), 1 / len(numbers)), size=resamples)
+        for name in names:
+            stacked = np.stack(ratios[name])  # [runs, rows, 2]
+            drawn = counts[:, [numbers[text] for text in inputs[name]]]  # how often each row is, [resamples, rows]
+            weights = np.vstack([np.ones(stacked.shape[1]), drawn])
+            weights[~weights.any(1)] = 1
+            sums = np.einsum("dr,nrk->dnk", weights, stacked, optimize=True)
+            runs_scores = np.divide(sums[..., 0], sums[..., 1], out=np.ones_like(sums[..., 0]), where=sums[..., 1] > 0)
+            for variant in range(variants):
+                scores[:, variant, columns[name]] = (shares * runs_scores)[:, owners == variant].sum(1)
     return scores
 
 

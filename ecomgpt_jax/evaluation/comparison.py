@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ecomgpt_jax.evaluation.corrected_scores import exact_matches, score_rows
-from ecomgpt_jax.evaluation.distinct_inputs import sum_by_input, tasks_sharing_inputs
+from ecomgpt_jax.evaluation.distinct_inputs import number_inputs, sum_by_input, tasks_sharing_inputs
 from ecomgpt_jax.evaluation.page import Section, Table, cell
 from ecomgpt_jax.evaluation.protocol import TaskPrompts
 
@@ -148,7 +148,7 @@ def compare_predictions(
     """
     tasks: dict[str, dict[str, Any]] = {}
     inputs = {part.task.name: [row.sentences for row in part.rows] for part in parts}
-    by_row, drawn = {}, {}
+    by_input, drawn = {}, {}
     for part in parts:
         name = part.task.name
         answers = [list(a[name]), list(b[name])]
@@ -170,7 +170,7 @@ def compare_predictions(
             "mcnemar": {"only_a": only_a, "only_b": only_b, "p": exact},
             "most_different": most_different(part.golds, *answers, *ratios),
         }
-        by_row[name], drawn[name] = ratios, draws
+        by_input[name], drawn[name] = summed, draws
     entries = list(tasks.values())
     adjusted = holm([entry["p"] for entry in entries]), holm([entry["mcnemar"]["p"] for entry in entries])
     for entry, p, exact in zip(entries, *adjusted, strict=True):
@@ -179,21 +179,21 @@ def compare_predictions(
     verdicts = {name: sum(entry["verdict"] == name for entry in entries) for name in ("win", "tie", "loss")}
     groups = tasks_sharing_inputs(inputs)
     shared = [names for names in groups if len(names) > 1]
-    drawn |= {name: draws for names in shared for name, draws in _draw_together(names, inputs, by_row, seed).items()}
+    drawn |= {name: draws for names in shared for name, draws in _draw_together(names, inputs, by_input, seed).items()}
     average = {"inputs": len(set().union(*inputs.values())), **_average(entries, list(drawn.values()))}
     return {"tasks": tasks, "average": average, "verdicts": verdicts}
 
 
 def _draw_together(
-    names: Sequence[str], inputs: Mapping[str, Sequence[str]], by_row: Mapping[str, Sequence[np.ndarray]], seed: int
+    names: Sequence[str], inputs: Mapping[str, Sequence[str]], by_input: Mapping[str, Sequence[np.ndarray]], seed: int
 ) -> dict[str, np.ndarray]:
     """Returns by task the draws of `paired_bootstrap`, each over one draw of the inputs of all these tasks."""
-    order = {text: index for index, text in enumerate(dict.fromkeys(text for name in names for text in inputs[name]))}
+    order = number_inputs(text for name in names for text in inputs[name])
     models = np.full((2, len(order), len(names), 2), np.nan)
     for column, name in enumerate(names):
         places = [order[text] for text in dict.fromkeys(inputs[name])]
-        for model, ratios in zip(models, by_row[name], strict=True):
-            model[places, column] = sum_by_input(ratios, inputs[name])
+        for model, summed in zip(models, by_input[name], strict=True):
+            model[places, column] = summed
     _, draws = paired_bootstrap(*models, seed=(seed, *"\n".join(names).encode()))
     return {name: draws[..., column] for column, name in enumerate(names)}
 

@@ -9,9 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 
+def number_inputs(inputs: Iterable[str]) -> dict[str, int]:
+    """Returns the number of each distinct input, from 0, in the order of their first rows."""
+    return {text: index for index, text in enumerate(dict.fromkeys(inputs))}
+
+
 def sum_by_input(values: np.ndarray, inputs: Sequence[str]) -> np.ndarray:
     """Returns the sums of `values` [rows, ...] over the rows of each distinct input, by its first row."""
-    order = {text: index for index, text in enumerate(dict.fromkeys(inputs))}
+    order = number_inputs(inputs)
     sums = np.zeros((len(order), *values.shape[1:]))
     np.add.at(sums, [order[text] for text in inputs], values)
     return sums

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ecomgpt_jax.data.tokenizer import Tokenizer
 
 _HALF = "\ufffd"  # decoding of an incomplete character
-_BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # a token of one byte (SentencePiece), whose text depends on its neighbours
+BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")  # SentencePiece: of one byte; its text depends on others
 _CONTEXT = 8  # tokens decoded again with new ones, since the text of a token may depend on those before it
 
 
@@ -36,7 +36,7 @@ class AnswerText:
         held = before if end == len(self._ids) - 1 else self._tokenizer.decode(self._ids[start:-1])
         if text == held:  # a token without text does not end what neighbours decide either
             return ""
-        if text.endswith(_HALF) or _BYTE.fullmatch(self._tokenizer.backend.id_to_token(index) or ""):
+        if text.endswith(_HALF) or BYTE_TOKEN.fullmatch(self._tokenizer.backend.id_to_token(index) or ""):
             return ""
         self._complete.append(len(self._ids))
         while len(self._complete) > 2 and len(self._ids) - self._complete[1] >= _CONTEXT:

@@ -119,7 +119,7 @@ class _Running(Response):
     """The answers of one job, from the queue to the last token; as a response, a stream of server-sent events."""
 
     def __init__(self, service: Service, job: Job, asked: Sequence[continuous.Request]) -> None:
-        self._service, self._asked, self._tickets = service, asked, []
+        self._service, self._asked = service, asked
         self.writer = Writer(job, service.model, service.tokenizer)
         self._answers = [Answer(index, service.tokenizer, job) for index in range(len(asked))]
         self._queue: asyncio.Queue[tuple[int, continuous.Token | Exception]] = asyncio.Queue()

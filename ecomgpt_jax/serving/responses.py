@@ -1,19 +1,16 @@
 """Builds pieces of an answer from tokens, and OpenAI's response objects from pieces, whole or in chunks."""
 
-import re
 import secrets
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from transformers.convert_slow_tokenizer import bytes_to_unicode
-
+from ecomgpt_jax.data.token_bytes import BYTES
 from ecomgpt_jax.data.tokenizer import Tokenizer
 from ecomgpt_jax.decoding.continuous import ENDED, Token
-from ecomgpt_jax.serving.answer_text import AnswerText
+from ecomgpt_jax.serving.answer_text import BYTE_TOKEN, AnswerText
 from ecomgpt_jax.serving.protocol import Job
 
-_BYTES = {character: byte for byte, character in bytes_to_unicode().items()}  # of byte-level vocabularies
 _KINDS = {
     False: ("cmpl", "text_completion", "text_completion"),
     True: ("chatcmpl", "chat.completion", "chat.completion.chunk"),
@@ -137,14 +134,14 @@ class Writer:
 def token_text(tokenizer: Tokenizer, index: int) -> tuple[str, bytes]:
     """Returns a single token as text and bytes; an incomplete character is "bytes:" and hexadecimal digits."""
     token = tokenizer.backend.id_to_token(index) or ""
-    if byte := re.fullmatch(r"<0x([0-9A-F]{2})>", token):
+    if byte := BYTE_TOKEN.fullmatch(token):
         content = bytes([int(byte[1], 16)])
     elif "\u2581" in token:  # SentencePiece's blank, which a decoder would strip from a token alone
         content = token.replace("\u2581", " ").encode()
     else:
         text = tokenizer.backend.decode([index], skip_special_tokens=False)
-        halves = "\ufffd" in text and all(character in _BYTES for character in token)
-        content = bytes(_BYTES[character] for character in token) if halves else text.encode()
+        halves = "\ufffd" in text and all(character in BYTES for character in token)
+        content = b"".join(BYTES[character] for character in token) if halves else text.encode()
     try:
         return content.decode(), content
     except UnicodeDecodeError:
