@@ -6,6 +6,7 @@ apart instead of head by head.
 """
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ecomgpt_jax.errors import DataError
+from ecomgpt_jax.model.hf_config import number
 
 _LLAMA = {
     "token_embd": "model.embed_tokens",
@@ -108,13 +110,7 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
     Raises:
       DataError: one is missing or not a positive int.
     """
-
-    def count(*names: str, default: int | None = None) -> int:
-        value = next((config[name] for name in names if config.get(name) is not None), default)
-        if type(value) is not int or value <= 0:
-            raise DataError(f"config.json: {names[0]} is {value!r}; it must be a positive int")
-        return value
-
+    count = functools.partial(number, config, "config.json", int)
     embed, heads = count("hidden_size", "n_embed"), count("num_attention_heads", "n_head")
     return Shape(
         embed=embed,
