@@ -230,6 +230,11 @@ def full_layers(layers: int, pattern: int) -> list[str]:
     return ["full_attention" if (i + 1) % pattern == 0 else "sliding_attention" for i in range(layers)]
 
 
+def query_scalar(layers: int, embed: int, heads: int, head_dim: int) -> int:
+    """Returns the number whose power -1/2 scales Gemma's scores in llama.cpp, to which 62 layers are the 27B model."""
+    return embed // heads if layers == 62 else head_dim
+
+
 def biased_stems(names: set[str]) -> set[str]:
     """Returns which GGUF names without block and kind have a bias, and `output` where there is a head."""
     found = {match[1] for name in names if (match := re.fullmatch(r"blk\.\d+\.(\w+)\.bias", name))}

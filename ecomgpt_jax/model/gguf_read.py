@@ -198,7 +198,7 @@ def _rope(file: GgufFile, theta: float, head_dim: int) -> dict[str, Any]:
 def _gemma(file: GgufFile, layers: int, heads: int, head_dim: int, window: int, rope: dict[str, Any]) -> dict[str, Any]:
     pattern = file.key("gemma3.attention.sliding_window_pattern", int, 6)
     local = file.key("gemma3.rope.freq_base_swa", float, 10_000.0)
-    scalar = file.shape("token_embd.weight")[1] // heads if layers == 62 else head_dim  # of 27B, as in the engine
+    scalar: float = families.query_scalar(layers, file.shape("token_embd.weight")[1], heads, head_dim)
     if scale := file.key("gemma3.attention.scale", float, 0.0):
         scalar = float(str(np.float32(scale**-2)))
     if window <= 0 or pattern <= 0:

@@ -6,7 +6,6 @@ into the norm of its queries. Norms and biases are float32 whatever the type of 
 
 import itertools
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from ecomgpt_jax.errors import DataError
 from ecomgpt_jax.model import gguf_families as families
 from ecomgpt_jax.model.gguf_families import FAMILIES, Family, Shape
 from ecomgpt_jax.model.gguf_read import require_gguf
-from ecomgpt_jax.model.hf_files import Tensors, check_tensors, is_finite
+from ecomgpt_jax.model.hf_files import Tensors, bare_name, check_tensors, is_finite
 
 TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "q8_0": "Q8_0"}
 _FILE_TYPES = {"F32": 0, "F16": 1, "Q8_0": 7, "BF16": 32}  # general.file_type
@@ -111,14 +110,14 @@ def _gemma_keys(
 
 def _query_scale(config: Mapping[str, Any], shape: Shape) -> float:
     """Returns what Gemma's query norm is multiplied by so that the engine's own scale comes out as the model's."""
-    engine = shape.embed // shape.heads if shape.layers == 62 else shape.head_dim
+    engine = families.query_scalar(shape.layers, shape.embed, shape.heads, shape.head_dim)
     return (engine / config.get("query_pre_attn_scalar", 256)) ** 0.5
 
 
 def _tensors(checkpoint: Tensors, config: Mapping[str, Any], family: Family, shape: Shape) -> dict[str, str]:
     """Returns {GGUF name: name in the checkpoint} of the tensors to write, checked against the model."""
     names = families.tensor_names(family, shape.layers)
-    stored = {name: re.sub(r"^(transformer|model)\.", "", name) for name in names.values()}  # as `Tensors` names them
+    stored = {name: bare_name(name) for name in names.values()}  # as `Tensors` names them
     tied = config.get("tie_word_embeddings", family.name in ("bloom", "gemma3"))
     here = {ours for ours, theirs in names.items() if stored[theirs] in checkpoint.shapes}
     here -= {"output.weight"} if tied else set()

@@ -21,7 +21,7 @@ from ecomgpt_jax.errors import DataError, MissingInputError
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 BIN_INDEX, BIN_SINGLE = "pytorch_model.bin.index.json", "pytorch_model.bin"
-_PREFIX = re.compile(r"(transformer|model)\.")
+_PREFIX = re.compile(r"^(transformer|model)\.")
 _WIDEST_FIRST = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _CHUNK = 1 << 24  # elements checked at a time
 
@@ -98,6 +98,11 @@ def is_finite(tensor: np.ndarray) -> bool:
     return all(np.isfinite(flat[i : i + _CHUNK]).all() for i in range(0, flat.size, _CHUNK))
 
 
+def bare_name(stored: str) -> str:
+    """Returns a tensor's name without the prefix that HF's class with a head puts before it."""
+    return _PREFIX.sub("", stored)
+
+
 class Tensors:
     """The tensors of an HF directory by name without prefix, each read when asked for.
 
@@ -125,8 +130,7 @@ class Tensors:
 
     def _note(self, path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
         for stored, shape in shapes.items():
-            prefix = _PREFIX.match(stored)
-            name = stored[prefix.end() :] if prefix else stored
+            name = bare_name(stored)
             if name in self._where:
                 raise DataError(f"{path}: tensor {name} is also in {self._where[name][0].name}")
             self._where[name], self.shapes[name] = (path, stored), shape

@@ -9,6 +9,7 @@ from ecomgpt_jax.model.gguf_families import (
     check_biases,
     find_rope_scaling,
     from_gguf,
+    query_scalar,
     rope_divisors,
     shape_of,
     to_gguf,
@@ -66,6 +67,11 @@ def test_shape_of_refuses_what_is_no_count() -> None:
     assert shape_of(bloom | {"head_dim": None}).head_dim == 8
     with pytest.raises(DataError, match="num_hidden_layers is 0"):
         shape_of(bloom | {"n_layer": 0})
+
+
+def test_the_scale_of_queries_is_llama_cpps() -> None:
+    assert query_scalar(62, 5376, 32, 128) == 168  # Gemma 3 27B
+    assert query_scalar(26, 1152, 4, 256) == 256  # 1B
 
 
 def test_biases_that_a_class_has() -> None:

@@ -102,3 +102,9 @@ def test_what_is_not_finite_is_seen(kind: type) -> None:
         spoilt[2, 3] = value
         assert not hf_files.is_finite(spoilt)
         assert not hf_files.is_finite(spoilt.T)
+
+
+def test_the_prefix_goes_once_and_from_the_beginning_alone() -> None:
+    stored = ("transformer.h.0.ln.bias", "model.model.norm.weight", "lm_head.weight", "h.model.bias", "remodel.x")
+    bare = ["h.0.ln.bias", "model.norm.weight", "lm_head.weight", "h.model.bias", "remodel.x"]
+    assert [hf_files.bare_name(name) for name in stored] == bare
