@@ -247,8 +247,7 @@ def main(arguments: list[str]) -> None:
     Raises:
       ConfigError: a flag is missing, has no effect, or an argument is left over.
     """
-    if arguments:
-        raise ConfigError(f"convert takes no argument {arguments[0]!r}; use --from and --to")
+    cli.check_usage("convert --from A --to B --format hf", arguments)
     layout = _FORMAT.value
     if _CHECK.value:
         cli.refuse_idle("with --check, which writes nothing", _FROM, _TO, _FORMAT, _DTYPE, _ADAPTER, _INTERPOLATE)
