@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ecomgpt_jax.errors import DataError
-from ecomgpt_jax.model.hf_config import number
+from ecomgpt_jax.model.hf_config import LAYER_TYPES, every_nth_full, number
 
 _LLAMA = {
     "token_embd": "model.embed_tokens",
@@ -227,7 +227,7 @@ def find_rope_scaling(divisors: np.ndarray, theta: float, head_dim: int) -> dict
 
 def full_layers(layers: int, pattern: int) -> list[str]:
     """Returns Gemma's kind of each layer: every `pattern`-th attends to all positions, the others to a window."""
-    return ["full_attention" if (i + 1) % pattern == 0 else "sliding_attention" for i in range(layers)]
+    return [LAYER_TYPES[letter] for letter in every_nth_full(layers, pattern)]
 
 
 def query_scalar(layers: int, embed: int, heads: int, head_dim: int) -> int:

@@ -17,6 +17,7 @@ from ecomgpt_jax import files
 from ecomgpt_jax.errors import DataError, MissingInputError
 from ecomgpt_jax.model import gguf_families as families
 from ecomgpt_jax.model.gguf_families import FAMILIES, Family, Shape
+from ecomgpt_jax.model.hf_config import rope_scaling
 from ecomgpt_jax.model.hf_files import check_tensors
 from ecomgpt_jax.model.tensor_stream import ROWS, Tensor, write_weights
 
@@ -161,7 +162,7 @@ def hf_config(file: GgufFile, token_ids: Mapping[str, Any], dtype: str) -> tuple
         "num_key_value_heads": number("{arch}.attention.head_count_kv", int, heads),
         "max_position_embeddings": context, "rms_norm_eps": number("{arch}.attention.layer_norm_rms_epsilon", float),
         "attention_bias": "attn_output" in biased, "attention_dropout": 0.0, "rope_theta": theta,
-        "rope_scaling": {key: value for key, value in rope.items() if key != "rope_theta"} if len(rope) > 2 else None,
+        "rope_scaling": rope_scaling(rope),
         "rope_parameters": rope, "hidden_act": "silu", "tie_word_embeddings": "output.weight" not in file.tensors,
     }  # fmt: skip
     window = number("{arch}.attention.sliding_window", int, 0)

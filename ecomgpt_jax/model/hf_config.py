@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.errors import DataError
 
 Values = Mapping[str, Any]
+LAYER_TYPES = {"s": "sliding_attention", "f": "full_attention"}  # {letter of `model.layer_kinds`: name in config.json}
 
 
 def number(values: Values, where: str, kind: type, *names: str, default: float | None = None) -> Any:
@@ -73,10 +75,20 @@ def layer_kinds(values: Values, where: str, layers: int, fallback: str) -> str:
     types = values.get("layer_types")
     if types is None:
         return fallback
-    letters = {"sliding_attention": "s", "full_attention": "f"}
+    letters = {name: letter for letter, name in LAYER_TYPES.items()}
     if not isinstance(types, list) or len(types) != layers or not all(kind in letters for kind in types):
         raise DataError(f"{where}: layer_types must name {layers} layers, each {' or '.join(letters)}; it is {types!r}")
     return "".join(letters[kind] for kind in types)
+
+
+def every_nth_full(layers: int, n: int) -> str:
+    """Returns a letter for each layer, where every n-th attends to all positions and the others to a window."""
+    return "".join("f" if (layer + 1) % n == 0 else "s" for layer in range(layers))
+
+
+def letters_of(model: ModelConfig) -> str:
+    """Returns a letter for each layer of a model, as `layer_kinds` does of a config.json."""
+    return "".join("s" if slides else "f" for slides in model.slides)
 
 
 def rope(values: Values, where: str, default_theta: float, kind: str = "") -> tuple[float, str]:
@@ -124,7 +136,7 @@ def _scaling(given: Values, values: Values, where: str) -> str:
 
 
 def rope_entries(theta: float, scaling: str) -> dict[str, Any]:
-    """Returns one entry of `rope_parameters`; without `rope_theta` it is `rope_scaling`."""
+    """Returns one entry of `rope_parameters`."""
     names = ("factor", "low_freq_factor", "high_freq_factor")
     kind, *numbers = scaling.split(":") if scaling else ("default",)
     entry: dict[str, Any] = {"rope_theta": theta, "rope_type": kind}
@@ -132,3 +144,10 @@ def rope_entries(theta: float, scaling: str) -> dict[str, Any]:
     if kind == "llama3":
         entry["original_max_position_embeddings"] = int(numbers[-1])
     return entry
+
+
+def rope_scaling(entry: Values) -> dict[str, Any] | None:
+    """Returns the older key `rope_scaling` of an entry of `rope_parameters`; None where nothing is scaled."""
+    if entry["rope_type"] == "default":
+        return None
+    return {key: value for key, value in entry.items() if key != "rope_theta"}

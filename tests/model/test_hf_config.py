@@ -1,7 +1,19 @@
 import pytest
 
+from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.errors import DataError
-from ecomgpt_jax.model.hf_config import flag, layer_kinds, number, only, refuse_foreign, rope, rope_entries
+from ecomgpt_jax.model.hf_config import (
+    every_nth_full,
+    flag,
+    layer_kinds,
+    letters_of,
+    number,
+    only,
+    refuse_foreign,
+    rope,
+    rope_entries,
+    rope_scaling,
+)
 
 LLAMA3 = {"factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 
@@ -83,3 +95,12 @@ def test_numbers_and_flags() -> None:
         flag({"a": 1}, "here", "a")
     with pytest.raises(DataError, match="a=1 is not supported, only null"):
         only({"a": 1}, "here", a=())
+
+
+def test_kinds_of_layers_and_the_older_scaling() -> None:
+    assert [every_nth_full(5, n) for n in (1, 2, 6)] == ["fffff", "sfsfs", "sssss"]
+    shape = {"size": "custom", "family": "gemma", "embed": 8, "heads": 2, "layers": 2}
+    models = ({}, {"window": 4}, {"window": 4, "layer_kinds": "fs"})
+    assert [letters_of(ModelConfig(**shape, **given)) for given in models] == ["ff", "ss", "fs"]
+    assert rope_scaling(rope_entries(1e4, "")) is None
+    assert rope_scaling(rope_entries(1e4, "linear:2.0")) == {"rope_type": "linear", "factor": 2.0}

@@ -94,15 +94,7 @@ class Block(nnx.Module):
 
 
 def shape_from_hf(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Returns the fields of `ModelConfig` that a config.json describes.
-
-    Args:
-      values: the content of config.json.
-      where: its path, for messages.
-
-    Raises:
-      DataError: it is malformed, or describes another network.
-    """
+    """Returns the fields of `ModelConfig` that a config.json describes."""
     only(values, where, apply_residual_connection_post_layernorm=(False,), tie_word_embeddings=(True,))
     shape = {
         "embed": number(values, where, int, "hidden_size", "n_embed"),

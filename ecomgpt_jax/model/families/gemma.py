@@ -14,13 +14,23 @@ from jax.ad_checkpoint import checkpoint_name
 
 from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.errors import DataError
-from ecomgpt_jax.model.hf_config import layer_kinds, number, only, refuse_foreign, rope, rope_entries
+from ecomgpt_jax.model.hf_config import (
+    LAYER_TYPES,
+    every_nth_full,
+    layer_kinds,
+    letters_of,
+    number,
+    only,
+    refuse_foreign,
+    rope,
+    rope_entries,
+    rope_scaling,
+)
 from ecomgpt_jax.model.layers import Adapters, Attend, Declare, GroupedAttention, RMSNorm, residual
 from ecomgpt_jax.model.table import ZEROS, Parameter, gated_entries, norm_entries
 
 MODEL_TYPES = ("gemma3_text",)
 _PREFIX = "model."
-_KINDS = {"s": "sliding_attention", "f": "full_attention"}
 
 
 def parameter_table(model: ModelConfig) -> tuple[Parameter, ...]:
@@ -90,15 +100,7 @@ def _gelu(x: jax.Array) -> jax.Array:
 
 
 def shape_from_hf(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Returns the fields of `ModelConfig` that a config.json describes.
-
-    Args:
-      values: the content of config.json.
-      where: its path, for messages.
-
-    Raises:
-      DataError: it is malformed, or describes another network.
-    """
+    """Returns the fields of `ModelConfig` that a config.json describes."""
     refuse_foreign(values, where)
     # `hidden_act` counts only where its successor is absent.
     activation = {"hidden_activation": values.get("hidden_activation") or values.get("hidden_act")}
@@ -106,13 +108,12 @@ def shape_from_hf(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     only(values, where, attention_bias=(False,), tie_word_embeddings=(True,))
     layers = number(values, where, int, "num_hidden_layers")
     pattern = number(values, where, int, "sliding_window_pattern", "_sliding_window_pattern", default=6)
-    usual = "".join("f" if (layer + 1) % pattern == 0 else "s" for layer in range(layers))
     theta, scaling = rope(values, where, 1e6, "full_attention")
     local = dict(values) | {"rope_theta": values.get("rope_local_base_freq"), "rope_scaling": None}
     local_theta, local_scaling = rope(local, where, 1e4, "sliding_attention")
     if local_scaling:
         raise DataError(f"{where}: rope_type={local_scaling.split(':')[0]!r} of sliding layers is not supported")
-    kinds = layer_kinds(values, where, layers, usual)
+    kinds = layer_kinds(values, where, layers, every_nth_full(layers, pattern))
     return {
         "size": "custom",
         "embed": number(values, where, int, "hidden_size"),
@@ -133,9 +134,8 @@ def shape_from_hf(values: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 def hf_config(model: ModelConfig, length: int) -> dict[str, Any]:
     """Returns the keys of config.json that describe the network; `length` is that of its context, 0: not known."""
-    letters = model.layer_kinds or ("s" if model.window else "f") * model.layers
+    letters = letters_of(model)
     pattern = letters.index("f") + 1 if "f" in letters else model.layers + 1
-    regular = letters == "".join("f" if (layer + 1) % pattern == 0 else "s" for layer in range(model.layers))
     rotation = rope_entries(model.rope_theta, model.rope_scaling)
     scalar = model.query_scale or model.head_width
     return {
@@ -153,11 +153,11 @@ def hf_config(model: ModelConfig, length: int) -> dict[str, Any]:
         "initializer_range": model.initializer_range,
         "query_pre_attn_scalar": int(scalar) if scalar == int(scalar) else scalar,
         "sliding_window": model.window or None,
-        "layer_types": [_KINDS[letter] for letter in letters],
-        **({"sliding_window_pattern": pattern} if regular else {}),
+        "layer_types": [LAYER_TYPES[letter] for letter in letters],
+        **({"sliding_window_pattern": pattern} if letters == every_nth_full(model.layers, pattern) else {}),
         "rope_theta": model.rope_theta,
         "rope_local_base_freq": model.local_rope_theta,
-        "rope_scaling": {k: v for k, v in rotation.items() if k != "rope_theta"} if model.rope_scaling else None,
+        "rope_scaling": rope_scaling(rotation),
         "rope_parameters": {
             "full_attention": rotation, "sliding_attention": rope_entries(model.local_rope_theta, ""),
         },

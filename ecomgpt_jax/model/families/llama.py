@@ -12,7 +12,18 @@ from jax.ad_checkpoint import checkpoint_name
 
 from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.errors import DataError
-from ecomgpt_jax.model.hf_config import flag, layer_kinds, number, only, refuse_foreign, rope, rope_entries
+from ecomgpt_jax.model.hf_config import (
+    LAYER_TYPES,
+    flag,
+    layer_kinds,
+    letters_of,
+    number,
+    only,
+    refuse_foreign,
+    rope,
+    rope_entries,
+    rope_scaling,
+)
 from ecomgpt_jax.model.layers import Adapters, Attend, Declare, GroupedAttention, RMSNorm, residual
 from ecomgpt_jax.model.table import ONES, Parameter, gated_entries, norm_entries
 
@@ -81,15 +92,7 @@ class Block(GroupedAttention):
 
 
 def shape_from_hf(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Returns the fields of `ModelConfig` that a config.json describes.
-
-    Args:
-      values: the content of config.json.
-      where: its path, for messages.
-
-    Raises:
-      DataError: it is malformed, or describes another network.
-    """
+    """Returns the fields of `ModelConfig` that a config.json describes."""
     kind = values["model_type"]
     refuse_foreign(values, where)
     only(values, where, hidden_act=("silu", "swish"), mlp_bias=(False,))
@@ -153,12 +156,12 @@ def hf_config(model: ModelConfig, length: int) -> dict[str, Any]:
         kind = "mistral" if model.window else "llama"
     windows: dict[str, Any] = {}
     if kind in ("qwen2", "qwen3"):
-        letters = model.layer_kinds or ("s" if model.window else "f") * model.layers
+        letters = letters_of(model)
         windows = {
             "use_sliding_window": model.window > 0,
             "sliding_window": model.window or None,
             "max_window_layers": letters.index("s") if "s" in letters else model.layers,
-            "layer_types": [{"s": "sliding_attention", "f": "full_attention"}[letter] for letter in letters],
+            "layer_types": [LAYER_TYPES[letter] for letter in letters],
         }
     elif kind == "mistral":
         windows = {"sliding_window": model.window}
@@ -181,7 +184,7 @@ def hf_config(model: ModelConfig, length: int) -> dict[str, Any]:
         **({"mlp_bias": False} if kind == "llama" else {}),
         **windows,
         "rope_theta": model.rope_theta,
-        "rope_scaling": {k: v for k, v in rotation.items() if k != "rope_theta"} if model.rope_scaling else None,
+        "rope_scaling": rope_scaling(rotation),
         "rope_parameters": rotation,
         "tie_word_embeddings": model.tied_head,
         "use_cache": True,
