@@ -53,8 +53,8 @@ START = "start"  # the variant that is the untuned start, in the results
 
 def main(arguments: list[str]) -> None:
     """Runs the command; see the module's docstring."""
-    cli.check_usage("ablate --config configs/ablations.py:cot --out DIR", arguments, _OUT)
     experiment = _experiment()
+    cli.check_usage("ablate --config configs/ablations.py:cot --out DIR", arguments, _OUT)
     out, tasks_dir = Path(_OUT.value).absolute(), Path(find_tasks_dir(EvalConfig(tasks_dir=_TASKS.value))).absolute()
     parts = [build_prompts(task, experiment.limit) for task in load_tasks(tasks_dir)]
     runs = cells(experiment)

@@ -67,8 +67,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("--out={out}",), 2, "--config is missing or no experiment"),
-        (("--config=configs/demo.py", "--out={out}"), 2, "no experiment"),
+        ((), 2, "--config is missing or no experiment"),
+        (("--config=configs/demo.py",), 2, "no experiment"),
         (("--config={experiment}",), 2, "--out is missing"),
         (("--config={experiment}", "--out={out}", "--seeds=a"), 2, "--seeds=a"),
         (("--config={experiment}", "--out={out}"), 66, "ECOMGPT_EVAL"),
