@@ -40,8 +40,8 @@ def test_names_are_unique_and_well_formed() -> None:
 def test_a_held_out_task_has_one_prompt_and_its_own_name() -> None:
     kept = {task.name: task for task in TASKS if task.held_out}
     task = kept["ZH-Fashion_Titles-Condition_Extract-attribute_value_detection"]
-    assert list(task.wordings) == ["en"]
-    assert len(task.wordings["en"]) == 1
+    prompt = "Detect all attribute value about {label_set} in the sentence. "
+    assert task.wordings == {"en": (f"### Instruction:\n{{sentences}}\n{prompt}\n### Response:",)}
     assert (task.definition, task.dataset.rename["品牌"]) == ("attribute value detection", "")
     assert task.parent == "ZH-Fashion_Titles-NER-attribute_value_extraction"
 
