@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,9 +7,11 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ecomgpt_jax.config import MeshConfig
+from ecomgpt_jax.config import MeshConfig, ModelConfig
 from ecomgpt_jax.model import content_hash as content_hash_module
 from ecomgpt_jax.model.content_hash import content_hash
+from ecomgpt_jax.model.decoder import init_params
+from ecomgpt_jax.model.hf_weights import load_hf, save_hf
 from ecomgpt_jax.model.parameters import Params
 from ecomgpt_jax.parallel.mesh import make_mesh
 
@@ -71,3 +75,18 @@ def test_the_same_values_elsewhere_change_it() -> None:
         assert content_hash(params | {"blocks": {"mlp": {"kernel": other}}}) != expected
     assert content_hash({"norm": params["norm"], "blocks": {"mlq": {"kernel": kernel}}}) != expected
     assert float(kernel.sum()) == pytest.approx(float(kernel[::-1].sum()), abs=1)
+
+
+def test_files_beside_the_weights_do_not_change_it_and_other_weights_do(tmp_path: Path) -> None:
+    model = ModelConfig(size="custom", embed=16, layers=2, heads=2, vocab_size=40, compute_dtype="float32")
+    params = init_params(model, jax.random.key(0))
+    save_hf(params, model, tmp_path / "one")
+    expected = content_hash(load_hf(tmp_path / "one"))
+    assert expected == content_hash(params)
+    for name in ("out.jsonl", "out.jsonl.partial", "evaluation/scores.json", "scores.json", "report.html"):
+        (tmp_path / "one" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "one" / name).write_text("{}")
+    assert content_hash(load_hf(tmp_path / "one")) == expected
+    params["final_norm"]["bias"] = params["final_norm"]["bias"].at[0].add(1e-3)
+    save_hf(params, model, tmp_path / "other")
+    assert content_hash(load_hf(tmp_path / "other")) != expected
