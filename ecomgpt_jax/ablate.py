@@ -6,7 +6,6 @@ concurrently. The same command continues an interrupted experiment: finished cel
 from its checkpoint. DIR receives `results.json`, `table.md` and `figure.png`, rewritten after each cell.
 """
 
-import contextlib
 import dataclasses
 import datetime
 import functools
@@ -37,7 +36,7 @@ from ecomgpt_jax.evaluation.scores import read_answer_losses, read_predictions
 from ecomgpt_jax.experiment import Cell, Experiment, cells
 from ecomgpt_jax.files import read_json, write_json, write_text
 from ecomgpt_jax.instruct.task_folder import load_tasks
-from ecomgpt_jax.waiting import file_lock
+from ecomgpt_jax.waiting import file_lock, only_one
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "an experiment: configs/ablations.py:<name>")
 _OUT = flags.DEFINE_string("out", "", "folder for the cells, results.json, table.md and figure.png")
@@ -61,26 +60,23 @@ def main(arguments: list[str]) -> None:
     started = Path(_STARTS.value).absolute() if _STARTS.value else out / "starts"
     chains = {cell.start[:count] for cell in runs for count in range(1, len(cell.start) + 1)}
     starts = {chain: started / _folder(chain[-1]) for chain in sorted(chains)}  # each stage starts from the one before
-    out.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(file_lock(out / ".lock", "an experiment", wait=False))
-        except BlockingIOError:
-            raise ConfigError(f"{out}: another process runs an experiment there; use another --out") from None
-        with tqdm.tqdm(total=len(starts) + len(runs), desc=experiment.name, unit="run", disable=None) as bar:
-            for chain, folder in starts.items():
-                bar.set_postfix_str(chain[-1])
-                _run(folder, _train(chain[-1], (), starts.get(chain[:-1])), tasks_dir, experiment.limit)
-                bar.update()
-            finished: list[Cell] = []
-            scored: dict[Path, tuple[dict[str, np.ndarray], ...]] = {}
-            for cell in runs:
-                bar.set_postfix_str(cell.folder)
-                command = _train(cell.config, cell.overrides, starts.get(cell.start))
-                _run(out / "cells" / cell.folder, command, tasks_dir, experiment.limit)
-                finished.append(cell)
-                bar.update()
-                _write(out, experiment, finished, starts, parts, scored)
+    with (
+        only_one(out, "experiment", ConfigError, "use another --out"),
+        tqdm.tqdm(total=len(starts) + len(runs), desc=experiment.name, unit="run", disable=None) as bar,
+    ):
+        for chain, folder in starts.items():
+            bar.set_postfix_str(chain[-1])
+            _run(folder, _train(chain[-1], (), starts.get(chain[:-1])), tasks_dir, experiment.limit)
+            bar.update()
+        finished: list[Cell] = []
+        scored: dict[Path, tuple[dict[str, np.ndarray], ...]] = {}
+        for cell in runs:
+            bar.set_postfix_str(cell.folder)
+            command = _train(cell.config, cell.overrides, starts.get(cell.start))
+            _run(out / "cells" / cell.folder, command, tasks_dir, experiment.limit)
+            finished.append(cell)
+            bar.update()
+            _write(out, experiment, finished, starts, parts, scored)
     print((out / "table.md").read_text(encoding="utf-8"))
     print(f"figure: {out / 'figure.png'}", flush=True)
 

@@ -8,14 +8,13 @@ The token of $GITHUB_TOKEN, if any, goes to GitHub alone.
 """
 
 import concurrent.futures
-import contextlib
 import hashlib
 import os
 import shlex
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from absl import flags
@@ -28,7 +27,7 @@ from ecomgpt_jax.files import data_home
 from ecomgpt_jax.instruct.sources import checksums
 from ecomgpt_jax.instruct.sources.places import GROUPS, Collection, Wanted, choose
 from ecomgpt_jax.instruct.sources.rows import zip_member
-from ecomgpt_jax.waiting import file_lock
+from ecomgpt_jax.waiting import only_one
 
 _DIR = flags.DEFINE_string("dir", "", "receives sources/, evaluation/, benchmarks/; default ~/.cache/ecomgpt_jax/data")
 _YES = flags.DEFINE_bool("yes", False, "do not ask")
@@ -185,17 +184,6 @@ def table(collections: list[Collection], missing: dict[str, list[Wanted]]) -> st
     return "\n".join(lines)
 
 
-@contextlib.contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Keeps a second `fetch` out of the same folder."""
-    with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(file_lock(directory / ".lock", "another fetch", wait=False))
-        except BlockingIOError:
-            raise StorageError(f"{directory}: another fetch writes here; wait for it") from None
-        yield
-
-
 def _agree(collections: list[Collection], missing: dict[str, list[Wanted]], directory: Path) -> None:
     """Asks, and checks the room on the disk.
 
@@ -231,7 +219,7 @@ def main(arguments: list[str]) -> None:
         raise ConfigError(f"fetch: --mirror {_MIRROR.value!r} must begin with https:// or http://")
     groups = GROUPS if arguments[0] == "all" else (arguments[0],)
     collections = choose(groups, tuple(arguments[1:]), redistributable=_REDISTRIBUTABLE.value)
-    with _alone(directory):
+    with only_one(directory, "fetch", StorageError, "wait for it"):
         missing = missing_files(collections, directory)
         print(table(collections, missing), flush=True)
         if missing:

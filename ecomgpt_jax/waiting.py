@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from ecomgpt_jax.errors import StorageError
+from ecomgpt_jax.errors import EcomError, StorageError
 
 PATIENCE = 2.0  # seconds of a wait before a line is printed
 _POLL = 0.2  # seconds between two checks of a lock
@@ -72,6 +72,14 @@ def _holder(path: Path) -> dict[str, Any]:
         return {}
 
 
+def _named(holder: dict[str, Any]) -> str:
+    """Returns "process 12", with its host if that is another one; "" where the holder is not known."""
+    if not holder:
+        return ""
+    here = holder["place"] == _own_place()
+    return f"process {holder['pid']}" + ("" if here else f" on {holder['place'].split()[0]}")
+
+
 def _take(file: TextIO, path: Path, what: str) -> None:
     begin, told, doubted = time.monotonic(), None, (0, 0.0)
     while True:
@@ -92,8 +100,7 @@ def _take(file: TextIO, path: Path, what: str) -> None:
                 )
         if time.monotonic() - begin >= PATIENCE and told != pid:
             told = pid
-            by = f"process {pid}" + ("" if here else f" on {holder['place'].split()[0]}") if pid else "another process"
-            logging.warning("waiting for %s: %s is held by %s", what, path, by)
+            logging.warning("waiting for %s: %s is held by %s", what, path, _named(holder) or "another process")
         time.sleep(_POLL)
 
 
@@ -124,3 +131,23 @@ def file_lock(path: str | os.PathLike[str], what: str, *, wait: bool = True) -> 
             yield
         finally:
             file.truncate(0)
+
+
+@contextlib.contextmanager
+def only_one(folder: Path, what: str, error: type[EcomError], advice: str) -> Iterator[None]:
+    """Holds the lock `.lock` of a folder, so that a second process cannot work there.
+
+    Args:
+      folder: created if needed.
+      what: the work, such as "fetch"; the message is "<folder>: another <what> (process <id>) runs here; <advice>".
+      error: raised where another process holds the lock.
+      advice: what to do then.
+    """
+    path = folder / ".lock"
+    with contextlib.ExitStack() as held:  # not around the body, whose errors are its own
+        try:
+            held.enter_context(file_lock(path, what, wait=False))
+        except BlockingIOError:
+            by = _named(_holder(path))
+            raise error(f"{folder}: another {what}{by and f' ({by})'} runs here; {advice}") from None
+        yield

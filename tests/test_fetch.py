@@ -20,6 +20,7 @@ from ecomgpt_jax import fetch
 from ecomgpt_jax.errors import DataError, MissingInputError, StorageError
 from ecomgpt_jax.instruct.sources import checksums
 from ecomgpt_jax.instruct.sources.places import COLLECTIONS, Collection, Wanted
+from ecomgpt_jax.waiting import file_lock
 
 ROOT = Path(__file__).parent.parent
 PLAIN = {f"file {i}.txt": b"%d " % i * 30_000 for i in range(6)}
@@ -280,6 +281,13 @@ def test_usage(arguments: list[str], message: str, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_second_fetch_of_a_folder_is_refused(tmp_path: Path) -> None:
+    with file_lock(tmp_path / ".lock", "a fetch"):
+        done = command("sources", "en_mams", "--dir", tmp_path, "--yes")
+    assert done.returncode == 74
+    assert done.stderr == f"error: {tmp_path}: another fetch (process {os.getpid()}) runs here; wait for it\n"
 
 
 @pytest.mark.skipif(not os.environ.get("ECOMGPT_SOURCES"), reason="ECOMGPT_SOURCES is not set")

@@ -1,5 +1,6 @@
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ecomgpt_jax import waiting
-from ecomgpt_jax.errors import StorageError
+from ecomgpt_jax.errors import ConfigError, StorageError
 
 HOLD = """
 import sys
@@ -79,6 +80,23 @@ def test_a_lock_without_waiting(tmp_path: Path, lines: Lines) -> None:
     with waiting.file_lock(tmp_path / "a.lock", "x", wait=False):
         assert str(os.getpid()) in (tmp_path / "a.lock").read_text()
     assert lines.lines == []
+
+
+def test_a_second_process_is_refused_and_told_of_the_first(tmp_path: Path) -> None:
+    other = run(HOLD, tmp_path / ".lock")
+    assert other.stdout.readline() == "held\n"
+    words = f"{tmp_path}: another fetch (process {other.pid}) runs here; wait for it"
+    with (
+        pytest.raises(ConfigError, match=f"^{re.escape(words)}$"),
+        waiting.only_one(tmp_path, "fetch", ConfigError, "wait for it"),
+    ):
+        pass
+    other.communicate()
+    with (
+        pytest.raises(BlockingIOError, match="the body's"),
+        waiting.only_one(tmp_path / "new", "fetch", ConfigError, "wait for it"),
+    ):
+        raise BlockingIOError("the body's")
 
 
 def test_a_killed_holder_holds_nothing(tmp_path: Path, lines: Lines) -> None:
