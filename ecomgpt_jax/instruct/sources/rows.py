@@ -190,7 +190,7 @@ def xml_elements(path: Path, tag: str) -> Iterator[tuple[int, ElementTree.Elemen
         DataError: The file is not XML.
     """
     try:
-        yield from enumerate(ElementTree.parse(path).getroot().findall(tag), 1)
+        yield from enumerate(ElementTree.fromstring(_unpacked(path)).findall(tag), 1)
     except ElementTree.ParseError as error:
         raise DataError(f"{path}: invalid XML: {error}") from error
 

@@ -90,6 +90,18 @@ def test_conll_columns_blank_tokens_and_broken_blocks(tmp_path: Path) -> None:
     assert last == (13, (["last"], ["O"]))
 
 
+def test_xml_elements_by_tag_also_of_packed_files(tmp_path: Path) -> None:
+    text = '<?xml version="1.0" encoding="latin-1"?><all><a n="1">é</a><b/><a n="2"><a/></a></all>'.encode("latin-1")
+    (tmp_path / "a.xml").write_bytes(text)
+    (tmp_path / "b.xml.gz").write_bytes(gzip.compress(text))
+    for file in ("a.xml", "b.xml.gz"):
+        found = list(rows.xml_elements(tmp_path / file, "a"))
+        assert [(number, each.get("n"), each.text) for number, each in found] == [(1, "1", "é"), (2, "2", None)]
+    (tmp_path / "c.xml.gz").write_bytes(gzip.compress(b"<all>"))
+    with pytest.raises(DataError, match=r"c\.xml\.gz: invalid XML: "):
+        list(rows.xml_elements(tmp_path / "c.xml.gz", "a"))
+
+
 def make_zip(path: Path, members: dict[str, Any]) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in members.items():
