@@ -64,11 +64,13 @@ def pairs_with_clusters(folder: Path, files: Sequence[str]) -> Iterator[tuple[st
 
 
 def _parsed(line: str | Unreadable) -> Pair | Unreadable:
+    if isinstance(line, Unreadable):
+        return line
     try:
         left, right, label = line.split("\t")
         return Pair((parse_offer(left), parse_offer(right)), LABELS[label.strip()])
-    except (AttributeError, KeyError, ValueError) as error:
-        return line if isinstance(line, Unreadable) else Unreadable(f"not an offer pair: {error}", line)
+    except (KeyError, ValueError) as error:
+        return Unreadable(f"not an offer pair: {error}", line)
 
 
 def offers_compared(
