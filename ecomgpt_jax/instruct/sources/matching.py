@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ecomgpt_jax.instruct.records import AttributedItem, Draft, TextPair, draft
 from ecomgpt_jax.instruct.sources.reading import Source, text_group
-from ecomgpt_jax.instruct.sources.rows import Unreadable, filled_lines
+from ecomgpt_jax.instruct.sources.rows import Unreadable, filled_lines, one_line
 
 LABELS = {"0": "different", "1": "same"}
 _COLUMN = re.compile(r"(?:^|(?<=\s))COL (\S+) VAL(?:\s|$)")
@@ -105,7 +105,7 @@ def clean_title(title: str) -> str:
     """Returns a raw web title without its quotes, `@language` marks, line-break tags and "Null"."""
     kept = re.sub(r'"Null"|<br\s*/?>', " ", title)
     kept = re.sub(r'"(?:@[A-Za-z]{2,3}(?:-[A-Za-z0-9]+)*)?', " ", kept)
-    return " ".join(kept.split())
+    return one_line(kept)
 
 
 def strip_quotes(value: str) -> str:

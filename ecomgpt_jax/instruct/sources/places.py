@@ -11,6 +11,7 @@ from ecomgpt_jax.config import nearest
 from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.instruct.sources.all_sources import SOURCES
 from ecomgpt_jax.instruct.sources.checksums import ALL, SIZES
+from ecomgpt_jax.instruct.sources.reading import NO_LICENCE
 
 GROUPS = ("sources", "evaluation", "benchmarks")
 _ECOMGPT = "Alibaba-NLP/EcomGPT/eaa846f25bfb899dd1dee22e15cc8b288f11c239/data/ecom_instruct_v1"
@@ -83,7 +84,7 @@ def _collections() -> dict[str, Collection]:
     found = [
         *map(_source, SOURCES),
         *(
-            _plain(name, f"{_ECOMGPT}/{name.removeprefix('evaluation/')}", "unclear (repo has no licence file)", False)
+            _plain(name, f"{_ECOMGPT}/{name.removeprefix('evaluation/')}", NO_LICENCE, False)
             for name in ALL
             if name.startswith("evaluation/")
         ),

@@ -83,7 +83,7 @@ def semi_structured(text: str) -> tuple[str, str]:
     if not mark:
         raise ValueError(f"no name in {text!r}")
     value = re.sub(r'\{ value:(?:"([^"]*)"|([^{}\[\]",]*)) \}', lambda match: match[1] or match[2] or "", value)
-    return " ".join(name.replace("_", " ").split()), " ".join(value.split())
+    return one_line(name.replace("_", " ")), one_line(value)
 
 
 def subjective_question(row: Mapping[str, str], file: str) -> Iterator[Draft]:

@@ -23,6 +23,7 @@ from ecomgpt_jax.instruct.records import (
     TextPair,
 )
 from ecomgpt_jax.instruct.sources.fields import find_spans
+from ecomgpt_jax.instruct.sources.rows import one_line
 
 View = Callable[[Iterable[Record]], Iterator[Record]]
 TOGETHER = "match"  # the label of pairs that a view makes: the default of `Dataset.positive`
@@ -191,7 +192,7 @@ def without_label(kind: str, label: str) -> View:
 
 def unescaped(records: Iterable[Record]) -> Iterator[Record]:
     """Labelled texts with their character references resolved."""
-    return each(LabelledText, lambda r: dataclasses.replace(r, text=" ".join(html.unescape(r.text).split())))(records)
+    return each(LabelledText, lambda r: dataclasses.replace(r, text=one_line(html.unescape(r.text))))(records)
 
 
 def neighbours(records: Iterable[Record]) -> Iterator[Record]:
