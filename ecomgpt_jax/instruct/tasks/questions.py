@@ -16,6 +16,7 @@ from ecomgpt_jax.instruct.tasks.task import (
     answer_span,
     binary_example,
     distinct,
+    in_language,
     others,
     selection,
 )
@@ -152,7 +153,7 @@ ANSWERABLE = _form(
     name="answerable",
     family="CLS",
     definition="answerability",
-    labels=lambda records, data: data.in_language(YES_NO),
+    labels=in_language(YES_NO),
     make=_answerable,
     needs=("context",),
     operator="simplification",

@@ -138,6 +138,11 @@ def no_labels(records: Records, dataset: Dataset) -> Iterable[str]:
     return ()
 
 
+def in_language(labels: Mapping[str, tuple[str, ...]]) -> Labels:
+    """Returns the label set of a form with fixed labels (YES_NO, MATCH): those in the dataset's language."""
+    return lambda records, dataset: dataset.in_language(labels)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Form:
     """How records of one type become instances of one kind of task.
@@ -283,10 +288,8 @@ def show(labels: Sequence[str], gold: Sequence[str], rng: random.Random, few: in
     up to 50, so that training has lists as long as those of the released protocol (49 and the gold) and short ones.
     """
     limit = 50 if rng.random() < 0.25 else few
-    if len(labels) <= limit:
-        shown = list(labels)
-    else:
-        chosen = set(gold)
+    shown, chosen = list(labels), set(gold)
+    if len(labels) > limit:
         shown = list(gold) + rng.sample([label for label in labels if label not in chosen], max(0, limit - len(gold)))
     rng.shuffle(shown)
     return tuple(shown)

@@ -15,6 +15,7 @@ from ecomgpt_jax.instruct.tasks.task import (
     answer_span,
     binary_example,
     distinct,
+    in_language,
     others,
     show,
 )
@@ -187,7 +188,7 @@ IS_A = _form(
     name="kind_check",
     family="CLS",
     definition="category hierarchy check",
-    labels=lambda records, data: data.in_language(YES_NO),
+    labels=in_language(YES_NO),
     make=_is_a,
     operator="recombination",
     abilities=("categorise a product", "verify a label"),
