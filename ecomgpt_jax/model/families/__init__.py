@@ -3,9 +3,9 @@
 A family's module has `MODEL_TYPES`, the values of `model_type` in config.json that it reads, and:
 
   * `parameter_table(model)`: every parameter, with its HF name.
-  * `norm(declare, path, model)`, `scale_embedding(rows)`, `Block(model, declare)`: the parts of the network that differ.
-  * `slopes(model)`, `thetas(model)`: ALiBi's slopes, float32 [heads], and base and scaling of the rotation in full and in
-    sliding layers; None where the family has none.
+  * `norm(declare, path, model)`, `scale_embedding(rows)`, `Block(model, declare)`: parts of the network that differ.
+  * `slopes(model)`, `thetas(model)`: ALiBi's slopes, float32 [heads], and base and scaling of the rotation in full and
+    in sliding layers; None where the family has none.
   * `shape_from_hf(values, where)`: the fields of `ModelConfig` that the content of a config.json describes; `where` is
     its path. Raises DataError where it is malformed or describes another network.
   * `hf_config(model, length)`: the keys of config.json that describe the network; `length` is that of its context, 0:
