@@ -2,8 +2,9 @@
 
 The semantics are those of HF's `generate(num_beams=K, do_sample=False, length_penalty=1.0, early_stopping=False)`
 (`_beam_search` of transformers 5), for each prompt by itself:
-  - A step looks at the 2K best continuations of the K running beams by summed log-probability. Those among the first K
-    that end are finished; the K best that do not end run on.
+  - A step looks at the best continuations of the K running beams by summed log-probability: 2K, or with E > 1 ids that
+    end an answer (1 + E)K, so that K of them do not end. Those among the first K that end are finished; the K best that
+    do not end run on.
   - A finished beam scores the sum divided by the number of its new tokens, the end-of-sequence token included.
   - The search ends when K beams are finished and the best running beam, scored as if it ended here, is not above the
     worst of them; or at the limit, where the first K all count as finished.
@@ -119,11 +120,12 @@ def _continuations(
 def _advance(beams: Beams, cache: Cache, logits: jax.Array, stop: DecodeLimits) -> Beams:
     """Adds one token to the running beams, which may be fewer before the step than after it."""
     num_beams, count = beams.finished.shape[1], beams.steps + 1
-    scores, parents, tokens, finite = _continuations(logits, beams.scores, stop.allowed, 2 * num_beams)
+    seen = min((1 + max(1, jnp.size(stop.eos_ids))) * num_beams, logits.shape[1])
+    scores, parents, tokens, finite = _continuations(logits, beams.scores, stop.allowed, seen)
     output = _take(beams.output, parents).at[:, :, beams.steps].set(tokens)
     ends, limit = jnp.isin(tokens, stop.eos_ids), count >= stop.max_new_tokens
 
-    counted = (ends | limit) & (jnp.arange(2 * num_beams) < num_beams) & beams.active[:, None]
+    counted = (ends | limit) & (jnp.arange(seen) < num_beams) & beams.active[:, None]
     ranked = jnp.where(counted, scores / count, -jnp.inf)
     first = jnp.argmax(ranked, axis=1, keepdims=True)
     better = _take(ranked, first)[:, 0] > beams.finished[:, 0]
