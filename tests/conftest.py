@@ -1,7 +1,8 @@
-"""Eight fake CPU devices for every test, set before jax is imported, and a browser."""
+"""Eight fake CPU devices and one cache of compiled programs for every test, set before jax is imported; a browser."""
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,16 @@ from typing import Any
 import hypothesis
 import pytest
 
-# Level 1 halves the compile time, which dominates the cost of these tiny models.
-FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1"
+# Compiling dominates the cost of these tiny models.
+COMPILE_FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+FLAGS = f"--xla_force_host_platform_device_count=8 {COMPILE_FAST}"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
 os.environ["ECOMGPT_DATA"] = "/nonexistent"  # no test depends on data that a developer has fetched
+# The processes of one run share compiled programs; another run compiles anew, since some tests read the log of it.
+_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+if not _WORKER:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # the compiler's warnings, which a test checks
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -22,6 +29,11 @@ hypothesis.settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("any machine")
+
+
+def pytest_unconfigure() -> None:
+    if not _WORKER:
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 @pytest.fixture

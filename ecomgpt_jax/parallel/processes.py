@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import os
 import re
 import socket
 import threading
@@ -146,9 +147,10 @@ def any_process(flag: bool) -> bool:
 def enable_compilation_cache(folder: Path) -> None:
     """Caches every compiled program in `folder`, for later runs with the same shapes.
 
+    Where `JAX_COMPILATION_CACHE_DIR` is set, that folder is used instead.
     Prints a line for a program that takes longer than `waiting.PATIENCE` to compile or load.
     """
-    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     _say_compilations()
 

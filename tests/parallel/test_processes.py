@@ -100,14 +100,19 @@ print(float(jax.jit(lambda x: (x @ x).sum())(jax.numpy.eye(8))))
 """
 
 
-def test_compiled_programs_are_kept_and_found(tmp_path: Path) -> None:
-    def run() -> set[str]:
-        result = subprocess.run([sys.executable, "-c", COMPILE, tmp_path], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize("named", ["", "elsewhere"])
+def test_compiled_programs_are_kept_and_found(named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", named and str(tmp_path / named))
+    folders = [tmp_path / "usual", tmp_path / "elsewhere"]
+
+    def run() -> list[set[str]]:
+        command = [sys.executable, "-c", COMPILE, folders[0]]
+        result = subprocess.run(command, capture_output=True, text=True, check=True)
         assert result.stdout.strip() == "8.0"
-        return {path.name for path in tmp_path.iterdir() if path.name.endswith("-cache")}
+        return [{path.name for path in folder.glob("*-cache")} for folder in folders]
 
     first = run()
-    assert first
+    assert [bool(names) for names in first] == [not named, bool(named)]
     assert run() == first
 
 

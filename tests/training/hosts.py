@@ -172,7 +172,6 @@ def main() -> None:
     """Does the jobs."""
     port, process, folder, jobs = sys.argv[1:]
     processes.init_distributed(f"localhost:{port}", 2, int(process), 120)
-    processes.enable_compilation_cache(Path(folder) / "compiled")
     for job in json.loads(jobs):
         name, kind = job.pop("name"), job.pop("kind")
         try:
