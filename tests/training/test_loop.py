@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -13,24 +12,8 @@ from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training import loop
 from ecomgpt_jax.training.progress import Progress, read_metrics
 
-INSTANCES = 44
+INSTANCES = 52
 MESH = make_mesh(MeshConfig(2, 1, 1), jax.devices()[:2])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Every start of a run compiles the same step; the cache removes that cost after the first."""
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("cache")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": 0,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 class Killed(BaseException):
@@ -63,7 +46,7 @@ def test_the_run_learns_and_logs_each_step(whole: tuple[dict, list], family: str
     values = list(whole[0].values())
     assert list(whole[0]) == list(range(1, len(values) + 1))
     assert len(values) >= 6
-    assert values[-1] < (0.8 if family == "bloom" else 0.95) * values[0]  # the rate suits the toy BLOOM
+    assert values[-1] < 0.8 * values[0]
 
 
 def test_killed_at_every_step_the_losses_stay_the_same(

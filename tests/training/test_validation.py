@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from etils import epath
-from test_loop import MESH, compilation_cache, start  # noqa: F401 - a fixture
+from test_loop import MESH, start
 from toy import toy_config, toy_rows
 
 from ecomgpt_jax.config import Config, LoraConfig, MeshConfig
