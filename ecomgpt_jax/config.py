@@ -155,6 +155,8 @@ class DataConfig(_Strict):
     total_instances: int = _field(0, least=0)
     # with total_instances: a task's weight is its size ** (1 / temperature); 0 = equal
     temperature: float = _field(1.0, least=0)
+    # with total_instances: so many tasks are not trained on; val/loss/unseen is the loss of their held-back instances
+    unseen_tasks: int = _field(0, least=0)
     length: int = _field(1024, above=0)  # tokens in a row
     plain_text: bool = False  # train on the texts of the records themselves, without instructions (pretraining)
     # also rows that repeat one of up to so many source texts, for learning to copy
@@ -391,6 +393,10 @@ USES = (
     _Use("data.licences", lambda c: c.data.mixture in ("real", "all"), "with data.mixture=real or all", True),
     _Use("data.tasks_dir", lambda c: c.data.mixture == "folder", "with data.mixture=folder", True),
     _Use("data.temperature", lambda c: c.data.total_instances, "with data.total_instances, which it shares out", True),
+    _Use(
+        "data.unseen_tasks", lambda c: c.data.total_instances and c.data.mixture != "files",
+        "with data.total_instances, on the tasks of a mixture", True,
+    ),
     _Use(
         "data.loss_on_prompt", lambda c: not c.data.plain_text or c.data.copying,
         "where there are prompts, and data.plain_text has none", True,

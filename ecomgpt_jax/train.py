@@ -123,7 +123,9 @@ def main(arguments: list[str]) -> None:
         store = tokenize(instances, built.fingerprint, tokenizer, config.data.length, cache)
         split = ecom_instruct.open_split(built.directory, "test") if config.train.validate_every else []
         micro_batch = loop.micro_batch_rows(config, mesh)
-        held_back = validation.hold_back(split, built.fingerprint, tokenizer, config, micro_batch)
+        unseen = [name for name, entry in built.stats["tasks"].items() if not entry["train"] and not entry["held_out"]]
+        unseen = unseen if config.data.unseen_tasks else []
+        held_back = validation.hold_back(split, built.fingerprint, tokenizer, config, micro_batch, unseen)
     rows = make_rows(store, config.data, config.train.epochs, loop.rows_per_step(config, mesh))
     evaluated = harness.slice_metrics(tasks_dir) if tasks_dir and config.eval.every else []
     validation.check_best_metric(config, held_back, evaluated)

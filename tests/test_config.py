@@ -126,6 +126,8 @@ REFUSED = [
     ("data.licences", ("MIT",), {}, "data.mixture"),
     ("data.tasks_dir", "tasks", {}, "data.mixture=folder"),
     ("data.temperature", 0.0, {}, "data.total_instances"),
+    ("data.unseen_tasks", 2, {}, "data.total_instances"),
+    ("data.unseen_tasks", 2, FILES | {"data.total_instances": 9}, "data.total_instances"),
     ("data.loss_on_prompt", True, {"data.plain_text": True}, "prompts"),
     ("data.template", "chat", {"data.plain_text": True}, "prompts"),
     ("data.chain_of_task", False, {"data.plain_text": True}, "instructions"),

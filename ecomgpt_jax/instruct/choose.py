@@ -37,7 +37,7 @@ REDISTRIBUTABLE = "redistributable"
 _FIELDS = (
     "mixture", "tasks", "sources", "licences", "operators", "leave_out_abilities", "strict_held_out",
     "synthetic_records", "languages", "prompt_language", "chain_of_task", "num_tasks", "instances_per_task",
-    "total_instances", "temperature", "plain_text", "copying", "seed",
+    "total_instances", "temperature", "unseen_tasks", "plain_text", "copying", "seed",
 )  # fmt: skip
 _REAL = (real_entities, real_aspects, real_pairs, real_items, real_texts, real_questions)
 
@@ -52,6 +52,7 @@ class Choice:
       data: the settings.
       declared: all tasks that the mixture could train on, before any filter.
       training: tasks to train on; empty for mixture=files, whose tasks are known once the files are read.
+      unseen: tasks that `unseen_tasks` keeps out of training, for validation.
       held_out: tasks kept out of training, whatever the filters.
       near: the sources that `strict_held_out` leaves out, see `near_sources`.
     """
@@ -59,6 +60,7 @@ class Choice:
     data: DataConfig
     declared: tuple[Task | TaskFolder, ...]
     training: tuple[Task | TaskFolder, ...]
+    unseen: tuple[Task | TaskFolder, ...]
     held_out: tuple[Task, ...]
     near: Mapping[str, str]
 
@@ -68,13 +70,15 @@ class Choice:
         return tuple([task for task in tasks if task.source == name] for tasks in groups)
 
     def __reduce__(self) -> tuple:
-        return _from_names, (self.data, [task.name for task in self.training], dict(self.near))
+        names = ([task.name for task in tasks] for tasks in (self.training, self.unseen))
+        return _from_names, (self.data, *names, dict(self.near))
 
 
 def choose(data: DataConfig) -> Choice:
     """Returns the tasks that the settings choose.
 
-    `num_tasks` takes the first of a seeded order, so a smaller choice is a part of a larger one.
+    `num_tasks` takes the first of a seeded order, so a smaller choice is a part of a larger one; `unseen_tasks` takes
+    the last.
 
     Raises:
       ConfigError: the filters leave no task, or fewer than `num_tasks`, or name something that does not exist.
@@ -84,11 +88,11 @@ def choose(data: DataConfig) -> Choice:
     declared = declared_tasks(data)
     near = near_sources(data) if data.strict_held_out else {}
     if data.mixture == "files":
-        return _from_names(data, (), near)
+        return _from_names(data, (), (), near)
     if data.mixture == "folder":
         declared = folder_tasks(data)
         names = [task.name for task in declared if task.language in data.languages]
-        return _from_names(data, select_names(names, data), near)
+        return _from_names(data, *select_names(names, data), near)
     abilities = {ability for task in declared for ability in task.abilities}
     for ability in data.leave_out_abilities:
         if ability not in abilities:
@@ -105,24 +109,28 @@ def choose(data: DataConfig) -> Choice:
         and not set(task.abilities) & set(data.leave_out_abilities)
     ]
     known = [task.name for task in declared if not task.held_out]
-    return _from_names(data, select_names(names, data, known), near)
+    return _from_names(data, *select_names(names, data, known), near)
 
 
-def _from_names(data: DataConfig, names: Collection[str], near: Mapping[str, str]) -> Choice:
-    """Returns the choice whose training tasks have these names."""
-    tasks, names = declared_tasks(data), set(names)
+def _from_names(data: DataConfig, names: Collection[str], unseen: Collection[str], near: Mapping[str, str]) -> Choice:
+    """Returns the choice whose training and unseen tasks have these names."""
+    tasks, names, unseen = declared_tasks(data), set(names), set(unseen)
     trainable = folder_tasks(data) if data.mixture == "folder" else [task for task in tasks if not task.held_out]
     return Choice(
         data=data,
         declared=tuple(trainable),
         training=tuple(task for task in trainable if task.name in names),
+        unseen=tuple(task for task in trainable if task.name in unseen),
         held_out=tuple(task for task in tasks if task.held_out),
         near=near,
     )
 
 
-def select_names(names: Sequence[str], data: DataConfig, known: Sequence[str] = ()) -> list[str]:
-    """Returns the task names that `tasks` allows; of these, the `num_tasks` that come first in a seeded order, or all.
+def select_names(names: Sequence[str], data: DataConfig, known: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+    """Returns the names of the tasks to train on, and of the unseen ones.
+
+    The tasks that `tasks` allows are put in a seeded order. The last `unseen_tasks` are unseen; the first `num_tasks`,
+    or all others, are trained on.
 
     Args:
       names: tasks that the other settings allow.
@@ -130,7 +138,7 @@ def select_names(names: Sequence[str], data: DataConfig, known: Sequence[str] = 
       known: names that a pattern may match, before the other settings; none: `names`.
 
     Raises:
-      ConfigError: a pattern matches no name, there are no tasks, or fewer than `num_tasks`.
+      ConfigError: a pattern matches no name, there are no tasks, or too few for `num_tasks` and `unseen_tasks`.
     """
     for pattern in data.tasks:
         if not fnmatch.filter(known or names, pattern):
@@ -141,8 +149,11 @@ def select_names(names: Sequence[str], data: DataConfig, known: Sequence[str] = 
         raise ConfigError("data: languages, sources, licences, operators and the like leave no task to train on")
     if data.num_tasks > len(names):
         raise ConfigError(f"data.num_tasks={data.num_tasks}, and the other settings leave {len(names)} tasks")
+    left = len(names) - data.unseen_tasks
+    if left < max(1, data.num_tasks):
+        raise ConfigError(f"data.unseen_tasks={data.unseen_tasks} of {len(names)} tasks leaves too few to train on")
     ranked = sorted(names, key=lambda name: hashlib.sha256(f"{data.seed} {name}".encode()).digest())
-    return ranked[: data.num_tasks or None]
+    return ranked[: data.num_tasks or left], ranked[left:]
 
 
 def real_tasks() -> list[Task]:

@@ -43,7 +43,7 @@ from ecomgpt_jax.waiting import file_lock
 # Settings that choose among the rows of a whole data set, at values that keep all rows.
 _NO_CHOICE = {
     "tasks": (), "operators": (), "leave_out_abilities": (), "chain_of_task": True, "num_tasks": 0,
-    "total_instances": 0, "temperature": 1.0,
+    "total_instances": 0, "temperature": 1.0, "unseen_tasks": 0,
 }  # fmt: skip
 
 
@@ -222,6 +222,7 @@ class EcomInstruct(tfds.core.dataset_builder.FileReaderBuilder):
         wanted = own.union(task.name for task in self._choice.training)
         chosen = {name: entry for name, entry in every.items() if name in wanted}
         sizes = {name: entry["train"] for name, entry in chosen.items()}
+        chosen |= {task.name: every[task.name] for task in self._choice.unseen}
         limits = {
             "train": write.allocate(sizes, data.total_instances, data.temperature),
             "test": {name: entry["test"] for name, entry in chosen.items()},
@@ -289,7 +290,7 @@ def make_shard(choice: Choice, folder: Path, bad_file: Path, shard: str) -> int:
 def _describe_build(choice: Choice, stats: BuildStats, held_out: dict[str, int]) -> dict[str, Any]:
     """Returns `Built.stats`."""
     train, test = stats.rows["train"], stats.rows["test"]
-    tasks = {task.name: _describe_task(task) for task in choice.training} | stats.own
+    tasks = {task.name: _describe_task(task) for task in (*choice.training, *choice.unseen)} | stats.own
     for name, entry in tasks.items():
         entry |= {"train": train[name], "test": test[name], "held_out": False}
     for task in choice.held_out:
@@ -299,7 +300,7 @@ def _describe_build(choice: Choice, stats: BuildStats, held_out: dict[str, int])
     training = [entry for entry in tasks.values() if not entry["held_out"]]
     totals = {
         "tasks": len(tasks),
-        "training_tasks": len(training),
+        "training_tasks": len(training) - len(choice.unseen),
         "held_out_tasks": len(tasks) - len(training),
         "atomic_tasks": sum(bool(entry["operator"]) for entry in tasks.values()),
         "train": train.total(),

@@ -1,12 +1,12 @@
 """The loss of instances held back from training, for choosing a checkpoint.
 
 Languages and families do not share rows, so one pass of the training loss gives the mean over all, over each language
-and over each family.
+and over each family. Instances of tasks that are not trained on (`data.unseen_tasks`) have a mean of their own.
 """
 
 import collections
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -25,30 +25,39 @@ from ecomgpt_jax.training.train_step import Batch, TrainState, batch_loss, globa
 INSTANCES = 1_024  # maximum per validation
 TRAINED = ("loss", "grad_norm", "learning_rate", "targets", "tokens", "skipped", "spikes")  # train/… of each step
 
-HeldBack = Mapping[tuple[str, str], PackedRows]  # rows of each language and family
+UNSEEN = ("unseen",)
+HeldBack = Mapping[tuple[str, ...], PackedRows]  # rows of each language and family, and of `UNSEEN` tasks
 
 
 def hold_back(
-    split: Sequence[Mapping[str, str]], fingerprint: str, tokenizer: Tokenizer, config: Config, rows_per_batch: int
-) -> HeldBack:
+    split: Sequence[Mapping[str, str]], fingerprint: str, tokenizer: Tokenizer, config: Config, rows_per_batch: int,
+    unseen: Collection[str] = (),
+) -> HeldBack:  # fmt: skip
     """Packs at most `INSTANCES` instances of a split, drawn by a fixed seed, separately by language and family.
 
+    As many of the `unseen` tasks are a group of their own.
+
     Args:
-      split: {"prompt", "response", "language", "family"} each.
+      split: {"prompt", "response", "language", "family", "task"} each.
       fingerprint: of the data set that the split belongs to.
       tokenizer: the run's.
       config: of the run; row length and packing are those of training.
       rows_per_batch: each group is padded with empty rows to a multiple of it.
+      unseen: names of the tasks of the split that are not trained on.
     """
-    chosen = np.sort(np.random.default_rng(0).permutation(len(split))[:INSTANCES]).tolist()
-    instances = [split[index] for index in chosen]
+    apart = {index for index in range(len(split)) if split[index]["task"] in unseen} if unseen else set()
+    instances: list[Mapping[str, str]] = []
+    for members in ([index for index in range(len(split)) if index not in apart], sorted(apart)):
+        chosen = np.sort(np.random.default_rng(0).permutation(members)[:INSTANCES]).astype(int).tolist()
+        instances += [split[index] for index in chosen]
     if not instances:
         return {}
     name = f"{fingerprint}:test:{INSTANCES}"
     store = tokenize(instances, name, tokenizer, config.data.length, Path(config.data.cache_dir))
-    groups: dict[tuple[str, str], list[int]] = collections.defaultdict(list)
+    groups: dict[tuple[str, ...], list[int]] = collections.defaultdict(list)
     for index, instance in enumerate(instances):
-        groups[instance["language"], instance["family"]].append(index)
+        is_unseen = bool(unseen) and instance["task"] in unseen
+        groups[UNSEEN if is_unseen else (instance["language"], instance["family"])].append(index)
     return {
         group: make_rows(store.take(members), config.data, 1, rows_per_batch)
         for group, members in sorted(groups.items())
@@ -57,8 +66,12 @@ def hold_back(
 
 def metric_names(held_back: HeldBack) -> list[str]:
     """Returns the metric names of a validation: val/loss, val/loss/en, val/loss/CLS, …"""
-    parts = sorted({part for group in held_back for part in group})
-    return ["val/loss", *(f"val/loss/{part}" for part in parts)] if parts else []
+    return sorted({name for group in held_back for name in _names(group)})
+
+
+def _names(group: tuple[str, ...]) -> list[str]:
+    """Returns the metrics that the rows of a group count in."""
+    return [*(["val/loss"] if group != UNSEEN else []), *(f"val/loss/{part}" for part in group)]
 
 
 def make_validate(
@@ -81,7 +94,7 @@ def make_validate(
         }
         sums: dict[str, np.ndarray] = collections.defaultdict(lambda: np.zeros(2))
         for group, pairs in jax.device_get(found).items():
-            for name in ("val/loss", *(f"val/loss/{part}" for part in group)):
+            for name in _names(group):
                 sums[name] += np.sum(pairs, axis=0, dtype=np.float64)
         return {name: float(total / targets) for name, (total, targets) in sums.items() if targets}
 

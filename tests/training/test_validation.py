@@ -165,3 +165,26 @@ def test_a_large_split_is_sampled_alike_each_time(tmp_path: Path, monkeypatch: p
     taken = [json.dumps([rows.store.tokens.tolist() for rows in each.values()]) for each in few]
     assert taken[0] == taken[1]
     assert validation.hold_back([], "f", tokenizer, config, 2) == {}
+
+
+def test_unseen_tasks_have_a_loss_of_their_own_that_is_in_no_other(tmp_path: Path) -> None:
+    from ecomgpt_jax.data.tokenizer import train_tokenizer
+
+    tokenizer = train_tokenizer(["a b c d e f"] * 9, 300, tmp_path / "tokenizer")
+    config = toy_config()
+    config.data.cache_dir = str(tmp_path)
+    config.model.vocab_size = 512
+    split = [
+        {"prompt": f"p {i}", "response": f"r {i}", "language": "en", "family": "CLS", "task": "ab"[i % 2]}
+        for i in range(12)
+    ]
+    alone = validation.hold_back(split[::2], "alone", tokenizer, config, 2)
+    both = validation.hold_back(split, "both", tokenizer, config, 2, ["b"])
+    assert {group: len(rows.store) for group, rows in both.items()} == {("en", "CLS"): 6, validation.UNSEEN: 6}
+    names = ["val/loss", "val/loss/CLS", "val/loss/en"]
+    assert (validation.metric_names(alone), validation.metric_names(both)) == (names, [*names, "val/loss/unseen"])
+    with jax.set_mesh(MESH):
+        state = init_state(config, make_optimizer(config.optimizer, 2), MESH)
+        found = [validation.make_validate(config, held, 2, MESH)(state) for held in (alone, both)]
+    assert found[0] == {name: found[1][name] for name in names}
+    assert found[1]["val/loss/unseen"] != found[1]["val/loss"]

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Tunes a real pretrained model on EcomInstruct with adapters and scores it, before and after, in each mode of answering.
+# Usage: [ROWS=N] scripts/real_model.sh gemma3-270m|smollm2-135m DIR [further arguments of `python -m ecomgpt_jax.train`]
+#   DIR/base    the pretrained model, from its package        DIR/run     the training
+#   DIR/scores  {base,tuned}-{free,constrained,likelihood}, and compare.md over the free ones
+# The same command again goes on where it stopped. ROWS=N scores the first N rows of each task; without it all.
+# The real sources and the official tasks are those of `python -m ecomgpt_jax.fetch`, or $ECOMGPT_SOURCES, $ECOMGPT_EVAL.
+
+set -euo pipefail
+
+usage() {
+  echo "error: usage: [ROWS=N] scripts/real_model.sh gemma3-270m|smollm2-135m DIR [train arguments]" >&2
+  exit 2
+}
+[ $# -ge 2 ] || usage
+case $1 in
+  gemma3-270m | smollm2-135m) model=$1 ;;
+  *) usage ;;
+esac
+rows=${ROWS:-0}
+[[ $rows =~ ^[0-9]+$ ]] || usage
+folder=$(realpath -m -- "$2")
+shift 2
+. "$(dirname "$0")/env.sh" "[dev]"
+
+if [ ! -e "$folder/base" ]; then
+  rm -rf "$folder/base.partial"
+  scripts/real_base.sh "$model" "$folder/base.partial"
+  mv "$folder/base.partial" "$folder/base"
+fi
+# glibc gives large blocks back at once and pages them in again at every step.
+export MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296 MALLOC_TOP_PAD_=268435456
+"$PYTHON" -m ecomgpt_jax.train --config "configs/real_model.py:${model//-/_}" --config.model.init_from="$folder/base" \
+  --workdir "$folder/run" "$@"
+unset MALLOC_MMAP_THRESHOLD_ MALLOC_TRIM_THRESHOLD_ MALLOC_TOP_PAD_
+for answers in free constrained likelihood; do
+  for which in base run; do
+    name=$which
+    [ "$which" = base ] || name=tuned
+    "$PYTHON" -m ecomgpt_jax.evaluate --checkpoint "$folder/$which" --out "$folder/scores/$name-$answers" \
+      --answers "$answers" --limit "$rows" --dtype float32
+  done
+done
+"$PYTHON" -m ecomgpt_jax.compare "$folder/scores/base-free" "$folder/scores/tuned-free" --out "$folder/scores/compare.md"

