@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
     experiment = _experiment()
     cli.check_usage("ablate --config configs/ablations.py:cot --out DIR", arguments, _OUT)
     out, tasks_dir = Path(_OUT.value).absolute(), Path(find_tasks_dir(EvalConfig(tasks_dir=_TASKS.value))).absolute()
-    parts = [build_prompts(task, experiment.limit) for task in load_tasks(tasks_dir)]
+    prompt_sets = [build_prompts(task, experiment.limit) for task in load_tasks(tasks_dir)]
     runs = cells(experiment)
     started = Path(_STARTS.value).absolute() if _STARTS.value else out / "starts"
     chains = {cell.start[:count] for cell in runs for count in range(1, len(cell.start) + 1)}
@@ -76,7 +76,7 @@ def main(arguments: list[str]) -> None:
             _run(out / "cells" / cell.folder, command, tasks_dir, experiment.limit)
             finished.append(cell)
             bar.update()
-            _write(out, experiment, finished, starts, parts, scored)
+            _write(out, experiment, finished, starts, prompt_sets, scored)
     print((out / "table.md").read_text(encoding="utf-8"))
     print(f"figure: {out / 'figure.png'}", flush=True)
 
@@ -160,7 +160,7 @@ def _write(
     experiment: Experiment,
     finished: Sequence[Cell],
     starts: Mapping[tuple[str, ...], Path],
-    parts: Sequence[TaskPrompts],
+    prompt_sets: Sequence[TaskPrompts],
     scored: dict[Path, tuple[dict[str, np.ndarray], ...]],
 ) -> None:
     """Writes the results of the finished cells; `scored` caches each run's rows between calls."""
@@ -171,19 +171,25 @@ def _write(
     seen = list(dict.fromkeys(name for name, _ in runs))
     for _, folder in runs:
         if folder not in scored:
-            scored[folder] = _scores(folder, parts)
+            scored[folder] = _scores(folder, prompt_sets)
     ratios, losses = (
-        {part.task.name: [scored[folder][kind][part.task.name] for _, folder in runs] for part in parts}
+        {
+            prompt_set.task.name: [scored[folder][kind][prompt_set.task.name] for _, folder in runs]
+            for prompt_set in prompt_sets
+        }
         for kind in (0, 1)
     )
     owners = [seen.index(name) for name, _ in runs]
-    languages = sorted({part.task.language for part in parts})
-    groups = {name: [part.task.name for part in parts if part.task.language == name] for name in languages}
+    languages = sorted({prompt_set.task.language for prompt_set in prompt_sets})
+    groups = {
+        name: [prompt_set.task.name for prompt_set in prompt_sets if prompt_set.task.language == name]
+        for name in languages
+    }
     factors = {variant.name: dict(variant.factors) for variant in experiment.variants if variant.factors}
     left_out = {variant.name: variant.left_out for variant in experiment.variants if variant.left_out}
     left_out = {name: ability for name, ability in left_out.items() if name in seen}
     uses = ablation.abilities_of(ratios)
-    inputs = {part.task.name: [row.sentences for row in part.rows] for part in parts}
+    inputs = {prompt_set.task.name: [row.sentences for row in prompt_set.rows] for prompt_set in prompt_sets}
     summary = ablation.summarise(seen, ratios, owners, inputs, factors, groups, left_out, uses, losses)
     baselines = _baselines(runs[0][1])
     costs = [
@@ -192,7 +198,7 @@ def _write(
     ]
     date = datetime.date.today().isoformat()
     described = {"experiment": _described(experiment), "date": date, "hardware": _hardware(), "runs": costs}
-    rows = {part.task.name: len(part.rows) for part in parts}
+    rows = {prompt_set.task.name: len(prompt_set.rows) for prompt_set in prompt_sets}
     write_json(out / "results.json", {**described, "rows": rows, "baselines": baselines, **summary})
     counted = ", ".join(f"{name} {owners.count(index)}" for index, name in enumerate(seen))
     # Concurrent runs count twice by the clock, so processor time is given too.
@@ -210,12 +216,12 @@ def _write(
         figure.draw_variants(out / "figure.png", experiment.name, summary)
 
 
-def _scores(folder: Path, parts: Sequence[TaskPrompts]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def _scores(folder: Path, prompt_sets: Sequence[TaskPrompts]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Returns by task what a run's rows scored ([rows, 2], `score_rows`) and the losses of their answers ([rows])."""
     ratios, losses = {}, {}
-    for part in parts:
-        path, name = folder / "evaluation" / "predictions" / f"{part.task.name}.jsonl", part.task.name
-        ratios[name] = score_rows(part.task, part.rows, read_predictions(path, len(part.rows)))
+    for prompt_set in prompt_sets:
+        path, name = folder / "evaluation" / "predictions" / f"{prompt_set.task.name}.jsonl", prompt_set.task.name
+        ratios[name] = score_rows(prompt_set.task, prompt_set.rows, read_predictions(path, len(prompt_set.rows)))
         losses[name] = np.asarray(read_answer_losses(path))
     return ratios, losses
 

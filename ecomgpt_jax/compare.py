@@ -39,17 +39,23 @@ def main(arguments: list[str]) -> None:
     scores = [_read_scores(folder) for folder in folders]
     rows = _rows(folders, scores)
     protocol = _same_settings(folders, scores)
-    parts = {task.name: build_prompts(task, rows[task.name], protocol) for task in load_tasks(tasks_dir, sorted(rows))}
-    for name, part in parts.items():
-        if len(part.rows) != rows[name]:
-            raise DataError(f"task {name}: {rows[name]} rows were evaluated, and {tasks_dir} has {len(part.rows)}")
-    _check_prompts(folders, scores, parts, tasks_dir)
+    prompt_sets = {
+        task.name: build_prompts(task, rows[task.name], protocol) for task in load_tasks(tasks_dir, sorted(rows))
+    }
+    for name, prompt_set in prompt_sets.items():
+        if len(prompt_set.rows) != rows[name]:
+            raise DataError(
+                f"task {name}: {rows[name]} rows were evaluated, and {tasks_dir} has {len(prompt_set.rows)}"
+            )
+    _check_prompts(folders, scores, prompt_sets, tasks_dir)
     a, b = (set(score["tasks"]) for score in scores)
-    shared = [part for name, part in parts.items() if name in a & b]
+    shared = [prompt_set for name, prompt_set in prompt_sets.items() if name in a & b]
     predictions = [
         {
-            part.task.name: read_predictions(folder / "predictions" / f"{part.task.name}.jsonl", len(part.rows))
-            for part in shared
+            prompt_set.task.name: read_predictions(
+                folder / "predictions" / f"{prompt_set.task.name}.jsonl", len(prompt_set.rows)
+            )
+            for prompt_set in shared
         }
         for folder in folders
     ]
@@ -113,7 +119,7 @@ def _same_settings(folders: list[Path], scores: list[dict[str, Any]]) -> str:
 
 
 def _check_prompts(
-    folders: list[Path], scores: list[dict[str, Any]], parts: Mapping[str, TaskPrompts], tasks_dir: str
+    folders: list[Path], scores: list[dict[str, Any]], prompt_sets: Mapping[str, TaskPrompts], tasks_dir: str
 ) -> None:
     """Raises DataError unless both were evaluated on the prompts and gold answers of `--tasks`.
 
@@ -123,7 +129,7 @@ def _check_prompts(
     if a["tasks"].keys() == b["tasks"].keys() and a["protocol"]["sha256"] != b["protocol"]["sha256"]:
         raise DataError(f"{folders[0]} and {folders[1]} differ in protocol: sha256 of the prompts; {_ADVICE}")
     for folder, score in zip(folders, scores, strict=True):
-        if digest(_settings(score), [parts[name] for name in score["tasks"]]) != score["protocol"]["sha256"]:
+        if digest(_settings(score), [prompt_sets[name] for name in score["tasks"]]) != score["protocol"]["sha256"]:
             raise DataError(
                 f"{folder}: was evaluated on other prompts or gold answers than those of {tasks_dir} "
                 "(sha256 of the protocol); give the folder it was evaluated on with --tasks"

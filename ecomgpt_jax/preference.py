@@ -67,20 +67,20 @@ def _make(first: Path, second: Path) -> None:
     if protocols[0] != protocols[1]:
         raise DataError(f"{first} and {second} answer other prompts: protocol {protocols[0]} and {protocols[1]}")
     tasks_dir = find_tasks_dir(EvalConfig(tasks_dir=_TASKS.value))
-    parts: list[TaskPrompts] = []
+    prompt_sets: list[TaskPrompts] = []
     for task in load_tasks(tasks_dir):
         paths = [folder / f"{task.name}.jsonl" for folder in folders]
         if all(path.is_file() for path in paths):
-            parts.append(build_prompts(task, sum(1 for _ in read_json_lines(paths[0])), protocols[0]))
+            prompt_sets.append(build_prompts(task, sum(1 for _ in read_json_lines(paths[0])), protocols[0]))
         else:
             print(f"left out: {task.name} (not in both)")
-    if not parts:
+    if not prompt_sets:
         raise MissingInputError(f"{first} and {second}: no <task>.jsonl in both for any task of {tasks_dir}")
     a, b = (
-        {p.task.name: read_predictions(folder / f"{p.task.name}.jsonl", len(p.rows)) for p in parts}
+        {p.task.name: read_predictions(folder / f"{p.task.name}.jsonl", len(p.rows)) for p in prompt_sets}
         for folder in folders
     )
-    sheets, key = make_study(parts, a, b, _ROWS.value, _ANNOTATORS.value, _SEED.value)
+    sheets, key = make_study(prompt_sets, a, b, _ROWS.value, _ANNOTATORS.value, _SEED.value)
     for sheet in sheets:
         write_text(out / "sheets" / f"{sheet['annotator']}.html", render_sheet(sheet))
     write_json(out / "key.json", {"a": str(first), "b": str(second), "seed": _SEED.value, **key})

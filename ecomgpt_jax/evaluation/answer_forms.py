@@ -43,11 +43,11 @@ def answer_form(task: TaskFolder, row: TaskRow, shown: Sequence[str], before: st
         raise DataError(f"task {task.name}: {error}") from error
 
 
-def constrain_answers(parts: Sequence[TaskPrompts], tokenizer: Tokenizer, limit: int) -> list[Answer | None]:
+def constrain_answers(prompt_sets: Sequence[TaskPrompts], tokenizer: Tokenizer, limit: int) -> list[Answer | None]:
     """Returns for each row of each task its empty answer; None where answers are free.
 
     Args:
-      parts: tasks and rows.
+      prompt_sets: tasks and rows.
       tokenizer: the model's.
       limit: tokens per answer.
 
@@ -57,13 +57,13 @@ def constrain_answers(parts: Sequence[TaskPrompts], tokenizer: Tokenizer, limit:
     before = lead(tokenizer)
     vocabulary = Vocabulary(token_bytes(tokenizer))
     found: list[Answer | None] = []
-    for part in parts:
-        for row, shown in zip(part.rows, part.candidates(), strict=True):
-            form = answer_form(part.task, row, shown, before)
+    for prompt_set in prompt_sets:
+        for row, shown in zip(prompt_set.rows, prompt_set.candidates(), strict=True):
+            form = answer_form(prompt_set.task, row, shown, before)
             if form and (least := len(tokenizer.encode(form.shortest()))) > limit:
                 raise DataError(
-                    f"task {part.task.name}: the shortest answer of its form has {least} tokens; the limit is {limit} "
-                    "(--max_new_tokens)"
+                    f"task {prompt_set.task.name}: the shortest answer of its form has {least} tokens; the limit is "
+                    f"{limit} (--max_new_tokens)"
                 )
             found.append(Answer(form, vocabulary, limit) if form else None)
     return found

@@ -21,30 +21,30 @@ _LEGEND = (
 )
 
 
-def answer_sections(part: TaskPrompts, predictions: Sequence[str]) -> list[Section]:
+def answer_sections(prompt_set: TaskPrompts, predictions: Sequence[str]) -> list[Section]:
     """Returns the sections of a report on the answers to one task."""
-    sections, task = [], part.task
+    sections, task = [], prompt_set.task
     if task.family == "CLS":
-        sections.append(_confusion_section(part, predictions))
+        sections.append(_confusion_section(prompt_set, predictions))
     elif task.family == "NER":
-        scores = class_scores(task, part.rows, predictions)
+        scores = class_scores(task, prompt_set.rows, predictions)
         rows = [
             [cell(name), *(str(s[key]) for key in ("gold", "said", "right")), f"{s['f1']:.3f}"]
             for name, s in scores.items()
         ]
         sections.append(Section(f"{task.name}: types", table=Table(["Type", "Gold", "Said", "Right", "F1"], rows)))
-    return [*sections, Section(f"{task.name}: answers", [_LEGEND], examples=examples(part, predictions))]
+    return [*sections, Section(f"{task.name}: answers", [_LEGEND], examples=examples(prompt_set, predictions))]
 
 
-def confusions(part: TaskPrompts, predictions: Sequence[str]) -> Counter[tuple[str, str]]:
+def confusions(prompt_set: TaskPrompts, predictions: Sequence[str]) -> Counter[tuple[str, str]]:
     """Counts (gold label, predicted label) over the rows of a classification task.
 
     A right label counts as (label, label). Each missed label counts with each wrong one of its row; `NOTHING` replaces
     a missing side, and `OTHER` an answer that is not a label of the task.
     """
-    labels, found = set(map(name_of, part.task.labels)), Counter()
-    for row, answer in zip(part.rows, predictions, strict=True):
-        bags = gold_parts(part.task, row), said_parts(part.task, row, answer)
+    labels, found = set(map(name_of, prompt_set.task.labels)), Counter()
+    for row, answer in zip(prompt_set.rows, predictions, strict=True):
+        bags = gold_parts(prompt_set.task, row), said_parts(prompt_set.task, row, answer)
         wanted, said = ({label for _, label in bag} for bag in bags)
         known = labels | wanted
         found.update((label, label) for label in wanted & said)
@@ -55,11 +55,11 @@ def confusions(part: TaskPrompts, predictions: Sequence[str]) -> Counter[tuple[s
     return found
 
 
-def _confusion_section(part: TaskPrompts, predictions: Sequence[str]) -> Section:
-    found, scores = confusions(part, predictions), class_scores(part.task, part.rows, predictions)
-    title = f"{part.task.name}: confusions"
+def _confusion_section(prompt_set: TaskPrompts, predictions: Sequence[str]) -> Section:
+    found, scores = confusions(prompt_set, predictions), class_scores(prompt_set.task, prompt_set.rows, predictions)
+    title = f"{prompt_set.task.name}: confusions"
     seen = {label for pair in found for label in pair}
-    listed = dict.fromkeys(map(name_of, part.task.labels))
+    listed = dict.fromkeys(map(name_of, prompt_set.task.labels))
     labels = [label for label in [*listed, *sorted(seen - {*listed, NOTHING, OTHER})] if label in seen]
     if len(labels) > MATRIX_LABELS:
         wrong = [(pair, count) for pair, count in found.most_common() if pair[0] != pair[1]]
@@ -76,24 +76,24 @@ def _confusion_section(part: TaskPrompts, predictions: Sequence[str]) -> Section
     return Section(title, table=Table(header, rows))
 
 
-def examples(part: TaskPrompts, predictions: Sequence[str]) -> list[tuple[str, list[tuple[str, Marked]]]]:
+def examples(prompt_set: TaskPrompts, predictions: Sequence[str]) -> list[tuple[str, list[tuple[str, Marked]]]]:
     """Returns `SHOWN_ROWS` rows, evenly spaced, as examples of a section."""
-    right, count = exact_matches(part.task, part.rows, predictions), min(SHOWN_ROWS, len(part.rows))
+    right, count = exact_matches(prompt_set.task, prompt_set.rows, predictions), min(SHOWN_ROWS, len(prompt_set.rows))
     shown = []
-    for index in (number * len(part.rows) // count for number in range(count)):
-        gold, answer = part.golds[index], predictions[index]
+    for index in (number * len(prompt_set.rows) // count for number in range(count)):
+        gold, answer = prompt_set.golds[index], predictions[index]
         fields = [
-            ("Prompt", _prompt(part, index, answer)),
-            ("Gold answer", mark(part, index, gold, answer, "missed")),
-            ("Answer", mark(part, index, answer, gold, "wrong") or "(empty)"),
+            ("Prompt", _prompt(prompt_set, index, answer)),
+            ("Gold answer", mark(prompt_set, index, gold, answer, "missed")),
+            ("Answer", mark(prompt_set, index, answer, gold, "wrong") or "(empty)"),
         ]
         shown.append((f"Row {index}: {'right' if right[index] else 'wrong'}", fields))
     return shown
 
 
-def mark(part: TaskPrompts, index: int, text: str, other: str, otherwise: str) -> list[tuple[str, str]]:
+def mark(prompt_set: TaskPrompts, index: int, text: str, other: str, otherwise: str) -> list[tuple[str, str]]:
     """Returns an answer to row `index` in pieces: parts in `other` too are "right", the rest is `otherwise`."""
-    task, row, spans = part.task, part.rows[index], []
+    task, row, spans = prompt_set.task, prompt_set.rows[index], []
     if task.family == "Generate":
         own, theirs = located_tokens(text), located_tokens(other)
         blocks = difflib.SequenceMatcher(None, [t for t, _ in own], [t for t, _ in theirs], autojunk=False)
@@ -108,12 +108,12 @@ def mark(part: TaskPrompts, index: int, text: str, other: str, otherwise: str) -
     return _pieces(text, [(start, end, "right" if good else otherwise) for start, end, good in spans])
 
 
-def _prompt(part: TaskPrompts, index: int, answer: str) -> Marked:
+def _prompt(prompt_set: TaskPrompts, index: int, answer: str) -> Marked:
     """Returns the prompt of a row; where answers are parts of the input, these are marked in it."""
-    prompt, sentences, task = part.prompts[index], part.rows[index].sentences, part.task
+    prompt, sentences, task = prompt_set.prompts[index], prompt_set.rows[index].sentences, prompt_set.task
     if task.family in ("CLS", "Generate") or not sentences:
         return _pieces(prompt, [])
-    said, wanted = said_parts(task, part.rows[index], answer), gold_parts(task, part.rows[index])
+    said, wanted = said_parts(task, prompt_set.rows[index], answer), gold_parts(task, prompt_set.rows[index])
     kinds = {term: "wrong" for _, term in said}
     kinds |= {term: "missed" for _, term in wanted}
     kinds |= {term: "right" for _, term in said & wanted}

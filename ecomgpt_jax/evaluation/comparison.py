@@ -131,12 +131,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def compare_predictions(
-    parts: Sequence[TaskPrompts], a: Mapping[str, Sequence[str]], b: Mapping[str, Sequence[str]], seed: int = 0
+    prompt_sets: Sequence[TaskPrompts], a: Mapping[str, Sequence[str]], b: Mapping[str, Sequence[str]], seed: int = 0
 ) -> dict[str, Any]:
     """Compares two sets of predictions task by task and on the average.
 
     Args:
-      parts: the tasks with their rows.
+      prompt_sets: the tasks with their rows.
       a: A's predictions by task's name, one per row.
       b: B's.
       seed: of the resampling; a task's own resamples depend on it and on the task's name alone.
@@ -147,19 +147,19 @@ def compare_predictions(
       "low", "high", "p"} and "verdicts": {"win", "tie", "loss"}. Scores are in [0, 1]; a win is A's.
     """
     tasks: dict[str, dict[str, Any]] = {}
-    inputs = {part.task.name: [row.sentences for row in part.rows] for part in parts}
+    inputs = {prompt_set.task.name: [row.sentences for row in prompt_set.rows] for prompt_set in prompt_sets}
     by_input, drawn = {}, {}
-    for part in parts:
-        name = part.task.name
+    for prompt_set in prompt_sets:
+        name = prompt_set.task.name
         answers = [list(a[name]), list(b[name])]
-        ratios = [score_rows(part.task, part.rows, texts) for texts in answers]
+        ratios = [score_rows(prompt_set.task, prompt_set.rows, texts) for texts in answers]
         summed = [sum_by_input(values, inputs[name]) for values in ratios]
         difference, draws = paired_bootstrap(*summed, seed=(seed, *name.encode()))
         low, high, p = interval_and_p(difference, draws)
-        wrong = (np.logical_not(exact_matches(part.task, part.rows, texts)) for texts in answers)
+        wrong = (np.logical_not(exact_matches(prompt_set.task, prompt_set.rows, texts)) for texts in answers)
         only_a, only_b, exact = mcnemar(*(sum_by_input(values, inputs[name]) == 0 for values in wrong))
         tasks[name] = {
-            "rows": len(part.rows),
+            "rows": len(prompt_set.rows),
             "inputs": len(summed[0]),
             "a": float(_ratios(ratios[0].sum(0))),
             "b": float(_ratios(ratios[1].sum(0))),
@@ -168,7 +168,7 @@ def compare_predictions(
             "high": high,
             "p": p,
             "mcnemar": {"only_a": only_a, "only_b": only_b, "p": exact},
-            "most_different": most_different(part.golds, *answers, *ratios),
+            "most_different": most_different(prompt_set.golds, *answers, *ratios),
         }
         by_input[name], drawn[name] = summed, draws
     entries = list(tasks.values())

@@ -78,30 +78,30 @@ def evaluate_tasks(
     )
     losses = iter(())
     if settings.answer_loss:
-        prompts = [prompt for each in answered for prompt in each.part.prompts]
-        golds = [gold for each in answered for gold in each.part.golds]
+        prompts = [prompt for each in answered for prompt in each.prompt_set.prompts]
+        golds = [gold for each in answered for gold in each.prompt_set.golds]
         losses = iter(answer_losses(params, model, tokenizer, prompts, golds, settings, mesh))
     entries = {}
-    for part, texts, cut, full, ranked in answered:
+    for prompt_set, texts, cut, full, ranked in answered:
         lost = list(islice(losses, len(texts)))
         if writes:
-            write_predictions(out_dir / "predictions" / f"{part.task.name}.jsonl", texts, lost)
-        entry = score_task(part, texts)
-        known = {"domain": domain(part.task, trained_on)} if trained_on else {}
+            write_predictions(out_dir / "predictions" / f"{prompt_set.task.name}.jsonl", texts, lost)
+        entry = score_task(prompt_set, texts)
+        known = {"domain": domain(prompt_set.task, trained_on)} if trained_on else {}
         known |= {"answer_loss": sum(lost) / len(lost)} if lost else {}
         if ranked:
             others = {name: labels for name, labels in ranked.items() if labels is not texts}
             known["likelihood"] = {"sum": entry["corrected"]["score"]} | {
-                name: corrected_scores(part.task, part.rows, labels, part.shown)["score"]
+                name: corrected_scores(prompt_set.task, prompt_set.rows, labels, prompt_set.shown)["score"]
                 for name, labels in others.items()
             }
-        entries[part.task.name] = {**entry, **known, "cut_prompts": cut, "cut_answers": full}
-    protocol = describe([each.part for each in answered], settings)
+        entries[prompt_set.task.name] = {**entry, **known, "cut_prompts": cut, "cut_answers": full}
+    protocol = describe([each.prompt_set for each in answered], settings)
     run = {"dtype": model.compute_dtype}
     scores = {"tasks": entries, "averages": averages(entries), "protocol": protocol, "run": run}
     if writes:
         write_json(out_dir / "scores.json", scores)
-        write_report(out_dir, scores, answers=[(each.part, each.texts) for each in answered])
+        write_report(out_dir, scores, answers=[(each.prompt_set, each.texts) for each in answered])
     return scores
 
 
@@ -159,12 +159,12 @@ def evaluate_slice(
     limit = min(SLICE_ROWS, settings.limit or SLICE_ROWS)
     settings = dataclasses.replace(settings, limit=limit)
     found: dict[str, float] = {}
-    for part, texts, *_ in _answer(params, model, tokenizer, tasks_dir, settings, mesh):
+    for prompt_set, texts, *_ in _answer(params, model, tokenizer, tasks_dir, settings, mesh):
         scores = {
-            "official": official_scores(part.task, part.rows, texts),
-            "corrected": corrected_scores(part.task, part.rows, texts, part.shown),
+            "official": official_scores(prompt_set.task, prompt_set.rows, texts),
+            "corrected": corrected_scores(prompt_set.task, prompt_set.rows, texts, prompt_set.shown),
         }
-        found |= {f"eval/{part.task.name}/{name}": scores[kind][name] for _, kind, name in MEASURES}
+        found |= {f"eval/{prompt_set.task.name}/{name}": scores[kind][name] for _, kind, name in MEASURES}
     for _, _, name in MEASURES:
         values = [value for key, value in found.items() if key.endswith(f"/{name}")]
         found[f"eval/average/{name}"] = sum(values) / len(values)
@@ -187,10 +187,10 @@ def read_samples(
     tasks, found = load_tasks(tasks_dir), {}
     for number in range(SAMPLES):
         task = tasks[number * len(tasks) // SAMPLES]
-        part = build_prompts(task, settings.limit, settings.protocol)
-        texts = read_predictions(Path(out_dir) / "predictions" / f"{task.name}.jsonl", len(part.rows))
+        prompt_set = build_prompts(task, settings.limit, settings.protocol)
+        texts = read_predictions(Path(out_dir) / "predictions" / f"{task.name}.jsonl", len(prompt_set.rows))
         row = number * len(texts) // SAMPLES
-        found[task.name, row] = (task.name, part.prompts[row], part.golds[row], texts[row])
+        found[task.name, row] = (task.name, prompt_set.prompts[row], prompt_set.golds[row], texts[row])
     return [dict(zip(("task", "prompt", "gold", "prediction"), sample, strict=True)) for sample in found.values()]
 
 
@@ -198,14 +198,14 @@ class _Answered(NamedTuple):
     """A task and its answers.
 
     Attributes:
-      part: the task.
+      prompt_set: the task.
       texts: the answer to each row.
       cut_prompts: how many prompts were cut.
       cut_answers: how many answers ended at the limit.
       ranked: of a task whose candidates were ranked, what `likeliest` returns; its "sum" is `texts`.
     """
 
-    part: TaskPrompts
+    prompt_set: TaskPrompts
     texts: list[str]
     cut_prompts: int
     cut_answers: int
@@ -225,12 +225,12 @@ def _answer(
 ) -> list[_Answered]:
     """Answers tasks."""
     tasks = [build_prompts(task, settings.limit, settings.protocol) for task in load_tasks(tasks_dir, only)]
-    encoded = [prompt_tokens(tokenizer, part.prompts, settings.max_prompt_tokens) for part in tasks]
+    encoded = [prompt_tokens(tokenizer, prompt_set.prompts, settings.max_prompt_tokens) for prompt_set in tasks]
     ranked: list[dict[str, list[str]]] = [{} for _ in tasks]
     if settings.protocol == "likelihood":
         ranked = [
-            likeliest(params, model, tokenizer, part, settings, mesh) if part.task.family == "CLS" else {}
-            for part in tasks
+            likeliest(params, model, tokenizer, prompt_set, settings, mesh) if prompt_set.task.family == "CLS" else {}
+            for prompt_set in tasks
         ]
     free = [ids for (rows, _), labels in zip(encoded, ranked, strict=True) if not labels for ids in rows]
     forms = None
@@ -244,9 +244,9 @@ def _answer(
         )
     )  # fmt: skip
     found = []
-    for part, (_, cut), labels in zip(tasks, encoded, ranked, strict=True):
-        ids = [] if labels else list(islice(answers, len(part.rows)))
+    for prompt_set, (_, cut), labels in zip(tasks, encoded, ranked, strict=True):
+        ids = [] if labels else list(islice(answers, len(prompt_set.rows)))
         texts = labels["sum"] if labels else [tokenizer.decode(row) for row in ids]
         full = sum(len(row) >= settings.max_new_tokens for row in ids)
-        found.append(_Answered(part, texts, sum(cut), full, labels))
+        found.append(_Answered(prompt_set, texts, sum(cut), full, labels))
     return found

@@ -27,7 +27,7 @@ def likeliest(
     params: Any,
     model: ModelConfig,
     tokenizer: Tokenizer,
-    part: TaskPrompts,
+    prompt_set: TaskPrompts,
     settings: EvalConfig,
     mesh: jax.sharding.Mesh | None = None,
 ) -> dict[str, list[str]]:
@@ -38,22 +38,22 @@ def likeliest(
     Raises:
       DataError: a row has no candidates, or candidates that are blank or alike.
     """
-    shown = part.candidates()
+    shown = prompt_set.candidates()
     for index, labels in enumerate(shown):
         if not labels or len(set(labels)) < len(labels) or not all(label.strip() for label in labels):
-            raise DataError(f"task {part.task.name}, row {index}: candidates {list(labels)!r} cannot be ranked")
+            raise DataError(f"task {prompt_set.task.name}, row {index}: candidates {list(labels)!r} cannot be ranked")
     ids = {label: [*tokenizer.encode(label), tokenizer.eos_id] for label in {label for row in shown for label in row}}
     empty = [
-        render(dataclasses.replace(to_instruction(part.task, 0, row), sentences="", candidates=labels))[0]
-        for row, labels in zip(part.rows, shown, strict=True)
+        render(dataclasses.replace(to_instruction(prompt_set.task, 0, row), sentences="", candidates=labels))[0]
+        for row, labels in zip(prompt_set.rows, shown, strict=True)
     ]
-    distinct = list(dict.fromkeys(zip([*part.prompts, *empty], [*shown, *shown], strict=True)))
+    distinct = list(dict.fromkeys(zip([*prompt_set.prompts, *empty], [*shown, *shown], strict=True)))
     read = prompt_tokens(tokenizer, [prompt for prompt, _ in distinct], settings.max_prompt_tokens)[0]
     answers = [[ids[label] for label in labels] for _, labels in distinct]
     totals = log_probabilities(params, model, read, answers, batch=settings.batch, mesh=mesh)
     of_prompt = dict(zip(distinct, totals, strict=True))
     found: dict[str, list[str]] = {name: [] for name in COUNTS}
-    for prompt, blank, labels in zip(part.prompts, empty, shown, strict=True):
+    for prompt, blank, labels in zip(prompt_set.prompts, empty, shown, strict=True):
         total, before = of_prompt[prompt, labels], of_prompt[blank, labels]
         lengths = np.array([len(ids[label]) for label in labels])
         for name, values in zip(COUNTS, (total, total / lengths, total - before), strict=True):

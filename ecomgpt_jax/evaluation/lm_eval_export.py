@@ -45,11 +45,11 @@ metadata:
 """
 
 
-def export_tasks(parts: Sequence[TaskPrompts], directory: Path, grouped: Sequence[str]) -> Path:
+def export_tasks(prompt_sets: Sequence[TaskPrompts], directory: Path, grouped: Sequence[str]) -> Path:
     """Writes `<task>.yaml` and `data/<task>.jsonl` of each task, and `ecomgpt.yaml`.
 
     Args:
-      parts: the tasks with their prompts.
+      prompt_sets: the tasks with their prompts.
       directory: created if needed. The YAML files contain its absolute path: export again after moving it.
       grouped: names of the tasks that the group `ecomgpt` averages.
 
@@ -57,12 +57,12 @@ def export_tasks(parts: Sequence[TaskPrompts], directory: Path, grouped: Sequenc
       The path of the group's file.
     """
     directory = directory.absolute()
-    for part in parts:
-        name, data = part.task.name, directory / "data" / f"{part.task.name}.jsonl"
-        golds = [gold.removeprefix(" ") for gold in part.golds]  # as the filter does with a model's answer
-        rows = zip(part.prompts, golds, strict=True)
+    for prompt_set in prompt_sets:
+        name, data = prompt_set.task.name, directory / "data" / f"{prompt_set.task.name}.jsonl"
+        golds = [gold.removeprefix(" ") for gold in prompt_set.golds]  # as the filter does with a model's answer
+        rows = zip(prompt_set.prompts, golds, strict=True)
         write_json_lines(data, ({"index": i, "prompt": prompt, "gold": gold} for i, (prompt, gold) in enumerate(rows)))
-        generates = part.task.family == "Generate"
+        generates = prompt_set.task.family == "Generate"
         fields = {
             "task": f"{GROUP}_{name}",
             "data": str(data),

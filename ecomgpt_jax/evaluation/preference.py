@@ -34,7 +34,7 @@ Votes = dict[str, dict[str, int]]  # by item, by annotator: index into OUTCOMES
 
 
 def make_study(
-    parts: Sequence[TaskPrompts],
+    prompt_sets: Sequence[TaskPrompts],
     a: Mapping[str, Sequence[str]],
     b: Mapping[str, Sequence[str]],
     rows: int,
@@ -44,7 +44,7 @@ def make_study(
     """Draws rows and lays out the sheets.
 
     Args:
-      parts: the tasks.
+      prompt_sets: the tasks.
       a: A's predictions by task's name, one per row.
       b: B's.
       rows: how many rows of each task are drawn; fewer where a task has fewer.
@@ -61,12 +61,12 @@ def make_study(
     """
     rng = random.Random(seed)
     drawn, identical, first_left = [], {}, []
-    for part in parts:
-        name = part.task.name
-        chosen = sorted(rng.sample(range(len(part.rows)), min(rows, len(part.rows))))
+    for prompt_set in prompt_sets:
+        name = prompt_set.task.name
+        chosen = sorted(rng.sample(range(len(prompt_set.rows)), min(rows, len(prompt_set.rows))))
         shown = [index for index in chosen if a[name][index].strip() != b[name][index].strip()]
         identical[name] = len(chosen) - len(shown)
-        drawn += [(name, index, part.prompts[index], a[name][index], b[name][index]) for index in shown]
+        drawn += [(name, index, prompt_set.prompts[index], a[name][index], b[name][index]) for index in shown]
         first_left += _balanced(len(shown), rng)
     if not drawn:
         raise DataError("no drawn row has two different answers, so there is nothing to judge")

@@ -138,9 +138,15 @@ def describe_predictions(tasks: Sequence[TaskPrompts]) -> dict[str, Any]:
 def digest(settings: Mapping[str, Any], tasks: Sequence[TaskPrompts]) -> str:
     """Returns the sha256 over the settings of a protocol (without "sha256") and every prompt and answer."""
     sha = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for part in sorted(tasks, key=lambda part: part.task.name):
-        content = [part.task.name, part.task.separator, part.task.labels, part.prompts, part.golds]
-        content += [part.task.metric] if part.task.metric else []
+    for prompt_set in sorted(tasks, key=lambda prompt_set: prompt_set.task.name):
+        content = [
+            prompt_set.task.name,
+            prompt_set.task.separator,
+            prompt_set.task.labels,
+            prompt_set.prompts,
+            prompt_set.golds,
+        ]
+        content += [prompt_set.task.metric] if prompt_set.task.metric else []
         sha.update(json.dumps(content, ensure_ascii=False).encode())
     return sha.hexdigest()
 

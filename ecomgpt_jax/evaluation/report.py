@@ -54,7 +54,7 @@ def write_report(
       answers: the tasks and the answers.
     """
     sections = [*score_sections(scores, untrained_scores), _protocol_section(scores)]
-    sections += [section for part, texts in answers for section in answer_sections(part, texts)]
+    sections += [section for prompt_set, texts in answers for section in answer_sections(prompt_set, texts)]
     write_text(Path(directory) / "report.md", render_markdown("Evaluation", sections))
     write_text(Path(directory) / "report.html", render_html("Evaluation", sections))
 

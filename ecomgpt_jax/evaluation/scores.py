@@ -42,16 +42,16 @@ DOMAINS = ("in-domain", "held-out task", "held-out dataset")
 _LABELS = {"en": "English", "zh": "Chinese"}
 
 
-def score_task(part: TaskPrompts, predictions: Sequence[str]) -> dict[str, Any]:
+def score_task(prompt_set: TaskPrompts, predictions: Sequence[str]) -> dict[str, Any]:
     """Returns a task's entry of `scores.json`.
 
     Raises:
       DataError: there is not one prediction per row.
     """
-    if len(predictions) != len(part.rows):
-        raise DataError(f"task {part.task.name}: {len(predictions)} predictions for {len(part.rows)} rows")
+    if len(predictions) != len(prompt_set.rows):
+        raise DataError(f"task {prompt_set.task.name}: {len(predictions)} predictions for {len(prompt_set.rows)} rows")
 
-    task, rows, shown = part.task, part.rows, part.shown
+    task, rows, shown = prompt_set.task, prompt_set.rows, prompt_set.shown
 
     released = official if task.metric else official_scores
 
