@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""This project against Hugging Face's torch BLOOM: `python scripts/benchmark.py --suite cpu|gpu|decode --json OUT`.
+"""This project against Hugging Face's torch models: `scripts/benchmark.py --suite cpu|gpu|decode|family --json OUT`.
 
 Each side runs in its own process on the same inputs and, where it matters, on the same weights; they take turns, and
 medians are compared. On a CPU the cost is CPU seconds (user and system), which a busy machine disturbs little; on a GPU
@@ -161,6 +161,28 @@ def run_decode(repeats: int, folder: Path) -> list[Row]:
     return [*rows, at_most(f"decode steps, {result['prompts']:,} prompts, 64 slots", result["steps"], 2000, "steps")]
 
 
+def run_family(repeats: int, folder: Path) -> list[Row]:
+    """A pretrained model of any family, `--base`, on a CPU: adapters on packed rows of 512, and greedy decoding."""
+    base = folder / "base"
+    vocab = json.loads((base / "config.json").read_text())["vocab_size"]
+    case = {
+        "model": {"compute_dtype": "float32", "head_chunk": 128}, "weights": str(base), "pretrained": True,
+        "vocab": vocab, "peer_rows": 8, "rows": 4, "length": 512,
+    }  # fmt: skip
+    tuned = {**case, "kind": "train", "rank": 16}
+    rows = [at_most("adapters: difference of the first loss", difference(take_turns(
+        {**tuned, "share": 0.15, "rows": 1}, 1, "cpu")), 1e-4, "relative")]  # fmt: skip
+    sides = take_turns({**tuned, "instances": 48}, repeats, "cpu")
+    speeds = [side["useful"] / side["seconds"] for side in sides]
+    name = "adapters, EcomInstruct lengths, packed against padded"
+    rows.append(at_least(name, *speeds, speeds[0] / speeds[1], 1.5, "useful tokens / CPU s"))
+    sides = take_turns({**case, "kind": "generate", "rows": 16, "length": 64, "new": 32}, repeats, "cpu")
+    ours, peer = (side["tokens"] for side in sides)
+    same = sum(a == b for a, b in zip(ours, peer, strict=True))
+    rows.append(faster("greedy, batch 16, 64 + 32 tokens", sides, 1.5, "CPU s"))
+    return [*rows, at_least("  answers that are equal", same, len(peer), same / len(peer), None, f"of {len(peer)}")]
+
+
 def run_gpu(repeats: int, folder: Path) -> list[Row]:
     """One H200: cost of attention at each head dimension, training speed by size, and torch on equal shapes.
 
@@ -254,16 +276,21 @@ def plot(rows: list[Row]) -> str:
 
 def main() -> int:
     """Runs a suite; returns the exit code."""
-    suites = {"cpu": run_cpu, "gpu": run_gpu, "decode": run_decode}
+    suites = {"cpu": run_cpu, "gpu": run_gpu, "decode": run_decode, "family": run_family}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", choices=suites, required=True)
     parser.add_argument("--json", type=Path, help="JSON file for the rows, machine and date")
     parser.add_argument("--plot", type=Path, help="SVG file of the ratios")
+    parser.add_argument("--base", type=Path, help="Hugging Face directory of --suite family")
     parser.add_argument("--repeats", type=int, default=3, help="measured turns of each side")
     options = parser.parse_args()
     if options.repeats < 1:
         parser.error("--repeats must be at least 1")
+    if (options.suite == "family") != bool(options.base):
+        parser.error("--base goes with --suite family, and it with --base")
     with tempfile.TemporaryDirectory() as folder:
+        if options.base:
+            (Path(folder) / "base").symlink_to(options.base.resolve(), target_is_directory=True)
         rows = suites[options.suite](options.repeats, Path(folder))
     print(table(rows))
     if options.json:

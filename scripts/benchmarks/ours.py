@@ -16,7 +16,7 @@ from ecomgpt_jax.config import Config, MeshConfig, ModelConfig, OptimizerConfig,
 from ecomgpt_jax.decoding import engine, greedy
 from ecomgpt_jax.model import decoder, head
 from ecomgpt_jax.model.attention import attend
-from ecomgpt_jax.model.hf_weights import load_hf, save_hf
+from ecomgpt_jax.model.hf_weights import load_hf, model_config_from_hf, save_hf
 from ecomgpt_jax.model.parameters import Params
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training.optimizer import make_optimizer
@@ -28,7 +28,19 @@ Prepared = tuple[Callable[[], dict[str, Any]], dict[str, Any]]
 
 def model_of(case: Case) -> ModelConfig:
     """Returns the model that a case describes, its shape filled in."""
-    return resolve(Config(model=ModelConfig(**case["model"]))).model
+    return config_of(case).model
+
+
+def config_of(case: Case) -> Config:
+    """Returns the configuration that a case describes; with `rank` it trains adapters."""
+    config = Config(model=ModelConfig(**case["model"]))
+    if case.get("pretrained"):
+        config.model = model_config_from_hf(case["weights"])
+        for name, value in case["model"].items():
+            setattr(config.model, name, value)
+    if rank := case.get("rank", 0):
+        config.lora.rank, config.lora.alpha = rank, float(rank)
+    return resolve(config)
 
 
 def countdown(model: ModelConfig) -> Params:
@@ -60,13 +72,11 @@ def countdown(model: ModelConfig) -> Params:
 
 
 def weights(case: Case) -> Prepared:
-    """Writes the weights that both sides load: random ones, or those that count down."""
+    """Writes the weights that both sides load: random ones, and of a BLOOM those that count down."""
     model = model_of(case)
-    for kind, make in (
-        ("random", lambda model: decoder.init_params(model, jax.random.key(0))),
-        ("countdown", countdown),
-    ):
-        save_hf(make(model), model, Path(case["to"]) / kind)
+    save_hf(decoder.init_params(model, jax.random.key(0)), model, Path(case["to"]) / "random")
+    if model.family == "bloom":
+        save_hf(countdown(model), model, Path(case["to"]) / "countdown")
     return dict, {}
 
 
@@ -76,7 +86,7 @@ def _batches(case: Case) -> list[dict[str, np.ndarray]]:
     # First fit in the order given: what packing.py does better, without the data pipeline's packages.
     rows: list[list[tuple[np.ndarray, int]]] = []
     for tokens, prompt in sorted(
-        work.instances(case["instances"], model_of(case).vocab_size), key=lambda i: -len(i[0])
+        work.instances(case["instances"], model_of(case).vocab_size, longest=case["length"]), key=lambda i: -len(i[0])
     ):
         fits = (row for row in rows if sum(len(t) - 1 for t, _ in row) + len(tokens) - 1 <= case["length"])
         row = next(fits, None)
@@ -102,12 +112,12 @@ def _batches(case: Case) -> list[dict[str, np.ndarray]]:
 
 def train(case: Case) -> Prepared:
     """Optimizer steps over the case's batches, one per batch."""
-    model, mesh = model_of(case), make_mesh(MeshConfig())
+    config, mesh = config_of(case), make_mesh(MeshConfig())
     optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-4), 1000)
     jax.set_mesh(mesh)
-    params = load_hf(case["weights"], model, mesh) if "weights" in case else None
-    state = init_state(Config(model=model), optimizer, mesh, params)
-    step = make_train_step(Config(model=model), optimizer, mesh)
+    params = load_hf(case["weights"], config.model, mesh) if "weights" in case else None
+    state = init_state(config, optimizer, mesh, params)
+    step = make_train_step(config, optimizer, mesh)
     batches = _batches(case)
     placed = [global_batch(batch, case.get("accumulation", 1), mesh) for batch in batches]
     compiled = step.lower(state, placed[0]).compile()

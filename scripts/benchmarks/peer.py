@@ -1,4 +1,4 @@
-"""The peer's side: Hugging Face's torch `BloomForCausalLM` as its users run it. `work.serve` drives it."""
+"""The peer's side: Hugging Face's torch models, and `peft`, as their users run them. `work.serve` drives it."""
 
 import os
 from collections.abc import Callable
@@ -10,16 +10,16 @@ import numpy as np
 import torch
 import work
 from torch.nn import functional
-from transformers import BloomConfig, BloomForCausalLM
+from transformers import AutoModelForCausalLM, BloomConfig, BloomForCausalLM, PreTrainedModel
 
 Case = dict[str, Any]
 Prepared = tuple[Callable[[], dict[str, Any]], dict[str, Any]]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _model(case: Case) -> BloomForCausalLM:
+def _model(case: Case) -> PreTrainedModel:
     if "weights" in case:
-        return BloomForCausalLM.from_pretrained(case["weights"]).float().to(DEVICE)
+        return AutoModelForCausalLM.from_pretrained(case["weights"], dtype=torch.float32).to(DEVICE)
     shape = case["peer_shape"]
     config = BloomConfig(
         hidden_dropout=0.0, attention_dropout=0.0, bos_token_id=1, eos_token_id=2, pad_token_id=3, **shape
@@ -37,12 +37,12 @@ def _labels(targets: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 def _batches(case: Case) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Returns (ids, attention mask, labels) of each batch: full rows, or instances padded to the batch's longest."""
-    vocab = case["peer_shape"]["vocab_size"] if "peer_shape" in case else case["model"]["vocab_size"]
+    vocab = case.get("vocab") or case.get("peer_shape", case["model"])["vocab_size"]
     if "instances" not in case:
         batch = work.full_batch(case["rows"], case["length"], vocab, case["share"])
         ids = batch["inputs"].astype(np.int64)
         return [(ids, np.ones_like(ids), _labels(batch["targets"], batch["loss_mask"]))]
-    instances, batches = work.instances(case["instances"], vocab), []
+    instances, batches = work.instances(case["instances"], vocab, longest=case["length"]), []
     for first in range(0, len(instances), case["peer_rows"]):
         group = instances[first : first + case["peer_rows"]]
         width = max(len(tokens) for tokens, _ in group)
@@ -57,8 +57,13 @@ def _batches(case: Case) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
 
 def train(case: Case) -> Prepared:
     """Forward, backward, clipping and a fused AdamW step per batch; bfloat16 autocast on a GPU, as Trainer does."""
-    model = _model(case).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.0, fused=True)
+    model = _model(case)
+    if rank := case.get("rank", 0):
+        import peft
+
+        model = peft.get_peft_model(model, peft.LoraConfig(r=rank, lora_alpha=rank, target_modules="all-linear"))
+    trained = [weight for weight in model.train().parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.0, fused=True)
     arrays = _batches(case)
     batches = [[torch.as_tensor(array, device=DEVICE) for array in batch] for batch in arrays]
 
@@ -68,7 +73,7 @@ def train(case: Case) -> Prepared:
             with torch.autocast(DEVICE, torch.bfloat16, enabled=DEVICE == "cuda"):
                 loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             losses.append(loss.detach())
@@ -101,7 +106,7 @@ def loss_head(case: Case) -> Prepared:
 
 def generate(case: Case) -> Prepared:
     """`generate` in batches: equal prompts, or the tasks' prompts in task order, padded on the left."""
-    model, vocab = _model(case).eval(), case["model"]["vocab_size"]
+    model, vocab = _model(case).eval(), case.get("vocab") or case["model"]["vocab_size"]
     ends: dict[str, Any] = {"eos_token_id": work.EOS, "pad_token_id": 3}
     if "task_rows" in case:
         prompts, answers = work.counting_prompts(case["task_rows"], vocab, case.get("shrink", 1))

