@@ -22,7 +22,7 @@ CACHE = tempfile.TemporaryDirectory()
 
 def evaluate(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "ecomgpt_jax.evaluate", f"--cache_dir={CACHE.name}", *map(str, arguments)]
-    left_out = ("ECOMGPT_EVAL", "XLA_FLAGS")  # one device compiles sooner than eight
+    left_out = ("ECOMGPT_EVAL", "XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")  # one device compiles sooner than eight
     environment = {**{key: value for key, value in os.environ.items() if key not in left_out}, **environment}
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
