@@ -89,7 +89,7 @@ def two_processes(workdir: Path, fault: str = "") -> list[subprocess.CompletedPr
     """Runs both; the fault is injected into the second alone."""
     port = free_port()
     base = {
-        **os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=1",
+        **os.environ, "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1"),
         "PYTHONPATH": str(PROGRAM.parents[2]),
     }  # fmt: skip
     started = [
