@@ -172,7 +172,7 @@ def run_family(repeats: int, folder: Path) -> list[Row]:
     tuned = {**case, "kind": "train", "rank": 16}
     rows = [at_most("adapters: difference of the first loss", difference(take_turns(
         {**tuned, "share": 0.15, "rows": 1}, 1, "cpu")), 1e-4, "relative")]  # fmt: skip
-    sides = take_turns({**tuned, "instances": 48}, repeats, "cpu")
+    sides = take_turns({**tuned, "instances": 12}, repeats, "cpu")
     speeds = [side["useful"] / side["seconds"] for side in sides]
     name = "adapters, EcomInstruct lengths, packed against padded"
     rows.append(at_least(name, *speeds, speeds[0] / speeds[1], 1.5, "useful tokens / CPU s"))
