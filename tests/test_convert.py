@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import requests
 import tokenizers
 from absl import flags
 from absl.testing import flagsaver
@@ -20,6 +19,7 @@ from loaded import load_checkpoint
 from ecomgpt_jax import convert
 from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.data.tokenizer import load_tokenizer
+from ecomgpt_jax.decoding.export_check import llama_cpp_answers
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
 from ecomgpt_jax.model import decoder
 from ecomgpt_jax.model.hf_weights import load_hf, model_config_from_hf, save_hf
@@ -231,7 +231,7 @@ def test_a_chat_template_in_either_file_stands_for_the_plain_prompt(byte_level: 
 @pytest.mark.slow
 def test_llama_cpp_answers_texts_as_generate_does(byte_level: Path, tmp_path: Path) -> None:
     """50 texts in, ids out; float32, through an orbax step as well, so that both ways to a file are one."""
-    xllamacpp = pytest.importorskip("xllamacpp")
+    pytest.importorskip("xllamacpp")
     pytest.importorskip("gguf")
     pieces = ["the ", "red ", "mug ", "12345 ", "马克杯", "\n"]
     texts = ["".join(pieces[(i * 7 + j * j) % 6] for j in range(1 + i % 9)) for i in range(50)]
@@ -245,16 +245,8 @@ def test_llama_cpp_answers_texts_as_generate_does(byte_level: Path, tmp_path: Pa
     expected = [json.loads(line)["token_ids"] for line in out.read_text().splitlines()]
     convert.convert(str(byte_level), str(tmp_path / "orbax"), "orbax", "float32")
     convert.export_gguf(str(tmp_path / "orbax"), str(tmp_path / "gguf"), "float32")
-    settings = xllamacpp.CommonParams()
-    settings.model.path, settings.n_ctx, settings.n_parallel = str(tmp_path / "gguf/model.gguf"), 96, 1
-    settings.warmup, settings.fit_params, settings.verbosity, settings.cpuparams.n_threads = False, False, 0, 1
-    settings.cache_type_k = settings.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-    settings.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    server, same = xllamacpp.Server(settings), 0
-    for text, ids in zip(texts, expected, strict=True):
-        request = {"prompt": text, "n_predict": 16, "temperature": 0, "top_k": 1, "return_tokens": True}
-        done = requests.post(f"{server.listening_address}/completion", json=request, timeout=60).json()["tokens"]
-        same += [token for token in done if token != 2] == ids
+    answers = llama_cpp_answers(tmp_path / "gguf/model.gguf", texts, 16, 96)
+    same = sum([token for token in said if token != 2] == ids for said, ids in zip(answers, expected, strict=True))
     assert same >= 49  # the engine looks GELU up in a float16 table: one near tie may fall otherwise
 
 

