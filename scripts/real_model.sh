@@ -28,16 +28,14 @@ if [ ! -e "$folder/base" ]; then
   scripts/real_base.sh "$model" "$folder/base.partial"
   mv "$folder/base.partial" "$folder/base"
 fi
-# glibc gives large blocks back at once and pages them in again at every step.
-export MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296 MALLOC_TOP_PAD_=268435456
-"$PYTHON" -m ecomgpt_jax.train --config "configs/real_model.py:${model//-/_}" --config.model.init_from="$folder/base" \
-  --workdir "$folder/run" "$@"
-unset MALLOC_MMAP_THRESHOLD_ MALLOC_TRIM_THRESHOLD_ MALLOC_TOP_PAD_
+(
+  keep_memory
+  exec "$PYTHON" -m ecomgpt_jax.train --config "configs/real_model.py:${model//-/_}" \
+    --config.model.init_from="$folder/base" --workdir "$folder/run" "$@"
+)
 for answers in free constrained likelihood; do
-  for which in base run; do
-    name=$which
-    [ "$which" = base ] || name=tuned
-    "$PYTHON" -m ecomgpt_jax.evaluate --checkpoint "$folder/$which" --out "$folder/scores/$name-$answers" \
+  for pair in base:base run:tuned; do
+    "$PYTHON" -m ecomgpt_jax.evaluate --checkpoint "$folder/${pair%:*}" --out "$folder/scores/${pair#*:}-$answers" \
       --answers "$answers" --limit "$rows" --dtype float32
   done
 done

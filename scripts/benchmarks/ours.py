@@ -33,11 +33,11 @@ def model_of(case: Case) -> ModelConfig:
 
 def config_of(case: Case) -> Config:
     """Returns the configuration that a case describes; with `rank` it trains adapters."""
-    config = Config(model=ModelConfig(**case["model"]))
-    if case.get("pretrained"):
+    config = Config()
+    if "weights" in case:
         config.model = model_config_from_hf(case["weights"])
-        for name, value in case["model"].items():
-            setattr(config.model, name, value)
+    for name, value in case["model"].items():
+        setattr(config.model, name, value)
     if rank := case.get("rank", 0):
         config.lora.rank, config.lora.alpha = rank, float(rank)
     return resolve(config)

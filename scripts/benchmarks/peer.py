@@ -37,7 +37,7 @@ def _labels(targets: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 def _batches(case: Case) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Returns (ids, attention mask, labels) of each batch: full rows, or instances padded to the batch's longest."""
-    vocab = case.get("vocab") or case.get("peer_shape", case["model"])["vocab_size"]
+    vocab = case["peer_shape"]["vocab_size"] if "peer_shape" in case else case["model"]["vocab_size"]
     if "instances" not in case:
         batch = work.full_batch(case["rows"], case["length"], vocab, case["share"])
         ids = batch["inputs"].astype(np.int64)
@@ -106,7 +106,7 @@ def loss_head(case: Case) -> Prepared:
 
 def generate(case: Case) -> Prepared:
     """`generate` in batches: equal prompts, or the tasks' prompts in task order, padded on the left."""
-    model, vocab = _model(case).eval(), case.get("vocab") or case["model"]["vocab_size"]
+    model, vocab = _model(case).eval(), case["model"]["vocab_size"]
     ends: dict[str, Any] = {"eos_token_id": work.EOS, "pad_token_id": 3}
     if "task_rows" in case:
         prompts, answers = work.counting_prompts(case["task_rows"], vocab, case.get("shrink", 1))
