@@ -32,7 +32,7 @@ from ecomgpt_jax.errors import ConfigError, EcomError
 from ecomgpt_jax.evaluation import ablation, figure
 from ecomgpt_jax.evaluation.corrected_scores import score_rows
 from ecomgpt_jax.evaluation.protocol import TaskPrompts, build_prompts, find_tasks_dir
-from ecomgpt_jax.evaluation.scores import read_answer_losses, read_predictions
+from ecomgpt_jax.evaluation.scores import read_answer_losses, task_predictions
 from ecomgpt_jax.experiment import Cell, Experiment, cells
 from ecomgpt_jax.files import read_json, write_json, write_text
 from ecomgpt_jax.instruct.task_folder import load_tasks
@@ -220,9 +220,9 @@ def _scores(folder: Path, prompt_sets: Sequence[TaskPrompts]) -> tuple[dict[str,
     """Returns by task what a run's rows scored ([rows, 2], `score_rows`) and the losses of their answers ([rows])."""
     ratios, losses = {}, {}
     for prompt_set in prompt_sets:
-        path, name = folder / "evaluation" / "predictions" / f"{prompt_set.task.name}.jsonl", prompt_set.task.name
-        ratios[name] = score_rows(prompt_set.task, prompt_set.rows, read_predictions(path, len(prompt_set.rows)))
-        losses[name] = np.asarray(read_answer_losses(path))
+        predictions, task = folder / "evaluation" / "predictions", prompt_set.task
+        ratios[task.name] = score_rows(task, prompt_set.rows, task_predictions(predictions, prompt_set))
+        losses[task.name] = np.asarray(read_answer_losses(predictions / f"{task.name}.jsonl"))
     return ratios, losses
 
 

@@ -17,7 +17,7 @@ from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
 from ecomgpt_jax.evaluation.comparison import ALPHA, RESAMPLES, compare_predictions, comparison_sections
 from ecomgpt_jax.evaluation.page import render_html, render_markdown
 from ecomgpt_jax.evaluation.protocol import TaskPrompts, build_prompts, digest, find_tasks_dir
-from ecomgpt_jax.evaluation.scores import read_predictions
+from ecomgpt_jax.evaluation.scores import task_predictions
 from ecomgpt_jax.files import read_json, write_json, write_text
 from ecomgpt_jax.instruct.task_folder import load_tasks
 
@@ -51,12 +51,7 @@ def main(arguments: list[str]) -> None:
     a, b = (set(score["tasks"]) for score in scores)
     shared = [prompt_set for name, prompt_set in prompt_sets.items() if name in a & b]
     predictions = [
-        {
-            prompt_set.task.name: read_predictions(
-                folder / "predictions" / f"{prompt_set.task.name}.jsonl", len(prompt_set.rows)
-            )
-            for prompt_set in shared
-        }
+        {prompt_set.task.name: task_predictions(folder / "predictions", prompt_set) for prompt_set in shared}
         for folder in folders
     ]
     left_out = {name: "only in A" if name in a else "only in B" for name in sorted(a ^ b)}

@@ -26,7 +26,7 @@ from ecomgpt_jax.evaluation.preference import (
     summarise,
 )
 from ecomgpt_jax.evaluation.protocol import TaskPrompts, build_prompts, find_tasks_dir
-from ecomgpt_jax.evaluation.scores import read_predictions
+from ecomgpt_jax.evaluation.scores import task_predictions
 from ecomgpt_jax.files import read_json, read_json_lines, write_json, write_text
 from ecomgpt_jax.instruct.task_folder import load_tasks
 
@@ -77,8 +77,7 @@ def _make(first: Path, second: Path) -> None:
     if not prompt_sets:
         raise MissingInputError(f"{first} and {second}: no <task>.jsonl in both for any task of {tasks_dir}")
     a, b = (
-        {p.task.name: read_predictions(folder / f"{p.task.name}.jsonl", len(p.rows)) for p in prompt_sets}
-        for folder in folders
+        {prompt_set.task.name: task_predictions(folder, prompt_set) for prompt_set in prompt_sets} for folder in folders
     )
     sheets, key = make_study(prompt_sets, a, b, _ROWS.value, _ANNOTATORS.value, _SEED.value)
     for sheet in sheets:

@@ -13,7 +13,7 @@ from ecomgpt_jax import cli
 from ecomgpt_jax.config import EvalConfig
 from ecomgpt_jax.errors import MissingInputError
 from ecomgpt_jax.evaluation.protocol import build_prompts, describe_predictions, find_tasks_dir
-from ecomgpt_jax.evaluation.scores import average, averages, measures, read_predictions, score_task
+from ecomgpt_jax.evaluation.scores import average, averages, measures, score_task, task_predictions
 from ecomgpt_jax.files import write_json
 from ecomgpt_jax.instruct.task_folder import load_tasks
 
@@ -34,18 +34,20 @@ def main(arguments: list[str]) -> None:
     found = [task for task in tasks if (folder / f"{task.name}.jsonl").is_file()]
     if not found:
         raise MissingInputError(f"{folder}: no <task>.jsonl for any task of {tasks_dir}, such as {tasks[0].name}.jsonl")
-    parts = [build_prompts(task, _LIMIT.value) for task in found]
+    prompt_sets = [build_prompts(task, _LIMIT.value) for task in found]
     entries = {}
-    for part in parts:
-        name = part.task.name
-        entries[name] = score_task(part, read_predictions(folder / f"{name}.jsonl", len(part.rows)))
+    for prompt_set in prompt_sets:
+        name = prompt_set.task.name
+        entries[name] = score_task(prompt_set, task_predictions(folder, prompt_set))
         print(f"{name:56} {_line(entries[name])}", flush=True)
     means = (average(list(entries.values()), kind, name) for _, kind, name in measures(entries))
     print(f"{'average':56} {_numbers(means)}")
     for task in tasks:
         if task not in found:
             print(f"not scored: {task.name} (no {task.name}.jsonl)")
-    write_json(_OUT.value, {"tasks": entries, "averages": averages(entries), "protocol": describe_predictions(parts)})
+    write_json(
+        _OUT.value, {"tasks": entries, "averages": averages(entries), "protocol": describe_predictions(prompt_sets)}
+    )
 
 
 def _line(entry: dict) -> str:

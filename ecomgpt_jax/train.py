@@ -111,6 +111,7 @@ def main(arguments: list[str]) -> None:
 
     # Data: instances, tokens, packed rows.
     built = ecom_instruct.build(config.data)
+    trained_on = sorted(name for name, counts in built.stats["tasks"].items() if counts["train"])
     tasks_dir = tasks_dir or built.held_out_dir
     with file_lock(cache / "turn.lock", "another process that makes tokenizer or tokens"):
         tokenizer = _find_tokenizer(config, weights, built)
@@ -123,8 +124,7 @@ def main(arguments: list[str]) -> None:
         store = tokenize(instances, built.fingerprint, tokenizer, config.data.length, cache)
         split = ecom_instruct.open_split(built.directory, "test") if config.train.validate_every else []
         micro_batch = loop.micro_batch_rows(config, mesh)
-        unseen = [name for name, entry in built.stats["tasks"].items() if not entry["train"] and not entry["held_out"]]
-        unseen = unseen if config.data.unseen_tasks else []
+        unseen = built.stats["tasks"].keys() - trained_on if config.data.unseen_tasks else ()
         held_back = validation.hold_back(split, built.fingerprint, tokenizer, config, micro_batch, unseen)
     rows = make_rows(store, config.data, config.train.epochs, loop.rows_per_step(config, mesh))
     evaluated = harness.slice_metrics(tasks_dir) if tasks_dir and config.eval.every else []
@@ -143,7 +143,6 @@ def main(arguments: list[str]) -> None:
     processes.from_first(lambda: resume.prepare_workdir(workdir, _RESUME.value))
     run = loop.run_facts(config, rows, mesh)
     start = resume.find_start(workdir, config, run, _ALLOW_DRIFT.value)
-    trained_on = sorted(name for name, counts in built.stats["tasks"].items() if counts["train"])
     if first:
         write_start(workdir, init_from, config.model.init_from)
         write_json(workdir / "config.json", masked)

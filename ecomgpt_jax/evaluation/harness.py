@@ -23,8 +23,8 @@ from ecomgpt_jax.evaluation.scores import (
     MEASURES,
     averages,
     domain,
-    read_predictions,
     score_task,
+    task_predictions,
     write_predictions,
 )
 from ecomgpt_jax.files import read_json, write_json
@@ -188,7 +188,7 @@ def read_samples(
     for number in range(SAMPLES):
         task = tasks[number * len(tasks) // SAMPLES]
         prompt_set = build_prompts(task, settings.limit, settings.protocol)
-        texts = read_predictions(Path(out_dir) / "predictions" / f"{task.name}.jsonl", len(prompt_set.rows))
+        texts = task_predictions(Path(out_dir) / "predictions", prompt_set)
         row = number * len(texts) // SAMPLES
         found[task.name, row] = (task.name, prompt_set.prompts[row], prompt_set.golds[row], texts[row])
     return [dict(zip(("task", "prompt", "gold", "prediction"), sample, strict=True)) for sample in found.values()]

@@ -139,14 +139,9 @@ def digest(settings: Mapping[str, Any], tasks: Sequence[TaskPrompts]) -> str:
     """Returns the sha256 over the settings of a protocol (without "sha256") and every prompt and answer."""
     sha = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for prompt_set in sorted(tasks, key=lambda prompt_set: prompt_set.task.name):
-        content = [
-            prompt_set.task.name,
-            prompt_set.task.separator,
-            prompt_set.task.labels,
-            prompt_set.prompts,
-            prompt_set.golds,
-        ]
-        content += [prompt_set.task.metric] if prompt_set.task.metric else []
+        task = prompt_set.task
+        content = [task.name, task.separator, task.labels, prompt_set.prompts, prompt_set.golds]
+        content += [task.metric] if task.metric else []
         sha.update(json.dumps(content, ensure_ascii=False).encode())
     return sha.hexdigest()
 

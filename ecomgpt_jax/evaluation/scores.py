@@ -139,6 +139,11 @@ def read_predictions(path: str | os.PathLike[str], rows: int) -> list[str]:
     return [found[index] for index in range(rows)]
 
 
+def task_predictions(folder: Path, prompt_set: TaskPrompts) -> list[str]:
+    """Reads a task's file in a folder of predictions; see `read_predictions`."""
+    return read_predictions(folder / f"{prompt_set.task.name}.jsonl", len(prompt_set.rows))
+
+
 def write_predictions(
     path: str | os.PathLike[str], predictions: Sequence[str], answer_losses: Sequence[float] = ()
 ) -> None:

@@ -45,19 +45,19 @@ def hold_back(
       rows_per_batch: each group is padded with empty rows to a multiple of it.
       unseen: names of the tasks of the split that are not trained on.
     """
-    apart = {index for index in range(len(split)) if split[index]["task"] in unseen} if unseen else set()
-    instances: list[Mapping[str, str]] = []
-    for members in ([index for index in range(len(split)) if index not in apart], sorted(apart)):
-        chosen = np.sort(np.random.default_rng(0).permutation(members)[:INSTANCES]).astype(int).tolist()
-        instances += [split[index] for index in chosen]
+    apart = [index for index in range(len(split)) if split[index]["task"] in unseen] if unseen else []
+    seen, apart = (
+        np.sort(np.random.default_rng(0).permutation(members)[:INSTANCES])
+        for members in (np.setdiff1d(np.arange(len(split)), apart), np.array(apart, int))
+    )
+    instances = [split[index] for index in [*seen.tolist(), *apart.tolist()]]
     if not instances:
         return {}
     name = f"{fingerprint}:test:{INSTANCES}"
     store = tokenize(instances, name, tokenizer, config.data.length, Path(config.data.cache_dir))
     groups: dict[tuple[str, ...], list[int]] = collections.defaultdict(list)
     for index, instance in enumerate(instances):
-        is_unseen = bool(unseen) and instance["task"] in unseen
-        groups[UNSEEN if is_unseen else (instance["language"], instance["family"])].append(index)
+        groups[(instance["language"], instance["family"]) if index < len(seen) else UNSEEN].append(index)
     return {
         group: make_rows(store.take(members), config.data, 1, rows_per_batch)
         for group, members in sorted(groups.items())
