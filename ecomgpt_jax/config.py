@@ -161,8 +161,9 @@ class DataConfig(_Strict):
     plain_text: bool = False  # train on the texts of the records themselves, without instructions (pretraining)
     # also rows that repeat one of up to so many source texts, for learning to copy
     copying: int = _field(0, least=0)
-    # layout of prompts: released (EcomInstruct's) | chat (the checkpoint's chat template)
-    template: str = _field("released", choices=("released", "chat"))
+    # layout of prompts: released (EcomInstruct's) | chat (the checkpoint's chat template); with :letters half of the
+    # rows of CLS tasks have letters as labels
+    template: str = _field("released", choices=("released", "chat", "released:letters", "chat:letters"))
     loss_on_prompt: bool = False  # train on the tokens of the prompt too, not on the response alone
     packing: bool = True  # several instances share a row (True) or each has its own (False)
     workers: int = _field(1, least=0)  # processes that make the data, one source each at a time; 0 = one per core
@@ -243,7 +244,7 @@ class EvalConfig(_Strict):
     num_beams: int = _field(1, above=0)  # beams of a prompt; 1 = greedy
     answer_loss: bool = False  # also the loss of the right answers, which distinguishes models that score nothing yet
     # greedy (fixed candidates) | released:SEED (drawn as the authors' code does) | constrained (answers keep to their
-    # task's form) | likelihood (the likeliest candidate, in CLS)
+    # task's form) | likelihood (the likeliest candidate, in CLS); all but released also with :letters as labels of CLS
     protocol: str = DEFAULT_PROTOCOL
     every: int = _field(0, least=0)  # steps between evaluations of a small slice during training; 0 = none
     # dtype of decoding; empty = the checkpoint's own, during training compute_dtype
@@ -486,12 +487,13 @@ def resolve(config: Config) -> Config:
                 setattr(part, field.name, value)
             _check(f"{section}.{field.name}" if section else field.name, value, field)
     unused(config)
-    if not re.fullmatch(rf"{DEFAULT_PROTOCOL}|constrained|likelihood|released:\d+", config.eval.protocol, re.ASCII):
+    protocols = rf"({DEFAULT_PROTOCOL}|constrained|likelihood)(:letters)?|released:\d+"
+    if not re.fullmatch(protocols, config.eval.protocol, re.ASCII):
         raise ConfigError(
             f"config: eval.protocol={config.eval.protocol!r} is none of {DEFAULT_PROTOCOL}, constrained, likelihood "
-            "and released:SEED"
+            "and released:SEED (:letters may follow the first three)"
         )
-    if config.eval.num_beams > 1 and config.eval.protocol == "constrained":
+    if config.eval.num_beams > 1 and config.eval.protocol.startswith("constrained"):
         raise ConfigError("config: eval.protocol=constrained decodes greedily; use eval.num_beams=1 with it")
     if not config.data.languages:
         raise ConfigError("config: data.languages is empty; name en, zh or both")
@@ -502,6 +504,10 @@ def resolve(config: Config) -> Config:
         )
     if config.data.mixture == "files" and not config.data.files:
         raise ConfigError("config: data.mixture=files needs data.files, for example --config.data.files=mine.jsonl")
+    if config.data.mixture == "files" and config.data.template.endswith(":letters"):
+        raise ConfigError(
+            "config: data.template: the prompts of data.mixture=files are as you wrote them, without letters"
+        )
     if config.lora.rank and not config.lora.targets:
         raise ConfigError("config: lora.rank is set but lora.targets is empty; name a layer or set lora.rank=0")
     for name in ("data", "fsdp"):

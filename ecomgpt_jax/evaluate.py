@@ -35,7 +35,9 @@ _LIMIT = flags.DEFINE_integer("limit", 0, "only the first rows of each task; 0 =
 _BATCH = flags.DEFINE_integer("batch", EvalConfig.batch, "prompts decoded together", lower_bound=1)
 _MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", EvalConfig.max_new_tokens, "longest answer", lower_bound=1)
 _ANSWER_LOSS = flags.DEFINE_bool("answer_loss", False, "also the loss of the right answers, per row")
-_PROTOCOL = flags.DEFINE_string("protocol", DEFAULT_PROTOCOL, "greedy (fixed candidates) or released:SEED (drawn ones)")
+_PROTOCOL = flags.DEFINE_string(
+    "protocol", DEFAULT_PROTOCOL, "greedy (fixed candidates), greedy:letters (letters as labels), released:SEED (drawn)"
+)
 _CACHE_DIR = flags.DEFINE_string("cache_dir", DataConfig.cache_dir, "folder for compiled programs")
 _NUM_BEAMS = flags.DEFINE_integer("num_beams", EvalConfig.num_beams, "beams; 1 = greedy", lower_bound=1)
 _DTYPE = flags.DEFINE_string("dtype", EvalConfig.dtype, "float32 or bfloat16; default the checkpoint's own")
@@ -86,12 +88,12 @@ def _protocol() -> str:
     Raises:
       ConfigError: they name two.
     """
-    answers, protocol = _ANSWERS.value, _PROTOCOL.value
+    answers, (mode, colon, variant) = _ANSWERS.value, _PROTOCOL.value.partition(":")
     if answers == "free":
-        return protocol
-    if protocol not in (DEFAULT_PROTOCOL, answers):
-        raise ConfigError(f"--answers={answers} is a protocol of its own; leave --protocol={protocol} out")
-    return answers
+        return _PROTOCOL.value
+    if mode not in (DEFAULT_PROTOCOL, answers):
+        raise ConfigError(f"--answers={answers} is a protocol of its own; leave --protocol={_PROTOCOL.value} out")
+    return answers + colon + variant
 
 
 def _task_folders(settings: EvalConfig) -> dict[str, str]:

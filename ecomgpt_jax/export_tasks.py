@@ -18,7 +18,9 @@ from ecomgpt_jax.instruct.task_folder import load_tasks
 _TASKS = flags.DEFINE_string("tasks", "", "folder of tasks; default $ECOMGPT_EVAL")
 _OUT = flags.DEFINE_string("out", "", "folder for the YAML files and their rows")
 _LIMIT = flags.DEFINE_integer("limit", 0, "only the first rows of each task; 0 = all", lower_bound=0)
-_PROTOCOL = flags.DEFINE_string("protocol", DEFAULT_PROTOCOL, "greedy (fixed candidates) or released:SEED (drawn ones)")
+_PROTOCOL = flags.DEFINE_string(
+    "protocol", DEFAULT_PROTOCOL, "greedy (fixed candidates), greedy:letters (letters as labels), released:SEED (drawn)"
+)
 
 
 def main(arguments: list[str]) -> None:

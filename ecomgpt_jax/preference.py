@@ -98,6 +98,8 @@ def _protocol(folder: Path) -> str:
     """Returns the protocol, which determines the candidates; folders with predictions alone have the fixed ones."""
     path = folder / "scores.json"
     name = str(read_json(path)["protocol"]["name"]) if path.is_file() else DEFAULT_PROTOCOL
+    if name.endswith(":letters"):
+        return f"{DEFAULT_PROTOCOL}:letters"
     return name if name.startswith("released:") else DEFAULT_PROTOCOL
 
 

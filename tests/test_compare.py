@@ -102,6 +102,18 @@ def test_drawn_candidates_are_drawn_again(world: Path) -> None:
     assert (done.returncode, "name 'released:1' and 'released:2'" in done.stderr) == (65, True)
 
 
+def test_letters_are_compared_with_letters_alone(world: Path) -> None:
+    for name in ("greedy:letters", "constrained:letters"):
+        parts = [build_prompts(task, protocol=name) for task in load_tasks(world / "tasks")]
+        for folder in ("x", "y"):
+            write_evaluation(world / f"{folder}-{name}", parts, settings=EvalConfig(protocol=name))
+    out = ("--tasks", world / "tasks", "--out", world / "c.json")
+    assert compare(world / "x-greedy:letters", world / "y-greedy:letters", *out).returncode == 0
+    for other in ("a", "x-constrained:letters"):
+        done = compare(world / "x-greedy:letters", world / other, *out)
+        assert (done.returncode, "differ in protocol: name 'greedy:letters'" in done.stderr) == (65, True)
+
+
 def drop_index(world: Path) -> None:
     path = world / "b" / "predictions" / f"{TOPIC}.jsonl"
     path.write_text(path.read_text().split("\n", 1)[1])

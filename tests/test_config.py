@@ -98,6 +98,7 @@ def test_the_recipes_differ_from_the_paper_in_no_hyperparameter(size: str) -> No
         ("data.copying", -1, "not be negative"),
         ("data.total_instances", -1, "not be negative"),
         ("data.mixture", "files", "needs data.files"),
+        ("data.template", "letters", "released:letters"),
     ],
 )
 def test_a_wrong_value_is_named(path: str, value: object, words: str) -> None:
@@ -205,6 +206,23 @@ def test_every_field_has_an_effect_always_or_a_case_above() -> None:
     sometimes = {path for use in config_lib.USES for path in use.fields.split()}
     assert sorted([*ALWAYS, *sometimes, *shape]) == sorted(field_paths(Config()))
     assert sometimes == {path for path, *_ in (*REFUSED, *MENTIONED)} - shape
+
+
+def test_prompts_of_own_files_have_no_letters() -> None:
+    resolve(run_with({"data.template": "chat:letters"}))
+    with pytest.raises(ConfigError, match=r"data\.template: .* without letters"):
+        resolve(run_with(FILES | {"data.template": "released:letters"}))
+
+
+@pytest.mark.parametrize("mode", ["greedy", "constrained", "likelihood"])
+def test_letters_go_with_every_way_of_answering_but_drawn_candidates(mode: str) -> None:
+    resolve(run_with({"eval.protocol": f"{mode}:letters"}))
+    for wrong in ("released:1:letters", "letters", f"{mode}:letters:letters"):
+        with pytest.raises(ConfigError, match="may follow the first three"):
+            resolve(run_with({"eval.protocol": wrong}))
+    if mode == "constrained":
+        with pytest.raises(ConfigError, match="decodes greedily"):
+            resolve(run_with({"eval.protocol": f"{mode}:letters", "eval.num_beams": 2}))
 
 
 def test_atomic_tasks_cannot_be_asked_for_and_left_out() -> None:

@@ -53,6 +53,8 @@ def test_the_prompts_are_those_that_were_answered(world: Path) -> None:
     done = make(world)
     assert (done.returncode, done.stderr.count("\n")) == (65, 1)
     assert "protocol released:5 and greedy" in done.stderr
+    protocol("constrained:letters")
+    assert "protocol greedy:letters and greedy" in make(world).stderr
     protocol("beam4")
     assert make(world).returncode == 0
 

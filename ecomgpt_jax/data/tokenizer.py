@@ -360,9 +360,10 @@ def find_tokenizer(
     Raises:
       EcomError: `directory` holds no tokenizer.
     """
+    layout = data.template.partition(":")[0]
     if directory:
-        return load_tokenizer(directory, data.template)
-    if data.template == "chat":
+        return load_tokenizer(directory, layout)
+    if layout == "chat":
         raise DataError("data.template=chat: a tokenizer trained here has no chat template; set model.init_from")
     stride = max(1, len(instances) // _SAMPLE)
     slices = (instances[i : i + 1024 * stride : stride] for i in range(0, len(instances), 1024 * stride))

@@ -21,7 +21,7 @@ def answer_form(task: TaskFolder, row: TaskRow, shown: Sequence[str], before: st
     Args:
       task: the task.
       row: its row.
-      shown: the candidates that the row's prompt names.
+      shown: what answers call the candidates of the row's prompt: labels or letters.
       before: what the tokenizer writes before a text.
 
     Raises:
@@ -58,7 +58,7 @@ def constrain_answers(prompt_sets: Sequence[TaskPrompts], tokenizer: Tokenizer, 
     vocabulary = Vocabulary(token_bytes(tokenizer))
     found: list[Answer | None] = []
     for prompt_set in prompt_sets:
-        for row, shown in zip(prompt_set.rows, prompt_set.candidates(), strict=True):
+        for row, shown in zip(prompt_set.rows, prompt_set.names(), strict=True):
             form = answer_form(prompt_set.task, row, shown, before)
             if form and (least := len(tokenizer.encode(form.shortest()))) > limit:
                 raise DataError(

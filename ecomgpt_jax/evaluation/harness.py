@@ -15,6 +15,7 @@ from ecomgpt_jax.decoding.resumable import decode_prompts
 from ecomgpt_jax.decoding.scoring import mean_log_probabilities
 from ecomgpt_jax.evaluation.answer_forms import constrain_answers
 from ecomgpt_jax.evaluation.corrected_scores import corrected_scores
+from ecomgpt_jax.evaluation.letter_answers import letter_counts, read_letters
 from ecomgpt_jax.evaluation.likelihood import likeliest
 from ecomgpt_jax.evaluation.official_scores import official_scores
 from ecomgpt_jax.evaluation.protocol import TaskPrompts, build_prompts, describe, find_tasks_dir, prompt_tokens
@@ -79,16 +80,17 @@ def evaluate_tasks(
     losses = iter(())
     if settings.answer_loss:
         prompts = [prompt for each in answered for prompt in each.prompt_set.prompts]
-        golds = [gold for each in answered for gold in each.prompt_set.golds]
+        golds = [gold for each in answered for gold in each.prompt_set.responses()]
         losses = iter(answer_losses(params, model, tokenizer, prompts, golds, settings, mesh))
     entries = {}
-    for prompt_set, texts, cut, full, ranked in answered:
+    for prompt_set, texts, said, cut, full, ranked in answered:
         lost = list(islice(losses, len(texts)))
         if writes:
-            write_predictions(out_dir / "predictions" / f"{prompt_set.task.name}.jsonl", texts, lost)
+            write_predictions(out_dir / "predictions" / f"{prompt_set.task.name}.jsonl", texts, lost, said)
         entry = score_task(prompt_set, texts)
         known = {"domain": domain(prompt_set.task, trained_on)} if trained_on else {}
         known |= {"answer_loss": sum(lost) / len(lost)} if lost else {}
+        known |= {"letters": letter_counts(prompt_set, texts)} if prompt_set.letters is not None else {}
         if ranked:
             others = {name: labels for name, labels in ranked.items() if labels is not texts}
             known["likelihood"] = {"sum": entry["corrected"]["score"]} | {
@@ -199,7 +201,8 @@ class _Answered(NamedTuple):
 
     Attributes:
       prompt_set: the task.
-      texts: the answer to each row.
+      texts: the answer to each row, in labels.
+      said: what the model said to each row where that is letters; else empty.
       cut_prompts: how many prompts were cut.
       cut_answers: how many answers ended at the limit.
       ranked: of a task whose candidates were ranked, what `likeliest` returns; its "sum" is `texts`.
@@ -207,6 +210,7 @@ class _Answered(NamedTuple):
 
     prompt_set: TaskPrompts
     texts: list[str]
+    said: list[str]
     cut_prompts: int
     cut_answers: int
     ranked: dict[str, list[str]]
@@ -227,14 +231,15 @@ def _answer(
     tasks = [build_prompts(task, settings.limit, settings.protocol) for task in load_tasks(tasks_dir, only)]
     encoded = [prompt_tokens(tokenizer, prompt_set.prompts, settings.max_prompt_tokens) for prompt_set in tasks]
     ranked: list[dict[str, list[str]]] = [{} for _ in tasks]
-    if settings.protocol == "likelihood":
+    mode = settings.protocol.partition(":")[0]
+    if mode == "likelihood":
         ranked = [
             likeliest(params, model, tokenizer, prompt_set, settings, mesh) if prompt_set.task.family == "CLS" else {}
             for prompt_set in tasks
         ]
     free = [ids for (rows, _), labels in zip(encoded, ranked, strict=True) if not labels for ids in rows]
     forms = None
-    if settings.protocol == "constrained":
+    if mode == "constrained":
         forms = constrain_answers(tasks, tokenizer, settings.max_new_tokens)
     answers = iter(
         decode_prompts(
@@ -246,7 +251,8 @@ def _answer(
     found = []
     for prompt_set, (_, cut), labels in zip(tasks, encoded, ranked, strict=True):
         ids = [] if labels else list(islice(answers, len(prompt_set.rows)))
-        texts = labels["sum"] if labels else [tokenizer.decode(row) for row in ids]
+        said = [tokenizer.decode(row) for row in ids]
+        texts = labels["sum"] if labels else read_letters(prompt_set, said)
         full = sum(len(row) >= settings.max_new_tokens for row in ids)
-        found.append(_Answered(prompt_set, texts, sum(cut), full, labels))
+        found.append(_Answered(prompt_set, texts, said if prompt_set.letters else [], sum(cut), full, labels))
     return found

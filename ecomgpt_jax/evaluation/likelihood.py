@@ -18,6 +18,7 @@ from ecomgpt_jax.decoding.choices import log_probabilities
 from ecomgpt_jax.errors import DataError
 from ecomgpt_jax.evaluation.protocol import TaskPrompts, prompt_tokens
 from ecomgpt_jax.instruct.instructions import render
+from ecomgpt_jax.instruct.letters import with_letters
 from ecomgpt_jax.instruct.task_folder import to_instruction
 
 COUNTS = ("sum", "mean", "prior")
@@ -38,24 +39,24 @@ def likeliest(
     Raises:
       DataError: a row has no candidates, or candidates that are blank or alike.
     """
-    shown = prompt_set.candidates()
+    shown, names = prompt_set.candidates(), prompt_set.names()
     for index, labels in enumerate(shown):
         if not labels or len(set(labels)) < len(labels) or not all(label.strip() for label in labels):
             raise DataError(f"task {prompt_set.task.name}, row {index}: candidates {list(labels)!r} cannot be ranked")
-    ids = {label: [*tokenizer.encode(label), tokenizer.eos_id] for label in {label for row in shown for label in row}}
-    empty = [
-        render(dataclasses.replace(to_instruction(prompt_set.task, 0, row), sentences="", candidates=labels))[0]
-        for row, labels in zip(prompt_set.rows, shown, strict=True)
-    ]
-    distinct = list(dict.fromkeys(zip([*prompt_set.prompts, *empty], [*shown, *shown], strict=True)))
+    ids = {name: [*tokenizer.encode(name), tokenizer.eos_id] for name in {name for row in names for name in row}}
+    empty = []
+    for row, labels in zip(prompt_set.rows, shown, strict=True):
+        blank = dataclasses.replace(to_instruction(prompt_set.task, 0, row), sentences="", candidates=labels)
+        empty.append(render(blank if prompt_set.letters is None else with_letters(blank, ()))[0])
+    distinct = list(dict.fromkeys(zip([*prompt_set.prompts, *empty], [*names, *names], strict=True)))
     read = prompt_tokens(tokenizer, [prompt for prompt, _ in distinct], settings.max_prompt_tokens)[0]
-    answers = [[ids[label] for label in labels] for _, labels in distinct]
+    answers = [[ids[name] for name in group] for _, group in distinct]
     totals = log_probabilities(params, model, read, answers, batch=settings.batch, mesh=mesh)
     of_prompt = dict(zip(distinct, totals, strict=True))
     found: dict[str, list[str]] = {name: [] for name in COUNTS}
-    for prompt, blank, labels in zip(prompt_set.prompts, empty, shown, strict=True):
-        total, before = of_prompt[prompt, labels], of_prompt[blank, labels]
-        lengths = np.array([len(ids[label]) for label in labels])
-        for name, values in zip(COUNTS, (total, total / lengths, total - before), strict=True):
-            found[name].append(labels[int(np.argmax(values))])
+    for prompt, blank, labels, group in zip(prompt_set.prompts, empty, shown, names, strict=True):
+        total, before = of_prompt[prompt, group], of_prompt[blank, group]
+        lengths = np.array([len(ids[name]) for name in group])
+        for count, values in zip(COUNTS, (total, total / lengths, total - before), strict=True):
+            found[count].append(labels[int(np.argmax(values))])
     return found

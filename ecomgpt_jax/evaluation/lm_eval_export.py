@@ -59,7 +59,7 @@ def export_tasks(prompt_sets: Sequence[TaskPrompts], directory: Path, grouped: S
     directory = directory.absolute()
     for prompt_set in prompt_sets:
         name, data = prompt_set.task.name, directory / "data" / f"{prompt_set.task.name}.jsonl"
-        golds = [gold.removeprefix(" ") for gold in prompt_set.golds]  # as the filter does with a model's answer
+        golds = [gold.removeprefix(" ") for gold in prompt_set.responses()]  # as the filter does with a model's answer
         rows = zip(prompt_set.prompts, golds, strict=True)
         write_json_lines(data, ({"index": i, "prompt": prompt, "gold": gold} for i, (prompt, gold) in enumerate(rows)))
         generates = prompt_set.task.family == "Generate"

@@ -2,8 +2,10 @@
 
 Prompts are the released ones (head, then the filled template). In the default protocol, `greedy` (`beam<K>` with
 beams), candidates are fixed (see `instruct.task_folder.candidates`). The released code draws the candidates of
-classification in every run; `released:SEED` draws them in the same way, which shows the variance. Prompts longer than
-`max_prompt_tokens` are cut at the beginning and counted; the end with "### Response:" stays.
+classification in every run; `released:SEED` draws them in the same way, which shows the variance. In `greedy:letters`
+(and `constrained:letters`, `likelihood:letters`) the candidates of classification have letters, in an order drawn per
+row by hash, and the answer is letters. Prompts longer than `max_prompt_tokens` are cut at the beginning and counted;
+the end with "### Response:" stays.
 """
 
 import dataclasses
@@ -17,6 +19,7 @@ from ecomgpt_jax.config import DEFAULT_PROTOCOL, EvalConfig
 from ecomgpt_jax.errors import MissingInputError
 from ecomgpt_jax.files import find_data
 from ecomgpt_jax.instruct.instructions import render
+from ecomgpt_jax.instruct.letters import can_show_letters, letters, shuffled, with_letters
 from ecomgpt_jax.instruct.task_folder import (
     MAX_CANDIDATES,
     TaskFolder,
@@ -42,7 +45,8 @@ class Encoder(Protocol):
 class TaskPrompts:
     """A task with the rows that are evaluated, and for each row its prompt, gold answer and candidates.
 
-    `shown` is None where the candidates are the fixed ones.
+    `shown` is None where the candidates are the fixed ones. `letters` are the gold answers in letters, None where they
+    are labels; `golds`, and the answers that are scored, are labels always.
     """
 
     task: TaskFolder
@@ -50,12 +54,22 @@ class TaskPrompts:
     prompts: tuple[str, ...]
     golds: tuple[str, ...]
     shown: tuple[tuple[str, ...], ...] | None = None
+    letters: tuple[str, ...] | None = None
 
     def candidates(self) -> tuple[tuple[str, ...], ...]:
         """Returns the candidates of each row."""
         if self.shown is not None:
             return self.shown
         return tuple(candidates(self.task, index, row) for index, row in enumerate(self.rows))
+
+    def names(self) -> tuple[tuple[str, ...], ...]:
+        """Returns what an answer to each row calls its candidates."""
+        shown = self.candidates()
+        return shown if self.letters is None else tuple(letters(len(labels)) for labels in shown)
+
+    def responses(self) -> tuple[str, ...]:
+        """Returns the gold answers as the prompts ask for them."""
+        return self.golds if self.letters is None else self.letters
 
 
 def build_prompts(task: TaskFolder, limit: int = 0, protocol: str = DEFAULT_PROTOCOL) -> TaskPrompts:
@@ -64,23 +78,33 @@ def build_prompts(task: TaskFolder, limit: int = 0, protocol: str = DEFAULT_PROT
     Args:
       task: the task.
       limit: rows to read.
-      protocol: "released:SEED" draws the candidates of classification; any other name takes the fixed ones.
+      protocol: "released:SEED" draws the candidates of classification; a name that ends with ":letters" gives them
+        letters; any other takes the fixed ones.
 
     Raises:
       MissingInputError: there is no `test.json`.
-      DataError: a row is malformed.
+      DataError: a row is malformed, or a gold label that needs a letter is no candidate.
     """
     rows = read_rows(task, "test", limit)
     instructions = [to_instruction(task, index, row) for index, row in enumerate(rows)]
-    shown = None
+    golds = tuple(instruction.answer for instruction in instructions)
+    shown, lettered = None, protocol.endswith(":letters") and can_show_letters(task.family, task.template)
     if protocol.startswith("released:"):
         shown = tuple(released_candidates(task, index, row, protocol) for index, row in enumerate(rows))
+    elif lettered:
+        shown = tuple(shuffled(each.candidates, task.name, index) for index, each in enumerate(instructions))
+    if shown is not None:
         instructions = [
             dataclasses.replace(instruction, candidates=labels)
             for instruction, labels in zip(instructions, shown, strict=True)
         ]
-    prompts, golds = zip(*map(render, instructions), strict=True)
-    return TaskPrompts(task, tuple(rows), prompts, golds, shown)
+    if lettered:
+        instructions = [
+            with_letters(instruction, gold_labels(task, row))
+            for instruction, row in zip(instructions, rows, strict=True)
+        ]
+    prompts, responses = zip(*map(render, instructions), strict=True)
+    return TaskPrompts(task, tuple(rows), prompts, golds, shown, responses if lettered else None)
 
 
 def released_candidates(task: TaskFolder, index: int, row: TaskRow, seed: str) -> tuple[str, ...]:
@@ -116,9 +140,10 @@ def describe(tasks: Sequence[TaskPrompts], settings: EvalConfig) -> dict[str, An
 
     The hash does not depend on paths, the order of tasks or the batch size.
     """
-    name = settings.protocol
-    if name == DEFAULT_PROTOCOL and settings.num_beams > 1:
-        name = f"beam{settings.num_beams}"
+    mode, colon, variant = settings.protocol.partition(":")
+    if mode == DEFAULT_PROTOCOL and settings.num_beams > 1:
+        mode = f"beam{settings.num_beams}"
+    name = mode + colon + variant
     protocol: dict[str, Any] = {
         "name": name,
         "num_beams": settings.num_beams,
@@ -142,6 +167,7 @@ def digest(settings: Mapping[str, Any], tasks: Sequence[TaskPrompts]) -> str:
         task = prompt_set.task
         content = [task.name, task.separator, task.labels, prompt_set.prompts, prompt_set.golds]
         content += [task.metric] if task.metric else []
+        content += [] if prompt_set.letters is None else [prompt_set.letters]
         sha.update(json.dumps(content, ensure_ascii=False).encode())
     return sha.hexdigest()
 

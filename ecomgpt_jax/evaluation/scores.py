@@ -145,12 +145,20 @@ def task_predictions(folder: Path, prompt_set: TaskPrompts) -> list[str]:
 
 
 def write_predictions(
-    path: str | os.PathLike[str], predictions: Sequence[str], answer_losses: Sequence[float] = ()
+    path: str | os.PathLike[str],
+    predictions: Sequence[str],
+    answer_losses: Sequence[float] = (),
+    said: Sequence[str] = (),
 ) -> None:
-    """Writes a prediction file in order of rows, with the loss of each row's right answer where it is known."""
+    """Writes a prediction file in order of rows.
+
+    Each line has the loss of the row's right answer, and the model's own answer in letters, where these are known.
+    """
     lines = [{"index": index, "prediction": text} for index, text in enumerate(predictions)]
     for line, loss in zip(lines, answer_losses, strict=bool(answer_losses)):
         line["answer_loss"] = round(loss, 6)
+    for line, text in zip(lines, said, strict=bool(said)):
+        line["said"] = text
     write_json_lines(path, lines)
 
 

@@ -300,6 +300,7 @@ def cache_key(data: DataConfig) -> str:
       EcomError: a source, a task folder or the evaluation is missing.
     """
     content: dict[str, Any] = {name: getattr(data, name) for name in _FIELDS}
+    content["letters"] = data.template.endswith(":letters")
     content["files"] = [(Path(spec).name, own_files.checksum(spec)) for spec in data.files]
     if data.mixture == "folder":
         choose(dataclasses.replace(data, strict_held_out=False))

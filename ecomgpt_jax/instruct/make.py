@@ -5,6 +5,7 @@ shards, one per source, in any order and in several processes.
 """
 
 import collections
+import dataclasses
 import hashlib
 import itertools
 import random
@@ -18,6 +19,7 @@ from ecomgpt_jax.instruct.choose import Choice
 from ecomgpt_jax.instruct.contamination import Exclusion, fold, joined, normalise
 from ecomgpt_jax.instruct.duplicates import Sketch, sketch
 from ecomgpt_jax.instruct.instructions import ROW_FIELDS, Instruction, Row, render
+from ecomgpt_jax.instruct.letters import can_show_letters, drawn, shuffled, with_letters
 from ecomgpt_jax.instruct.read import BuildStats, describe_fates
 from ecomgpt_jax.instruct.records import Record
 from ecomgpt_jax.instruct.sources import all_sources
@@ -26,6 +28,7 @@ from ecomgpt_jax.instruct.tasks.task import Example, Task
 
 TEST_ROWS = 50  # per task at most
 HELD_OUT_ROWS = 100  # per task at most
+LETTERS = 0.5  # share of the rows that may have letters, with `data.template=...:letters`
 FOLDERS, FILES = "folder", "files"  # shards other than sources
 HeldOut = dict[str, tuple[TaskFolder, list[TaskRow]]]  # by the name of the task
 _DESCRIBED = ("language", "family", "operator", "parent", "source")
@@ -149,7 +152,7 @@ def _from_folders(rows: "Rows", tasks: Sequence[TaskFolder]) -> Iterator[tuple[s
             if reason := rows.excluded((row.sentences, *(span.term for span in row.spans))):
                 fates[place] = reason
             else:
-                content = task, index, row
+                content = task, index, row, rows.has_letters(task, task.template, index)
                 candidates.append(_Candidate(task.dataset, normalise(row.sentences), task.name, place, content))
     most = {name: TEST_ROWS * count for name, count in collections.Counter(task.dataset for task in tasks).items()}
     yield from rows.split(candidates, most, _folder_row, fates)
@@ -160,12 +163,16 @@ def _from_folders(rows: "Rows", tasks: Sequence[TaskFolder]) -> Iterator[tuple[s
         rows.stats.add_source(task.dataset, *counts[task.name], by_task[task.name])
 
 
-def _folder_row(content: tuple[TaskFolder, int, TaskRow]) -> tuple[Row, str, str]:
+def _folder_row(content: tuple[TaskFolder, int, TaskRow, bool]) -> tuple[Row, str, str]:
     """Returns the stored row of a task folder's row, its input and its answer."""
-    task, index, row = content
+    task, index, row, letters = content
     instruction = task_folder.to_instruction(task, index, row)
+    shown = instruction
+    if letters:
+        order = shuffled(instruction.candidates, task.name, index)
+        shown = with_letters(dataclasses.replace(instruction, candidates=order), task_folder.gold_labels(task, row))
     head = (task.name, str(index), task.dataset, task.language, task.family, "", "")
-    stored = dict(zip(ROW_FIELDS, (*head, *render(instruction)), strict=True))
+    stored = dict(zip(ROW_FIELDS, (*head, *render(shown)), strict=True))
     return stored, instruction.sentences, instruction.answer
 
 
@@ -216,10 +223,16 @@ class Rows:
             language = languages[0] if len(languages) == 1 else rng.choice(languages)
             template = rng.choice(task.wordings.get(language) or task.wordings["en"])
             if not self._unfit(task.name, example.sentences, example.answer):
-                yield example, row_of(task, example, template)
+                letters = self.has_letters(task, template, f"{split} {example.record_id} {example.sentences}")
+                yield example, row_of(task, example, template, letters)
                 made += 1
                 if made == limit:
                     return
+
+    def has_letters(self, task: Task | TaskFolder, template: str, row: str | int) -> bool:
+        """Returns whether the candidates of a row have letters; the draw depends on the seed, the task and the row."""
+        wanted = self.data.template.endswith(":letters") and can_show_letters(task.family, template)
+        return wanted and drawn(LETTERS, "letters", self.data.seed, task.name, row)
 
     def excluded(self, texts: Sequence[str]) -> str:
         """Returns why user texts are left out of training, "" where they are kept; counts it."""
@@ -291,8 +304,8 @@ class Rows:
         return ""
 
 
-def row_of(task: Task, example: Example, template: str) -> Row:
-    """Returns the stored row of an example in one wording."""
+def row_of(task: Task, example: Example, template: str, letters: bool = False) -> Row:
+    """Returns the stored row of an example in one wording; with `letters` its candidates and answer are letters."""
     instruction = Instruction(
         task=task.name,
         record_id=example.record_id,
@@ -304,6 +317,8 @@ def row_of(task: Task, example: Example, template: str) -> Row:
         separator=task.label_separator,
         answer=example.answer,
     )
+    if letters:
+        instruction = with_letters(instruction, example.labels)
     prompt, response = render(instruction) if task.definition else (example.sentences, example.answer)
     head = (task.name, example.record_id, task.source, task.language, task.family, task.operator, task.parent)
     return dict(zip(ROW_FIELDS, (*head, prompt, response), strict=True))

@@ -219,6 +219,40 @@ def test_released_candidates_are_what_the_model_sees(world: World, monkeypatch: 
     assert all("shade" in prompt or "topic" in prompt for prompt in unlike), "only classification is drawn"
 
 
+def test_letters_are_scored_as_labels_in_whole_evaluations_and_slices(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = world[0]
+    parts = [harness.build_prompts(task, 0, "greedy:letters") for task in harness.load_tasks(root / "tasks")]
+    answers = {text: said for part in parts for text, said in zip(part.prompts, part.responses(), strict=True)}
+    topic = next(part for part in parts if "topic" in part.task.name)
+    answers[topic.prompts[0]] = topic.golds[0]  # a label where a letter was asked for
+    settings = EvalConfig(max_prompt_tokens=10_000, protocol="greedy:letters", answer_loss=True)
+    asked = []
+
+    def chances(params: object, model: object, prompts: list, golds: list, **settings: object) -> list[float]:
+        asked.extend("".join(map(chr, gold[:-1])) for gold in golds)
+        return [-1.0] * len(prompts)
+
+    monkeypatch.setattr(harness, "mean_log_probabilities", chances)
+    scores = evaluate(world, Engine(answers), monkeypatch, settings)
+    assert asked == [said for part in parts for said in part.responses()]
+    for part in parts:
+        entry = scores["tasks"][part.task.name]
+        assert ("letters" in entry) == (part.task.family == "CLS")
+        missed = part is topic
+        assert (entry["corrected"]["score"] < 1) == (entry["corrected"]["format-error-rate"] > 0) == missed
+        path = root / "out" / "predictions" / f"{part.task.name}.jsonl"
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        assert [line["prediction"] for line in lines][missed:] == list(part.golds)[missed:]
+        if part.letters:
+            assert [line["said"] for line in lines][missed:] == list(part.letters)[missed:]
+    found = harness.evaluate_slice(None, ModelConfig(), Characters(), root / "tasks", settings)
+    assert found["eval/EN-Shop-CLS-shade/score"] == 1
+    assert harness.finished_scores(root / "tasks", root / "out", settings, ModelConfig().compute_dtype) == scores
+    assert harness.read_samples(root / "tasks", root / "out", settings)[0]["gold"] in parts[0].golds
+
+
 def test_a_slice_is_scored_without_a_trace(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     root, parts, answers = world
     monkeypatch.setattr(harness, "SLICE_ROWS", 3)
@@ -271,6 +305,7 @@ def test_constrained_answers_have_no_format_error_and_do_not_hang_on_the_batch(
         "free": EvalConfig(max_new_tokens=24),
         "one": EvalConfig(max_new_tokens=24, protocol="constrained", batch=1),
         "many": EvalConfig(max_new_tokens=24, protocol="constrained", batch=32),
+        "letters": EvalConfig(max_new_tokens=24, protocol="constrained:letters"),
     }.items():
         scores = harness.evaluate_tasks(*model, folder, tmp_path / name, settings)
         paths = sorted((tmp_path / name / "predictions").iterdir())
@@ -278,7 +313,7 @@ def test_constrained_answers_have_no_format_error_and_do_not_hang_on_the_batch(
         errors = {task: entry["corrected"]["format-error-rate"] for task, entry in scores["tasks"].items()}
         assert (max(errors.values()) == 0) == (name != "free"), errors
     assert said["one"] == said["many"]
-    assert said["free"][0] != said["one"][0], "each mode has a protocol of its own"
+    assert len({said[name][0] for name in ("free", "one", "letters")}) == 3, "each mode has a protocol of its own"
 
 
 def test_the_likeliest_candidate_answers(small: tuple[Any, ModelConfig, Tokenizer, Path], tmp_path: Path) -> None:

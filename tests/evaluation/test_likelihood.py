@@ -83,6 +83,26 @@ def test_permuted_candidates_give_the_same_answer(
     assert choose(turned, tokenizer, monkeypatch, chances, chances)["sum"] == ["Size"] * len(topics.rows)
 
 
+def test_letters_are_ranked_and_labels_answer(
+    topics: TaskPrompts, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lettered = build_prompts(topics.task, protocol="likelihood:letters")
+    asked = []
+
+    def made_up(_p: object, _m: object, prompts: list, answers: list, **_: object) -> list[np.ndarray]:
+        asked.extend(
+            (tokenizer.decode(prompt), [tokenizer.decode(ids) for ids in group])
+            for prompt, group in zip(prompts, answers, strict=True)
+        )
+        return [np.array([-3.0, -1.0, -2.0])] * len(prompts)
+
+    monkeypatch.setattr(likelihood, "log_probabilities", made_up)
+    found = likelihood.likeliest(None, None, tokenizer, lettered, EvalConfig())
+    assert found["sum"] == [labels[1] for labels in lettered.shown]
+    assert len(set(found["sum"])) > 1
+    assert all(names == ["A", "B", "C"] and "A. " in prompt for prompt, names in asked)
+
+
 @pytest.mark.parametrize("labels", [(), ("",), ("a", "a")])
 def test_candidates_that_cannot_be_ranked_are_refused(
     topics: TaskPrompts, tokenizer: Tokenizer, labels: tuple[str, ...]

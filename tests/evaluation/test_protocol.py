@@ -18,7 +18,7 @@ from ecomgpt_jax.evaluation.protocol import (
     prompt_tokens,
     released_candidates,
 )
-from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, gold_answer, load_tasks
+from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, gold_answer, gold_labels, load_tasks
 
 HASH = """
 import sys
@@ -121,6 +121,34 @@ def test_released_prompts_have_a_hash_of_their_own(tasks: list[TaskFolder]) -> N
                 task_labels in p for task_labels, p in zip(map(", ".join, drawn.shown), drawn.prompts, strict=True)
             )
     assert describe(parts("released:0"), EvalConfig(protocol="released:0", num_beams=4))["name"] == "released:0"
+
+
+def test_letters_are_a_protocol_of_their_own(tasks: list[TaskFolder]) -> None:
+    names = ("greedy", "greedy:letters", "constrained:letters", "likelihood:letters", "constrained", "likelihood")
+    described = [
+        describe([build_prompts(task, protocol=name) for task in tasks], EvalConfig(protocol=name)) for name in names
+    ]
+    assert [each["name"] for each in described] == list(names)
+    assert len({each["sha256"] for each in described}) == len(names)
+    beams = EvalConfig(protocol="greedy:letters", num_beams=4)
+    assert (
+        describe([build_prompts(task, protocol="greedy:letters") for task in tasks], beams)["name"] == "beam4:letters"
+    )
+    for task in tasks:
+        fixed, lettered = build_prompts(task), build_prompts(task, protocol="greedy:letters")
+        assert lettered.golds == fixed.golds
+        assert (lettered.prompts == fixed.prompts) == (task.family != "CLS")
+        if task.family != "CLS":
+            assert lettered.responses() == lettered.golds
+            continue
+        assert len(set(lettered.shown)) > 1, "the order is drawn per row"
+        for index, (labels, names) in enumerate(zip(lettered.candidates(), lettered.names(), strict=True)):
+            assert sorted(labels) == sorted(fixed.candidates()[index])
+            shown = ", ".join(f"{name}. {label}" for name, label in zip(names, labels, strict=True))
+            assert shown in lettered.prompts[index]
+            gold = [names[labels.index(label)] for label in gold_labels(task, lettered.rows[index])]
+            assert lettered.responses()[index] == ", ".join(gold)
+        assert build_prompts(task, 2, "greedy:letters").prompts == lettered.prompts[:2]
 
 
 def test_the_hash_does_not_depend_on_the_hash_seed(tasks: list[TaskFolder], tmp_path: Path) -> None:

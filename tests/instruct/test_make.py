@@ -98,6 +98,39 @@ def test_prompt_language_changes_the_wording_only(setting: str, chinese: set[boo
     assert {is_chinese(row["response"]) for row in rows} == {False}
 
 
+def test_letters_change_prompt_and_answer_of_half_of_classification_alone(small: Made) -> None:
+    plain = small[0] + small[1]
+    train, test, held_out, _ = made(settings(template="released:letters"))
+    assert held_out == small[2]
+    changed = []
+    for before, after in zip(plain, train + test, strict=True):
+        assert {**before, "prompt": "", "response": ""} == {**after, "prompt": "", "response": ""}
+        if before == after:
+            changed += [False] if before["family"] == "CLS" else []
+            continue
+        changed.append(True)
+        assert before["family"] == "CLS"
+        assert re.fullmatch(r"([A-Z]|\d+)(, ([A-Z]|\d+))*", after["response"])
+        rest = before["response"]
+        for name in after["response"].split(", "):
+            shown = [end for end in range(1, len(rest) + 1) if f"{name}. {rest[:end]}" in after["prompt"]]
+            rest = rest[max(shown, default=0) :].removeprefix(", ")
+        assert rest == "", after
+    assert len(changed) > 100
+    assert abs(sum(changed) / len(changed) - 0.5) < 0.1
+
+
+def test_letters_in_the_rows_of_task_folders(tmp_path: Path) -> None:
+    task = TaskFolder(
+        "EN-Mine-CLS-mood", "mood", "{sentences}\nPick: {label_set}\n### Response:", {"default": ("B", "A")}
+    )
+    rows = [TaskRow(f"text {number}", {"default": ("A",)}) for number in range(30)]
+    write_task(tmp_path, task, rows[:1], rows)
+    train, *_ = made(DataConfig(mixture="folder", tasks_dir=str(tmp_path), template="released:letters"))
+    orders = {("A. B, B. A (" in row["prompt"], "A. A, B. B (" in row["prompt"], row["response"]) for row in train}
+    assert orders == {(True, False, "B"), (False, True, "A"), (False, False, "A")}
+
+
 def test_native_prompts_follow_the_task() -> None:
     rows = made(settings())[0]
     chinese = {row["language"]: "请" in row["prompt"] or "。\n### Response" in row["prompt"] for row in rows}
