@@ -113,7 +113,8 @@ def test_letters_change_prompt_and_answer_of_half_of_classification_alone(small:
         assert re.fullmatch(r"([A-Z]|\d+)(, ([A-Z]|\d+))*", after["response"])
         rest = before["response"]
         for name in after["response"].split(", "):
-            shown = [end for end in range(1, len(rest) + 1) if f"{name}. {rest[:end]}" in after["prompt"]]
+            ends = (end for end in range(1, len(rest) + 1) if rest[end:].startswith(", ") or end == len(rest))
+            shown = [end for end in ends if f"{name}. {rest[:end]}" in after["prompt"]]
             rest = rest[max(shown, default=0) :].removeprefix(", ")
         assert rest == "", after
     assert len(changed) > 100
