@@ -1,7 +1,7 @@
 """Estimates what a run needs: `python -m ecomgpt_jax.plan --config configs/bloomz_7b1.py --topology v5e:4x4`.
 
 For a TPU (v4-8, v5e-8, v5e:4x4, v5p-8, v6e-8, …) the training step is compiled, on any host, by the TPU's compiler (pip
-install 'ecomgpt_jax[plan]'), which reports its memory. For a GPU (h200, h200:8) it is arithmetic. Time and cost are
+install 'ecomgpt_jax[plan]'), which reports its memory. For GPUs (h100, h200:8) it is arithmetic. Time and cost are
 estimates from FLOPs and an assumed share of the chip's peak, stated with the result.
 """
 
@@ -18,7 +18,7 @@ from ecomgpt_jax.parallel.topology import parse_topology
 from ecomgpt_jax.training.planning import describe, make_plan
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, with an optional :argument")
-_TOPOLOGY = flags.DEFINE_string("topology", None, "v4-8, v5e-8, v5e:4x4, v5p-8, v6e-8, h200, h200:8, …")
+_TOPOLOGY = flags.DEFINE_string("topology", None, "v4-8, v5e-8, v5e:4x4, v5p-8, v6e-8, h100, h200:8, …")
 _JSON = flags.DEFINE_bool("json", False, "print one JSON object")
 _LARGEST = flags.DEFINE_bool("largest", False, "find the largest rows_per_device by compiling, not by estimate")
 _PRICE = flags.DEFINE_float("price", None, "dollars per chip and hour; default: about a US on-demand list price")

@@ -1,7 +1,7 @@
 """Machines by name: their chips, and absent devices to compile for.
 
 Two spellings name a TPU slice: the cloud's accelerator type (`v5e-8`; v4 and v5p count two cores per chip, so `v4-8`
-has four chips) and a layout of chips (`v5e:2x4`). `h200` and `h200:8` name one and eight GPUs, for arithmetic only.
+has four chips) and a layout of chips (`v5e:2x4`). `h100`, `h200` and `h200:8` name GPUs, for arithmetic only.
 """
 
 import dataclasses
@@ -43,6 +43,7 @@ CHIPS = {
     "v5e": Chip(int(15.75 * _GIB), 197e12, 0.5, 1.20, dimensions=2),
     "v5p": Chip(int(95.74 * _GIB), 459e12, 0.5, 4.20, dimensions=3, cores=2),
     "v6e": Chip(int(31.25 * _GIB), 918e12, 0.4, 2.70, dimensions=2),
+    "h100": Chip(79 * _GIB, 989e12, 0.45, 3.00, dimensions=0),
     "h200": Chip(139 * _GIB, 989e12, 0.45, 3.50, dimensions=0),
 }
 
@@ -74,12 +75,12 @@ def _default_layout(chips: int, dimensions: int) -> tuple[int, ...]:
 
 
 def parse_topology(text: str) -> Topology:
-    """Reads `v5e-8`, `v5e:2x4`, `v4-8`, `v4:2x2x1`, `h200` or `h200:8`.
+    """Reads `v5e-8`, `v5e:2x4`, `v4-8`, `v4:2x2x1`, `h100`, `h200` or `h200:8`.
 
     Raises:
       ConfigError: no such machine.
     """
-    known = "v4-8, v5e-8, v5e:2x4, v5p-8, v6e-8, h200, h200:8"
+    known = "v4-8, v5e-8, v5e:2x4, v5p-8, v6e-8, h100, h200, h200:8"
     match = re.fullmatch(r"(?P<kind>[a-z0-9]+?)(?:-(?P<count>\d+)|:(?P<layout>\d+(?:x\d+)*))?", text.strip().lower())
     if not match or match["kind"] not in CHIPS:
         raise ConfigError(f"--topology={text!r}: no such machine; for example {known}")

@@ -21,7 +21,7 @@ PEAK_FLOPS = {
     "TPU v6 lite": CHIPS["v6e"].peak_flops,
     "TPU v6e": CHIPS["v6e"].peak_flops,
     "A100": 312e12,
-    "H100": 989e12,
+    "H100": CHIPS["h100"].peak_flops,
     "H200": CHIPS["h200"].peak_flops,
 }
 TRACED_FROM = 3  # first step of a trace: the first compiles, and during the second the host gets ahead

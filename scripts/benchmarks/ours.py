@@ -1,7 +1,9 @@
 """This project's side of a benchmark; `work.serve` drives it. Imports nothing that only the data pipeline needs."""
 
 import sys
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import work
 
-from ecomgpt_jax.config import Config, MeshConfig, ModelConfig, OptimizerConfig, resolve
+from ecomgpt_jax.config import Config, MeshConfig, ModelConfig, resolve
 from ecomgpt_jax.decoding import engine, greedy
-from ecomgpt_jax.model import decoder, head
-from ecomgpt_jax.model.attention import attend
+from ecomgpt_jax.model import attention, decoder, fused_attention, head
 from ecomgpt_jax.model.hf_weights import load_hf, model_config_from_hf, save_hf
-from ecomgpt_jax.model.parameters import Params
+from ecomgpt_jax.model.parameters import Params, flops_per_token, split_layers
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training.optimizer import make_optimizer
 from ecomgpt_jax.training.train_step import global_batch, init_state, make_train_step
@@ -34,6 +35,9 @@ def model_of(case: Case) -> ModelConfig:
 def config_of(case: Case) -> Config:
     """Returns the configuration that a case describes; with `rank` it trains adapters."""
     config = Config()
+    config.data.length = case.get("length", config.data.length)
+    config.train.rows_per_device, config.train.accumulation = case.get("rows", 1), 1
+    config.optimizer.learning_rate, config.optimizer.moment_dtype = 1e-4, case.get("moment_dtype", "float32")
     if "weights" in case:
         config.model = model_config_from_hf(case["weights"])
     for name, value in case["model"].items():
@@ -113,13 +117,13 @@ def _batches(case: Case) -> list[dict[str, np.ndarray]]:
 def train(case: Case) -> Prepared:
     """Optimizer steps over the case's batches, one per batch."""
     config, mesh = config_of(case), make_mesh(MeshConfig())
-    optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-4), 1000)
+    optimizer = make_optimizer(config.optimizer, 1000)
     jax.set_mesh(mesh)
     params = load_hf(case["weights"], config.model, mesh) if "weights" in case else None
     state = init_state(config, optimizer, mesh, params)
     step = make_train_step(config, optimizer, mesh)
-    batches = _batches(case)
-    placed = [global_batch(batch, case.get("accumulation", 1), mesh) for batch in batches]
+    batches = _batches(case) * case.get("steps", 1)
+    placed = [global_batch(batch, 1, mesh) for batch in batches]
     compiled = step.lower(state, placed[0]).compile()
     facts = {
         "useful": int(sum((batch["segment_ids"] > 0).sum() for batch in batches)),
@@ -165,28 +169,80 @@ def loss_head(case: Case) -> Prepared:
     return lambda: {"loss": float(once()[0])}, facts
 
 
-def attention(case: Case) -> Prepared:
-    """Attention forward and backward in bfloat16 over packed rows; `cudnn without ALiBi` shows the cost of ALiBi."""
+def exact_attention(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, segments: np.ndarray, slopes: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """Returns one row's context [length, heads, head_dim] and the gradients of its sum of squares by q, k, v; float64.
+
+    Args:
+      q: [length, heads, head_dim], as k and v.
+      k: keys.
+      v: values.
+      segments: int [length].
+      slopes: ALiBi's, [heads].
+    """
+    q, k, v = (np.asarray(x, np.float64).swapaxes(0, 1) for x in (q, k, v))
+    places, scale = np.arange(len(segments)), 1 / np.sqrt(q.shape[-1])
+    scores = scale * q @ k.swapaxes(1, 2) + slopes[:, None, None] * (places - places[:, None])
+    scores[:, (places > places[:, None]) | (segments != segments[:, None])] = -np.inf
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    context = weights @ v
+    d_context = 2 * context
+    d_weights = d_context @ v.swapaxes(1, 2)
+    d_scores = scale * weights * (d_weights - (d_weights * weights).sum(-1, keepdims=True))
+    gradients = d_scores @ k, d_scores.swapaxes(1, 2) @ q, weights.swapaxes(1, 2) @ d_context
+    return tuple(x.swapaxes(0, 1) for x in (context, *gradients))
+
+
+def fused_and_plain(case: Case) -> Prepared:
+    """Attention in bfloat16 over packed rows, forward and backward, in three ways; errors of the first row.
+
+    `cudnn without ALiBi` shows the cost of ALiBi. On a CPU XLA computes the calls of cuDNN. A way that fails is in
+    `failed` with its reason.
+    """
     shape = (case["rows"], case["length"], case["heads"], case["head_dim"])
     q, k, v = (jax.random.normal(jax.random.key(i), shape, jnp.bfloat16) for i in range(3))
     segments = jnp.broadcast_to(1 + jnp.arange(case["length"]) // 208, shape[:2])
+    slopes = attention.alibi_slopes(case["heads"])
+    cudnn = partial(fused_attention.cudnn, implementation="cudnn" if jax.default_backend() == "gpu" else "xla")
+    ways = {
+        "cudnn without ALiBi": partial(cudnn, slopes=None),
+        "cudnn": partial(cudnn, slopes=slopes),
+        "xla": partial(attention.attend, implementation="xla", slopes=slopes),
+    }
+    exact = exact_attention(*(np.asarray(x[0], np.float64) for x in (q, k, v)), np.asarray(segments[0]), slopes)
+    programs, errors, failed = {}, {}, {}
+    for name, way in ways.items():
 
-    def context(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-        if case["way"] != "cudnn without ALiBi":
-            return attend(q, k, v, segments, case["way"])
-        mask = segments[:, None, :, None] == segments[:, None, None, :]
-        return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=True, implementation="cudnn")
+        def total(q: jax.Array, k: jax.Array, v: jax.Array, way: Callable = way) -> tuple[jax.Array, jax.Array]:
+            context = way(q, k, v, segments)
+            return jnp.sum(context.astype(jnp.float32) ** 2), context
 
-    def total(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-        return jnp.sum(context(q, k, v).astype(jnp.float32) ** 2)
-
-    gradient = jax.jit(jax.grad(total, argnums=(0, 1, 2)))
+        program = jax.jit(jax.grad(total, argnums=(0, 1, 2), has_aux=True))
+        try:
+            gradients, context = program(q, k, v)
+            off = [
+                np.abs(np.asarray(made[0], np.float64) - wanted)
+                for made, wanted in zip((context, *gradients), exact, strict=True)
+            ]
+        except (RuntimeError, NotImplementedError, ValueError) as error:  # a kernel may lack a head dimension
+            failed[name] = f"{type(error).__name__}: {str(error).splitlines()[0]}"[:300]
+            continue
+        of_gradients = max(x.max() / np.abs(wanted).max() for x, wanted in zip(off[1:], exact[1:], strict=True))
+        programs[name], errors[name] = program, (float(off[0].max()), float(of_gradients))
 
     def run() -> dict[str, Any]:
-        jax.block_until_ready(gradient(q, k, v))
-        return {}
+        milliseconds = {}
+        for name, program in programs.items():
+            begun = time.perf_counter()
+            for _ in range(case["calls"]):
+                done = program(q, k, v)
+            jax.block_until_ready(done)
+            milliseconds[name] = 1e3 * (time.perf_counter() - begun) / case["calls"]
+        return milliseconds
 
-    return run, {}
+    return run, {"errors": errors, "failed": failed}
 
 
 def generate(case: Case) -> Prepared:
@@ -224,6 +280,44 @@ def generate(case: Case) -> Prepared:
     return run, {}
 
 
+def decode(case: Case) -> Prepared:
+    """Greedy decoding of random weights as the engine runs it: prompts of one length, all slots to the last token.
+
+    `step_bytes` are those that a step must read: each weight once, and the keys and values so far, on average.
+    """
+    model, width = model_of(case), case["new"]
+    params = decoder.init_sharded_params(model, make_mesh(MeshConfig()), jax.random.key(0), model.compute_dtype)
+    params = split_layers(params, model, consume=True)
+    inputs = work.full_batch(case["rows"], case["length"], model.vocab_size, 0)["inputs"]
+    lengths = np.full(case["rows"], case["length"], np.int32)
+    stop = greedy.make_limits([model.vocab_size], range(model.vocab_size), width, model.vocab_size)
+    start = jax.jit(greedy.start, static_argnames="width", donate_argnames="cache")
+    steps = jax.jit(partial(greedy.decode, model=model), donate_argnames="slots")
+
+    def run() -> dict[str, Any]:
+        begun = time.perf_counter()
+        read = greedy.prefill(params, inputs, lengths, model, case["length"] + width)
+        slots = jax.block_until_ready(start(*read, lengths, stop, width=width))
+        ready = time.perf_counter()
+        slots = jax.block_until_ready(steps(params, slots, stop, 0))
+        done = time.perf_counter()
+        assert (np.asarray(slots.counts) == width).all(), "a row ended early"
+        return {"prefill": ready - begun, "decode": done - ready}
+
+    weight_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    token_bytes = 2 * model.layers * model.key_heads * model.head_width * jnp.dtype(model.compute_dtype).itemsize
+    flops = flops_per_token(model, case["length"], 1 / case["length"]) / 3  # the forward's third
+    return run, {
+        "steps": width - 1,  # prefill gives the first token
+        "step_bytes": weight_bytes + case["rows"] * (case["length"] + width / 2) * token_bytes,
+        "prefill_flops": case["rows"] * case["length"] * flops,
+    }
+
+
+KINDS = {
+    "weights": weights, "train": train, "head": loss_head, "generate": generate, "attention": fused_and_plain,
+    "decode": decode,
+}  # fmt: skip
+
 if __name__ == "__main__":
-    kinds = {"weights": weights, "train": train, "head": loss_head, "generate": generate, "attention": attention}
-    work.serve(lambda case: kinds[case["kind"]](case))
+    work.serve(lambda case: KINDS[case["kind"]](case))

@@ -14,13 +14,14 @@ from transformers import AutoModelForCausalLM, BloomConfig, BloomForCausalLM, Pr
 
 Case = dict[str, Any]
 Prepared = tuple[Callable[[], dict[str, Any]], dict[str, Any]]
+SHAPE = {"vocab_size": "vocab_size", "hidden_size": "embed", "n_layer": "layers", "n_head": "heads"}
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _model(case: Case) -> PreTrainedModel:
     if "weights" in case:
         return AutoModelForCausalLM.from_pretrained(case["weights"], dtype=torch.float32).to(DEVICE)
-    shape = case["peer_shape"]
+    shape = {theirs: case["model"][ours] for theirs, ours in SHAPE.items()}
     config = BloomConfig(
         hidden_dropout=0.0, attention_dropout=0.0, bos_token_id=1, eos_token_id=2, pad_token_id=3, **shape
     )
@@ -37,7 +38,7 @@ def _labels(targets: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 def _batches(case: Case) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Returns (ids, attention mask, labels) of each batch: full rows, or instances padded to the batch's longest."""
-    vocab = case["peer_shape"]["vocab_size"] if "peer_shape" in case else case["model"]["vocab_size"]
+    vocab = case["model"]["vocab_size"]
     if "instances" not in case:
         batch = work.full_batch(case["rows"], case["length"], vocab, case["share"])
         ids = batch["inputs"].astype(np.int64)
@@ -64,7 +65,7 @@ def train(case: Case) -> Prepared:
         model = peft.get_peft_model(model, peft.LoraConfig(r=rank, lora_alpha=rank, target_modules="all-linear"))
     trained = [weight for weight in model.train().parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.0, fused=True)
-    arrays = _batches(case)
+    arrays = _batches(case) * case.get("steps", 1)
     batches = [[torch.as_tensor(array, device=DEVICE) for array in batch] for batch in arrays]
 
     def run() -> dict[str, Any]:
@@ -131,7 +132,8 @@ def generate(case: Case) -> Prepared:
     return run, {}
 
 
+KINDS = {"train": train, "head": loss_head, "generate": generate}
+
 if __name__ == "__main__":
     torch.set_num_threads(os.cpu_count() or 1)
-    kinds = {"train": train, "head": loss_head, "generate": generate}
-    work.serve(lambda case: kinds[case["kind"]](case))
+    work.serve(lambda case: KINDS[case["kind"]](case))

@@ -136,6 +136,15 @@ def peak_growth(run: Callable[[], object]) -> float:
     return growth
 
 
+def measured(run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Runs a case once; returns its results, its seconds (`cpu`, `wall`), and the process's largest size so far."""
+    used, wall = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+    results = run()
+    wall, now = time.perf_counter() - wall, resource.getrusage(resource.RUSAGE_SELF)
+    cpu = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
+    return {"cpu": cpu, "wall": wall, "peak_mib": now.ru_maxrss / 1024, **results}
+
+
 def serve(prepare: Callable[[dict[str, Any]], tuple[Callable[[], dict[str, Any]], dict[str, Any]]]) -> None:
     """Runs one side: `prepare(case)` returns a function that runs the case, and what to print before."""
     answers = os.fdopen(os.dup(1), "w")
@@ -145,11 +154,11 @@ def serve(prepare: Callable[[dict[str, Any]], tuple[Callable[[], dict[str, Any]]
         answers.write(json.dumps(value) + "\n")
         answers.flush()
 
-    run, facts = prepare(json.loads(sys.argv[1]))
-    say(facts)
-    for _ in sys.stdin:
-        used, wall = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-        results = run()
-        wall, now = time.perf_counter() - wall, resource.getrusage(resource.RUSAGE_SELF)
-        cpu = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
-        say({**results, "cpu": cpu, "wall": wall, "peak_mib": now.ru_maxrss / 1024})
+    try:
+        run, facts = prepare(json.loads(sys.argv[1]))
+        say({"ready": True, **facts})
+        for _ in sys.stdin:
+            say(measured(run))
+    except Exception as error:
+        say({"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"[:300]})
+        raise

@@ -23,6 +23,7 @@ needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, re
         ("v5e-1", "v5e:1x1", 1), ("v6e-8", "v6e:2x4", 8), ("V6E-256", "v6e:16x16", 256), ("v4-8", "v4:2x2x1", 4),
         ("v4-16", "v4:2x2x2", 8), ("v5p-8", "v5p:2x2x1", 4), ("v5p-128", "v5p:4x4x4", 64), ("v4:2x2x4", "v4:2x2x4", 16),
         ("h200", "h200:1", 1), ("h200:8", "h200:8", 8), ("h200-8", "h200:8", 8),
+        ("h100", "h100:1", 1),
     ],
 )  # fmt: skip
 def test_both_spellings(text: str, name: str, chips: int) -> None:

@@ -2,8 +2,8 @@ import importlib.util
 import json
 import os
 import re
-import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -46,8 +46,43 @@ def test_exit_code_table_and_file(
     monkeypatch.setattr(sys, "argv", ["benchmark.py", "--suite", "cpu", "--json", files[0], "--plot", files[1]])
     assert benchmark.main() == code
     assert ("NO" in capsys.readouterr().out) == bool(code)
-    assert json.loads(Path(files[0]).read_text())["rows"] == rows
+    written = json.loads(Path(files[0]).read_text())
+    assert (written["rows"], written["complete"]) == (rows, True)
     assert Path(files[1]).read_text().count("<rect") == 2
+
+
+def test_a_run_that_is_cut_off_leaves_its_rows(tmp_path: Path) -> None:
+    file, row = tmp_path / "new" / "out.json", benchmark.at_least("speed", 3.0, 6.0, 2.0, 1.5, "s")
+
+    def rows(seen: list[dict]) -> Iterator[dict]:
+        seen.append(json.loads(file.read_text()))
+        yield row
+        seen.append(json.loads(file.read_text()))
+        raise KeyboardInterrupt
+
+    seen: list[dict] = []
+    file.parent.mkdir()
+    file.write_text('{"complete": true}')  # of an older run
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.record(rows(seen), {"suite": "cpu"}, file)
+    assert seen == [{"suite": "cpu", "complete": False, "rows": rows} for rows in ([], [row])]
+    assert json.loads(file.read_text()) == seen[1]
+
+
+@pytest.mark.parametrize(
+    ("body", "limit", "message"),
+    [
+        ("def kind(case): raise RuntimeError('out of memory\\nmore')", 60, "side.py x: RuntimeError: out of memory"),
+        ("def kind(case): return lambda: 1 / 0, {}", 60, "side.py x: ZeroDivisionError: division by zero"),
+        ("def kind(case): import os; os._exit(3)", 60, "side.py x: ended with code 3; its message is above"),
+        ("def kind(case): import time; time.sleep(60)", 1, "side.py x: killed after 1 s"),
+    ],
+)
+def test_a_side_that_fails(body: str, limit: float, message: str, tmp_path: Path) -> None:
+    script, folder = tmp_path / "side.py", str(SCRIPTS / "benchmarks")
+    script.write_text(f"import sys\nsys.path.insert(0, {folder!r})\nimport work\n{body}\nwork.serve(kind)\n")
+    with pytest.raises(benchmark.SideError, match=re.escape(message) + "$"):
+        benchmark.take_turns({"kind": "x"}, 1, "cpu", (os.path.relpath(script, folder),), limit)
 
 
 def test_the_work_is_what_is_said() -> None:
@@ -61,17 +96,6 @@ def test_the_work_is_what_is_said() -> None:
     prompts, answers = work.counting_prompts(16, 32_000)
     assert [prompt[-1] - work.EOS - 1 for prompt in prompts] == answers
     assert max(answers) + work.EOS + 1 < work.FIRST_TOKEN
-
-
-def test_the_gpu_suite_needs_no_data_pipeline() -> None:
-    """It runs where grain, tfds, ml_collections and array_record are not installed."""
-    code = (
-        "import sys\n"
-        "for name in ('grain', 'tensorflow_datasets', 'ml_collections', 'array_record'): sys.modules[name] = None\n"
-        f"sys.path.insert(0, {str(SCRIPTS / 'benchmarks')!r})\n"
-        "import ours\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.fixture
@@ -103,7 +127,7 @@ def test_the_family_suite_on_a_tiny_gemma(weights: Path) -> None:
     gemma = TINY | {"family": "gemma", "kv_heads": 1, "mlp": 96, "window": 16, "layer_kinds": "s"}
     benchmark._write_weights(gemma, weights / "gemma")
     (weights / "base").symlink_to(weights / "gemma" / "random")
-    rows = benchmark.run_family(1, weights)
+    rows = list(benchmark.run_family(1, weights))
     assert [row["name"].strip().split(",")[0] for row in rows] == [
         "adapters: difference of the first loss", "adapters", "greedy", "answers that are equal",
     ]  # fmt: skip
