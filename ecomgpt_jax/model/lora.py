@@ -196,6 +196,8 @@ def save_peft(
             "lora_dropout": lora.dropout,
             "target_modules": modules,
             "bias": "none",
+            "use_rslora": False,
+            "modules_to_save": None,
             "fan_in_fan_out": False,
             "inference_mode": True,
         },

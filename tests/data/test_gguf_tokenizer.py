@@ -96,7 +96,8 @@ def test_out_into_keys_and_back_gives_the_same_ids(kind: str, tmp_path: Path) ->
     assert keys["tokenizer.ggml.token_type"][-3:] == [5, 5, 5]
     assert keys["tokenizer.ggml.add_bos_token"] == (kind in ("gemma", "llama", "llama-bpe"))
     (tmp_path / "back").mkdir()
-    back = write_tokenizer(keys | {"general.architecture": "llama"}, tmp_path / "back", "f.gguf")
+    architecture = "gemma3" if kind == "gemma" else "llama"  # merges by ids, and by scores
+    back = write_tokenizer(keys | {"general.architecture": architecture}, tmp_path / "back", "f.gguf")
     texts = prompts()
     expected = [each.ids for each in backend.encode_batch(texts)]
     assert back.encode_prompts(texts) == expected
@@ -153,6 +154,20 @@ def test_types_stops_and_template(tmp_path: Path) -> None:
 def keys_of(kind: str, tmp_path: Path) -> dict[str, Any]:
     tokenizer = load_tokenizer(files_of(original(kind), tmp_path / "hf"))
     return vocabulary(tokenizer, tokenizer.size)[0] | {"general.architecture": "llama"}
+
+
+def test_special_tokens_and_the_template_are_the_files_own(tmp_path: Path) -> None:
+    """Neither the usual names of special tokens nor a family's name inside a text is replaced."""
+    keys = keys_of("llama-bpe", tmp_path)
+    names = ["<|nothing|>", "<|begin_of_text|>", "<|end_of_text|>", "<|reserved|>"]
+    keys["tokenizer.ggml.tokens"][:4] = names
+    keys["tokenizer.chat_template"] = "{{ bos_token }}{{ 'gemma3 of llama' }}<|im_end|>"
+    (tmp_path / "back").mkdir()
+    tokenizer = write_tokenizer(keys | {"general.architecture": "gemma3"}, tmp_path / "back", "f.gguf")
+    config = json.loads((tmp_path / "back/tokenizer_config.json").read_text())
+    assert [config[f"{role}_token"] for role in ("unk", "bos", "eos", "pad")] == names
+    assert tokenizer.backend.id_to_token(tokenizer.encode_prompts(["a"])[0][0]) == "<|begin_of_text|>"
+    assert (tmp_path / "back/chat_template.jinja").read_text() == keys["tokenizer.chat_template"]
 
 
 def test_the_kind_that_is_named_decides_where_merges_and_scores_are_both_there(tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -28,6 +30,15 @@ def test_a_worked_row() -> None:
     assert row["targets"].tolist() == [11, 12, 13, 14, 15, 17, 18, 0, 0]
     assert row["loss_mask"].tolist() == [False, False, True, True, True, True, True, False, False]
     assert row["segment_ids"].tolist() == [1, 1, 1, 1, 1, 2, 2, 0, 0]
+
+
+def test_ends_of_sequence_neither_part_a_segment_nor_are_padding() -> None:
+    """Token 2 ends each turn of a chat, and is the padding's id too."""
+    tokens = np.array([5, 2, 6, 2, 7, 2], np.int32)
+    store = dataclasses.replace(make_store([(2, 4)]), tokens=tokens)
+    row = PackedRows(store, Plan(np.array([0, 1]), np.array([0])), length=7, rows=1)[0]
+    assert row["segment_ids"].tolist() == [1, 1, 1, 1, 1, 0, 0]
+    assert row["targets"][row["loss_mask"]].tolist() == [6, 2, 7, 2]
 
 
 def test_loss_on_the_prompt_is_a_choice() -> None:

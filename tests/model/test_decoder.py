@@ -266,6 +266,40 @@ def test_packing_test_notices_a_wrong_mask(model: ModelConfig) -> None:
     assert gradient > 1e-2
 
 
+@pytest.mark.parametrize(
+    ("name", "dtype", "largest"),
+    [
+        ("heads8_padded", "bfloat16", 1e-3),
+        ("gemma", "bfloat16", 1e-3),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("gemma", "float32", 1e-6), ("qwen3", "bfloat16", 1e-3), ("qwen3", "float32", 1e-6))
+        ),
+    ],
+)
+def test_a_segment_gives_the_same_at_any_offset_of_a_row(
+    name: str, dtype: str, largest: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 0 and 1,500 of 2,048; positions that count from the row's beginning would be noticed."""
+    model, rotates = dataclasses.replace(MODELS[name], compute_dtype=dtype), name != "heads8_padded"
+    if rotates:
+        model.heads = model.kv_heads = 1
+    inputs = np.random.RandomState(5).randint(4, 128, (1, 2048)).astype(np.int32)
+    inputs[0, 1500:1560] = inputs[0, :60]
+    segment_ids = np.repeat([1, 2, 3, 4], [60, 1440, 60, 488])[None].astype(np.int32)
+    params = hf_cases.random_params(model)
+
+    def difference() -> float:
+        hidden = jax.jit(lambda params: decoder.forward(params, inputs, segment_ids, model))(params)
+        first, second = (np.asarray(hidden[0, start : start + 60], np.float32) for start in (0, 1500))
+        return relative(second, first)
+
+    assert difference() < largest
+    if rotates:
+        monkeypatch.setattr(decoder, "segment_positions", lambda ids: jnp.arange(2048)[None])
+        assert difference() > 3 * largest
+
+
 def test_another_document_changes_no_bit() -> None:
     """What stands before a segment, or in padding, is not seen at all."""
     model, batch = MODELS["gemma"], packed_and_alone()[0]

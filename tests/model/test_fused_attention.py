@@ -167,6 +167,38 @@ def test_grouped_heads_and_windows_equal_the_reference(
         assert np.abs(found[0] - expected(*inputs, off=1)).max() > 1e-3
 
 
+@pytest.mark.parametrize(
+    ("kernel", "options", "window", "dtype"),
+    [
+        (fused_attention.cudnn, {"implementation": "xla"}, 0, np.float32),
+        (fused_attention.cudnn, {"implementation": "xla"}, 9, BF16),
+        pytest.param(fused_attention.splash, {"interpret": True}, 0, BF16, marks=pytest.mark.slow),
+        (fused_attention.splash, {"interpret": True}, 9, np.float32),
+    ],
+)
+def test_padding_is_finite_under_remat_and_no_target_has_a_gradient_from_it(
+    kernel: Callable, options: dict[str, Any], window: int, dtype: type
+) -> None:
+    """A row of padding alone, one that begins and one that ends in it; their lengths are padded once more."""
+    q, k, v, segment_ids = arrays(100, heads=2, head_dim=8, batch=3, dtype=dtype)
+    segment_ids[:] = 1
+    segment_ids[0], segment_ids[1, :50], segment_ids[2, 50:] = 0, 0, 0
+    attend, real = windowed(kernel, window, True, **options), (segment_ids > 0)[..., None, None]
+
+    @jax.jit
+    @partial(jax.grad, argnums=(0, 1, 2), has_aux=True)
+    def total(*qkv: jax.Array) -> tuple[jax.Array, jax.Array]:
+        context = jax.checkpoint(attend)(*qkv, segment_ids)
+        return jnp.where(real, context, 0).astype(jnp.float32).sum(), context
+
+    gradients, context = total(q, k, v)
+    for array in (context, *gradients):
+        assert np.isfinite(np.asarray(array, np.float32)).all()
+    for gradient in gradients:
+        assert not np.where(real, 0, np.asarray(gradient, np.float32)).any()
+    assert np.abs(np.asarray(gradients[2], np.float32)).max() > 0.1
+
+
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 def test_devices_that_share_a_head_of_keys(kv_heads: int) -> None:
     """Four devices along `tensor`: each finds the keys of its own query heads, and gradients of shared ones add up."""
@@ -177,6 +209,26 @@ def test_devices_that_share_a_head_of_keys(kv_heads: int) -> None:
     with jax.set_mesh(make_mesh(MeshConfig(2, 1, 4))):
         for ours, expected in zip(outputs(attend, inputs), alone, strict=True):
             np.testing.assert_allclose(ours, expected, atol=2e-6)
+
+
+def test_a_segment_gives_the_same_at_any_offset_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folded bias at 0 and at 1,500 of a row; a position in one bfloat16 column would be another number there."""
+    q, k, v, _ = arrays(2048, heads=2, head_dim=8, dtype=BF16)
+    for x in (q, k, v):
+        x[:, 1500:1900] = x[:, :400]
+    segment_ids = np.repeat([1, 2, 3, 4], [400, 1100, 400, 148])[None].astype(np.int32)
+
+    def difference() -> float:
+        attend = jax.jit(lambda *inputs: cudnn_call(*inputs))  # traced anew
+        context = np.asarray(attend(q, k, v, segment_ids), np.float32)
+        return np.abs(context[:, :400] - context[:, 1500:1900]).max()
+
+    def padded(*inputs: Any) -> tuple[jax.Array, ...]:
+        return tuple(jnp.pad(x, [(0, 0)] * 3 + [(0, 7)]) for x in one_column(*inputs))
+
+    assert difference() < 1e-2
+    monkeypatch.setattr(fused_attention, "fold_alibi", padded)
+    assert difference() > 0.1
 
 
 def test_a_lost_segment_mask_or_bias_would_be_seen() -> None:

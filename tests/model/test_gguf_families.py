@@ -9,6 +9,7 @@ from ecomgpt_jax.model.gguf_families import (
     check_biases,
     find_rope_scaling,
     from_gguf,
+    full_layers,
     query_scalar,
     rope_divisors,
     shape_of,
@@ -58,6 +59,9 @@ def test_llama_3s_divisors_have_the_published_values() -> None:
     for original in (64, 8192):
         scaling = SCALING | {"original_max_position_embeddings": original}
         assert find_rope_scaling(rope_divisors(1e4, 16, scaling), 1e4, 16) == scaling
+    published = {"factor": 32.0, "original_max_position_embeddings": 8192}  # Llama 3.2
+    found = find_rope_scaling(rope_divisors(5e5, 64, SCALING | published), 5e5, 64)
+    assert found == SCALING | published
     assert find_rope_scaling(np.array([1, 2, 3, 5], np.float32), 1e4, 8) is None
 
 
@@ -72,6 +76,7 @@ def test_shape_of_refuses_what_is_no_count() -> None:
 def test_the_scale_of_queries_is_llama_cpps() -> None:
     assert query_scalar(62, 5376, 32, 128) == 168  # Gemma 3 27B
     assert query_scalar(26, 1152, 4, 256) == 256  # 1B
+    assert [layer for layer, kind in enumerate(full_layers(18, 6)) if kind == "full_attention"] == [5, 11, 17]  # 270M
 
 
 def test_biases_that_a_class_has() -> None:

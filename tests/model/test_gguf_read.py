@@ -117,6 +117,52 @@ def test_every_type_is_decoded_as_transformers_decodes_it(tmp_path: Path) -> Non
     assert all(torch.equal(narrow[key], weight.to(torch.bfloat16)) for key, weight in ours.items())
 
 
+def by_the_format(kind: str, block: np.ndarray) -> np.ndarray:
+    """The values of one block of bytes, as ggml-common.h and ggml-quants.c lay them out."""
+    d, m = (float(block[at : at + 2].view(np.float16)[0]) for at in (0, 2))
+    nibbles = np.concatenate([block[-16:] & 15, block[-16:] >> 4]).astype(int)  # byte j: elements j and j + 16
+    if kind == "Q8_0":
+        return d * block[2:].view(np.int8)
+    if kind in ("Q5_0", "Q5_1"):
+        nibbles += 16 * np.unpackbits(block[-20:-16], bitorder="little")
+    if kind in ("Q4_0", "Q5_0", "Q4_1", "Q5_1"):
+        return d * nibbles + m if kind[-1] == "1" else d * (nibbles - (8 if kind == "Q4_0" else 16))
+    if kind == "Q6_K":
+        scales, parts = block[192:208].view(np.int8), []
+        for half in range(2):
+            low, high = block[64 * half : 64 * half + 64], block[128 + 32 * half : 160 + 32 * half]
+            for part in range(4):
+                codes = low[32 * (part % 2) :][:32] >> 4 * (part // 2) & 15 | (high >> 2 * part & 3) << 4
+                parts.append((codes.astype(int) - 32) * scales[8 * half + 2 * part :][:2].repeat(16))
+        return float(block[208:].view(np.float16)[0]) * np.concatenate(parts)
+    s, values = block[4:16].astype(int), []
+    for group in range(8):
+        scale, least = s[group] & 63, s[group + 4] & 63
+        if group > 3:
+            scale, least = s[group + 4] & 15 | s[group - 4] >> 6 << 4, s[group + 4] >> 4 | s[group] >> 6 << 4
+        codes = (block[-128:].reshape(4, 32)[group // 2] >> 4 * (group % 2) & 15).astype(int)
+        if kind == "Q5_K":
+            codes += 16 * (block[16:48] >> group & 1)
+        values.append(d * scale * codes - m * least)
+    return np.concatenate(values)
+
+
+def test_every_type_is_decoded_as_the_format_has_it(tmp_path: Path) -> None:
+    kinds = [kind for kind in gguf_read.TYPES if kind[0] == "Q"]
+    tensors = {kind: (random_blocks(kind, 3, 512), kind) for kind in kinds}
+    scales = tensors["Q4_K"][0][0]
+    scales[:4], scales[16:144] = np.ones(2, np.float16).view(np.uint8), 0x22
+    scales[4:16] = list(bytes.fromhex("C1428304C546870891A2B3C4"))
+    write_gguf(tmp_path / "m.gguf", "llama", tensors, {})
+    file = GgufFile(tmp_path / "m.gguf")
+    pairs = [(1, 5), (2, 6), (3, 7), (4, 8), (49, 57), (18, 26), (35, 43), (4, 12)]  # with each code 2 and d = m = 1
+    assert file.read("Q4_K")[0, :256:32].tolist() == [2 * scale - least for scale, least in pairs]
+    for kind, (rows, _) in tensors.items():
+        width = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]][1]
+        expected = [by_the_format(kind, block) for block in rows.reshape(-1, width)]
+        np.testing.assert_allclose(file.read(kind), np.reshape(expected, (3, 512)), rtol=1e-5, atol=1e-5, err_msg=kind)
+
+
 def without(name: str) -> dict[str, tuple[np.ndarray, str]]:
     return {key: (array, "F32") for key, array in gguf_tensors("qwen3", random_model("qwen3")).items() if key != name}
 
@@ -129,6 +175,7 @@ def without(name: str) -> dict[str, tuple[np.ndarray, str]]:
         ({"missing": "attention.head_count"}, "no key qwen3.attention.head_count"),
         ({"drop": "blk.1.attn_k_norm.weight"}, "lacks 1 tensors: blk.1.attn_k_norm.weight"),
         ({"extra": "blk.0.ffn_gate_inp.weight"}, "has unknown 1 tensors: blk.0.ffn_gate_inp.weight"),
+        ({"extra": "rope_freqs.weight"}, "rope_freqs.weight is not the scaling of a Llama 3 model"),
         ({"extra": "blk.0.attn_q.bias"}, "biases of attn_q; Qwen3ForCausalLM cannot hold that"),
         ({"keys": {"rope.scaling.type": "yarn"}}, "'yarn' is none of none, linear"),
         ({"keys": {"expert_count": 8}}, "expert_count is not 0"),

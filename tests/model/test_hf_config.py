@@ -31,6 +31,10 @@ LLAMA3 = {"factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "orig
         ({"rope_scaling": {"type": "linear", "rope_type": "linear", "factor": 2}}, (1e4, "linear:2.0")),
         ({"rope_theta": 5e5, "rope_scaling": LLAMA3 | {"rope_type": "llama3"}}, (5e5, "llama3:32.0:1.0:4.0:8192")),
         ({"rope_parameters": LLAMA3 | {"rope_type": "llama3", "rope_theta": 5e5}}, (5e5, "llama3:32.0:1.0:4.0:8192")),
+        (  # the rotation's own length counts
+            {"rope_scaling": LLAMA3 | {"rope_type": "llama3"}, "original_max_position_embeddings": 64},
+            (1e4, "llama3:32.0:1.0:4.0:8192"),
+        ),
         (
             {"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_parameters": {"type": "linear", "factor": 2.0}},
             (1e4, "linear:2.0"),

@@ -253,6 +253,7 @@ def test_peft_files_name_every_target_and_refuse_nan(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert config["target_modules"] == ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"]
     assert (config["r"], config["lora_alpha"]) == (4, 6.0)
+    assert (config["use_rslora"], config["modules_to_save"]) == (False, None)
     trained["blocks"]["qkv"]["lora_b"] = trained["blocks"]["qkv"]["lora_b"].at[0, 0].set(jnp.nan)
     with pytest.raises(DataError, match="qkv/lora_b"):
         lora.save_peft(trained, MODEL, LORA, tmp_path, "")

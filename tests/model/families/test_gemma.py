@@ -36,6 +36,12 @@ def test_the_smallest_release(tmp_path: Path) -> None:
     assert (of.window, of.scale, of.slopes) == (512, 1 / 16, None)
 
 
+def test_what_a_config_leaves_out_has_the_familys_value(tmp_path: Path) -> None:
+    named = ("rope_theta", "rope_local_base_freq", "head_dim", "query_pre_attn_scalar", "_sliding_window_pattern")
+    (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in SMALLEST.items() if k not in named}))
+    assert model_config_from_hf(tmp_path) == read(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("values", "full"),
     [
