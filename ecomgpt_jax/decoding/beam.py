@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.decoding import cache as cache_lib
-from ecomgpt_jax.decoding import greedy
+from ecomgpt_jax.decoding import forward
 from ecomgpt_jax.decoding.cache import Cache
 from ecomgpt_jax.decoding.greedy import DecodeLimits
 from ecomgpt_jax.errors import ConfigError
@@ -152,7 +152,7 @@ def _advance(beams: Beams, cache: Cache, logits: jax.Array, stop: DecodeLimits) 
 def start(
     cache: Cache, logits: jax.Array, lengths: jax.Array, stop: DecodeLimits, *, width: int, num_beams: int
 ) -> Beams:
-    """Branches prompts that `greedy.prefill` has read, one row each, into `num_beams` beams.
+    """Branches prompts that `forward.prefill` has read, one row each, into `num_beams` beams.
 
     `width` is that of the output, at least the limit of new tokens.
     """
@@ -178,7 +178,7 @@ def search(params: Params, beams: Beams, stop: DecodeLimits, model: ModelConfig)
     def step(beams: Beams) -> Beams:
         tokens = jax.lax.dynamic_index_in_dim(beams.output, beams.steps - 1, axis=2, keepdims=False).reshape(-1)
         positions = jnp.repeat(beams.lengths + beams.steps - 1, beams.output.shape[1])
-        cache, logits = greedy.decode_step(params, beams.cache, tokens, positions, model)
+        cache, logits = forward.decode_step(params, beams.cache, tokens, positions, model)
         return _advance(beams, cache, logits, stop)
 
     return jax.lax.while_loop(lambda beams: beams.active.any(), step, beams)

@@ -10,9 +10,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ecomgpt_jax.config import ModelConfig
-from ecomgpt_jax.decoding import greedy
+from ecomgpt_jax.decoding import forward, greedy
 from ecomgpt_jax.decoding.cache import Cache
-from ecomgpt_jax.decoding.engine import GRANULE, bucket_lengths, round_up, smallest
+from ecomgpt_jax.decoding.lengths import GRANULE, bucket_lengths, round_up, smallest
 from ecomgpt_jax.errors import DataError
 from ecomgpt_jax.model.parameters import Params, split_layers
 from ecomgpt_jax.parallel.mesh import batch_shards, on_mesh
@@ -43,7 +43,7 @@ def _score(fields: tuple) -> Callable[..., jax.Array]:
 
         def step(carry: tuple[Cache, jax.Array], at: jax.Array) -> tuple[tuple[Cache, jax.Array], None]:
             cache, total = carry
-            cache, logits = greedy.decode_step(params, cache, answers[at], lengths[owners] + at, model)
+            cache, logits = forward.decode_step(params, cache, answers[at], lengths[owners] + at, model)
             chances = jnp.take_along_axis(jax.nn.log_softmax(logits), answers[at + 1][:, None], axis=1)[:, 0]
             return (cache, total + jnp.where(at + 1 < counts, chances, 0)), None
 
@@ -97,8 +97,8 @@ def log_probabilities(
             # Powers of two, so that few programs are compiled.
             read = round_up(1 << (len(known) - 1).bit_length(), shards)
             bucket = smallest(buckets, len(prompts[known[-1]]))
-            inputs, lengths = greedy.pad_prompts([prompts[owner] for owner in known], read, bucket)
-            cache, logits = greedy.prefill(params, inputs, lengths, model, round_up(bucket + width, GRANULE))
+            inputs, lengths = forward.pad_prompts([prompts[owner] for owner in known], read, bucket)
+            cache, logits = forward.prefill(params, inputs, lengths, model, round_up(bucket + width, GRANULE))
             owners, counts = np.zeros(batch, np.int32), np.ones(batch, np.int32)
             tokens = np.zeros((width, batch), np.int32)
             for row, (owner, place) in enumerate(group):

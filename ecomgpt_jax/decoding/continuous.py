@@ -18,10 +18,11 @@ from jax.sharding import Mesh
 
 from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.decoding import cache as cache_lib
-from ecomgpt_jax.decoding import greedy
+from ecomgpt_jax.decoding import forward, greedy
 from ecomgpt_jax.decoding.cache import Cache
-from ecomgpt_jax.decoding.engine import GRANULE, MIN_ROWS, put_rows, round_up, smallest
+from ecomgpt_jax.decoding.engine import put_rows
 from ecomgpt_jax.decoding.greedy import DecodeLimits
+from ecomgpt_jax.decoding.lengths import GRANULE, MIN_ROWS, round_up, smallest
 from ecomgpt_jax.model.parameters import Params, split_layers
 from ecomgpt_jax.parallel.mesh import batch_shards, on_mesh
 from ecomgpt_jax.parallel.sharding import constrain
@@ -181,7 +182,7 @@ def _programs(fields: tuple) -> _Programs:
 
         def step(state: tuple[jax.Array, Rows, Said]) -> tuple[jax.Array, Rows, Said]:
             count, rows, said = state
-            grown, logits = greedy.decode_step(params, rows.cache, rows.tokens, rows.positions, model)
+            grown, logits = forward.decode_step(params, rows.cache, rows.tokens, rows.positions, model)
             rows, told = _advance(rows, grown, logits, stop)
             return count + 1, rows, jax.tree.map(lambda all_steps, one: all_steps.at[count].set(one), said, told)
 
@@ -270,7 +271,7 @@ class SlotBatch:
         return [tokens[index] for index in range(len(requests))]
 
     def _enter(self, requests: Sequence[Request], bucket: int) -> list[Token]:
-        inputs, lengths = greedy.pad_prompts([request.prompt for request in requests], self._read, bucket)
+        inputs, lengths = forward.pad_prompts([request.prompt for request in requests], self._read, bucket)
         slots = np.full(self._read, self._size, np.int32)
         slots[: len(requests)] = [self.free.pop() for _ in requests]
 
@@ -288,7 +289,7 @@ class SlotBatch:
             seeds, column(np.bool_, [request.logprobs for request in requests]),
         )  # fmt: skip
         with on_mesh(self._mesh):
-            cache, logits = greedy.prefill(self._params, inputs, lengths, self._model, bucket)
+            cache, logits = forward.prefill(self._params, inputs, lengths, self._model, bucket)
             new, said = self._programs.first(cache, logits, new, self._stop)
             self._rows = self._programs.insert(self._rows, new, slots)
             said = jax.device_get(said)

@@ -1,9 +1,9 @@
 """Decodes any number of prompts with a batch of slots that is refilled, and few compiled programs.
 
-Prompts are read longest first, a group at a time, and enter slots whose answers are finished; each group is padded to
-one of a few lengths, and the cache gets shorter as the prompts do. When no prompt is waiting, the number of slots is
-reduced. The order depends on the prompts alone, so shuffled input gives the same computations. Beam search takes whole
-groups instead: its slots are not refilled.
+Prompts are read longest first, a group at a time, packed without padding between them, and enter slots whose answers
+are finished; attention pads each group to one of a few lengths, and the cache gets shorter as the prompts do. When no
+prompt is waiting, the number of slots is halved whenever the rest fits. The order depends on the prompts alone, so
+shuffled input gives the same computations. Beam search takes whole groups instead: its slots are not refilled.
 """
 
 import dataclasses
@@ -18,25 +18,29 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ecomgpt_jax.config import ModelConfig
-from ecomgpt_jax.decoding import beam, greedy
+from ecomgpt_jax.decoding import beam, forward, greedy
 from ecomgpt_jax.decoding.answers import Answer, Begun
 from ecomgpt_jax.decoding.beam import Beams
 from ecomgpt_jax.decoding.cache import init_cache
 from ecomgpt_jax.decoding.greedy import DecodeLimits, Slots
+from ecomgpt_jax.decoding.lengths import (
+    GRANULE,
+    MIN_ROWS,
+    bucket_lengths,
+    cache_lengths,
+    plan_groups,
+    round_up,
+    smallest,
+    tail_sizes,
+)
 from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.model.parameters import Params, split_layers
 from ecomgpt_jax.parallel.mesh import batch_shards, on_mesh
 
 OnFinished = Callable[[int, list[int]], None]
 
-MIN_ROWS = 8  # products with fewer rows use other kernels with other rounding
-_BUCKETS = 6  # prompt lengths that prefill is compiled for
-_CACHE_LENGTHS = 3  # cache lengths that a step is compiled for
-_LITTLE_WASTE = 1.1  # limit of padded to real tokens in prefill
-GRANULE = 32  # lengths are multiples of this, so that other prompts use the same programs
-_PREFILL_PART = 4  # this part of the slots is read as one group
-_ENTER_PART = 16  # prefilled prompts enter when this fraction of the slots is free
-_TAIL_PART = 2  # the last prompts continue in this fraction of the slots, once they fit
+_PREFILL_PART = 4  # about this part of the slots is read as one group
+_ENTER_PART = 32  # prefilled prompts enter when this fraction of the slots is free
 
 log = logging.getLogger(__name__)
 
@@ -93,14 +97,16 @@ def _programs(fields: tuple) -> _Programs:
     first_beams = jax.jit(beam.start, static_argnames=("width", "num_beams"))
 
     def start(
-        params: Params, inputs: np.ndarray, lengths: np.ndarray, stop: DecodeLimits, cache_length: int, width: int
-    ) -> Slots:
-        return first_tokens(*greedy.prefill(params, inputs, lengths, model, cache_length), lengths, stop, width=width)
+        params: Params, inputs: np.ndarray, lengths: np.ndarray, starts: np.ndarray, stop: DecodeLimits,
+        cache_length: int, width: int,
+    ) -> Slots:  # fmt: skip
+        read = forward.prefill(params, inputs, lengths, model, cache_length, starts)
+        return first_tokens(*read, lengths, stop, width=width)
 
     def branch(
         params: Params, inputs: np.ndarray, lengths: np.ndarray, stop: DecodeLimits, cache_length: int, **sizes: int
     ) -> Beams:
-        return first_beams(*greedy.prefill(params, inputs, lengths, model, cache_length), lengths, stop, **sizes)
+        return first_beams(*forward.prefill(params, inputs, lengths, model, cache_length), lengths, stop, **sizes)
 
     return _Programs(
         start=start,
@@ -115,55 +121,12 @@ def _programs(fields: tuple) -> _Programs:
     )
 
 
-def round_up(size: int, unit: int) -> int:
-    """Returns the smallest multiple of `unit` that is at least `size`."""
-    return -(-size // unit) * unit
-
-
-def bucket_lengths(lengths: Sequence[int], count: int = _BUCKETS) -> list[int]:
-    """Returns padded lengths, ascending, for prompts of these lengths: multiples of 32 that waste little padding.
-
-    The fewest that stay within a tenth of the least possible padding, and never more than `count`, for which the best
-    ones are found by dynamic programming over the distinct lengths.
-    """
-    sizes, weights = np.unique([round_up(length, GRANULE) for length in lengths], return_counts=True)
-    before = np.concatenate([[0], np.cumsum(weights)])
-    # cost[j]: fewest padded tokens with the first j sizes covered; picks[j]: the buckets that reach it.
-    cost, picks = np.where(before == 0, 0.0, np.inf), [[] for _ in before]
-    for _ in range(count):
-        reach = [
-            min((cost[i] + sizes[j - 1] * (before[j] - before[i]), i) for i in range(j)) for j in range(1, len(before))
-        ]
-        picks = [[], *([*picks[i], int(sizes[j])] for j, (_, i) in enumerate(reach))]
-        cost = np.array([0.0, *(total for total, _ in reach)])
-        if cost[-1] <= _LITTLE_WASTE * (sizes * weights).sum():
-            break
-    return picks[-1]
-
-
-def cache_lengths(buckets: Sequence[int], width: int, count: int = _CACHE_LENGTHS) -> list[int]:
-    """Returns at most `count` cache lengths, ascending, for prompts of these padded lengths and `width` new tokens.
-
-    The longest takes every prompt; each shorter one saves at least a quarter of the one above it.
-    """
-    lengths = [buckets[-1] + width]
-    for bucket in reversed(buckets):
-        if len(lengths) < count and bucket + width <= 0.75 * lengths[0]:
-            lengths.insert(0, bucket + width)
-    return lengths
-
-
-def smallest(choices: Sequence[int], need: int) -> int:
-    """Returns the first of ascending `choices` that is at least `need`."""
-    return next(choice for choice in choices if choice >= need)
-
-
 def _masked(stop: DecodeLimits, begun: Begun, indices: Sequence[int | None]) -> DecodeLimits:
     return stop._replace(allowed=begun.masks(indices, stop.eos_ids, len(stop.allowed)) & stop.allowed)
 
 
-def _shortest_first(prompts: dict[int, Sequence[int]]) -> list[int]:
-    return sorted(prompts, key=lambda index: (len(prompts[index]), *prompts[index]))
+def _longest_first(prompts: dict[int, Sequence[int]]) -> list[int]:
+    return sorted(prompts, key=lambda index: (len(prompts[index]), *prompts[index]), reverse=True)
 
 
 def _run(
@@ -172,56 +135,62 @@ def _run(
     prompts: dict[int, Sequence[int]],
     stop: DecodeLimits,
     batch: int,
-    refill: int,
-    tail_slots: int,
+    shards: int,
     finished: OnFinished,
     forms: Mapping[int, Answer | None] | None,
 ) -> None:
-    """Decodes all `prompts` with `batch` slots, at the end with `tail_slots`, and hands each result to `finished`.
+    """Decodes all `prompts` with `batch` slots, at the end with fewer, and hands each result to `finished`.
 
-    Prompts are read `refill` at a time and wait for a free slot: few programs read long groups, and slots stay full.
+    Prompts are read in groups and wait for a free slot: few programs read many tokens each, and slots stay full.
     With `forms` the ids that a row may choose change with every token, so each step returns to the host.
     """
     programs = _programs(dataclasses.astuple(model))
     buckets = bucket_lengths([len(prompt) for prompt in prompts.values()])
     width = round_up(stop.max_new_tokens, GRANULE)
-    caches = cache_lengths(buckets, width)
-    queue = _shortest_first(prompts)
+    caches, tails = cache_lengths(buckets, width), tail_sizes(batch, shards)
+    queue = _longest_first(prompts)
+    lengths = [len(prompts[index]) for index in queue]
+    groups = plan_groups(lengths, buckets, max(1, batch // _PREFILL_PART), batch // shards, shards)[::-1]
     owners: list[int | None] = [None] * batch
     waiting: list[tuple[int, int]] = []  # (row of `new`, prompt) of prefilled prompts without a slot
+    left = len(prompts)  # prompts without a slot
     min_free_slots = max(1, batch // _ENTER_PART)
     length = caches[-1]
     slots = programs.empty(batch=batch, length=length, width=width)
-    new = None
+    new, members = None, []
     begun = Begun(forms or {})
-    while queue or waiting or any(owner is not None for owner in owners):
+    while left or any(owner is not None for owner in owners):
         free = [row for row, owner in enumerate(owners) if owner is None]
-        while free and (queue or waiting) and len(free) >= min(min_free_slots, len(queue) + len(waiting)):
+        while free and left and len(free) >= min(min_free_slots, left):
             if not waiting:
-                group = [queue.pop() for _ in range(min(refill, len(queue)))]
-                bucket = smallest(buckets, len(prompts[group[0]]))
-                inputs, lengths = greedy.pad_prompts([prompts[index] for index in group], refill, bucket)
-                padded = [*group, *[None] * (refill - len(group))]
-                first = stop if forms is None else _masked(stop, begun, padded)
-                new = programs.start(params, inputs, lengths, first, cache_length=bucket, width=width)
+                group = groups.pop()
+                rows = [[prompts[queue[place]] for place in row] for row in group.rows]
+                packed = forward.pack_prompts(rows, group.tokens, group.room)
+                members = [None if place is None else queue[place] for place in group.members()]
+                first = stop if forms is None else _masked(stop, begun, members)
+                new = programs.start(params, *packed, first, cache_length=group.bucket, width=width)
                 if forms is not None:
-                    begun.follow(padded, *jax.device_get((new.tokens, new.counts)))
-                waiting = list(enumerate(group))[::-1]
-            rows = np.full(refill, batch, np.int32)
+                    begun.follow(members, *jax.device_get((new.tokens, new.counts)))
+                waiting = [(row, index) for row, index in enumerate(members) if index is not None][::-1]
+            rows = np.full(len(members), batch, np.int32)
             for _ in range(min(len(free), len(waiting))):
                 place, index = waiting.pop()
                 rows[place] = free.pop()
                 owners[rows[place]] = index
+                left -= 1
             slots = programs.insert(slots, new, rows)
         held = [index for index in owners if index is not None]
         need = smallest(buckets, max(len(prompts[index]) for index in held)) + width
         if smallest(caches, need) < length:
             length = smallest(caches, need)
             slots = programs.shorten(slots, length=length)
-        until_active = batch - min_free_slots if queue or waiting else max(0, len(held) - min_free_slots)
-        if not (queue or waiting) and len(held) <= tail_slots < len(owners):
-            rows = sorted(range(batch), key=lambda row: owners[row] is None)[:tail_slots]
-            slots, owners = programs.gather(slots, np.array(rows, np.int32)), [owners[row] for row in rows]
+        until_active = batch - min_free_slots
+        if not left:
+            size = min((size for size in tails if len(held) <= size < len(owners)), default=len(owners))
+            if size < len(owners):
+                rows = sorted(range(len(owners)), key=lambda row: owners[row] is None)[:size]
+                slots, owners = programs.gather(slots, np.array(rows, np.int32)), [owners[row] for row in rows]
+            until_active = max(len(held) - min_free_slots, *(size for size in tails if size < len(held)), 0)
         if forms is None:
             slots = programs.decode(params, slots, stop, until_active)
         else:
@@ -252,11 +221,11 @@ def _run_beams(
     buckets = bucket_lengths([len(prompt) for prompt in prompts.values()])
     width = round_up(stop.max_new_tokens, GRANULE)
     caches = cache_lengths(buckets, width)
-    queue = _shortest_first(prompts)[::-1]
+    queue = _longest_first(prompts)
     for first in range(0, len(queue), batch):
         group = queue[first : first + batch]
         bucket = smallest(buckets, len(prompts[group[0]]))
-        inputs, lengths = greedy.pad_prompts([prompts[index] for index in group], batch, bucket)
+        inputs, lengths = forward.pad_prompts([prompts[index] for index in group], batch, bucket)
         length = smallest(caches, bucket + width)
         beams = programs.branch(params, inputs, lengths, stop, cache_length=length, width=width, num_beams=num_beams)
         beams = programs.search(params, beams, stop)
@@ -330,10 +299,8 @@ def generate_tokens(
                 if num_beams > 1:
                     _run_beams(params, model, todo, stop, batch, num_beams, finished)
                 else:
-                    refill = round_up(max(1, batch // _PREFILL_PART), shards)
-                    tail_slots = round_up(max(MIN_ROWS, batch // _TAIL_PART), shards)
                     of_prompt = None if forms is None else {index: forms[index] for index in todo}
-                    _run(params, model, todo, stop, batch, refill, tail_slots, finished, of_prompt)
+                    _run(params, model, todo, stop, batch, shards, finished, of_prompt)
             except jax.errors.JaxRuntimeError as error:
                 if "RESOURCE_EXHAUSTED" not in str(error):
                     raise

@@ -1,4 +1,4 @@
-"""Greedy decoding: prefill, one step, and a loop over steps, each a pure function with static shapes.
+"""Greedy decoding: the first token, one step, and a loop over steps, each a pure function with static shapes.
 
 A *slot* is one row of the batch. The loop runs until enough slots are finished and keeps the others, so that its caller
 may put new prompts into the finished ones (see `engine.py`) or, with no prompts left, run it to the end. The semantics
@@ -17,9 +17,9 @@ import numpy as np
 
 from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.decoding import cache as cache_lib
-from ecomgpt_jax.decoding.cache import Cache, LayerCache
+from ecomgpt_jax.decoding.cache import Cache
+from ecomgpt_jax.decoding.forward import decode_step, pad_prompts, prefill
 from ecomgpt_jax.errors import ConfigError, DataError
-from ecomgpt_jax.model import decoder
 from ecomgpt_jax.model.parameters import Params, split_layers
 from ecomgpt_jax.parallel.sharding import constrain
 
@@ -71,102 +71,6 @@ class Slots(NamedTuple):
 def place(slots: Slots) -> Slots:
     """Constrains slots to the mesh: the cache is split, values for the host are replicated."""
     return Slots(jax.tree.map(cache_lib.place, slots.cache), *map(constrain, slots[1:]))
-
-
-@partial(jax.jit, static_argnames="fields")
-def embed(params: Params, inputs: jax.Array, fields: tuple) -> jax.Array:
-    """Maps token ids int [batch, length] to the first block's input; `fields` are those of the model."""
-    return decoder.embed(params, inputs, ModelConfig(*fields))
-
-
-@partial(jax.jit, static_argnames=("fields", "cache_length"), donate_argnames="x")
-def read_block(
-    block_params: Params, x: jax.Array, lengths: jax.Array, fields: tuple, cache_length: int,
-    slides: jax.typing.ArrayLike | None,
-) -> tuple[jax.Array, LayerCache | None]:  # fmt: skip
-    """Reads whole prompts through one block: one program for all blocks, so compile time does not grow with depth.
-
-    Args:
-      block_params: one of a layered model's `blocks`.
-      x: [batch, length, embed], the block's input; it is donated.
-      lengths: int32 [batch], tokens of each prompt.
-      fields: of the model.
-      cache_length: positions that the cache has room for; 0: no cache is kept.
-      slides: of this block, from `decoder.layer_kinds`.
-
-    Returns:
-      (the block's output, its cache or None).
-    """
-    model, kept = ModelConfig(*fields), []
-    places = jnp.arange(x.shape[1])[None, :]
-    segment_ids = (places < lengths[:, None]).astype(jnp.int32)
-    rotations = decoder.attention_of(model).rotations(places)
-    attend = decoder.make_attend(model, segment_ids, rotations, slides, kept)
-    x = decoder.block(block_params, x, attend, model)
-    return x, cache_lib.from_prompt(*kept[0], cache_length) if cache_length else None
-
-
-@partial(jax.jit, static_argnames="fields")
-def _last_logits(top: Params, x: jax.Array, lengths: jax.Array, fields: tuple) -> jax.Array:
-    model = ModelConfig(*fields)
-    last = jnp.take_along_axis(x, jnp.maximum(lengths - 1, 0)[:, None, None], axis=1)
-    return decoder.logits(top, decoder.final_norm(top, last, model), model)[:, 0]
-
-
-def prefill(
-    params: Params, inputs: jax.Array, lengths: jax.Array, model: ModelConfig, cache_length: int
-) -> tuple[Cache, jax.Array]:
-    """Reads whole prompts, block by block.
-
-    Args:
-      params: the model's parameters, layered (`split_layers`).
-      inputs: token ids, int [batch, length], padded on the right.
-      lengths: int32 [batch], tokens of each prompt; a row of length 0 is padding throughout.
-      model: shapes and numerics.
-      cache_length: positions that the cache has room for, at least `length`.
-
-    Returns:
-      (cache, logits [batch, vocab] float32 after each prompt's last token).
-    """
-    fields, cache = dataclasses.astuple(model), []
-    top = {**params, "blocks": params["blocks"][:1]}
-    x = embed(top, inputs, fields)
-    for block_params, slides in zip(params["blocks"], decoder.layer_kinds(model), strict=True):
-        x, layer = read_block(block_params, x, lengths, fields, cache_length, slides)
-        cache.append(layer)
-    return tuple(cache), _last_logits(top, x, lengths, fields)
-
-
-def decode_step(
-    params: Params, cache: Cache, tokens: jax.Array, positions: jax.Array, model: ModelConfig
-) -> tuple[Cache, jax.Array]:
-    """Processes one more token in every row, with the blocks of training.
-
-    Args:
-      params: the model's parameters, layered (`split_layers`).
-      cache: of the tokens so far.
-      tokens: int32 [batch].
-      positions: int32 [batch], the tokens' positions in their rows.
-      model: shapes and numerics.
-
-    Returns:
-      (cache with the tokens in it, logits [batch, vocab] float32 for the tokens that follow).
-    """
-    x, grown = decoder.embed(params, tokens[:, None], model), []
-    of = decoder.attention_of(model)
-    rotations = of.rotations(positions[:, None])
-    for block_params, layer, slides in zip(params["blocks"], cache, of.slides, strict=True):
-
-        def attend(
-            q: jax.Array, k: jax.Array, v: jax.Array, layer: LayerCache = layer, slides: bool = bool(slides)
-        ) -> jax.Array:
-            q, k = of.rotated(q, k, rotations, slides)
-            grown.append(cache_lib.append(layer, k, v, positions))
-            window = of.window if slides else 0
-            return cache_lib.attend_cached(q, grown[-1], positions, slopes=of.slopes, window=window, scale=of.scale)
-
-        x = decoder.block(block_params, x, attend, model)
-    return tuple(grown), decoder.logits(params, decoder.final_norm(params, x, model), model)[:, 0]
 
 
 def choose(logits: jax.Array, allowed: jax.typing.ArrayLike) -> jax.Array:
@@ -256,14 +160,6 @@ def check_prompts(prompts: Sequence[Sequence[int]], max_new_tokens: int, vocab_s
         if min(prompt) < 0 or max(prompt) >= vocab_size:
             wrong = next(token for token in prompt if not 0 <= token < vocab_size)
             raise DataError(f"prompt {index} (counted from 0) holds id {wrong}; ids run from 0 to {vocab_size - 1}")
-
-
-def pad_prompts(prompts: Sequence[Sequence[int]], rows: int, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (inputs [rows, length], lengths [rows]) int32: prompts padded on the right, then rows of length 0."""
-    inputs, lengths = np.zeros((rows, length), np.int32), np.zeros(rows, np.int32)
-    for row, prompt in enumerate(prompts):
-        inputs[row, : len(prompt)], lengths[row] = prompt, len(prompt)
-    return inputs, lengths
 
 
 def new_tokens(output: np.ndarray, count: int) -> list[int]:

@@ -10,8 +10,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ecomgpt_jax.config import ModelConfig
-from ecomgpt_jax.decoding import greedy
-from ecomgpt_jax.decoding.engine import GRANULE, bucket_lengths, round_up, smallest
+from ecomgpt_jax.decoding import forward
+from ecomgpt_jax.decoding.lengths import GRANULE, bucket_lengths, round_up, smallest
 from ecomgpt_jax.model import decoder
 from ecomgpt_jax.model.parameters import Params, split_layers
 from ecomgpt_jax.parallel.mesh import batch_shards, on_mesh
@@ -76,8 +76,8 @@ def mean_log_probabilities(
             first[place] = len(prompts[index]) - 1  # the position that predicts the answer's first token
             targets[place, : len(answers[index])], counted[place, : len(answers[index])] = answers[index], True
         with on_mesh(mesh):
-            x, lengths = greedy.embed(top, inputs, fields), np.full(batch, length, np.int32)
+            x, lengths = forward.embed(top, inputs, fields), np.full(batch, length, np.int32)
             for block_params, slides in zip(params["blocks"], decoder.layer_kinds(model), strict=True):
-                x, _ = greedy.read_block(block_params, x, lengths, fields, 0, slides)
+                x, _ = forward.read_block(block_params, x, lengths, None, fields, 0, slides)
             found[group] = np.asarray(score(top, x, first, targets, counted))[: len(group)]
     return found.tolist()

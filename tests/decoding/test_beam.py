@@ -12,7 +12,7 @@ import tiny_bloom
 from tiny_bloom import EOS, MAX_NEW_TOKENS, MODEL, SETTINGS, VOCAB_LIMIT
 
 from ecomgpt_jax.config import MeshConfig
-from ecomgpt_jax.decoding import engine, greedy
+from ecomgpt_jax.decoding import engine, forward, greedy
 from ecomgpt_jax.decoding.beam import Beams
 from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.model import decoder
@@ -149,7 +149,7 @@ def test_equals_a_search_over_the_training_forward(params: Params) -> None:
 def test_one_beam_is_greedy(params: Params) -> None:
     """The search itself: `generate_tokens` takes the greedy program for one beam."""
     programs = engine._programs(dataclasses.astuple(MODEL))
-    inputs, lengths = greedy.pad_prompts(PROMPTS, 32, 64)
+    inputs, lengths = forward.pad_prompts(PROMPTS, 32, 64)
     stop = greedy.make_limits(**SETTINGS, vocab_size=MODEL.vocab_size)
     layered = greedy.split_layers(params, MODEL)
     beams = programs.branch(layered, inputs, lengths, stop, cache_length=96, width=32, num_beams=1)
@@ -184,11 +184,11 @@ def test_answers_do_not_hang_on_groups_order_or_devices(
 def test_limits_and_order_are_no_reason_to_compile(params: Params) -> None:
     programs = engine._programs(dataclasses.astuple(MODEL))
     engine.generate_tokens(params, MODEL, PROMPTS, batch=8, num_beams=2, **SETTINGS)
-    sizes = greedy.read_block._cache_size(), programs.search._cache_size()
+    sizes = forward.read_block._cache_size(), programs.search._cache_size()
     assert min(sizes) > 0
     other = {"max_new_tokens": 9, "eos_ids": [5], "allowed_ids": range(100)}
     engine.generate_tokens(params, MODEL, PROMPTS[::-1], batch=8, num_beams=2, **other)
-    assert (greedy.read_block._cache_size(), programs.search._cache_size()) == sizes
+    assert (forward.read_block._cache_size(), programs.search._cache_size()) == sizes
 
 
 def test_the_batch_is_halved_when_memory_runs_out(

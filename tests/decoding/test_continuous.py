@@ -10,7 +10,7 @@ import tiny_bloom
 from tiny_bloom import EOS, MAX_NEW_TOKENS, MODEL, VOCAB_LIMIT
 
 from ecomgpt_jax.config import MeshConfig
-from ecomgpt_jax.decoding import continuous, engine, greedy
+from ecomgpt_jax.decoding import continuous, engine, forward
 from ecomgpt_jax.decoding.continuous import ENDED, Request, SlotBatch, Token
 from ecomgpt_jax.model import decoder
 from ecomgpt_jax.model.parameters import Params, param_shardings
@@ -69,7 +69,7 @@ def ids(tokens: Sequence[Token]) -> list[int]:
 
 def test_nothing_is_compiled_after_the_warm_up(batch: SlotBatch) -> None:
     """Comes first, so that no other test has compiled anything for this model."""
-    programs = [*batch._programs, greedy.read_block, greedy.embed, greedy._last_logits]
+    programs = [*batch._programs, forward.read_block, forward.embed, forward._read_last_block]
     before = [program._cache_size() for program in programs]
     limits = range(1, 21)
     requests = [

@@ -14,7 +14,7 @@ import tiny_bloom
 from tiny_bloom import MODEL, SETTINGS
 
 from ecomgpt_jax.config import MeshConfig, ModelConfig
-from ecomgpt_jax.decoding import engine, greedy
+from ecomgpt_jax.decoding import engine, forward
 from ecomgpt_jax.decoding.greedy import Slots
 from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.evaluation.protocol import build_prompts
@@ -48,7 +48,7 @@ def sha256(answers: Answers) -> str:
 def compiled(model: ModelConfig = MODEL) -> dict[str, int]:
     programs = engine._programs(dataclasses.astuple(model))
     sizes = {name: program._cache_size() for name, program in programs._asdict().items() if name not in READERS}
-    return {**sizes, "read_block": greedy.read_block._cache_size()}  # of all models
+    return {**sizes, "read_block": forward.read_block._cache_size()}  # of all models
 
 
 @pytest.mark.parametrize(
@@ -231,43 +231,24 @@ def test_no_prompts_give_no_answers(params: Params) -> None:
     assert engine.generate_tokens(params, MODEL, [], batch=8, **SETTINGS) == []
 
 
-def test_bucket_lengths_are_the_cheapest() -> None:
-    random = np.random.RandomState(0)
-    lengths = random.randint(1, 300, 40).tolist()
-    sizes = sorted({-(-length // 32) * 32 for length in lengths})
-
-    def padded(buckets: list[int]) -> int:
-        return sum(min((bucket for bucket in buckets if bucket >= length), default=10**9) for length in lengths)
-
-    found = engine.bucket_lengths(lengths, 3)
-    assert len(found) == 3
-    assert padded(found) == min(padded((*choice, sizes[-1])) for choice in itertools.combinations(sizes[:-1], 2))
-    assert engine.bucket_lengths([5, 9, 31]) == [32]
-    assert engine.bucket_lengths([1] * 1000 + [640]) == [32, 640]
-    assert len(engine.bucket_lengths(range(1, 4000))) == 6
-
-
-def test_cache_lengths_are_worth_it_and_take_every_prompt() -> None:
-    assert engine.cache_lengths([64, 128, 800], 192) == [320, 992]
-    assert engine.cache_lengths([32, 64, 96], 192) == [288]
-    assert engine.cache_lengths([32, 200, 400, 800], 32) == [232, 432, 832]
-
-
 class Counting:
     """Programs without a model: a prompt's first id is the length of its answer. Counts the steps."""
 
     def __init__(self) -> None:
-        self.steps = self.reads = self.rows = 0
+        self.steps = self.read = self.rows = 0
 
     def empty(self, batch: int, length: int, width: int) -> Slots:
         zeros = np.zeros(batch, np.int32)
         return Slots((), zeros, zeros, np.zeros((batch, width), np.int32), zeros, zeros > 0)
 
-    def start(self, params: Params, inputs: np.ndarray, lengths: np.ndarray, *_: object, **sizes: int) -> Slots:
-        self.reads += 1
-        first = np.minimum(inputs[:, 0], 1)
-        output = np.zeros((len(inputs), sizes["width"]), np.int32)
-        return Slots((), inputs[:, 0], lengths, output, first, (lengths > 0) & (first > 0))
+    def start(
+        self, params: Params, inputs: np.ndarray, lengths: np.ndarray, starts: np.ndarray, *_: object, **sizes: int
+    ) -> Slots:
+        self.read += inputs.size
+        answers = np.where(lengths > 0, inputs[0, np.minimum(starts, inputs.size - 1)], 0)
+        first = np.minimum(answers, 1)
+        output = np.zeros((len(lengths), sizes["width"]), np.int32)
+        return Slots((), answers, lengths, output, first, (lengths > 0) & (first > 0))
 
     def insert(self, slots: Slots, new: Slots, rows: np.ndarray) -> Slots:
         kept = rows < len(slots.tokens)
@@ -314,16 +295,17 @@ def test_slots_are_kept_full(monkeypatch: pytest.MonkeyPatch, batch: int) -> Non
     assert [len(tokens) for tokens in answers] == [answer for _, answer in lengths]
     floor = sum(answer for _, answer in lengths) / batch
     assert floor <= programs.steps <= 1.08 * floor
-    assert programs.reads <= -(-len(lengths) // (batch // 4)) + 1, "prompts are read in whole groups"
+    assert programs.read <= 1.1 * sum(size for size, _ in lengths), "prompts are read without padding"
 
 
-def test_the_last_prompts_go_on_in_half_of_the_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_slots_are_halved_when_the_last_prompts_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     lengths = [(100 - i, 5 if i % 3 else 100 + i) for i in range(64)]
     programs, answers = steps_of(lengths, 64, monkeypatch)
     assert [len(tokens) for tokens in answers] == [answer for _, answer in lengths]
     last = max(answer for _, answer in lengths)
     assert programs.steps == last
-    assert programs.rows == 64 * 5 + 32 * (last - 5)  # 22 of 64 are left after five steps
+    # 22 of 64 are left after five steps, 16 after 115, 8 after 139
+    assert programs.rows == 64 * 5 + 32 * (115 - 5) + 16 * (139 - 115) + 8 * (last - 139)
     few, _ = steps_of(lengths[:8], 64, monkeypatch)
     assert few.rows == 8 * few.steps  # fewer rows than eight would be rounded otherwise
 
