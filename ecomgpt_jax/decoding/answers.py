@@ -9,7 +9,8 @@ for them is not allowed.
 
 import copy
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,14 +27,20 @@ class Vocabulary:
         self.texts, self.ids = [text for text, _ in pairs], [index for _, index in pairs]
         self.of_id = {index: text for text, index in pairs}
         self.longest = max(map(len, self.texts), default=0)
+        self._ranges: dict[bytes, tuple[int, int]] = {b"": (0, len(pairs))}
         self._fewest: dict[bytes, int | float] = {b"": 0}
+        # What `Answer` has found: the tokens that may follow, and the states after tokens.
+        self.moves: dict[tuple, tuple[np.ndarray, list[tuple[int, State]]]] = {}
+        self.steps: dict[tuple, State] = {}
 
     def within(self, low: int, high: int, prefix: bytes) -> tuple[int, int]:
-        """Returns the range of the tokens in [low, high) that begin with `prefix`, of which all share what precedes."""
-        low = bisect_left(self.texts, prefix, low, high)
-        if prefix[-1] == 255:
-            return low, high
-        return low, bisect_left(self.texts, prefix[:-1] + bytes((prefix[-1] + 1,)), low, high)
+        """Returns the range of the tokens that begin with `prefix`; those of [low, high) share all but its end."""
+        if prefix not in self._ranges:
+            low = bisect_left(self.texts, prefix, low, high)
+            if prefix[-1] < 255:
+                high = bisect_left(self.texts, prefix[:-1] + bytes((prefix[-1] + 1,)), low, high)
+            self._ranges[prefix] = low, high
+        return self._ranges[prefix]
 
     def fewest(self, text: bytes) -> int | float:
         """Returns the smallest number of tokens that write a text; infinity where none do."""
@@ -83,64 +90,97 @@ class Answer:
 
     def allowed(self) -> list[int]:
         """Returns the ids that may come next, beside the end of the sequence."""
+        return sorted({index for piece in self.next_ids() for index in piece.tolist()})
+
+    def next_ids(self) -> list[np.ndarray]:
+        """Returns the ids of `allowed` in pieces, int32, which may overlap and which other answers share."""
         left, (spare, tail) = self._room - 1, self._form.longest_closing(self._state)
         far = left >= spare + self._vocabulary.longest + self._vocabulary.fewest(tail)
-        found = {index for index, state in self._moves() if far or self._distance(state) <= left}
+        fixed, unsure = self._fixed(left, far)
+        pieces, found = [fixed], [index for index, state in unsure if self._distance(state) <= left]
         for lead, reading in self._form.begun_spans(self._state):
-            inside, across = self._tokens_after(reading.text, lead)
-            found |= self._inside(reading, inside, left, far)
-            for index in across - found:
+            begun = self._begun_span(reading.text, lead)
+            if begun.inside:
+                pieces += self._inside(reading, begun, left, far)
+            for index in begun.across:
                 state = self._after(self._state, index)
                 if state and (far or self._distance(state) <= left):
-                    found.add(index)
-        return sorted(found)
+                    found.append(index)
+        return [piece for piece in (*pieces, _array(found)) if len(piece)]
 
-    def _tokens_after(self, span: bytes, lead: bytes) -> tuple[dict[int, bytes], set[int]]:
+    def _fixed(self, left: int, far: bool) -> tuple[np.ndarray, list[tuple[int, State]]]:
+        """Returns the tokens that are read without entering a span, and those that only a span can complete in time.
+
+        The latter have their states. Answers whose forms differ in their source alone share the result.
+        """
+        key = self._form.without_source(self._state)
+        known = self._vocabulary.moves if key else {}
+        key = key and (*key, None if far else left)
+        if key not in known:
+            moves = self._moves()
+            sure = {index for index, state in moves if far or self._distance(_without_spans(state)) <= left}
+            known[key] = _array(sure), [(index, state) for index, state in moves if index not in sure]
+        return known[key]
+
+    def _begun_span(self, span: bytes, lead: bytes) -> "_BegunSpan":
         """Returns what may follow a begun span, whatever was said before it.
 
         Args:
           span: what has been read of it.
           lead: what each token has to begin with before it goes on with the span.
-
-        Returns:
-          {token: the span with it} for every token that stays inside a span, and the tokens in which one may end.
         """
         form, vocabulary = self._form, self._vocabulary
         if (span, lead) not in form.tokens_after:
-            inside, across, texts = {}, set(), vocabulary.texts
-            todo = [(b"", *(vocabulary.within(0, len(texts), lead) if lead else (0, len(texts))))]
-            ends = {form.separator.encode()[0], ord("\n")}
+            inside: dict[bytes, list[int]] = {}
+            across, closing, texts = set(), set(), vocabulary.texts
+            low, high = vocabulary.within(0, len(texts), lead)
+            todo = [(b"", form.ends(span), low, high)] if low < high else []
+            stops = {form.separator.encode()[0], ord("\n")}
             while todo:
-                prefix, low, high = todo.pop()
-                if form.closes(span + prefix, ()):
-                    for end in ends:
-                        first, last = vocabulary.within(low, high, lead + prefix + bytes((end,)))
-                        across |= set(vocabulary.ids[first:last]) if prefix else set()
-                for byte in form.follow(span + prefix):
+                prefix, ends, low, high = todo.pop()
+                for stop in stops if prefix else ():
+                    first, last = vocabulary.within(low, high, lead + prefix + bytes((stop,)))
+                    if first < last and form.is_span(span + prefix, ends[0]):
+                        across |= set(vocabulary.ids[first:last])
+                for byte, longer in form.go_on(ends).items():
                     text = prefix + bytes((byte,))
                     first, last = vocabulary.within(low, high, lead + text)
                     while first < last and len(texts[first]) == len(lead + text):
-                        inside[vocabulary.ids[first]] = span + text
+                        inside.setdefault(span + text, []).append(vocabulary.ids[first])
+                        if form.is_span(span + text, longer[0]):
+                            closing.add(span + text)
                         first += 1
                     if first < last:
-                        todo.append((text, first, last))
-            form.tokens_after[span, lead] = inside, across
+                        todo.append((text, longer, first, last))
+            blank = {text for text in inside if form.is_blank(text)}
+            others = inside.keys() - blank - closing
+            ids = [_array(index for text in kind for index in inside[text]) for kind in (closing, others)]
+            form.tokens_after[span, lead] = _BegunSpan(inside, across, blank, closing, others, *ids)
         return form.tokens_after[span, lead]
 
-    def _inside(self, reading: Reading, inside: Mapping[int, bytes], left: int, far: bool) -> set[int]:
-        """Returns which of the tokens that only make a begun span longer may come next."""
-        form, found, said = self._form, set(), reading.used or ()
-        restricted = {term[:end] for term in said for end in range(len(reading.text), len(term) + 1)}
+    def _inside(self, reading: Reading, begun: "_BegunSpan", left: int, far: bool) -> list[np.ndarray]:
+        """Returns which of the tokens that only make a begun span longer may come next, in pieces."""
+        form, said, inside = self._form, reading.used or (), begun.inside
+        # What was said before decides only about the beginnings of the terms said, and about blanks.
+        single = {term[:end] for term in said for end in range(len(reading.text), len(term) + 1)} & inside.keys()
+        closing, others = begun.closing_ids, begun.other_ids
+        if single:
+            closing, others = (
+                _array(index for text in kind - single for index in inside[text])
+                for kind in (begun.closing, begun.others)
+            )
+        single |= begun.blank | (set() if far else begun.others)
         ended = far or self._distance(frozenset({Reading("end", reading.line, said)})) <= left
-        for index, span in inside.items():
-            if form.closes(span, said if span in restricted else ()):
+        found: list[int] = []
+        for text in single:
+            if form.closes(text, said):
                 allowed = ended
             else:
-                state = frozenset({reading._replace(text=span)})
-                allowed = form.may_follow(said, span) and (far or self._distance(state) <= left)
+                state = frozenset({reading._replace(text=text)})
+                allowed = form.may_follow(said, text) and (far or self._distance(state) <= left)
             if allowed:
-                found.add(index)
-        return found
+                found += inside[text]
+        return [*([closing] if ended else ()), *([others] if far else ()), _array(found)]
 
     def add(self, token: int) -> None:
         """Adds one token.
@@ -154,9 +194,13 @@ class Answer:
         self._state, self._room = state, self._room - 1
 
     def _after(self, state: State, token: int) -> State:
-        for byte in self._vocabulary.of_id[token]:
-            state = self._form.step(state, byte)
-        return state
+        key = self._form.labels and (*self._form.without_source(state), token)
+        known = self._vocabulary.steps if key else {}
+        if key not in known:
+            for byte in self._vocabulary.of_id[token]:
+                state = self._form.step(state, byte)
+            known[key] = state
+        return known[key]
 
     def _distance(self, state: State) -> int | float:
         return min(map(self._vocabulary.fewest, self._form.closings(state)), default=float("inf"))
@@ -167,7 +211,7 @@ class Answer:
         todo = [(self._state, b"", 0, len(texts))]
         while todo:
             before, prefix, low, high = todo.pop()
-            before = frozenset(reading for reading in before if reading.kind != "span")
+            before = _without_spans(before)
             for byte in self._form.next_bytes(before):
                 text = prefix + bytes((byte,))
                 first, last = self._vocabulary.within(low, high, text)
@@ -180,6 +224,36 @@ class Answer:
                 if first < last:
                     todo.append((after, text, first, last))
         return found
+
+
+class _BegunSpan(NamedTuple):
+    """The tokens that may follow a begun span, whatever was said before it.
+
+    Attributes:
+      inside: {the span with a token: ids of that token} where the token stays inside a span.
+      across: the tokens in which a span may end.
+      blank: keys of `inside` that are no span by themselves.
+      closing: those that are whole spans.
+      others: the other keys.
+      closing_ids: int32, the ids of `closing`.
+      other_ids: int32, the ids of `others`.
+    """
+
+    inside: dict[bytes, list[int]]
+    across: set[int]
+    blank: set[bytes]
+    closing: set[bytes]
+    others: set[bytes]
+    closing_ids: np.ndarray
+    other_ids: np.ndarray
+
+
+def _array(ids: Iterable[int]) -> np.ndarray:
+    return np.fromiter(ids, np.int32)
+
+
+def _without_spans(state: State) -> State:
+    return frozenset(reading for reading in state if reading.kind != "span")
 
 
 class Begun:
@@ -197,15 +271,16 @@ class Begun:
         Raises:
           DataError: an answer can neither continue nor end.
         """
-        found = np.ones((len(indices), size), np.bool_)
+        found, eos = np.ones((len(indices), size), np.bool_), np.asarray(eos_ids)
         for row, index in enumerate(indices):
             if (answer := self._answer(index)) is None:
                 continue
-            ids = answer.allowed() + (list(eos_ids) if answer.complete else [])
-            if not ids:
+            pieces = answer.next_ids() + ([eos] if answer.complete else [])
+            if not pieces:
                 raise DataError("a constrained answer can neither go on nor end")
             found[row] = False
-            found[row, ids] = True
+            for piece in pieces:
+                found[row, piece] = True
         return found
 
     def follow(self, indices: Sequence[int | None], tokens: np.ndarray, counts: np.ndarray) -> None:

@@ -5,9 +5,9 @@ same time.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ecomgpt_jax.errors import DataError
 
@@ -62,6 +62,11 @@ class Form:
         if not (self.labels or self.nothing or self._places):
             raise DataError("a constrained answer needs candidates, or an input to take spans from; there are none")
 
+    def bytes_used(self) -> set[int]:
+        """Returns the bytes that answers may hold."""
+        texts = (self.separator, self.source, self.nothing, *self.labels, *self.heads)
+        return set("".join(texts).encode())
+
     def start(self) -> State:
         """Returns the state of an empty answer."""
         return self._literal("head", 0, (), self.heads[0].encode(), 0)
@@ -79,7 +84,7 @@ class Form:
         found: set[int] = set()
         for reading in state:
             if reading.kind == "span":
-                found |= self.follow(reading.text)
+                found |= self.go_on(self.ends(reading.text)).keys()
             elif reading.kind == "end":
                 found |= {self.separator.encode()[0]} if reading.used is not None else set()
                 found |= {self._heads[reading.line + 1][0]} if reading.line + 1 < len(self.heads) else set()
@@ -121,10 +126,23 @@ class Form:
     def longest_closing(self, state: State) -> tuple[int, bytes]:
         """Returns (bytes, text): no state one token on needs more to complete than so many bytes and then the text."""
         line = min(reading.line for reading in state)
-        most = max((len(label) for label in self._labels), default=0)
         used = max(len(reading.used or ()) for reading in state)
-        spare = max(most, LONGEST_CHARACTER * (used + 2)) + len(self.separator.encode())
+        spare = max(self._longest_label, LONGEST_CHARACTER * (used + 2)) + len(self.separator.encode())
         return spare, self._heads[line] + self.nothing.encode() + self._tails[line]
+
+    def without_source(self, state: State) -> tuple | None:
+        """Returns what decides, without spans, how an answer goes on; None where the source has a part in it."""
+        if self.labels or all(kind in ("head", "nothing") or used is None for kind, _, used, _, _ in state):
+            return self.separator, self.labels, self.heads, self.nothing, state
+        return None
+
+    def is_blank(self, span: bytes) -> bool:
+        """Tells whether a span holds nothing but white space and characters of the separator."""
+        return not span.strip(self._idle)
+
+    @cached_property
+    def _longest_label(self) -> int:
+        return max(map(len, self._labels), default=0)
 
     @cached_property
     def _heads(self) -> tuple[bytes, ...]:
@@ -163,7 +181,7 @@ class Form:
         return {b"": tuple(places)}
 
     @cached_property
-    def tokens_after(self) -> dict[tuple[bytes, bytes], tuple[dict[int, bytes], set[int]]]:
+    def tokens_after(self) -> dict[tuple[bytes, bytes], Any]:
         """What `Answer` has found to follow begun spans; the copies of an answer share it."""
         return {}
 
@@ -204,10 +222,17 @@ class Form:
             known[span] = tuple(at for at in before if at + last < len(text) and text[at + last] == span[-1])
         return known[span]
 
-    def follow(self, span: bytes) -> set[int]:
-        """Returns the bytes that a begun span may go on with."""
-        ends = (at + len(span) for at in self._starts(span))
-        return {self._bytes[end] for end in ends if end < len(self._bytes)} - {ord("\n")}
+    def ends(self, span: bytes) -> list[int]:
+        """Returns where in the source a span, or the beginning of one, ends."""
+        return [at + len(span) for at in self._starts(span)]
+
+    def go_on(self, ends: Sequence[int]) -> dict[int, list[int]]:
+        """Returns {byte that a span which ends at one of `ends` may go on with: where it ends then}."""
+        found: dict[int, list[int]] = {}
+        for end in ends:
+            if end < len(self._bytes) and self._bytes[end] != ord("\n"):
+                found.setdefault(self._bytes[end], []).append(end + 1)
+        return found
 
     def _span(self, line: int, used: tuple[bytes, ...], span: bytes) -> set[Reading]:
         if span.endswith(b"\n") or not self._starts(span):
@@ -219,18 +244,18 @@ class Form:
 
     def may_follow(self, used: tuple[bytes, ...], span: bytes) -> bool:
         """Tells whether a begun span can become one that may be said after the terms `used`."""
-        if not any(term.startswith(span) for term in used) and span.strip(self._idle):
+        if not any(term.startswith(span) for term in used) and not self.is_blank(span):
             return True
         return next(self._shortest(span, used), None) is not None
 
     def closes(self, span: bytes, used: tuple[bytes, ...]) -> bool:
         """Tells whether a span may end here: at the end of a character, and not said more often than it is there."""
         starts = self._starts(span)
-        if not span or not starts:
-            return False
-        end = starts[0] + len(span)
-        whole = end == len(self._bytes) or self._bytes[end] & 0xC0 != 0x80
-        return whole and bool(span.strip(self._idle)) and used.count(span) < len(starts)
+        return bool(starts) and self.is_span(span, starts[0] + len(span)) and used.count(span) < len(starts)
+
+    def is_span(self, text: bytes, end: int) -> bool:
+        """Tells whether a piece of the source that ends at `end` is a span: whole characters that are not blank."""
+        return (end == len(self._bytes) or self._bytes[end] & 0xC0 != 0x80) and not self.is_blank(text)
 
     def _shortest(self, span: bytes, used: tuple[bytes, ...]) -> Iterator[bytes]:
         """Yields what a begun span lacks to be one, for each of its places the shortest."""

@@ -52,10 +52,12 @@ def constrain_answers(prompt_sets: Sequence[TaskPrompts], tokenizer: Tokenizer, 
       limit: tokens per answer.
 
     Raises:
-      DataError: a task has no form, or one whose shortest answer is longer than the limit.
+      DataError: a task has no form, one whose shortest answer is longer than the limit, or one with a byte that no
+        token writes alone.
     """
     before = lead(tokenizer)
     vocabulary = Vocabulary(token_bytes(tokenizer))
+    single = {text[0] for text in vocabulary.texts if len(text) == 1}
     found: list[Answer | None] = []
     for prompt_set in prompt_sets:
         for row, shown in zip(prompt_set.rows, prompt_set.names(), strict=True):
@@ -64,6 +66,11 @@ def constrain_answers(prompt_sets: Sequence[TaskPrompts], tokenizer: Tokenizer, 
                 raise DataError(
                     f"task {prompt_set.task.name}: the shortest answer of its form has {least} tokens; the limit is "
                     f"{limit} (--max_new_tokens)"
+                )
+            if form and (missing := form.bytes_used() - single):
+                raise DataError(
+                    f"task {prompt_set.task.name}: the vocabulary has no token for the byte {min(missing):#04x}, so "
+                    "answers cannot be constrained; decode them freely"
                 )
             found.append(Answer(form, vocabulary, limit) if form else None)
     return found

@@ -12,6 +12,7 @@ from tiny_bloom import EOS, MODEL
 from ecomgpt_jax.config import MeshConfig
 from ecomgpt_jax.decoding import engine
 from ecomgpt_jax.decoding.answers import Answer, Vocabulary
+from ecomgpt_jax.decoding.choices import log_probabilities
 from ecomgpt_jax.decoding.forms import Form
 from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.model import decoder
@@ -74,6 +75,24 @@ def test_answers_are_the_likeliest_that_are_allowed(params: Params, expected: li
     same = [tokens == other for tokens, other in zip(found, free, strict=True)]
     assert all(same[3::4])
     assert sum(same) < 8, "the forms must matter"
+
+
+def test_greedy_answers_are_labels_but_not_always_the_likeliest(params: Params) -> None:
+    """A greedy first token decides between labels; ranking sums over whole ones."""
+    labels = ("abc", "gab", "de fg", "f", "bc")
+    answer = Answer(Form("|", labels=labels), VOCABULARY, LIMIT)
+    greedy = engine.generate_tokens(params, MODEL, PROMPTS, batch=8, forms=[answer] * len(PROMPTS), **SETTINGS)
+    texts = [b"".join(VOCABULARY.of_id[token] for token in tokens).decode() for tokens in greedy]
+    assert set(texts) <= set(labels)
+    ways = {}  # ids of each label, those of the greedy answers first
+    for text, tokens in zip(texts, greedy, strict=True):
+        ways.setdefault(text, tokens)
+    tokens_of = {text: index for index, text in VOCABULARY.of_id.items()}
+    ids = [ways.get(label, [tokens_of[bytes((byte,))] for byte in label.encode()]) for label in labels]
+    said = [[*tokens, EOS] for tokens in greedy]
+    sums = log_probabilities(params, MODEL, PROMPTS, [[*([*way, EOS] for way in ids), own] for own in said], batch=8)
+    higher = [max(each[:-1]) > each[-1] + 1e-3 for each in sums]
+    assert 0 < sum(higher) < len(higher)
 
 
 def test_every_answer_is_whole(expected: list[list[int]]) -> None:

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -8,7 +10,8 @@ from ecomgpt_jax.config import MeshConfig
 from ecomgpt_jax.decoding.choices import log_probabilities
 from ecomgpt_jax.decoding.scoring import mean_log_probabilities
 from ecomgpt_jax.errors import DataError
-from ecomgpt_jax.model import decoder
+from ecomgpt_jax.model import decoder, head
+from ecomgpt_jax.model.hf_weights import save_hf
 from ecomgpt_jax.model.parameters import Params
 from ecomgpt_jax.parallel.mesh import make_mesh
 
@@ -45,6 +48,31 @@ def test_sums_equal_the_whole_forward_s(params: Params, found: list[np.ndarray])
             assert abs(chances[places - 1, answer].sum() - total) < 1e-4
             wrong.append(abs(chances[places, answer].sum() - total))
     assert np.median(wrong) > 1
+
+
+def test_sums_and_ranks_are_those_of_hugging_face(params: Params, found: list[np.ndarray], tmp_path: Path) -> None:
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    save_hf(params, MODEL, tmp_path / "hf", "float32")
+    network = transformers.BloomForCausalLM.from_pretrained(tmp_path / "hf", dtype="float32").eval()
+    for prompt, answers, totals in zip(PROMPTS, ANSWERS, found, strict=True):
+        theirs = []
+        for answer in answers:
+            with torch.no_grad():
+                chances = network(torch.tensor([[*prompt, *answer]])).logits[0].log_softmax(-1)
+            theirs.append(sum(chances[len(prompt) + at - 1, token].item() for at, token in enumerate(answer)))
+        np.testing.assert_allclose(totals, theirs, atol=1e-4)
+        assert np.argsort(totals).tolist() == np.argsort(theirs).tolist()
+
+
+def test_a_sum_is_minus_the_loss_of_training(params: Params, found: list[np.ndarray]) -> None:
+    for prompt, answers, totals in zip(PROMPTS[:3], ANSWERS[:3], found[:3], strict=True):
+        for answer, total in zip(answers, totals, strict=True):
+            row = np.array([[*prompt, *answer]])
+            mask = np.arange(row.shape[1] - 1)[None] >= len(prompt) - 1
+            hidden = decoder.forward(params, row[:, :-1], None, MODEL)
+            loss, count = head.loss_sum(params["embedding"]["table"], hidden, row[:, 1:], mask, MODEL)
+            assert count == len(answer)
+            assert float(loss) == pytest.approx(-total, rel=1e-5)
 
 
 def test_sums_are_means_times_the_number_of_tokens(params: Params, found: list[np.ndarray]) -> None:

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -6,11 +7,13 @@ import pytest
 import tiny_tasks
 
 from ecomgpt_jax.config import EvalConfig
+from ecomgpt_jax.data.token_store import tokenize
 from ecomgpt_jax.data.tokenizer import Tokenizer, load_tokenizer
 from ecomgpt_jax.errors import DataError
 from ecomgpt_jax.evaluation import likelihood
 from ecomgpt_jax.evaluation.protocol import TaskPrompts, build_prompts
-from ecomgpt_jax.instruct.task_folder import write_task
+from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, write_task
+from tests.data.test_tokenizer import edited, with_template
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,6 +53,31 @@ def choose(
     chosen = likelihood.likeliest(None, None, tokenizer, part, EvalConfig())
     assert len(asked) == len(part.rows) + 1, "the empty prompt is the same for all rows"
     return chosen
+
+
+def test_prompts_and_candidates_have_the_ids_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One begin token, none before a candidate, and no token across the border even where letters meet."""
+    plain = load_tokenizer(ROOT / "configs/nano")
+    tokenizer = load_tokenizer(edited(plain.directory, tmp_path / "t", with_template(["<s>"], [])))
+    bos = tokenizer.backend.token_to_id("<s>")
+    task = TaskFolder("EN-X-CLS-y", "y", "{sentences}{label_set}Ans", {"default": ("wer", "were")})
+    part = build_prompts(write_task(tmp_path, task, [TaskRow("a", {"default": ("wer",)})]))
+    asked = {}
+
+    def kept(_p: object, _m: object, prompts: list, answers: list, **_: object) -> list[np.ndarray]:
+        asked[tuple(prompts[0])] = answers[0]
+        return [np.zeros(2) for _ in prompts]
+
+    monkeypatch.setattr(likelihood, "log_probabilities", kept)
+    likelihood.likeliest(None, None, tokenizer, part, EvalConfig())
+    rows = [{"prompt": part.prompts[0], "response": label} for label in task.labels]
+    store = tokenize(rows, "f", tokenizer, 512, tmp_path / "store")
+    trained = [store.tokens[start:end].tolist() for start, end in itertools.pairwise(store.offsets)]
+    ((prompt, answers),) = asked.items()
+    assert [[*prompt, *answer] for answer in answers] == trained
+    assert prompt[0] == bos
+    assert bos not in [*prompt[1:], *answers[0], *answers[1]]
+    assert tokenizer.encode("Answer") != [*tokenizer.encode("Ans"), *tokenizer.encode("wer")], "a border must matter"
 
 
 def test_three_ways_of_counting_choose_three_labels(
