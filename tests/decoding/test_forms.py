@@ -88,6 +88,24 @@ def test_allowed_is_what_some_whole_answer_goes_on_with(name: str) -> None:
     assert whole <= seen
 
 
+def test_rows_share_only_what_their_sources_do_not_decide() -> None:
+    """Random walks over rows in turn: what a vocabulary knows from other rows changes nothing, near the limit too."""
+    pieces = "A: \nB: a b c N No o , a, b, ,b c\n o\n"
+    shared, random = vocabulary(pieces), np.random.RandomState(0)
+    frames = [Form(",", source=source, heads=("A:", "\nB:"), nothing="No") for source in ("ab", "b", "ob", "o", "c a")]
+    lists = [Form(",", labels=labels) for labels in (("a", "ab"), ("ab", "b"))]
+    for _ in range(150):
+        form = [*frames, *lists][random.randint(7)]
+        answer, fresh = Answer(form, shared, 7), Answer(form, vocabulary(pieces), 7)
+        while ids := fresh.allowed():
+            assert answer.allowed() == ids
+            token = ids[random.randint(len(ids))]
+            answer.add(token)
+            fresh.add(token)
+        assert answer.allowed() == []
+        assert answer.complete
+
+
 def test_a_character_of_several_tokens_is_finished_before_the_limit() -> None:
     """Bytes of Chinese characters are tokens of their own: random walks always end at a whole answer."""
     source = "红色 马克杯，红"
