@@ -10,11 +10,9 @@ from typing import Any
 
 import hypothesis
 import pytest
+from xla_flags import fake_devices
 
-# Compiling dominates the cost of these tiny models.
-COMPILE_FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-FLAGS = f"--xla_force_host_platform_device_count=8 {COMPILE_FAST}"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {fake_devices(8)}".strip()
 os.environ["ECOMGPT_DATA"] = "/nonexistent"  # no test depends on data that a developer has fetched
 # The processes of one run share compiled programs; another run compiles anew, since some tests read the log of it.
 _WORKER = "PYTEST_XDIST_WORKER" in os.environ

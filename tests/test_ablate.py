@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import tiny_tasks
 from sessions import session_members
+from xla_flags import fake_devices
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENT = """
@@ -50,8 +51,9 @@ def ablate(*arguments: object, **environment: str) -> subprocess.CompletedProces
 
 
 def settings(environment: dict[str, str]) -> dict[str, str]:
-    left_out = ("ECOMGPT_EVAL", "ECOMGPT_SOURCES", "XLA_FLAGS")
-    return {**{key: value for key, value in os.environ.items() if key not in left_out}, **environment}
+    left_out = ("ECOMGPT_EVAL", "ECOMGPT_SOURCES")
+    kept = {key: value for key, value in os.environ.items() if key not in left_out}
+    return {**kept, "XLA_FLAGS": fake_devices(1), **environment}
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import tokenizers
 from absl import flags
 from absl.testing import flagsaver
 from loaded import load_checkpoint
+from xla_flags import fake_devices
 
 from ecomgpt_jax import convert
 from ecomgpt_jax.config import ModelConfig
@@ -124,7 +125,7 @@ def test_nothing_is_overwritten_or_half_written(source: Path, tmp_path: Path) ->
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "ecomgpt_jax.convert", *arguments],
-        capture_output=True, text=True, env={**os.environ, "XLA_FLAGS": ""}, check=False,
+        capture_output=True, text=True, env={**os.environ, "XLA_FLAGS": fake_devices(1)}, check=False,
     )  # fmt: skip
 
 
@@ -240,7 +241,7 @@ def test_llama_cpp_answers_texts_as_generate_does(byte_level: Path, tmp_path: Pa
     arguments = ["--checkpoint", str(byte_level), "--prompts", str(prompts), "--out", str(out), "--dtype", "float32"]
     subprocess.run(
         [sys.executable, "-m", "ecomgpt_jax.generate", *arguments, "--max_new_tokens", "16"],
-        check=True, capture_output=True, env={**os.environ, "XLA_FLAGS": ""},
+        check=True, capture_output=True, env={**os.environ, "XLA_FLAGS": fake_devices(1)},
     )  # fmt: skip
     expected = [json.loads(line)["token_ids"] for line in out.read_text().splitlines()]
     convert.convert(str(byte_level), str(tmp_path / "orbax"), "orbax", "float32")

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import pytest
 import tiny_tasks
+from xla_flags import fake_devices
 
 from ecomgpt_jax.config import MeshConfig, ModelConfig
 from ecomgpt_jax.data.tokenizer import load_tokenizer, train_tokenizer
@@ -22,8 +23,9 @@ CACHE = tempfile.TemporaryDirectory()
 
 def evaluate(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "ecomgpt_jax.evaluate", f"--cache_dir={CACHE.name}", *map(str, arguments)]
-    left_out = ("ECOMGPT_EVAL", "XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")  # one device compiles sooner than eight
-    environment = {**{key: value for key, value in os.environ.items() if key not in left_out}, **environment}
+    left_out = ("ECOMGPT_EVAL", "JAX_COMPILATION_CACHE_DIR")
+    kept = {key: value for key, value in os.environ.items() if key not in left_out}
+    environment = {**kept, "XLA_FLAGS": fake_devices(1), **environment}
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from xla_flags import fake_devices
 
 from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
@@ -28,7 +29,7 @@ GENERATE = (sys.executable, "-m", "ecomgpt_jax.generate", f"--cache_dir={CACHE.n
 
 def generate(*arguments: object) -> subprocess.CompletedProcess:
     command = [*GENERATE, *map(str, arguments)]
-    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}  # one device compiles sooner
+    environment = {**os.environ, "XLA_FLAGS": fake_devices(1)}
     return subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
 
@@ -116,7 +117,7 @@ def test_more_beams_give_the_engine_s_answers(checkpoint: Path, tmp_path: Path) 
 
 def test_at_a_terminal_it_asks_and_answers(checkpoint: Path) -> None:
     command = [*GENERATE, "--checkpoint", str(checkpoint), "--max_new_tokens", "12"]
-    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    environment = {**os.environ, "XLA_FLAGS": fake_devices(1)}
     ours, theirs = os.openpty()
     with subprocess.Popen(
         command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True

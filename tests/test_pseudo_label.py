@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import pytest
+from xla_flags import fake_devices
 
 from ecomgpt_jax.config import DataConfig, ModelConfig
 from ecomgpt_jax.data.tokenizer import train_tokenizer
@@ -32,8 +33,9 @@ HOME = tempfile.TemporaryDirectory()  # where compiled programs are kept by defa
 
 def run(*arguments: object, rc: int = 0) -> str:
     command = [sys.executable, "-m", "ecomgpt_jax.pseudo_label", *map(str, arguments)]
-    dropped = ("XLA_FLAGS", "ECOMGPT_EVAL", "ECOMGPT_SOURCES")
-    environment = {key: value for key, value in os.environ.items() if key not in dropped} | {"HOME": HOME.name}
+    dropped = ("ECOMGPT_EVAL", "ECOMGPT_SOURCES")
+    environment = {key: value for key, value in os.environ.items() if key not in dropped}
+    environment |= {"HOME": HOME.name, "XLA_FLAGS": fake_devices(1)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == rc, done.stderr
     assert "Traceback" not in done.stderr

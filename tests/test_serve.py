@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import openai
 import pytest
+from xla_flags import fake_devices
 
 from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.data.tokenizer import load_tokenizer, train_tokenizer
@@ -29,7 +30,7 @@ TEXTS = (
     "does it fit?", "the battery died after a week", "快递很快，质量不错", "a", "\ttabs and\nlines\u2028too",
 )  # fmt: skip
 CONTEXT, MAX_TOKENS = 192, 40
-ENVIRONMENT = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=1"}  # one device, and compiled sooner
+ENVIRONMENT = {**os.environ, "XLA_FLAGS": fake_devices(1)}
 
 
 class Server(NamedTuple):

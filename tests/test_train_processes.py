@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from xla_flags import fake_devices
 
 ROOT = Path(__file__).parent.parent
 TINY = (
@@ -26,8 +27,7 @@ def start(
     script: Sequence[str] = ("-m", "ecomgpt_jax.train"), **environment: str,
 ) -> subprocess.Popen[str]:  # fmt: skip
     env = {name: value for name, value in os.environ.items() if not name.startswith("ECOMGPT_")}
-    env["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=1"
-    env |= environment
+    env |= {"XLA_FLAGS": fake_devices(devices)} | environment
     command = [
         sys.executable, *script, *TINY, f"--workdir={workdir}",
         f"--config.data.cache_dir={cache}", *arguments,

@@ -22,13 +22,6 @@ if [ ${#ARGUMENTS[@]} -gt 0 ]; then
         ;;
     esac
   done
-  scratch=$(mktemp -d)
-  trap 'rm -rf "$scratch"' EXIT
-  { printf 'set --' && printf ' %q' "${ARGUMENTS[@]}" && echo; } >"$scratch/train_arguments.sh"
-  # No times and owners in it: the same code and arguments give the same bytes, which doctor.sh compares.
-  tar --create --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --exclude=__pycache__ \
-    -C "$TPU_SETUP/.." ecomgpt_jax configs tpu_setup setup.py pyproject.toml README.md -C "$scratch" train_arguments.sh |
-    gzip -n >"$scratch/code.tar.gz"
   if [ "$DRY_RUN" = 1 ]; then
     printf 'python -m ecomgpt_jax.train'
     printf ' %q' --workdir bucket/workdir --resume auto "${ARGUMENTS[@]}"
@@ -36,6 +29,14 @@ if [ ${#ARGUMENTS[@]} -gt 0 ]; then
     run gcloud storage cp --quiet CODE.tar.gz "$remote/code.tar.gz"
     run gcloud storage rm --quiet "$remote/DONE"
   else
+    scratch=$(mktemp -d)
+    trap 'rm -rf "$scratch"' EXIT
+    { printf 'set --' && printf ' %q' "${ARGUMENTS[@]}" && echo; } >"$scratch/train_arguments.sh"
+    # No times and owners in it: the same code and arguments give the same bytes, which doctor.sh compares. Most of it
+    # are weights, which a higher level of gzip shrinks by no more than 2 %.
+    tar --create --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --exclude=__pycache__ \
+      -C "$TPU_SETUP/.." ecomgpt_jax configs tpu_setup setup.py pyproject.toml README.md -C "$scratch" \
+      train_arguments.sh | gzip -n1 >"$scratch/code.tar.gz"
     gcloud storage cp --quiet "$scratch/code.tar.gz" "$remote/code.tar.gz"
     gcloud storage rm --quiet "$remote/DONE" 2>/dev/null || true # a finished run that is given new work is not done
   fi

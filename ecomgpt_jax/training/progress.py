@@ -3,10 +3,11 @@
 import collections
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-import tensorboardX
 import tqdm
 
 from ecomgpt_jax.files import write_json_lines
@@ -24,6 +25,21 @@ def read_metrics(path: Path) -> list[dict]:
             except ValueError:
                 break
     return lines
+
+
+def _tensorboard(folder: Path, first_step: int) -> Any:
+    """Opens a `tensorboardX.SummaryWriter` whose earlier lines from `first_step` on no longer count.
+
+    tensorboardX imports torch wherever it is installed, which takes seconds and loads its CUDA libraries beside
+    those of jax. Only tensors would need it; so it is hidden, unless something else has imported it.
+    """
+    hidden = sys.modules.setdefault("torch", None) is None
+    try:
+        import tensorboardX
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+    return tensorboardX.SummaryWriter(str(folder), purge_step=first_step)
 
 
 class Progress:
@@ -54,7 +70,7 @@ class Progress:
         kept = [line for line in read_metrics(path) if line["step"] <= first_step]
         write_json_lines(path, kept)
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
-        self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
+        self._board = _tensorboard(workdir / "tensorboard", first_step + 1)
 
     def step(self, spent: Mapping[str, float]) -> None:
         """Counts one optimizer step and its seconds, see `StepClock.read`."""

@@ -30,6 +30,13 @@ from ecomgpt_jax.training.train_step import TrainState
 PARTIAL = ".partial"
 MAX_FAILURES = 3  # failed saves in a row that end the run
 _HEADROOM = 1.1  # free bytes required per byte to be written
+_SLICE_BYTES = 1 << 20  # of an array, from which on its replicas share the writing: each cut compiles a program
+
+ocp.type_handlers.register_type_handler(
+    jax.Array,
+    ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=_SLICE_BYTES),
+    override=True,
+)
 
 
 def _is_partial(name: str) -> bool:

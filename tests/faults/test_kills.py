@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from survivor import losses, run, saved_state
 from toy import toy_config
+from xla_flags import fake_devices
 
 from ecomgpt_jax.config import MeshConfig
 from ecomgpt_jax.parallel.mesh import make_mesh
@@ -21,7 +22,7 @@ from ecomgpt_jax.parallel.mesh import make_mesh
 def test_killed_at_random(kills: int, steps: int, tmp_path: Path) -> None:
     folder = Path(__file__).parent
     environment = {
-        **os.environ, "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1"),
+        **os.environ, "XLA_FLAGS": fake_devices(1),
         "PYTHONPATH": f"{folder.parents[1]}:{folder}",
     }  # fmt: skip
     arguments = [sys.executable, str(folder / "killer.py"), str(tmp_path / "killed"), str(steps), str(kills)]

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from survivor import losses, run
 from toy import toy_config
+from xla_flags import fake_devices
 
 from ecomgpt_jax.errors import ConfigError, PreemptedError
 from ecomgpt_jax.model import step_files
@@ -89,7 +90,7 @@ def two_processes(workdir: Path, fault: str = "") -> list[subprocess.CompletedPr
     """Runs both; the fault is injected into the second alone."""
     port = free_port()
     base = {
-        **os.environ, "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1"),
+        **os.environ, "XLA_FLAGS": fake_devices(1),
         "PYTHONPATH": str(PROGRAM.parents[2]),
     }  # fmt: skip
     started = [

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import pytest
 import tiny_tasks
+from xla_flags import fake_devices
 
 from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.data.tokenizer import train_tokenizer
@@ -59,7 +60,7 @@ def test_the_stages_on_a_tiny_base(tmp_path: Path) -> None:
     save_hf(init_params(model, jax.random.key(0)), model, base, tokenizer_dir=tmp_path / "tokenizer")
     environment = {
         **os.environ, "ECOMGPT_EVAL": str(tmp_path / "tasks"), "ECOMGPT_VENV": str(this_environment(tmp_path / "venv")),
-        "ROWS": "2", "PYTHONPATH": str(ROOT), "XLA_FLAGS": "",
+        "ROWS": "2", "PYTHONPATH": str(ROOT), "XLA_FLAGS": fake_devices(1),
     }  # fmt: skip
     small = [
         "mixture=synthetic", "synthetic_records=40", "total_instances=40", "unseen_tasks=2", "num_tasks=8", "workers=1",

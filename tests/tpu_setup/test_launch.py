@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from fake_cloud import HERE, Cloud
+from xla_flags import fake_devices
 
 from ecomgpt_jax.training.progress import read_metrics
 
@@ -51,7 +52,12 @@ def test_a_real_run_of_two_processes_is_killed_and_ends_with_the_same_losses(clo
     for worker in ("0", "1"):
         (cloud.folder / "hosts" / worker).mkdir(parents=True)
     cloud.states("ACTIVE")
-    settings = {"ECOMGPT_PYTHON": sys.executable, "TPU_TYPE": "v6e-8", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    settings = {
+        "ECOMGPT_PYTHON": sys.executable,
+        "TPU_TYPE": "v6e-8",
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": fake_devices(1),
+    }
     tiny = [
         "--config=configs/demo.py", "--config.data.synthetic_records=60", "--config.data.instances_per_task=3",
         "--config.data.tokenizer_vocab=600", f"--config.data.cache_dir={cloud.folder / 'cache'}",

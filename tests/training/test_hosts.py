@@ -17,6 +17,7 @@ import jax
 import numpy as np
 import pytest
 from etils import epath
+from xla_flags import fake_devices
 
 from ecomgpt_jax.config import MeshConfig
 from ecomgpt_jax.model import step_files
@@ -42,8 +43,7 @@ def start_pair(folder: Path, jobs: list[dict[str, Any]]) -> list[subprocess.Pope
     with socket.socket() as listening:
         listening.bind(("localhost", 0))
         port = str(listening.getsockname()[1])
-    flags = f"--xla_force_host_platform_device_count={hosts.DEVICES} --xla_backend_optimization_level=0"
-    env = {**os.environ, "XLA_FLAGS": f"{flags} --xla_llvm_disable_expensive_passes=true", "JAX_PLATFORMS": "cpu"}
+    env = {**os.environ, "XLA_FLAGS": fake_devices(hosts.DEVICES), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, hosts.__file__, port]
     return [
         subprocess.Popen(

@@ -1,0 +1,11 @@
+"""XLA's flags for tests and the processes they start: compiling dominates the cost of these tiny models."""
+
+FAST = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1"
+)
+
+
+def fake_devices(count: int) -> str:
+    """Returns a value of XLA_FLAGS: this many CPU devices, programs compiled as soon as possible."""
+    return f"--xla_force_host_platform_device_count={count} {FAST}"
