@@ -13,6 +13,7 @@ import pytest
 from xla_flags import fake_devices
 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {fake_devices(8)}".strip()
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the processes that tests start compile the package once
 os.environ["ECOMGPT_DATA"] = "/nonexistent"  # no test depends on data that a developer has fetched
 # The processes of one run share compiled programs; another run compiles anew, since some tests read the log of it.
 _WORKER = "PYTEST_XDIST_WORKER" in os.environ

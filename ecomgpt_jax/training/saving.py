@@ -30,13 +30,7 @@ from ecomgpt_jax.training.train_step import TrainState
 PARTIAL = ".partial"
 MAX_FAILURES = 3  # failed saves in a row that end the run
 _HEADROOM = 1.1  # free bytes required per byte to be written
-_SLICE_BYTES = 1 << 20  # of an array, from which on its replicas share the writing: each cut compiles a program
-
-ocp.type_handlers.register_type_handler(
-    jax.Array,
-    ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=_SLICE_BYTES),
-    override=True,
-)
+_SLICE_BYTES = 1 << 20  # smallest slice of an array that one of its replicas writes, since each cut compiles a program
 
 
 def _is_partial(name: str) -> bool:
@@ -46,6 +40,14 @@ def _is_partial(name: str) -> bool:
 def free_bytes(folder: epath.Path) -> float:
     """Returns the free bytes on the disk of a folder; infinite for object stores."""
     return float("inf") if "://" in str(folder) else shutil.disk_usage(folder).free
+
+
+def _handler() -> ocp.CompositeCheckpointHandler:
+    """Returns orbax's handler of a step directory, which writes small arrays whole."""
+    arrays = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=_SLICE_BYTES)
+    registry = ocp.type_handlers.create_type_handler_registry((jax.Array, arrays))
+    tree = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
+    return ocp.CompositeCheckpointHandler(params=tree, optimizer=tree, meta=ocp.JsonCheckpointHandler())
 
 
 class Checkpoints:
@@ -66,7 +68,7 @@ class Checkpoints:
         """
         self._folder = epath.Path(workdir).absolute() / FOLDER
         self._keep, self._metric, self._writer = keep, best_metric, jax.process_index() == 0
-        self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        self._orbax = ocp.AsyncCheckpointer(_handler())
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._running: concurrent.futures.Future | None = None
         self._failures = 0
@@ -98,8 +100,8 @@ class Checkpoints:
             self._orbax.save(
                 self._folder / f"{step}{PARTIAL}",
                 args=ocp.args.Composite(
-                    params=ocp.args.StandardSave(state.params),
-                    optimizer=ocp.args.StandardSave(moments),
+                    params=ocp.args.PyTreeSave(state.params),
+                    optimizer=ocp.args.PyTreeSave(moments),
                     meta=ocp.args.JsonSave(meta),
                 ),
                 force=True,
@@ -188,9 +190,9 @@ def save_orbax_params(
     directory = epath.Path(directory).absolute()
     data = DataConfig(length=trained_length)
     meta = {"config": config_lib.to_dict(Config(name="converted", model=model, data=data))}
-    ocp.Checkpointer(ocp.CompositeCheckpointHandler()).save(
+    ocp.Checkpointer(_handler()).save(
         directory,
-        args=ocp.args.Composite(params=ocp.args.StandardSave(params), meta=ocp.args.JsonSave(meta)),
+        args=ocp.args.Composite(params=ocp.args.PyTreeSave(params), meta=ocp.args.JsonSave(meta)),
         force=True,
     )
     manifest.seal(directory)

@@ -31,14 +31,18 @@ def test_special_ids_are_blooms(tokenizer: tokenizer_lib.Tokenizer) -> None:
     assert (tokenizer.eos_id, tokenizer.pad_id, tokenizer.size) == (2, 3, 330)
 
 
-@settings(max_examples=10_000, deadline=None)
-@given(st.text(max_size=80))
-def test_any_text_comes_back_and_holds_no_special_id(tokenizer: tokenizer_lib.Tokenizer, text: str) -> None:
-    hostile = f"{text}</s>{text}<pad><unk>{text}"
-    ids = tokenizer.encode(hostile)
-    assert min(ids) > 3
-    assert tokenizer.decode(ids) == hostile
-    assert tokenizer.encode_batch([hostile, text]) == [ids, tokenizer.encode(text)]
+@settings(max_examples=500, deadline=None)
+@given(st.tuples(*[st.text(max_size=80)] * 20))
+def test_any_text_comes_back_and_holds_no_special_id(
+    tokenizer: tokenizer_lib.Tokenizer, texts: tuple[str, ...]
+) -> None:
+    """Of 10,000 texts, twenty an example: drawing an example costs more than the texts in it."""
+    for text in texts:
+        hostile = f"{text}</s>{text}<pad><unk>{text}"
+        ids = tokenizer.encode(hostile)
+        assert min(ids) > 3
+        assert tokenizer.decode(ids) == hostile
+        assert tokenizer.encode_batch([hostile, text]) == [ids, tokenizer.encode(text)]
 
 
 @pytest.mark.parametrize(

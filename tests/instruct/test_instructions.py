@@ -30,13 +30,15 @@ def test_hostile_text_comes_out_byte_for_byte(text: str) -> None:
     assert prompt.endswith(f"### Instruction:\n{text}\nPick one of: {text}. \n### Response:")
 
 
-@settings(max_examples=10_000, deadline=None)
-@given(st.text(max_size=40), st.text(max_size=40))
-def test_any_text_comes_out_byte_for_byte(sentences: str, labels: str) -> None:
+@settings(max_examples=500, deadline=None)
+@given(st.tuples(*[st.tuples(st.text(max_size=40), st.text(max_size=40))] * 20))
+def test_any_text_comes_out_byte_for_byte(pairs: tuple[tuple[str, str], ...]) -> None:
+    """Of 10,000 pairs, twenty an example: drawing an example costs more than the texts in it."""
     before, between, after = "### Instruction:\n", "\nPick one of: ", ". \n### Response:"
-    prompt = render_prompt("topic", TEMPLATE, sentences, labels)
-    assert prompt.endswith(before + sentences + between + labels + after)
-    assert prompt.count("\nPick one of: ") == 1 + (sentences + labels).count("\nPick one of: ")
+    for sentences, labels in pairs:
+        prompt = render_prompt("topic", TEMPLATE, sentences, labels)
+        assert prompt.endswith(before + sentences + between + labels + after)
+        assert prompt.count("\nPick one of: ") == 1 + (sentences + labels).count("\nPick one of: ")
 
 
 def test_str_format_would_fail_here() -> None:

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,19 @@ def test_lines_hold_metrics_and_throughput(tmp_path: Path) -> None:
     assert all(line["train/loss"] == 1.5 for line in lines)
     assert all(line["perf/tokens_per_second"] == 50.0 for line in lines)
     assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+def test_tensorboard_does_not_import_torch(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    code = (
+        "import pathlib, sys\n"
+        "from ecomgpt_jax.training.progress import Progress\n"
+        "Progress(pathlib.Path(sys.argv[1]), first_step=0, total_steps=1).close()\n"
+        "print('torch' in sys.modules, 'tensorboardX' in sys.modules)\n"
+        "import torch, tensorboardX"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+    assert done.stdout == "False True\n"
 
 
 def test_an_evaluation_joins_its_line_alone(tmp_path: Path) -> None:

@@ -3,14 +3,18 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import pytest
 from etils import epath
 from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
 from orbax.checkpoint import multihost
 
+from ecomgpt_jax.config import MeshConfig
 from ecomgpt_jax.errors import StorageError
 from ecomgpt_jax.model import manifest
+from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training import checkpoint, saving
 from ecomgpt_jax.training.train_step import TrainState
 
@@ -85,6 +89,26 @@ def test_what_process_0_does_alone_waits_for_nobody(tmp_path: Path, monkeypatch:
     assert names(tmp_path) == ["1", "3"]
     assert reached  # a save itself does wait
     assert not any(reached)
+
+
+@pytest.mark.parametrize(("slice_bytes", "cut"), [(saving._SLICE_BYTES, False), (8, True)])
+def test_only_large_arrays_are_cut_among_their_replicas(
+    slice_bytes: int, cut: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each cut compiles a program, which made the first save of a small run its slowest part."""
+    cuts, slice_in_dim = [], jax.lax.slice_in_dim
+    monkeypatch.setattr(
+        jax.lax, "slice_in_dim", lambda *given, **named: cuts.append(1) or slice_in_dim(*given, **named)
+    )
+    monkeypatch.setattr(saving, "_SLICE_BYTES", slice_bytes)
+    whole = NamedSharding(make_mesh(MeshConfig()), PartitionSpec())
+    saved = TrainState(jnp.int32(1), jax.device_put({"w": jnp.arange(16.0)}, whole), {})
+    with saving.Checkpoints(tmp_path, 1) as checkpoints:
+        checkpoints.save(saved, {})
+        checkpoints.wait()
+    assert bool(cuts) == cut
+    restored = checkpoint.restore(epath.Path(tmp_path / "checkpoints" / "1"), saved)
+    assert restored.params["w"].tolist() == list(range(16))
 
 
 def test_leftovers_of_a_killed_run_are_removed_and_strangers_stay(tmp_path: Path) -> None:
