@@ -56,7 +56,7 @@ setuptools.setup(
             "pytest>=8",
             "hypothesis>=6.100",
             "ruff>=0.12",
-            "pytest-xdist>=3.6",
+            "pytest-xdist>=3.7",
             "selenium>=4.51",  # reports and sheets opened in a real browser
             "seqeval>=1.2.2",  # peer of the entity scores
             "sacrebleu>=2.6",  # peer of chrF

@@ -11,4 +11,4 @@ if [ "${1:-}" = "--all" ]; then
 fi
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
-"$PYTHON" -m pytest -n 2 --dist loadfile -m "$selection" "$@"
+"$PYTHON" -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "$selection" "$@"

@@ -2,6 +2,7 @@ import collections
 import dataclasses
 import itertools
 import random
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -61,7 +62,7 @@ class Search:
             self.over = self.early or self.running[0][0] / length**self.penalty <= self.finished[1][0]
 
 
-@jax.jit
+@partial(jax.jit, compiler_options={"xla_backend_optimization_level": 1})  # run often enough to be worth it
 def after(params: Params, rows: jax.Array, at: jax.Array) -> jax.Array:
     """The training forward's log-probabilities [prompts, beams, vocab] after position `at` [prompts] of each row."""
     hidden = decoder.forward(params, rows.reshape(-1, rows.shape[-1]), None, MODEL)
@@ -69,19 +70,29 @@ def after(params: Params, rows: jax.Array, at: jax.Array) -> jax.Array:
     return jax.nn.log_softmax(decoder.logits(params, last, MODEL))
 
 
-def search_without_cache(params: Params, prompts: Answers, **variant: float) -> Answers:
-    """Two-beam search by the training forward over every whole row at every step."""
+Known = dict[tuple[int, ...], np.ndarray]
+
+
+def search_without_cache(params: Params, prompts: Answers, known: Known, **variant: float) -> Answers:
+    """Two-beam search by the training forward over every whole row at every step.
+
+    `known` keeps the log-probabilities after each prompt and its beams' tokens, for searches that read the same rows.
+    """
     searches = [Search(**variant) for _ in prompts]
     rows = np.zeros((len(prompts), 2, max(map(len, prompts)) + MAX_NEW_TOKENS), np.int32)
 
     for step in range(MAX_NEW_TOKENS):
+        wanted = {}
         for index, (prompt, search) in enumerate(zip(prompts, searches, strict=True)):
-            for beam, (_, tokens) in enumerate([] if search.over else search.running):
-                rows[index, beam, : len(prompt) + step] = [*prompt, *tokens]
-        log_probs = np.asarray(after(params, rows, np.array([len(prompt) + step - 1 for prompt in prompts])))
-        for search, found in zip(searches, log_probs, strict=True):
             if not search.over:
-                search.step(found[: len(search.running), :VOCAB_LIMIT])
+                wanted[index] = (index, step, *(token for _, tokens in search.running for token in tokens))
+                for beam, (_, tokens) in enumerate(search.running):
+                    rows[index, beam, : len(prompt) + step] = [*prompt, *tokens]
+        if not known.keys() >= {*wanted.values()}:
+            log_probs = np.asarray(after(params, rows, np.array([len(prompt) + step - 1 for prompt in prompts])))
+            known.update((key, log_probs[index]) for index, key in wanted.items())
+        for index, key in wanted.items():
+            searches[index].step(known[key][: len(searches[index].running), :VOCAB_LIMIT])
     return [[token for token in search.finished[0][1] if token != EOS] for search in searches]
 
 
@@ -139,11 +150,11 @@ def test_several_ends_and_ids_that_no_token_has(params: Params, num_beams: int, 
 
 
 def test_equals_a_search_over_the_training_forward(params: Params) -> None:
-    found = engine.generate_tokens(params, MODEL, PROMPTS, batch=8, num_beams=2, **SETTINGS)
-    assert found == search_without_cache(params, PROMPTS)
+    found, known = engine.generate_tokens(params, MODEL, PROMPTS, batch=8, num_beams=2, **SETTINGS), {}
+    assert found == search_without_cache(params, PROMPTS, known)
     assert max(itertools.chain(*found)) < VOCAB_LIMIT
     for variant in ({"penalty": 0.0}, {"counted": 4}, {"kept": 2}, {"early": True}):  # negative controls
-        assert search_without_cache(params, PROMPTS, **variant) != found, variant
+        assert search_without_cache(params, PROMPTS, known, **variant) != found, variant
 
 
 def test_one_beam_is_greedy(params: Params) -> None:
