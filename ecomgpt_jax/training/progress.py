@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import tqdm
 
@@ -27,19 +27,23 @@ def read_metrics(path: Path) -> list[dict]:
     return lines
 
 
-def _tensorboard(folder: Path, first_step: int) -> Any:
-    """Opens a `tensorboardX.SummaryWriter` whose earlier lines from `first_step` on no longer count.
+def _import_tensorboard() -> ModuleType:
+    """Imports tensorboardX without torch, unless something else has imported it: only tensors would need it.
 
-    tensorboardX imports torch wherever it is installed, which takes seconds and loads its CUDA libraries beside
-    those of jax. Only tensors would need it; so it is hidden, unless something else has imported it.
+    Wherever torch is installed, tensorboardX imports it, which takes seconds and loads its CUDA libraries beside those
+    of jax.
     """
     hidden = sys.modules.setdefault("torch", None) is None
     try:
         import tensorboardX
+
+        return tensorboardX
     finally:
         if hidden:
             del sys.modules["torch"]
-    return tensorboardX.SummaryWriter(str(folder), purge_step=first_step)
+
+
+tensorboardX = _import_tensorboard()
 
 
 class Progress:
@@ -70,7 +74,7 @@ class Progress:
         kept = [line for line in read_metrics(path) if line["step"] <= first_step]
         write_json_lines(path, kept)
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
-        self._board = _tensorboard(workdir / "tensorboard", first_step + 1)
+        self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
 
     def step(self, spent: Mapping[str, float]) -> None:
         """Counts one optimizer step and its seconds, see `StepClock.read`."""
