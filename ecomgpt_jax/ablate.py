@@ -4,6 +4,10 @@ Every cell is one run of `train` and one of `evaluate` from the same start, in i
 cost. Experiments with the same start train it once if they share the folder `--starts`, even when they run
 concurrently. The same command continues an interrupted experiment: finished cells are kept, an interrupted one resumes
 from its checkpoint. DIR receives `results.json`, `table.md` and `figure.png`, rewritten after each cell.
+
+`python -m ecomgpt_jax.ablate --interpolate BASE:TUNED --weights 0,0.25,0.5,0.75,1 --out DIR` scores the weights between
+two checkpoints (WiSE-FT, see `convert --interpolate`) likewise: each cell mixes them tensor by tensor into a directory,
+evaluates it and removes it.
 """
 
 import dataclasses
@@ -14,6 +18,7 @@ import platform
 import re
 import resource
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -33,7 +38,7 @@ from ecomgpt_jax.evaluation import ablation, figure
 from ecomgpt_jax.evaluation.corrected_scores import score_rows
 from ecomgpt_jax.evaluation.protocol import TaskPrompts, build_prompts, find_tasks_dir
 from ecomgpt_jax.evaluation.scores import read_answer_losses, task_predictions
-from ecomgpt_jax.experiment import Cell, Experiment, cells
+from ecomgpt_jax.experiment import Cell, Experiment, Variant, cells
 from ecomgpt_jax.files import read_json, write_json, write_text
 from ecomgpt_jax.instruct.task_folder import load_tasks
 from ecomgpt_jax.waiting import file_lock, only_one
@@ -46,13 +51,17 @@ _STARTS = flags.DEFINE_string(
     "starts", "", "folder of trained starts, to share between experiments; default OUT/starts"
 )
 _SEEDS = flags.DEFINE_list("seeds", None, "seeds to run; default those of the experiment")
+_INTERPOLATE = flags.DEFINE_string("interpolate", "", "BASE:TUNED, instead of --config: score the weights between them")
+_WEIGHTS = flags.DEFINE_list("weights", "0,0.25,0.5,0.75,1", "with --interpolate: shares of TUNED, 0 to 1")
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "with --interpolate: of the mixed weights")
 
 START = "start"  # the variant that is the untuned start, in the results
+_WEIGHT = "weight"
 
 
 def main(arguments: list[str]) -> None:
     """Runs the command; see the module's docstring."""
-    experiment = _experiment()
+    experiment = _curve() if _INTERPOLATE.value else _experiment()
     cli.check_usage("ablate --config configs/ablations.py:cot --out DIR", arguments, _OUT)
     out, tasks_dir = Path(_OUT.value).absolute(), Path(find_tasks_dir(EvalConfig(tasks_dir=_TASKS.value))).absolute()
     prompt_sets = [build_prompts(task, experiment.limit) for task in load_tasks(tasks_dir)]
@@ -68,11 +77,12 @@ def main(arguments: list[str]) -> None:
             bar.set_postfix_str(chain[-1])
             _run(folder, _train(chain[-1], (), starts.get(chain[:-1])), tasks_dir, experiment.limit)
             bar.update()
+        ends = _ends(out, _INTERPOLATE.value) if _INTERPOLATE.value else ""
         finished: list[Cell] = []
         scored: dict[Path, tuple[dict[str, np.ndarray], ...]] = {}
         for cell in runs:
             bar.set_postfix_str(cell.folder)
-            command = _train(cell.config, cell.overrides, starts.get(cell.start))
+            command = _mix(ends, cell) if ends else _train(cell.config, cell.overrides, starts.get(cell.start))
             _run(out / "cells" / cell.folder, command, tasks_dir, experiment.limit)
             finished.append(cell)
             bar.update()
@@ -81,7 +91,51 @@ def main(arguments: list[str]) -> None:
     print(f"figure: {out / 'figure.png'}", flush=True)
 
 
+def _curve() -> Experiment:
+    """Returns the experiment of `--interpolate`: a variant for each weight, which is its factor."""
+    cli.refuse_idle("with --interpolate", _CONFIG, _SEEDS, _STARTS)
+    if _INTERPOLATE.value.count(":") != 1:
+        raise ConfigError(f"--interpolate={_INTERPOLATE.value}: give BASE:TUNED, and --weights beside it")
+    try:
+        weights = [float(text) for text in _WEIGHTS.value]
+    except ValueError:
+        weights = []
+    if not weights or not all(0 <= weight <= 1 for weight in weights):
+        raise ConfigError(f"--weights={','.join(_WEIGHTS.value)}: give numbers from 0 to 1")
+    return Experiment(
+        name="interpolation",
+        question=f"How do scores change from the first of {_INTERPOLATE.value} (0) to the second (1)?",
+        config="",
+        variants=tuple(Variant(f"weight-{weight:g}", factors=((_WEIGHT, weight),)) for weight in weights),
+        seeds=(0,),
+        limit=_LIMIT.value or 0,
+        caveats=(f"Each variant is (1 - weight) x base + weight x tuned, in {_DTYPE.value}.",),
+    )
+
+
+def _ends(out: Path, sources: str) -> str:
+    """Returns BASE:TUNED as Hugging Face directories; any other checkpoint is converted once, adapters merged."""
+    ends = []
+    for name, source in zip(("base", "tuned"), sources.split(":"), strict=True):
+        found, made = Path(source).expanduser().absolute(), out / "ends" / name
+        if (found / "config.json").is_file() and (found / "tokenizer.json").is_file():
+            made = found
+        elif not made.exists():
+            made.parent.mkdir(parents=True, exist_ok=True)
+            convert = ["-m", "ecomgpt_jax.convert", "--from", source, "--to", str(made), "--format", "hf"]
+            _call(convert, out / "ends" / "log.txt", os.environ)
+        ends.append(str(made))
+    return ":".join(ends)
+
+
+def _mix(ends: str, cell: Cell) -> list[str]:
+    """Returns the arguments that write the weights of a cell of `--interpolate`."""
+    weight = cell.variant.removeprefix("weight-")
+    return ["-m", "ecomgpt_jax.convert", "--interpolate", f"{ends}:{weight}", "--dtype", _DTYPE.value]
+
+
 def _experiment() -> Experiment:
+    cli.refuse_idle("without --interpolate", _WEIGHTS, _DTYPE)
     experiment = cli.config_value(_CONFIG)
     if not isinstance(experiment, Experiment):
         raise ConfigError("--config is missing or no experiment; try --config configs/ablations.py:cot")
@@ -107,12 +161,13 @@ def _train(config: str, overrides: Sequence[str], start: Path | None) -> list[st
     return ["-m", "ecomgpt_jax.train", "--config", config, *settings]
 
 
-def _run(folder: Path, train: Sequence[str], tasks_dir: Path, limit: int) -> None:
-    """Trains and evaluates one cell unless an earlier call has; the folder then holds `cost.json`."""
+def _run(folder: Path, make: Sequence[str], tasks_dir: Path, limit: int) -> None:
+    """Makes (trains, or mixes) and evaluates one cell unless an earlier call has; then there is `cost.json`."""
+    mixed, checkpoint = "--interpolate" in make, folder / "run"
     folder.mkdir(parents=True, exist_ok=True)
     evaluate = ["-m", "ecomgpt_jax.evaluate", "--answer_loss", "--tasks", str(tasks_dir)]
     evaluate += ["--limit", str(limit)] if limit else []
-    commands = {"train": list(train), "evaluate": evaluate}
+    commands = {"convert" if mixed else "train": list(make), "evaluate": evaluate}
     known = folder / "command.json"
     with file_lock(folder / ".lock", "another experiment that trains the same start"):
         if known.is_file() and read_json(known) != commands:
@@ -122,9 +177,12 @@ def _run(folder: Path, train: Sequence[str], tasks_dir: Path, limit: int) -> Non
             return
         began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
         environment = {**os.environ, "ECOMGPT_EVAL": str(tasks_dir)}
-        _call([*train, "--workdir", str(folder / "run")], folder / "log.txt", environment)
-        where = ["--checkpoint", str(folder / "run"), "--out", str(folder / "evaluation")]
+        if not mixed or not checkpoint.exists():  # a mixture is written whole or not at all
+            _call([*make, "--to" if mixed else "--workdir", str(checkpoint)], folder / "log.txt", environment)
+        where = ["--checkpoint", str(checkpoint), "--out", str(folder / "evaluation")]
         _call([*evaluate, *where], folder / "log.txt", environment)
+        if mixed:
+            shutil.rmtree(checkpoint)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         cost = {"wall_seconds": round(time.monotonic() - began, 1), "cpu_seconds": round(cpu, 1)}
@@ -190,7 +248,9 @@ def _write(
     left_out = {name: ability for name, ability in left_out.items() if name in seen}
     uses = ablation.abilities_of(ratios)
     inputs = {prompt_set.task.name: [row.sentences for row in prompt_set.rows] for prompt_set in prompt_sets}
-    summary = ablation.summarise(seen, ratios, owners, inputs, factors, groups, left_out, uses, losses)
+    curve = {name: of[_WEIGHT] for name, of in factors.items() if _WEIGHT in of and name in seen}
+    straight = None if curve else factors
+    summary = ablation.summarise(seen, ratios, owners, inputs, straight, groups, left_out, uses, losses)
     baselines = _baselines(runs[0][1])
     costs = [
         {"variant": name, "folder": os.path.relpath(folder, out), **read_json(folder / "cost.json")}
@@ -212,6 +272,8 @@ def _write(
     write_text(out / "table.md", ablation.markdown(experiment.name, experiment.question, summary, notes))
     if left_out:
         figure.draw_dependency(out / "figure.png", summary["dependency"], summary["loss"]["dependency"])
+    elif curve:
+        figure.draw_curve(out / "figure.png", curve, summary)
     else:
         figure.draw_variants(out / "figure.png", experiment.name, summary)
 

@@ -4,12 +4,19 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 import tiny_tasks
 from sessions import session_members
 from xla_flags import fake_devices
+
+from ecomgpt_jax.config import ModelConfig
+from ecomgpt_jax.model import decoder
+from ecomgpt_jax.model.hf_weights import load_hf, save_hf
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENT = """
@@ -74,6 +81,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("--config={experiment}",), 2, "--out is missing"),
         (("--config={experiment}", "--out={out}", "--seeds=a"), 2, "--seeds=a"),
         (("--config={experiment}", "--out={out}"), 66, "ECOMGPT_EVAL"),
+        (("--config={experiment}", "--out={out}", "--weights=1"), 2, "--weights has no effect without --interpolate"),
+        (("--interpolate=a:b", "--out={out}", "--weights=0,1.5"), 2, "--weights=0,1.5: give numbers from 0 to 1"),
+        (("--interpolate=a:b:0.5", "--out={out}"), 2, "--interpolate=a:b:0.5: give BASE:TUNED"),
+        (("--interpolate=a:b", "--out={out}", "--seeds=1"), 2, "--seeds has no effect with --interpolate"),
     ],
 )
 def test_what_is_missing_is_said_in_one_line(world: Path, arguments: tuple, code: int, words: str) -> None:
@@ -116,6 +127,38 @@ def test_an_experiment_runs_to_its_table_and_is_not_run_again(world: Path) -> No
     other = ablate(*arguments, "--limit=1")
     assert other.returncode == 2
     assert "other settings" in other.stderr
+
+
+@pytest.mark.slow
+def test_a_curve_between_a_base_and_a_lora_run(world: Path, tmp_path: Path) -> None:
+    """A workdir is converted once with its adapters merged, and no mixture stays; 0 and 1 are the ends themselves."""
+    model = ModelConfig(size="custom", embed=32, layers=1, heads=2, vocab_size=16_384, compute_dtype="float32")
+    params = jax.jit(partial(decoder.init_params, model))(jax.random.key(0))
+    save_hf(params, model, tmp_path / "base", tokenizer_dir=ROOT / "configs/nano", seq_length=96)
+    config = world / "cell.py"
+    lora = [f"--config.{field}" for field in ("lora.rank=4", "optimizer.learning_rate=0.1", "train.max_steps=4")]
+    train = [f"--config={config}", f"--workdir={tmp_path / 'run'}", f"--config.model.init_from={tmp_path / 'base'}"]
+    subprocess.run(
+        [sys.executable, "-m", "ecomgpt_jax.train", *train, *lora, "--config.train.final_evaluation=false"],
+        cwd=ROOT, env=settings({}), check=True, capture_output=True,
+    )  # fmt: skip
+    curve = f"--interpolate={tmp_path / 'base'}:{tmp_path / 'run'}"
+    arguments = (curve, "--weights=0,0.5,1", "--limit=1", f"--tasks={world / 'tasks'}", f"--out={tmp_path / 'out'}")
+    result = ablate(*arguments)
+    assert result.returncode == 0, result.stderr
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert list(results["variants"]) == ["weight-0", "weight-0.5", "weight-1"]
+    assert results["trend"] == {}
+    losses = [results["loss"]["variants"][name]["average"]["value"] for name in results["variants"]]
+    assert len(set(losses)) == 3
+    assert (tmp_path / "out/figure.png").stat().st_size > 1000
+    assert not list((tmp_path / "out").glob("cells/*/run"))
+    assert (tmp_path / "out/ends/log.txt").read_text().count("ecomgpt_jax.convert") == 1
+    ours, theirs = (load_hf(tmp_path / place) for place in ("out/ends/tuned", "base"))
+    assert not np.array_equal(ours["blocks"]["qkv"]["kernel"], theirs["blocks"]["qkv"]["kernel"])
+    logs = (tmp_path / "out/cells/weight-1-seed0/log.txt").read_text()
+    assert ablate(*arguments).returncode == 0
+    assert (tmp_path / "out/cells/weight-1-seed0/log.txt").read_text() == logs
 
 
 @pytest.mark.slow

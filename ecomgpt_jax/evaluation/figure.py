@@ -1,6 +1,8 @@
 """Figures of experiments as PNG files."""
 
+import functools
 import itertools
+import operator
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,10 +22,7 @@ def draw_variants(path: str | os.PathLike[str], title: str, summary: Mapping[str
       title: of the figure.
       summary: what `ablation.summarise` returns.
     """
-    names = list(summary["variants"])
-    measures = [(summary["variants"], "corrected score", 100, "points", "tab:blue")]
-    if "loss" in summary:
-        measures.append((summary["loss"]["variants"], "loss of right answers", 1, "nats a token", "tab:orange"))
+    names, measures = list(summary["variants"]), _measures(summary)
     height = 1.4 + 0.4 * len(names)
     figure = Figure(figsize=(10, height * len(measures)), layout="constrained")
     for axes, (variants, measure, factor, unit, color) in zip(
@@ -44,6 +43,43 @@ def draw_variants(path: str | os.PathLike[str], title: str, summary: Mapping[str
         axes[0].set_yticks(range(len(names)), names)
         axes[0].set_ylim(len(names) - 0.5, -0.5)
     figure.suptitle(title)
+    _save(figure, path)
+
+
+def _measures(summary: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], str, int, str, str]]:
+    """Returns (figures of the variants, name, factor, unit, color) of the scores, and of the losses where there are."""
+    measures = [(summary["variants"], "corrected score", 100, "points", "tab:blue")]
+    if "loss" in summary:
+        measures.append((summary["loss"]["variants"], "loss of right answers", 1, "nats per token", "tab:orange"))
+    return measures
+
+
+def draw_curve(path: str | os.PathLike[str], weights: Mapping[str, float], summary: Mapping[str, Any]) -> None:
+    """Draws the average over the weight of interpolation with its 95 % interval, and each group's; losses beside.
+
+    Args:
+      path: of the PNG file, written whole.
+      weights: {variant: share of the tuned checkpoint}.
+      summary: what `ablation.summarise` returns.
+    """
+    names, measures = sorted(weights, key=weights.__getitem__), _measures(summary)
+    shares = [weights[name] for name in names]
+    figure = Figure(figsize=(5 * len(measures), 4), layout="constrained")
+    for axis, (variants, measure, factor, unit, color) in zip(
+        figure.subplots(1, len(measures), squeeze=False)[0], measures, strict=True
+    ):
+
+        def line(*keys: str, variants: Mapping[str, Any] = variants, factor: int = factor) -> list[float]:
+            return [factor * functools.reduce(operator.getitem, keys, variants[name]) for name in names]
+
+        axis.fill_between(shares, line("average", "low"), line("average", "high"), color=color, alpha=0.2)
+        axis.plot(shares, line("average", "value"), "o-", color=color, label="average")
+        for group, style in zip(variants[names[0]]["groups"], itertools.cycle(("--", ":", "-.")), strict=False):
+            axis.plot(shares, line("groups", group, "value"), style, color="0.4", linewidth=1, label=group)
+        axis.set_xlabel("weight of the tuned checkpoint")
+        axis.set_ylabel(f"{measure} ({unit}, 95 %)")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
     _save(figure, path)
 
 

@@ -31,6 +31,22 @@ def test_losses_are_drawn_below_the_scores(tmp_path: Path) -> None:
     assert np.argwhere(orange)[:, 0].min() > without.shape[0]
 
 
+def test_a_curve_lies_over_its_weights_whatever_their_order(tmp_path: Path) -> None:
+    losses = {"t": [np.full(20, n / 2) for n in range(3)]}
+    names, groups = ["a", "b", "c"], {"EN": ["t"]}
+    summary = ablation.summarise(names, RATIOS, [0, 1, 2], INPUTS, groups=groups, losses=losses)
+    figure.draw_curve(tmp_path / "a.png", {"a": 0.0, "b": 0.5, "c": 1.0}, summary)
+    figure.draw_curve(tmp_path / "b.png", {"c": 1.0, "a": 0.0, "b": 0.5}, summary)
+    figure.draw_curve(tmp_path / "c.png", {"a": 1.0, "b": 0.5, "c": 0.0}, summary)
+    one, same, mirrored = ((tmp_path / f"{name}.png").read_bytes() for name in "abc")
+    assert one == same != mirrored
+    image = matplotlib.image.imread(tmp_path / "a.png")
+    blue, orange = (np.argwhere(image[..., 2 - side] - image[..., side] > 0.5) for side in (0, 2))
+    for rows, columns in (blue.T, orange.T):  # both rise with the weight here
+        assert rows[columns < columns.mean()].mean() > rows[columns >= columns.mean()].mean()
+    assert blue[:, 1].max() < image.shape[1] / 2 < orange[:, 1].min()
+
+
 def dependency(change: list[float], declared: list[float]) -> dict:
     return {"tasks": ["task"], "abilities": ["a", "b"], "change": [change], "declared": [declared]}
 
