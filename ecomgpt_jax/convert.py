@@ -2,7 +2,7 @@
 
 `python -m ecomgpt_jax.convert --from DIR|FILE.gguf --to DIR --format hf|orbax|peft|gguf --dtype float32|bfloat16`
 `python -m ecomgpt_jax.convert --interpolate BASE:TUNED:0.5 --to DIR`
-`python -m ecomgpt_jax.convert --check DIR`
+`python -m ecomgpt_jax.convert --check DIR [--dtype q8_0]`
 
 Reads a training workdir (its newest step), an orbax step directory, an HF directory or a GGUF file, and writes the
 other format, with the tokenizer that belongs to it. Of a LoRA run, `hf`, `orbax` and `gguf` are base and adapters
@@ -10,6 +10,7 @@ merged, `peft` the adapters alone, float32. It runs on the host's CPU, so it nee
 """
 
 import contextlib
+import itertools
 import sys
 import tempfile
 from pathlib import Path
@@ -19,12 +20,14 @@ from absl import flags
 from etils import epath
 
 from ecomgpt_jax import cli
-from ecomgpt_jax.config import MeshConfig
+from ecomgpt_jax.config import EvalConfig, MeshConfig
 from ecomgpt_jax.data.gguf_tokenizer import chat_template, vocabulary, write_tokenizer
-from ecomgpt_jax.data.tokenizer import check_vocabulary, declared_ids, load_tokenizer
-from ecomgpt_jax.decoding.export_check import check_export
+from ecomgpt_jax.data.tokenizer import Tokenizer, check_vocabulary, declared_ids, load_tokenizer
+from ecomgpt_jax.decoding.export_check import check_dtype, check_export
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
+from ecomgpt_jax.evaluation.protocol import build_prompts, find_tasks_dir, prompt_tokens
 from ecomgpt_jax.files import new_directory, read_json, read_text, write_json, write_text
+from ecomgpt_jax.instruct.task_folder import load_tasks
 from ecomgpt_jax.model.gguf_read import GgufFile, write_hf
 from ecomgpt_jax.model.gguf_write import TYPES, modelfile, write_adapter, write_gguf
 from ecomgpt_jax.model.hf_weights import hf_config, save_hf
@@ -46,8 +49,11 @@ _TO = flags.DEFINE_string("to", None, "Directory to write; must not exist or be 
 _FORMAT = flags.DEFINE_enum("format", None, ["hf", "orbax", "peft", "gguf"], "Format to write.")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", [*TYPES], "Stored type of the weights; float16 and q8_0 in GGUF alone.")
 _ADAPTER = flags.DEFINE_bool("adapter", False, "With --format=gguf: the adapters of a LoRA run alone.")
-_CHECK = flags.DEFINE_string("check", "", "HF directory to check before it is served; writes nothing.")
+_CHECK = flags.DEFINE_string(
+    "check", "", "HF directory to check before it is served; with --dtype also a GGUF file of that type. Keeps nothing."
+)
 _INTERPOLATE = flags.DEFINE_string("interpolate", "", "BASE:TUNED:0.5, or A:B:C for their mean; written as hf.")
+_CHECK_ROWS = 4  # of each evaluation task
 
 
 def _new_path(target: str) -> Path:
@@ -223,19 +229,34 @@ def interpolate(sources: str, target: str, dtype: str) -> None:
     print(f"wrote {target_path} (hf, {dtype}, {mix})")
 
 
-def check(directory: str) -> int:
+def _official(tokenizer: Tokenizer) -> tuple[list[list[int]], list[list[int]]]:
+    """Returns ids of prompts, and of right answers with their ends, of the first rows of each evaluation task."""
+    settings = EvalConfig()
+    sets = [build_prompts(task, _CHECK_ROWS) for task in load_tasks(find_tasks_dir(settings))]
+    prompts, _ = prompt_tokens(tokenizer, [text for each in sets for text in each.prompts], settings.max_prompt_tokens)
+    golds = tokenizer.encode_batch([text for each in sets for text in each.golds])
+    return prompts, [[*ids, tokenizer.eos_id][: settings.max_new_tokens] for ids in golds]
+
+
+def check(directory: str, dtype: str = "") -> int:
     """Prints one line per check of an HF directory (`export_check`); returns 1 where one failed, else 0.
 
+    Args:
+      directory: to check.
+      dtype: a key of `gguf_write.TYPES`, to compare a GGUF file of it on rows of the evaluation tasks; "": none.
+
     Raises:
-      MissingInputError: no such directory, or no tokenizer in it.
+      MissingInputError: no such directory, no tokenizer in it, or with `dtype` no evaluation tasks.
       DataError: its tokenizer is damaged.
     """
     path = Path(directory).expanduser()
     tokenizer = load_tokenizer(path)
     rows = read_json(path / "config.json").get("vocab_size", 0) if (path / "config.json").is_file() else 0
     keys = vocabulary(tokenizer, rows)[0] if isinstance(rows, int) and rows >= tokenizer.size else None
+    official = _official(tokenizer) if dtype else ()
+    further = (check_dtype(path, tokenizer, keys, kind, *official) for kind in (dtype,) if kind)
     failed = 0
-    for outcome in check_export(path, tokenizer, keys):
+    for outcome in itertools.chain(check_export(path, tokenizer, keys), further):
         print(f"{'FAILED' if outcome.failed else 'ok'} {outcome.name}: {outcome.words}", flush=True)
         failed |= outcome.failed
     return int(failed)
@@ -250,8 +271,8 @@ def main(arguments: list[str]) -> None:
     cli.check_usage("convert --from A --to B --format hf", arguments)
     layout = _FORMAT.value
     if _CHECK.value:
-        cli.refuse_idle("with --check, which writes nothing", _FROM, _TO, _FORMAT, _DTYPE, _ADAPTER, _INTERPOLATE)
-        sys.exit(check(_CHECK.value))
+        cli.refuse_idle("with --check, which keeps nothing", _FROM, _TO, _FORMAT, _ADAPTER, _INTERPOLATE)
+        sys.exit(check(_CHECK.value, _DTYPE.value if flags.FLAGS["dtype"].present else ""))
     if _INTERPOLATE.value:
         cli.refuse_idle("with --interpolate, which names its sources and writes hf", _FROM, _FORMAT)
         layout = "hf"

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_tasks
 import tokenizers
 from absl import flags
 from absl.testing import flagsaver
@@ -187,6 +188,7 @@ def byte_level(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--from=a", "--to=b", "--format=gguf", "--adapter", "--dtype=q8_0"], "--dtype has no effect"),
         (["--from=a.gguf", "--to=b", "--format=orbax"], "converted to hf first"),
         (["--interpolate=a:b:0.5", "--to=c", "--format=hf"], "--format has no effect"),
+        (["--check=a", "--dtype=q8_0", "--to=b"], "--to has no effect with --check"),
     ],
 )
 def test_flags_without_effect_are_refused(arguments: list[str], message: str) -> None:
@@ -276,10 +278,13 @@ def test_interpolation(byte_level: Path, tmp_path: Path) -> None:
 def test_check_passes_on_an_export_and_names_each_fault(
     byte_level: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert convert.check(str(byte_level)) == 0
+    tiny_tasks.write_tiny_tasks(tmp_path / "tasks")
+    monkeypatch.setenv("ECOMGPT_EVAL", str(tmp_path / "tasks"))
+    assert convert.check(str(byte_level), "float32") == 0
     said = capsys.readouterr().out
-    assert said.count("\n") == 8
+    assert said.count("\n") == 9
     assert "FAILED" not in said
+    assert "with the file's weights +0.0000 nats per token" in said.splitlines()[-1]
     shutil.copytree(byte_level, tmp_path / "hf")
     config = json.loads((byte_level / "config.json").read_text())
     del config["seq_length"]

@@ -14,9 +14,11 @@ import tokenizers
 import transformers
 
 from ecomgpt_jax import files
+from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.decoding.engine import generate_tokens
+from ecomgpt_jax.decoding.scoring import mean_log_probabilities
 from ecomgpt_jax.errors import EcomError
-from ecomgpt_jax.model.gguf_read import GgufFile, hf_config, hf_tensors
+from ecomgpt_jax.model.gguf_read import GgufFile, hf_config, hf_tensors, write_hf
 from ecomgpt_jax.model.gguf_write import write_gguf
 from ecomgpt_jax.model.hf_files import Tensors, find_weight_files
 from ecomgpt_jax.model.hf_weights import load_hf, model_config_from_hf
@@ -26,6 +28,8 @@ PROMPTS = (
     "请将下面的商品标题分类", "这款陶瓷马克杯质量很好，物流也快。", "价格99元 👍", "### Response:", "f(x):\n    12",
 )  # fmt: skip
 NEW_TOKENS = 16
+# Rounded weights change some answers; fewer equal ones, or a larger change of the loss, are a wrong file.
+_LEAST_EQUAL, _MOST_LOSS, _BATCH = 0.5, 0.1, 8
 _SAMPLING = ("temperature", "top_p", "top_k", "do_sample", "repetition_penalty")
 _ONLY_IN_5 = ("TokenizersBackend", "PythonBackend", "SentencePieceBackend")
 
@@ -63,11 +67,7 @@ def check_export(directory: Path, tokenizer: Any, keys: Mapping[str, Any] | None
 
     def ours() -> list[list[int]]:
         if "answers" not in cache:
-            model = model_config_from_hf(directory)
-            cache["answers"] = generate_tokens(
-                load_hf(directory, model), dataclasses.replace(model, compute_dtype="float32"), prompts,
-                max_new_tokens=NEW_TOKENS, eos_ids=tokenizer.stop_ids, allowed_ids=tokenizer.ids, batch=len(prompts),
-            )  # fmt: skip
+            cache["answers"] = _answers(*_float32(directory), tokenizer, prompts)
         return cache["answers"]
 
     checks: list[tuple[str, str, Callable[[], str]]] = [
@@ -81,13 +81,77 @@ def check_export(directory: Path, tokenizer: Any, keys: Mapping[str, Any] | None
         ("llama.cpp", "xllamacpp", lambda: _compare(_engine(directory, keys, prompts), ours(), tokenizer.stop_ids)),
     ]
     for name, package, run in checks:
-        if package and not _has(package):
-            yield Check(name, False, f"passed over, {package} is not installed")
-            continue
-        try:
-            yield Check(name, False, run())
-        except (_Failed, EcomError, OSError, KeyError, ValueError, RuntimeError) as error:
-            yield Check(name, True, (str(error) or type(error).__name__).splitlines()[0])
+        yield _outcome(name, [package] if package else [], run)
+
+
+def check_dtype(
+    directory: Path,
+    tokenizer: Any,
+    keys: Mapping[str, Any] | None,
+    dtype: str,
+    prompts: Sequence[Sequence[int]],
+    right: Sequence[Sequence[int]],
+) -> Check:
+    """Compares a GGUF file of a dtype with the directory's weights in float32: answers and the loss of right ones.
+
+    Args:
+      directory: of Hugging Face's layout.
+      tokenizer: its tokenizer.
+      keys: the tokenizer's keys in a GGUF file; None where it has none.
+      dtype: of the kernels, a key of `gguf_write.TYPES`.
+      prompts: token ids, cut from the left to the context.
+      right: token ids of each prompt's right answer, with its end.
+
+    Returns:
+      How many of llama.cpp's greedy answers on the file equal ours in float32, and by how much the weights that are
+      read back from it raise the mean loss, in nats per token.
+    """
+
+    def run() -> str:
+        _require(keys is not None, "the tokenizer cannot be described")
+        context = _context(files.read_json(directory / "config.json"))  # past which llama.cpp takes no prompt
+        asked = [tokenizer.cut(list(ids), context - NEW_TOKENS) for ids in prompts]
+        with tempfile.TemporaryDirectory() as beside:
+            path, back = Path(beside) / "m.gguf", Path(beside) / "hf"
+            write_gguf(directory, path, dtype, keys or {}, directory.name)
+            theirs = llama_cpp_answers(path, asked, NEW_TOKENS, max(map(len, asked)) + NEW_TOKENS)
+            back.mkdir()
+            write_hf(GgufFile(path), back, "float32", {})
+            loss = _loss(*_float32(back), asked, right)
+        ours = _answers(*_float32(directory), tokenizer, asked)
+        exact = _loss(*_float32(directory), asked, right)
+        same = _equal(theirs, ours, tokenizer.stop_ids)
+        words = f"{same} of {len(ours)} greedy answers of llama.cpp equal ours in float32; loss of right answers "
+        words += f"{exact:.4f}, with the file's weights {loss - exact:+.4f} nats per token"
+        _require(same >= _LEAST_EQUAL * len(ours) and abs(loss - exact) <= _MOST_LOSS, words)
+        return words
+
+    return _outcome(f"gguf {dtype}", ["gguf", "xllamacpp"], run)
+
+
+def _outcome(name: str, packages: Sequence[str], run: Callable[[], str]) -> Check:
+    if missing := [package for package in packages if not _has(package)]:
+        return Check(name, False, f"passed over, {missing[0]} is not installed")
+    try:
+        return Check(name, False, run())
+    except (_Failed, EcomError, OSError, KeyError, ValueError, RuntimeError) as error:
+        return Check(name, True, (str(error) or type(error).__name__).splitlines()[0])
+
+
+def _float32(directory: Path) -> tuple[Any, ModelConfig]:
+    model = dataclasses.replace(model_config_from_hf(directory), compute_dtype="float32")
+    return load_hf(directory, model), model
+
+
+def _answers(params: Any, model: ModelConfig, tokenizer: Any, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    return generate_tokens(
+        params, model, prompts, max_new_tokens=NEW_TOKENS, eos_ids=tokenizer.stop_ids, allowed_ids=tokenizer.ids,
+        batch=_BATCH,
+    )  # fmt: skip
+
+
+def _loss(params: Any, model: ModelConfig, prompts: Sequence[Sequence[int]], right: Sequence[Sequence[int]]) -> float:
+    return -float(np.mean(mean_log_probabilities(params, model, prompts, right, batch=_BATCH)))
 
 
 def _files(directory: Path) -> str:
@@ -99,11 +163,16 @@ def _files(directory: Path) -> str:
 
 def _config(directory: Path) -> str:
     config = files.read_json(directory / "config.json")
-    context = config.get("max_position_embeddings") or config.get("seq_length")
-    _require(bool(context), "neither seq_length nor max_position_embeddings; servers would guess the context")
+    context = _context(config)
     _require(bool(config.get("architectures")), "no architectures; servers would not know the class")
     model_config_from_hf(directory)
     return f"{config['architectures'][0]}, {context} positions"
+
+
+def _context(config: Mapping[str, Any]) -> int:
+    context = config.get("max_position_embeddings") or config.get("seq_length")
+    _require(bool(context), "neither seq_length nor max_position_embeddings; servers would guess the context")
+    return int(context)
 
 
 def _special(directory: Path, tokenizer: Any) -> str:
@@ -186,17 +255,23 @@ def llama_cpp_answers(
     answers = []
     for prompt in prompts:
         done = requests.post(f"{server.listening_address}/completion", json={"prompt": prompt, **asked}, timeout=600)
-        answers.append(done.json()["tokens"])
+        said = done.json()
+        _require("tokens" in said, f"llama.cpp: {said.get('error', said)}")
+        answers.append(said["tokens"])
     return answers
 
 
 def _compare(theirs: list[list[int]], ours: list[list[int]], stops: Sequence[int]) -> str:
     """Returns how many answers, up to their ends, are equal; one of them may fall otherwise at a near tie."""
 
-    def cut(answer: list[int]) -> list[int]:
-        return answer[: next((at for at, token in enumerate(answer) if token in stops), len(answer))]
-
-    same = sum(cut(answer) == cut(own) for answer, own in zip(theirs, ours, strict=True))
+    same = _equal(theirs, ours, stops)
     words = f"{same} of {len(ours)} greedy answers equal ours"
     _require(same >= len(ours) - 1, words)
     return words
+
+
+def _equal(theirs: Sequence[list[int]], ours: Sequence[list[int]], stops: Sequence[int]) -> int:
+    def cut(answer: list[int]) -> list[int]:
+        return answer[: next((at for at, token in enumerate(answer) if token in stops), len(answer))]
+
+    return sum(cut(answer) == cut(own) for answer, own in zip(theirs, ours, strict=True))
