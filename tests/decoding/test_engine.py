@@ -330,3 +330,9 @@ def test_decode_steps_on_the_released_prompts(monkeypatch: pytest.MonkeyPatch) -
     programs, _ = steps_of(flat, 64, monkeypatch)
     print(f"{programs.steps} steps, {total / 64:.0f} at least, {ordered} in task-ordered batches")
     assert programs.steps <= 2000 < 4000 < ordered
+
+
+def test_rows_for_the_slot_past_the_last_are_dropped() -> None:
+    slots, new = {"x": jnp.zeros((4, 3))}, {"x": jnp.arange(1.0, 9.0).reshape(4, 2)}
+    found = engine.put_rows(slots, new, jnp.array([4, 1, 4, 0]))["x"]
+    assert found.tolist() == [[7, 8, 0], [3, 4, 0], [0, 0, 0], [0, 0, 0]], "the last slot too is as it was"
