@@ -44,11 +44,12 @@ class Vocabulary:
 
     def fewest(self, text: bytes) -> int | float:
         """Returns the smallest number of tokens that write a text; infinity where none do."""
-        known = self._fewest
-        if text not in known:
-            for at in range(len(text) - 1, -1, -1):
-                if (rest := text[at:]) not in known:
-                    known[rest] = 1 + min((known[rest[end:]] for end in self._lengths(rest)), default=float("inf"))
+        known, new, rest = self._fewest, [], text
+        while rest not in known:  # the ends of a known text are known
+            new.append(rest)
+            rest = rest[1:]
+        for rest in reversed(new):
+            known[rest] = 1 + min((known[rest[end:]] for end in self._lengths(rest)), default=float("inf"))
         return known[text]
 
     def _lengths(self, text: bytes) -> Iterator[int]:
