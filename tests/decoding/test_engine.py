@@ -231,6 +231,17 @@ def test_no_prompts_give_no_answers(params: Params) -> None:
     assert engine.generate_tokens(params, MODEL, [], batch=8, **SETTINGS) == []
 
 
+def test_a_row_for_no_slot_changes_none() -> None:
+    slots, new = (
+        {"cache": np.zeros((4, 6)), "tokens": np.zeros(4)},
+        {"cache": np.ones((3, 5)), "tokens": np.arange(1, 4)},
+    )
+    found = engine.put_rows(jax.tree.map(jnp.asarray, slots), new, np.array([2, 4, 0]))
+    assert found["tokens"].tolist() == [3, 0, 1, 0], "row 1 is dropped; the last slot is as it was"
+    assert found["cache"].sum(axis=1).tolist() == [5, 0, 5, 0]
+    assert found["cache"][:, 5:].sum() == 0
+
+
 class Counting:
     """Programs without a model: a prompt's first id is the length of its answer. Counts the steps."""
 
