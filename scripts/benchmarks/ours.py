@@ -15,7 +15,7 @@ import numpy as np
 import work
 
 from ecomgpt_jax.config import Config, MeshConfig, ModelConfig, resolve
-from ecomgpt_jax.decoding import engine, greedy
+from ecomgpt_jax.decoding import engine, forward, greedy
 from ecomgpt_jax.model import attention, decoder, fused_attention, head
 from ecomgpt_jax.model.hf_weights import load_hf, model_config_from_hf, save_hf
 from ecomgpt_jax.model.parameters import Params, flops_per_token, split_layers
@@ -296,7 +296,7 @@ def decode(case: Case) -> Prepared:
 
     def run() -> dict[str, Any]:
         begun = time.perf_counter()
-        read = greedy.prefill(params, inputs, lengths, model, case["length"] + width)
+        read = forward.prefill(params, inputs, lengths, model, case["length"] + width)
         slots = jax.block_until_ready(start(*read, lengths, stop, width=width))
         ready = time.perf_counter()
         slots = jax.block_until_ready(steps(params, slots, stop, 0))
