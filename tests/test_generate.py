@@ -4,10 +4,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import pytest
+from forked import Command
 from xla_flags import fake_devices
 
 from ecomgpt_jax.config import ModelConfig
@@ -24,13 +26,13 @@ TEXTS = (
 )  # fmt: skip
 MAX_NEW_TOKENS = 12
 CACHE = tempfile.TemporaryDirectory()
+ENVIRONMENT = {**os.environ, "XLA_FLAGS": fake_devices(1)}
 GENERATE = (sys.executable, "-m", "ecomgpt_jax.generate", f"--cache_dir={CACHE.name}")
 
 
 def generate(*arguments: object) -> subprocess.CompletedProcess:
     command = [*GENERATE, *map(str, arguments)]
-    environment = {**os.environ, "XLA_FLAGS": fake_devices(1)}
-    return subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    return subprocess.run(command, env=ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
 
 def write_lines(path: Path, values: list) -> Path:
@@ -117,10 +119,9 @@ def test_more_beams_give_the_engine_s_answers(checkpoint: Path, tmp_path: Path) 
 
 def test_at_a_terminal_it_asks_and_answers(checkpoint: Path) -> None:
     command = [*GENERATE, "--checkpoint", str(checkpoint), "--max_new_tokens", "12"]
-    environment = {**os.environ, "XLA_FLAGS": fake_devices(1)}
     ours, theirs = os.openpty()
     with subprocess.Popen(
-        command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True
+        command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT, text=True
     ) as process:
         os.close(theirs)
         asked = [TEXTS[0], "", TEXTS[9].replace("\n", "\\n").replace("\t", " ").replace("\u2028", " ")]
@@ -145,6 +146,12 @@ def test_without_a_terminal_prompts_must_be_given(checkpoint: Path) -> None:
     assert (done.returncode, "--prompts is missing" in done.stderr) == (2, True)
 
 
+@pytest.fixture(scope="module")
+def command() -> Iterator[Command]:
+    with Command("ecomgpt_jax.generate", ENVIRONMENT) as command:
+        yield command
+
+
 @pytest.mark.parametrize(
     ("lines", "flags", "code", "words"),
     [
@@ -163,12 +170,12 @@ def test_without_a_terminal_prompts_must_be_given(checkpoint: Path) -> None:
     ],
 )
 def test_bad_input_is_one_line_and_an_exit_code(
-    checkpoint: Path, tmp_path: Path, lines: str | None, flags: dict, code: int, words: str
+    checkpoint: Path, tmp_path: Path, command: Command, lines: str | None, flags: dict, code: int, words: str
 ) -> None:
     if lines is not None:
         (tmp_path / "in.jsonl").write_text(lines, encoding="utf-8")
     given = {"--checkpoint": checkpoint, "--prompts": tmp_path / "in.jsonl", "--out": tmp_path / "out.jsonl", **flags}
-    done = generate(*(part for pair in given.items() for part in pair))
+    done = command(f"--cache_dir={CACHE.name}", *(part for pair in given.items() for part in pair))
     assert done.returncode == code, done.stderr
     assert words in done.stderr
     assert done.stderr.strip().count("\n") == 0

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import openai
 import pytest
+from forked import Command
 from xla_flags import fake_devices
 
 from ecomgpt_jax.config import ModelConfig
@@ -182,6 +183,12 @@ def test_sigterm_finishes_what_runs_and_ends_with_0(checkpoint: Path) -> None:
     assert not any(b'"error"' in content for content in ended)
 
 
+@pytest.fixture(scope="module")
+def command() -> Iterator[Command]:
+    with Command("ecomgpt_jax.serve", ENVIRONMENT) as command:
+        yield command
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "words"),
     [
@@ -192,9 +199,10 @@ def test_sigterm_finishes_what_runs_and_ends_with_0(checkpoint: Path) -> None:
         (("--checkpoint=nowhere", "--host=no-such-host.invalid"), 2, "--host=no-such-host.invalid"),
     ],
 )
-def test_bad_input_is_one_line_and_an_exit_code(flags: tuple[str, ...], code: int, words: str) -> None:
-    command = [sys.executable, "-m", "ecomgpt_jax.serve", "--port=0", *flags]
-    done = subprocess.run(command, env=ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+def test_bad_input_is_one_line_and_an_exit_code(
+    command: Command, flags: tuple[str, ...], code: int, words: str
+) -> None:
+    done = command("--port=0", *flags)
     assert done.returncode == code, done.stderr
     assert words in done.stderr
     assert done.stderr.strip().count("\n") == 0

@@ -3,11 +3,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import Command
 
 from ecomgpt_jax.model.loading import find_checkpoint, trained_length
 
@@ -31,12 +32,14 @@ TINY = (
 )
 
 
+OWN = {name: value for name, value in os.environ.items() if not name.startswith("ECOMGPT_")}
+
+
 def train(
     *arguments: str, cwd: Path = ROOT, script: Sequence[str] = ("-m", "ecomgpt_jax.train"), **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    env = {name: value for name, value in os.environ.items() if not name.startswith("ECOMGPT_")} | environment
     command = [sys.executable, *script, *arguments]
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=cwd, env=OWN | environment, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +195,12 @@ def test_a_run_takes_the_tokenizer_as_its_files_say(
         assert (written["tokenizer_class"], written["eos_token"]) == ("PreTrainedTokenizerFast", "<unk>")
 
 
+@pytest.fixture(scope="module")
+def command() -> Iterator[Command]:
+    with Command("ecomgpt_jax.train", OWN) as command:
+        yield command
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -235,10 +244,10 @@ def test_a_run_takes_the_tokenizer_as_its_files_say(
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
-    arguments: tuple[str, ...], code: int, words: str, tmp_path: Path,
+    arguments: tuple[str, ...], code: int, words: str, tmp_path: Path, command: Command,
     run: tuple[Path, Path, subprocess.CompletedProcess[str]],
 ) -> None:  # fmt: skip
-    result = train(*TINY, f"--workdir={tmp_path / 'w'}", f"--config.data.cache_dir={run[1]}", *arguments)
+    result = command(*TINY, f"--workdir={tmp_path / 'w'}", f"--config.data.cache_dir={run[1]}", *arguments)
     assert (result.returncode, words in result.stderr) == (code, True), result.stderr
     assert len(result.stderr.strip().splitlines()) == 1, result.stderr
     assert not (tmp_path / "w").exists()

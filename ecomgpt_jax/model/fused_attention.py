@@ -14,8 +14,6 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
-from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash_kernel
-from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
 
 from ecomgpt_jax.parallel.sharding import RULES, ambient_mesh, replicates, spec
 
@@ -192,6 +190,10 @@ def splash(
     Returns:
       [batch, length, heads, head_dim] in the dtype of `v`.
     """
+    # Imported here, since Pallas takes a quarter of a second that other hosts need not wait for.
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash_kernel
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
+
     length, head_dim = q.shape[1], q.shape[-1]
     scale = 1 / math.sqrt(head_dim) if scale is None else scale
 
