@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -248,6 +249,8 @@ def llama_cpp_answers(
     settings = xllamacpp.CommonParams()
     settings.model.path, settings.n_ctx, settings.n_parallel = str(path), context, 1
     settings.warmup, settings.fit_params, settings.verbosity = False, False, 0
+    # Its threads wait for each other busily: where others compute too, one per core takes many times as long.
+    settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = max(1, (os.cpu_count() or 1) // 2)
     settings.cache_type_k = settings.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     settings.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED  # it is float16
     server = xllamacpp.Server(settings)
