@@ -3,7 +3,8 @@
 Without any other flag it builds (or finds) the data set and prints its path. `--list` prints a line per task,
 `--preview TASK` some instances as text and as tokens, with tokens that carry loss marked (in colour on a terminal).
 `--stats OUT.json` prints the counts, writes them, and writes a page with the ability graph to OUT.html. `--audit` looks
-for faults, first in your files, then in the built rows, and exits with code 65 if there are any. `--overlap OUT.json`
+for faults, first in your files, then in the built rows, and exits with code 65 if there are any. `--unseen DIR` writes
+the tasks that `data.unseen_tasks` keeps out of training as a folder for `evaluate --tasks`. `--overlap OUT.json`
 compares the sources with the evaluation tasks and builds nothing.
 """
 
@@ -41,6 +42,7 @@ _PREVIEW = flags.DEFINE_string("preview", None, "print instances of this task")
 _STATS = flags.DEFINE_string("stats", None, "write the counts to this JSON file, and to an HTML page next to it")
 _AUDIT = flags.DEFINE_bool("audit", False, "look for faults; exit code 65 when there are any")
 
+_UNSEEN = flags.DEFINE_string("unseen", None, "write the tasks of data.unseen_tasks to this folder, for evaluate")
 _OVERLAP = flags.DEFINE_string(
     "overlap", None, "write which evaluation rows share text with which source to this JSON file"
 )
@@ -232,7 +234,10 @@ def main(arguments: list[str]) -> None:
         write_stats(built, _STATS.value)
     if _AUDIT.value:
         run_audit(built, config)
-    if not (_LIST.value or _PREVIEW.value or _AUDIT.value):
+    if _UNSEEN.value is not None:
+        written = ecom_instruct.write_unseen(config.data, Path(_UNSEEN.value))
+        print(f"{len(written)} unseen tasks: {_UNSEEN.value}")
+    if not (_LIST.value or _PREVIEW.value or _AUDIT.value or _UNSEEN.value):
         totals = built.stats["totals"]
         print(f"{totals['train']:,} training and {totals['test']:,} test rows of {totals['tasks']} tasks")
         print(f"data set: {built.directory}")

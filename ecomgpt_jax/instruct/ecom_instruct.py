@@ -104,6 +104,30 @@ def load_built(directory: Path) -> Built:
     )
 
 
+def write_unseen(data: DataConfig, folder: Path) -> list[str]:
+    """Writes the tasks of `data.unseen_tasks` as task folders, with rows held back from training; returns their names.
+
+    Raises:
+      ConfigError: there are none, or they are task folders already.
+      EcomError: a source is missing or broken.
+    """
+    choice, written = choose.choose(data), []
+    if not choice.unseen or data.mixture == "folder":
+        raise ConfigError("data.unseen_tasks: no task of a source is unseen; set it, and data.mixture=real or all")
+    whole = dataclasses.replace(data, **_NO_CHOICE)
+    build(whole)  # finds the records that repeat others
+    known = _repeats_file(whole, make.compared_shards(choose.choose(whole)))
+    repeats = read_json(known) if known.is_file() else {}
+    for source in sorted({task.source for task in choice.unseen}):
+        for task, rows in make.unseen_rows(choice, source, BuildStats(), repeats.get(source)).values():
+            written.append(task_folder.write_task(folder, task, rows).name)
+    return written
+
+
+def _repeats_file(data: DataConfig, compared: Sequence[str]) -> Path:
+    return _root(data) / f"{choose.repeats_key(data, compared)}.repeats.json"
+
+
 def open_split(directory: str | os.PathLike[str], split: str) -> Sequence[Row]:
     """Returns the rows of a split ("train" or "test") as dictionaries of strings with random access.
 
@@ -200,7 +224,7 @@ class EcomInstruct(tfds.core.dataset_builder.FileReaderBuilder):
             else:
                 run = stack.enter_context(write.processes(workers))
             if compared:
-                known = _root(data) / f"{choose.repeats_key(data, compared)}.repeats.json"
+                known = _repeats_file(data, compared)
                 if not known.is_file():
                     run(functools.partial(sketch_shard, *arguments), compared, "compare")
                     write_json(known, write.find_duplicates(compared, folder))

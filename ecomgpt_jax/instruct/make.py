@@ -93,6 +93,42 @@ def make_rows(
         yield split, row
 
 
+def unseen_rows(choice: Choice, shard: str, stats: BuildStats, repeats: Mapping[str, str] | None) -> HeldOut:
+    """Returns the tasks of a source that are not trained on, with rows of its test split, in the released layout.
+
+    Rows whose answer or candidates the layout cannot state are left out, and tasks that have no others.
+
+    Args:
+      choice: the tasks.
+      shard: name of the source.
+      stats: gets the counts.
+      repeats: {id of a record to leave out: why}.
+
+    Raises:
+      EcomError: the source is missing or broken.
+    """
+    rows = Rows(choice.data, stats, read.exclusion(choice.data))
+    records = read.read_source(shard, choice.data, stats)
+    select = _selector(records)
+    unseen = [task for task in choice.unseen if task.source == shard]
+    labels_of = {task.name: task.label_set(select(task)) for task in unseen}
+    tested = read.split_records(shard, records, rows.exclusion, stats, repeats)["test"]
+    found = {task.name: _released(rows, task, tested, labels_of[task.name], "test", TEST_ROWS) for task in unseen}
+    return {name: (folder, kept) for name, (folder, kept) in found.items() if kept}
+
+
+def _released(
+    rows: "Rows", task: Task, records: Sequence[Record], labels: tuple[str, ...], split: str, limit: int
+) -> tuple[TaskFolder, list[TaskRow]]:
+    """Returns a task and rows of it in the released layout, without those that this cannot state."""
+    folder, kept = as_folder(task, labels), []
+    for example, _ in rows.examples(task, task.select(records), labels, split, limit):
+        row = as_row(task, example)
+        if set(example.candidates) <= set(folder.labels) and task_folder.gold_answer(folder, row) == example.answer:
+            kept.append(row)
+    return folder, kept
+
+
 def _from_source(
     rows: "Rows", choice: Choice, name: str, held_out: HeldOut, repeats: Mapping[str, str] | None
 ) -> Iterator[tuple[str, Row]]:
@@ -102,9 +138,8 @@ def _from_source(
     _, training, kept_out = choice.of_source(name)
     labels_of = {task.name: task.label_set(select(task)) for task in (*training, *kept_out)}
     for task in kept_out:
-        labels = labels_of[task.name]
-        made = rows.examples(task, task.select(records_of["held_out"]), labels, "held_out", HELD_OUT_ROWS)
-        held_out[task.name] = (as_folder(task, labels), [as_row(task, example) for example, _ in made])
+        records, labels = records_of["held_out"], labels_of[task.name]
+        held_out[task.name] = _released(rows, task, records, labels, "held_out", HELD_OUT_ROWS)
     for split, limit in (("test", TEST_ROWS), ("train", rows.data.instances_per_task)):
         select = _selector(records_of[split])
         for task in training:
@@ -325,7 +360,7 @@ def row_of(task: Task, example: Example, template: str, letters: bool = False) -
 
 
 def as_folder(task: Task, labels: tuple[str, ...]) -> TaskFolder:
-    """Returns a held-out task in the released layout, with its one wording."""
+    """Returns a task in the released layout, with its first English wording."""
     return TaskFolder(
         name=task.name,
         definition=task.definition,

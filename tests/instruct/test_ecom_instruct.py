@@ -1,5 +1,6 @@
 """The builder: atomic, reproducible, found again by its key."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -18,7 +19,7 @@ from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.instruct import choose, make, read, write
 from ecomgpt_jax.instruct import ecom_instruct as ecom_instruct_module
-from ecomgpt_jax.instruct.ecom_instruct import Built, build, open_split
+from ecomgpt_jax.instruct.ecom_instruct import Built, build, open_split, write_unseen
 from ecomgpt_jax.instruct.instructions import ROW_FIELDS, Row, render
 from ecomgpt_jax.instruct.records import LabelledText, Record
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, load_tasks, read_rows, to_instruction, write_task
@@ -304,6 +305,23 @@ def test_unseen_tasks_are_held_back_and_not_trained_on(cache: Path) -> None:
     assert apart.stats["totals"]["training_tasks"] == 4
     with pytest.raises(ConfigError, match=r"unseen_tasks=\d+ of \d+ tasks leaves too few"):
         build(whole_settings(cache, unseen_tasks=900, **fields))
+
+
+def test_unseen_tasks_become_task_folders_of_held_back_rows(cache: Path, tmp_path: Path) -> None:
+    data = whole_settings(cache, total_instances=60, unseen_tasks=6)
+    names = write_unseen(data, tmp_path)
+    stored = list(open_split(build(data).directory, "test"))
+    trained = {row["prompt"] for row in open_split(build(data).directory, "train")}
+    folders = load_tasks(tmp_path)
+    assert sorted(names) == [folder.name for folder in folders] != []
+    assert set(names) <= {row["task"] for row in stored} - {row["task"] for row in rows_of(data)}
+    for folder in folders:
+        answers = {row["response"] for row in stored if row["task"] == folder.name}
+        rows = [to_instruction(folder, index, row) for index, row in enumerate(read_rows(folder))]
+        assert {row.answer for row in rows} <= answers
+        assert trained.isdisjoint(render(row)[0] for row in rows)
+    with pytest.raises(ConfigError, match="no task of a source is unseen"):
+        write_unseen(dataclasses.replace(data, unseen_tasks=0), tmp_path)
 
 
 def test_what_is_taken_is_what_a_build_of_the_choice_alone_begins_with(cache: Path) -> None:

@@ -14,6 +14,7 @@ from xla_flags import fake_devices
 from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.data.tokenizer import train_tokenizer
 from ecomgpt_jax.evaluation.protocol import build_prompts
+from ecomgpt_jax.instruct.task_folder import load_tasks
 from ecomgpt_jax.model.decoder import init_params
 from ecomgpt_jax.model.hf_weights import save_hf
 
@@ -80,6 +81,12 @@ def test_the_stages_on_a_tiny_base(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     steps = [json.loads(line) for line in (tmp_path / "run/run/metrics.jsonl").read_text().splitlines()]
     assert len([line for line in steps if "val/loss/unseen" in line]) > 1
+    unseen = {task.name for task in load_tasks(tmp_path / "run" / "unseen")}
+    assert unseen
+    assert unseen.isdisjoint(json.loads((tmp_path / "run/run/trained_on.json").read_text()))
+    choice = tmp_path / "run" / "choice"
+    assert sorted(path.parent.name for path in choice.glob("*/scores.json")) == ["constrained", "free", "likelihood"]
+    assert "best corrected score on unseen tasks: " in (choice / "answers.txt").read_text()
     scores = tmp_path / "run" / "scores"
     modes = [f"{which}-{answers}" for which in ("base", "tuned") for answers in ("constrained", "free", "likelihood")]
     assert sorted(path.name for path in scores.iterdir()) == sorted([*modes, "compare.md"])
