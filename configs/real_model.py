@@ -18,6 +18,7 @@ def get_config(arg: str = "gemma3_270m") -> Config:
     """Returns adapters of rank 32 on the model `arg`, one epoch of all tasks in equal shares."""
     config = recipe(arg, "lora")
     config.name = "real_model"
+    config.model.compute_dtype, config.model.remat = "float32", "none"  # what a CPU multiplies; activations fit
     config.lora.rank, config.lora.alpha = 32, 64.0
     config.optimizer.learning_rate = 1e-3
     config.data.length = 640
