@@ -18,7 +18,8 @@ from ecomgpt_jax.instruct import own_data, read, task_folder
 from ecomgpt_jax.instruct.choose import Choice
 from ecomgpt_jax.instruct.contamination import Exclusion, fold, joined, normalise
 from ecomgpt_jax.instruct.duplicates import Sketch, sketch
-from ecomgpt_jax.instruct.instructions import ROW_FIELDS, Instruction, Row, render
+from ecomgpt_jax.instruct.example_rows import as_folder, as_row, row_of
+from ecomgpt_jax.instruct.instructions import ROW_FIELDS, Row, render
 from ecomgpt_jax.instruct.letters import can_show_letters, drawn, shuffled, with_letters
 from ecomgpt_jax.instruct.read import BuildStats, describe_fates
 from ecomgpt_jax.instruct.records import Record
@@ -113,20 +114,19 @@ def unseen_rows(choice: Choice, shard: str, stats: BuildStats, repeats: Mapping[
     unseen = [task for task in choice.unseen if task.source == shard]
     labels_of = {task.name: task.label_set(select(task)) for task in unseen}
     tested = read.split_records(shard, records, rows.exclusion, stats, repeats)["test"]
-    found = {task.name: _released(rows, task, tested, labels_of[task.name], "test", TEST_ROWS) for task in unseen}
-    return {name: (folder, kept) for name, (folder, kept) in found.items() if kept}
+    found: HeldOut = {}
+    for task in unseen:
+        folder = as_folder(task, labels_of[task.name])
+        made = rows.examples(task, task.select(tested), folder.labels, "test", TEST_ROWS)
+        kept = [as_row(task, example) for example, _ in made if _can_state(folder, task, example)]
+        if kept:
+            found[task.name] = folder, kept
+    return found
 
 
-def _released(
-    rows: "Rows", task: Task, records: Sequence[Record], labels: tuple[str, ...], split: str, limit: int
-) -> tuple[TaskFolder, list[TaskRow]]:
-    """Returns a task and rows of it in the released layout, without those that this cannot state."""
-    folder, kept = as_folder(task, labels), []
-    for example, _ in rows.examples(task, task.select(records), labels, split, limit):
-        row = as_row(task, example)
-        if set(example.candidates) <= set(folder.labels) and task_folder.gold_answer(folder, row) == example.answer:
-            kept.append(row)
-    return folder, kept
+def _can_state(folder: TaskFolder, task: Task, example: Example) -> bool:
+    shown = set(example.candidates) <= set(folder.labels)
+    return shown and task_folder.gold_answer(folder, as_row(task, example)) == example.answer
 
 
 def _from_source(
@@ -138,8 +138,9 @@ def _from_source(
     _, training, kept_out = choice.of_source(name)
     labels_of = {task.name: task.label_set(select(task)) for task in (*training, *kept_out)}
     for task in kept_out:
-        records, labels = records_of["held_out"], labels_of[task.name]
-        held_out[task.name] = _released(rows, task, records, labels, "held_out", HELD_OUT_ROWS)
+        labels = labels_of[task.name]
+        made = rows.examples(task, task.select(records_of["held_out"]), labels, "held_out", HELD_OUT_ROWS)
+        held_out[task.name] = (as_folder(task, labels), [as_row(task, example) for example, _ in made])
     for split, limit in (("test", TEST_ROWS), ("train", rows.data.instances_per_task)):
         select = _selector(records_of[split])
         for task in training:
@@ -337,41 +338,3 @@ class Rows:
             return "duplicate"
         self._seen.add(key)
         return ""
-
-
-def row_of(task: Task, example: Example, template: str, letters: bool = False) -> Row:
-    """Returns the stored row of an example in one wording; with `letters` its candidates and answer are letters."""
-    instruction = Instruction(
-        task=task.name,
-        record_id=example.record_id,
-        source=task.source,
-        definition=task.definition,
-        template=template,
-        sentences=example.sentences,
-        candidates=example.candidates,
-        separator=task.label_separator,
-        answer=example.answer,
-    )
-    if letters:
-        instruction = with_letters(instruction, example.labels)
-    prompt, response = render(instruction) if task.definition else (example.sentences, example.answer)
-    head = (task.name, example.record_id, task.source, task.language, task.family, task.operator, task.parent)
-    return dict(zip(ROW_FIELDS, (*head, prompt, response), strict=True))
-
-
-def as_folder(task: Task, labels: tuple[str, ...]) -> TaskFolder:
-    """Returns a task in the released layout, with its first English wording."""
-    return TaskFolder(
-        name=task.name,
-        definition=task.definition,
-        template=task.wordings["en"][0],
-        label_set={"default": labels} if labels else {},
-        separator=task.label_separator,
-    )
-
-
-def as_row(task: Task, example: Example) -> TaskRow:
-    """Returns an example as a row of the released layout."""
-    if task.family == "CLS":
-        return TaskRow(example.sentences, {"default": example.labels})
-    return TaskRow(example.sentences, spans=example.spans)

@@ -19,12 +19,12 @@ from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
 from ecomgpt_jax.instruct import make, read
 from ecomgpt_jax.instruct.choose import choose
 from ecomgpt_jax.instruct.instructions import ROW_FIELDS, Row
-from ecomgpt_jax.instruct.make import Rows, as_folder, as_row, row_of
+from ecomgpt_jax.instruct.make import Rows
 from ecomgpt_jax.instruct.read import BuildStats, split_of
 from ecomgpt_jax.instruct.records import LabelledText
-from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, gold_answer, write_task
+from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, write_task
 from ecomgpt_jax.instruct.tasks import classification
-from ecomgpt_jax.instruct.tasks.task import Dataset, Example, bind
+from ecomgpt_jax.instruct.tasks.task import Dataset, bind
 
 Made = tuple[list[Row], list[Row], dict[str, tuple[TaskFolder, list[TaskRow]]], BuildStats]
 
@@ -394,17 +394,3 @@ def test_limit() -> None:
 def test_what_cannot_be_stored_or_learned_is_counted(text: str, label: str, reason: str) -> None:
     rows, stats = made_of([text], label=label)
     assert (rows, stats.dropped) == ([], {reason: 1})
-
-
-def test_row_fields() -> None:
-    row = row_of(TASK, Example("7", "{label_set} {x}", "good", ("good", "bad"), ("good",)), "{sentences}|{label_set}")
-    assert tuple(row) == ROW_FIELDS
-    assert row["prompt"].endswith("\n{label_set} {x}|good, bad")
-    assert (row["response"], row["record_id"], row["source"]) == ("good", "7", "x")
-
-
-def test_a_held_out_task_keeps_its_gold_answer() -> None:
-    folder = as_folder(TASK, ("good", "bad"))
-    example = Example("1", "text", "bad, good", ("good", "bad"), ("bad", "good"))
-    assert gold_answer(folder, as_row(TASK, example)) == example.answer
-    assert folder.labels == ("good", "bad")
