@@ -161,7 +161,7 @@ def audit_files(data: DataConfig) -> bool:
 
     count = _print_findings(faults())
     if count:
-        raise DataError(f"audit: {count:,} findings besides {rows:,} readable rows; nothing was built")
+        raise DataError(f"audit: {_findings(count)}, {rows:,} rows can be read; nothing was built")
     print(f"audit: no findings in {rows:,} rows of the files" + (f"; {notes:,} notes" if notes else ""))
     return bool(data.files) or any(Path(data.tasks_dir).expanduser().glob("*/tasks/*/train.json"))
 
@@ -181,7 +181,7 @@ def run_audit(built: Built, config: Config) -> None:
     count = _print_findings(audit.audit(splits, read.exclusion(config.data), config.data.length, answer_tokens))
     rows = sum(map(len, splits.values()))
     if count:
-        raise DataError(f"audit: {count:,} findings in {rows:,} built rows")
+        raise DataError(f"audit: {_findings(count)} in {rows:,} built rows")
     print(f"audit: no findings in {rows:,} built rows")
 
 
@@ -193,6 +193,10 @@ def _tokenizer(built: Built, config: Config) -> Tokenizer:
 
         directory = tokenizer_directory(hub.find_weights(config.model.init_from)[1])
     return find_tokenizer(directory, ecom_instruct.open_split(built.directory, "train"), built.fingerprint, config.data)
+
+
+def _findings(count: int) -> str:
+    return f"{count:,} finding{'s' * (count > 1)}"
 
 
 def _print_findings(findings: Iterator[str]) -> int:
@@ -222,6 +226,11 @@ def main(arguments: list[str]) -> None:
     for line in config_lib.unused(asked):
         if line.startswith("data."):
             logging.warning("config: %s", line)
+    if read.lacks_evaluation(config.data):
+        print(
+            "no official evaluation tasks are installed, so no row was compared with them; "
+            "`python -m ecomgpt_jax.fetch evaluation` installs them"
+        )
     for file, description in built.stats["files"].items():
         print(visible(f"{file}: {description}"))
     if bad := built.stats["quarantine"]["records"]:

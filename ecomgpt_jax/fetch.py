@@ -14,7 +14,7 @@ import shlex
 import shutil
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -212,6 +212,7 @@ def main(arguments: list[str]) -> None:
     directory = Path(_DIR.value).expanduser().absolute() if _DIR.value else data_home()
     if _PIN.value:
         print(f"{checksums.TABLE}: {checksums.pin(_PIN.value, directory)} files of {_PIN.value}")
+        _print_variables(directory, [group for group in GROUPS if _PIN.value.startswith(f"{group}/")])
         return
     if not arguments or arguments[0] not in (*GROUPS, "all"):
         raise ConfigError(f"fetch: say what to fetch: {', '.join(GROUPS)} or all")
@@ -227,6 +228,11 @@ def main(arguments: list[str]) -> None:
             fetch(missing, directory, _MIRROR.value.rstrip("/"), os.environ.get("GITHUB_TOKEN", ""))
     files = sum(len(each.files) for each in collections)
     print(f"{files} files of {len(collections)} collections are in {directory}, each as its checksum says")
+    _print_variables(directory, groups)
+
+
+def _print_variables(directory: Path, groups: Sequence[str]) -> None:
+    """Prints what makes the other commands find these groups of a folder."""
     if directory == data_home():
         print("that is the default place: the commands find it without a variable")
         return

@@ -2,25 +2,30 @@
 
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from ecomgpt_jax.instruct.records import LabelledText
+from ecomgpt_jax.instruct.tasks import classification
+from ecomgpt_jax.instruct.tasks.task import Dataset, bind
+
 ROOT = Path(__file__).parent.parent
 LINES, FILES = 15, 2  # what a source of titles and categories may cost
 
 
-def guide() -> list[tuple[str, str, str]]:
-    """Returns (file, lines that are there, lines to add after them) of each diff of the section."""
+def guide(title: str = "Add a source", there: str = " ") -> list[tuple[str, str, str]]:
+    """Returns (file, lines that are there, lines to add after or instead of them) of each diff of a section."""
     page = (ROOT / "ecomgpt_jax" / "instruct" / "README.md").read_text(encoding="utf-8")
-    section = page.split("## Add a source\n")[1].split("\n## ")[0]
+    section = page.split(f"## {title}\n")[1].split("\n## ")[0]
     steps = []
     for block in re.findall(r"```diff\n(.*?)   ```", section, re.S):
         first, *lines = [line[3:] for line in block.splitlines()]
-        there, added = ("".join(f"{line[1:]}\n" for line in lines if line[0] == mark) for mark in " +")
-        steps.append((first.removeprefix("+++ "), there, added))
+        old, added = ("".join(f"{line[1:]}\n" for line in lines if line[:1] == mark) for mark in (there, "+"))
+        steps.append((first.removeprefix("+++ "), old, added))
     return steps
 
 
@@ -70,3 +75,24 @@ def test_the_guides_source_is_declared_pinned_and_built(tmp_path: Path) -> None:
     assert all(made.values())
     entry = found["sources"]["en_shop"]
     assert (entry["read"], entry["records"], entry["skipped"]) == (121, 120, {"no title": 1})
+
+
+def test_the_guides_task_makes_rows_and_is_added_to_its_operator() -> None:
+    (_, _, form), (file, old, new) = guide("Add a task", "-")
+    assert (ROOT / file).read_text(encoding="utf-8").count(old) == 1
+    names = dict(vars(classification))
+    exec(form, names)
+    assert set(re.findall(r"classification\.\w+", new)) - set(re.findall(r"classification\.\w+", old)) == {
+        "classification.WRONG_LABEL"
+    }
+    task = bind(names["WRONG_LABEL"], Dataset("Shop_Titles", "en_shop", kind="category"), parent="EN-Shop_Titles-CLS-x")
+    assert (task.name, task.operator) == ("EN-Shop_Titles-CLS-wrong_label", "simplification")
+    records = [
+        LabelledText(id=str(n), group=str(n), language="en", text=text, labels={"category": (label,)})
+        for n, (text, label) in enumerate((("a mug", "Mugs"), ("a lamp", "Lamps")))
+    ]
+    made = list(task.examples(records, task.label_set(records), random.Random(0)))
+    assert [(each.answer, sorted(each.candidates)) for each in made] == [
+        ("Lamps", ["Lamps", "Mugs"]),
+        ("Mugs", ["Lamps", "Mugs"]),
+    ]

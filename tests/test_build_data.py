@@ -94,6 +94,7 @@ def test_own_files_are_described_and_audited(command: Callable[..., str], tmp_pa
     path.write_text("\n".join([*lines, '{"prompt": "x"}']))
     output = command(*config, "--audit", rc=65, one_line=False)
     assert f"{path}:21:1: no field 'completion'" in output
+    assert "audit: 1 finding, 20 rows can be read; nothing was built" in output
 
 
 def test_what_becomes_of_own_records_is_said(command: Callable[..., str], tmp_path: Path) -> None:
@@ -114,7 +115,8 @@ def test_what_becomes_of_own_records_is_said(command: Callable[..., str], tmp_pa
     ]
     path.write_text("\n".join([*lines, lines[2]]))
     config = (*OWN, f"--config.data.files={path}", "--config.data.num_tasks=0")
-    output = command(*config)
+    output = command(*config, HOME=str(tmp_path))
+    assert "no official evaluation tasks are installed, so no row was compared with them; `python" in output
     said = (
         "4 records, 0 bad, 3 instances; ignores id (4 records), messages.weight (3 messages); 2 answers have weight 0"
     )

@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 from xla_flags import fake_devices
 
+from ecomgpt_jax.instruct.audit import Finding, audit_folder
+from ecomgpt_jax.instruct.instructions import render
+from ecomgpt_jax.instruct.task_folder import load_tasks, read_rows, to_instruction
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 GUIDE = README.split("## Your own data\n")[1].split("\n## ")[0]
@@ -40,6 +44,40 @@ def test_every_setting_that_the_guide_names_exists() -> None:
 
     for name in re.findall(r"(?<![\w.])(?:config\.)?((?:data|model)\.\w+)", GUIDE):
         assert name in field_paths(Config()), name
+
+
+def write_tasks(folder: Path) -> None:
+    """Writes the task folder of the data guide."""
+    guide = (ROOT / "ecomgpt_jax/instruct/README.md").read_text(encoding="utf-8").split("## Your own tasks\n")[1]
+    subprocess.run(["bash", "-ec", re.search(r"```bash\n(.*?)```", guide, re.DOTALL)[1]], cwd=folder, check=True)
+
+
+def test_the_example_of_a_task_folder_is_complete_and_without_findings(tmp_path: Path) -> None:
+    write_tasks(tmp_path)
+    found = list(audit_folder(tmp_path / "tasks"))
+    assert [each for each in found if isinstance(each, Finding)] == []
+    (task,) = load_tasks(tmp_path / "tasks")
+    rows = read_rows(task, "train"), read_rows(task, "test")
+    assert len(found) == len(rows[0]) + len(rows[1])
+    prompt, response = render(to_instruction(task, 0, rows[1][0]))
+    assert prompt.endswith(
+        "Frying pan with lid\nSelect the category of the product from: Kitchen, Garden, Toys.\n### Response:"
+    )
+    assert response == "Kitchen"
+
+
+@pytest.mark.slow
+def test_the_commands_score_the_example_of_a_task_folder(tmp_path: Path) -> None:
+    write_tasks(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    steps = re.findall(r"```bash\n(.*?)```", GUIDE, re.DOTALL)[1]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ECOMGPT_")}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    env = {**kept, "HOME": str(tmp_path), "PATH": path, "PYTHONPATH": str(ROOT), "XLA_FLAGS": fake_devices(1)}
+    done = subprocess.run(["bash", "-ec", steps], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    scores = json.loads((tmp_path / "runs/tasks_scores/scores.json").read_text(encoding="utf-8"))
+    assert list(scores["tasks"]) == ["EN-Shop-CLS-category"]
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ from ecomgpt_jax.evaluation.scores import (
     write_predictions,
 )
 from ecomgpt_jax.files import read_json, write_json
-from ecomgpt_jax.instruct.task_folder import load_tasks
+from ecomgpt_jax.instruct.task_folder import load_tasks, warn_of_templates
 
 __all__ = ["evaluate_tasks", "find_tasks_dir"]
 
@@ -228,7 +228,9 @@ def _answer(
     weights: str = "",
 ) -> list[_Answered]:
     """Answers tasks."""
-    tasks = [build_prompts(task, settings.limit, settings.protocol) for task in load_tasks(tasks_dir, only)]
+    folders = load_tasks(tasks_dir, only)
+    warn_of_templates(folders)
+    tasks = [build_prompts(task, settings.limit, settings.protocol) for task in folders]
     encoded = [prompt_tokens(tokenizer, prompt_set.prompts, settings.max_prompt_tokens) for prompt_set in tasks]
     ranked: list[dict[str, list[str]]] = [{} for _ in tasks]
     mode = settings.protocol.partition(":")[0]

@@ -50,6 +50,8 @@ def audit_folder(directory: str | os.PathLike[str], exclusion: Exclusion | None 
             yield Finding(str(error))
             continue
         yield from _label_problems(task)
+        if problem := task_folder.template_problem(task):
+            yield Finding(problem, fault=False)
         splits = [split for split in ("test", "train") if (path / f"{split}.json").is_file()]
         if not splits:
             yield Finding(f"{path}: neither train.json nor test.json in this task folder")

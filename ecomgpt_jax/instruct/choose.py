@@ -15,6 +15,7 @@ from typing import Any
 
 from ecomgpt_jax.config import DataConfig, nearest
 from ecomgpt_jax.errors import ConfigError, MissingInputError
+from ecomgpt_jax.files import find_data
 from ecomgpt_jax.instruct import contamination, label_space, own_files, read, task_folder
 from ecomgpt_jax.instruct.instructions import render_prompt
 from ecomgpt_jax.instruct.sources import all_sources
@@ -91,6 +92,7 @@ def choose(data: DataConfig) -> Choice:
         return _from_names(data, (), (), near)
     if data.mixture == "folder":
         declared = folder_tasks(data)
+        task_folder.warn_of_templates(declared)
         names = [task.name for task in declared if task.language in data.languages]
         return _from_names(data, *select_names(names, data), near)
     abilities = {ability for task in declared for ability in task.abilities}
@@ -142,7 +144,10 @@ def select_names(names: Sequence[str], data: DataConfig, known: Sequence[str] = 
     """
     for pattern in data.tasks:
         if not fnmatch.filter(known or names, pattern):
-            raise ConfigError(f"data.tasks: {pattern!r} fits no task to train on{nearest(pattern, known or names)}")
+            hint = "; the patterns are the config's or yours, --config.data.tasks= takes all tasks"
+            raise ConfigError(
+                f"data.tasks: {pattern!r} fits no task to train on{nearest(pattern, known or names)}{hint}"
+            )
     if data.tasks:
         names = [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in data.tasks)]
     if not names:
@@ -296,8 +301,11 @@ def _near_sources(
 def cache_key(data: DataConfig) -> str:
     """Returns a hash of everything that determines the rows: settings, code of `instruct`, checksums of its input.
 
+    Where a data set with that hash is built, the sources' files that changed since are compared with their checksums; a
+    build compares all of them itself.
+
     Raises:
-      EcomError: a source, a task folder or the evaluation is missing.
+      EcomError: a source, a task folder or the evaluation is missing, or a file is not the pinned one.
     """
     content: dict[str, Any] = {name: getattr(data, name) for name in _FIELDS}
     content["letters"] = data.template.endswith(":letters")
@@ -305,7 +313,13 @@ def cache_key(data: DataConfig) -> str:
     if data.mixture == "folder":
         choose(dataclasses.replace(data, strict_held_out=False))
         content["tasks"] = contamination.checksum(Path(data.tasks_dir).expanduser(), "train")
-    return _hash(content | _checksums(data, source_names(data)))
+    names = source_names(data)
+    key = _hash(content | _checksums(data, names))
+    built = Path(data.cache_dir).expanduser() / "datasets" / key / "built.json"
+    real = [name for name in names if name in all_sources.SOURCES]
+    if real and built.is_file() and (folder := find_data(data.sources_dir, "ECOMGPT_SOURCES", "sources")):
+        all_sources.check_changed(real, folder, built.stat().st_mtime)
+    return key
 
 
 def repeats_key(data: DataConfig, shards: Sequence[str]) -> str:

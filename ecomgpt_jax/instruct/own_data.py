@@ -210,7 +210,10 @@ def _form_of(spec: str, records: Sequence[dict[str, Any] | BadRecord]) -> str:
     forms = "; ".join(" and ".join(fields) for fields in FORMS.values())
     more = f"; {len(bad):,} records cannot be read, first {bad[0]}" if bad else ""
     first = ", ".join(map(repr, good[0]))
-    raise DataError(f"{spec}: no record has the fields of a known form ({forms}); the first has {first:.300}{more}")
+    hint = 'rename the fields, or declare the file as a source ("Add a source" in ecomgpt_jax/instruct/README.md)'
+    raise DataError(
+        f"{spec}: no record has the fields of a known form ({forms}); the first has {first:.300}{more}; {hint}"
+    )
 
 
 def _instances(record: Mapping[str, Any], form: str, place: str, line: int) -> tuple[list[Instance], int]:

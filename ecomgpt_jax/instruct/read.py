@@ -150,11 +150,20 @@ def evaluation_dirs(data: DataConfig) -> list[Path]:
       MissingInputError: ECOMGPT_EVAL or ECOMGPT_BENCHMARKS names no folder.
       DataError: a benchmark is not the pinned one.
     """
-    if data.mixture == "synthetic" and not data.files:
+    if not _compares(data):
         return []
     directory = find_data("", "ECOMGPT_EVAL", "evaluation")
     at_hand = [name for name in benchmarks.BENCHMARKS if benchmarks.find_benchmark(name)]
     return ([directory] if directory else []) + [benchmarks.task_folders(name, data.cache_dir) for name in at_hand]
+
+
+def lacks_evaluation(data: DataConfig) -> bool:
+    """Returns whether rows should be compared with the official evaluation tasks, and these are not installed."""
+    return _compares(data) and not find_data("", "ECOMGPT_EVAL", "evaluation")
+
+
+def _compares(data: DataConfig) -> bool:
+    return data.mixture != "synthetic" or bool(data.files)  # the embedded catalogue holds no real text
 
 
 def exclusion(data: DataConfig) -> Exclusion | None:

@@ -16,6 +16,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -192,6 +193,27 @@ def load_task(directory: str | os.PathLike[str]) -> TaskFolder:
     if task.family == "NER" and not task.labels:
         raise DataError(f"{path}: a NER task needs label_set, the types of its answer")
     return task
+
+
+def template_problem(task: TaskFolder) -> str:
+    """Returns what is unusual in a task's template, "" where nothing is; benchmarks have prompts of their own."""
+    if task.metric or task.template.rstrip().endswith("### Response:"):
+        return ""
+    return (
+        f"{task.path / 'meta-info.json'}: test_prompt.instruction does not end with '### Response:', so nothing "
+        "separates prompt and answer; the released layout is '### Instruction:\\n{sentences}\\n...\\n### Response:'"
+    )
+
+
+def warn_of_templates(tasks: Iterable[TaskFolder]) -> None:
+    """Logs the `template_problem` of each task, once per process."""
+    for problem in filter(None, map(template_problem, tasks)):
+        _warn(problem)
+
+
+@functools.cache
+def _warn(line: str) -> None:
+    logging.warning("%s", line)
 
 
 def read_rows(task: TaskFolder, split: str = "test", limit: int = 0) -> list[TaskRow]:

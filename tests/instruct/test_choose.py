@@ -1,17 +1,21 @@
 """The choice of sources and tasks: the effect of every setting."""
 
+import hashlib
 import itertools
+import os
 import pickle
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ecomgpt_jax.config import DataConfig
-from ecomgpt_jax.errors import ConfigError
+from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.instruct import choose, make
 from ecomgpt_jax.instruct.instructions import fill
 from ecomgpt_jax.instruct.sources import all_sources
+from ecomgpt_jax.instruct.sources.checksums import FILES
 from ecomgpt_jax.instruct.synthetic import products
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, write_task
 from ecomgpt_jax.instruct.tasks.task import Task
@@ -113,7 +117,7 @@ def test_task_patterns() -> None:
     assert {task.name.split("-")[1] for task in tasks} == {"Reviews", "Items"}
     assert "ZH-Items-CLS-category_check" in {task.name for task in tasks}
     assert len(tasks) > 5
-    with pytest.raises(ConfigError, match=r"'EN-Nothing-\*' fits no task"):
+    with pytest.raises(ConfigError, match=r"'EN-Nothing-\*' fits no task.*--config\.data\.tasks= takes all"):
         training(settings(tasks=("EN-Nothing-*",)))
     both = ("EN-Reviews-*", "ZH-Reviews-*")
     english = training(settings(tasks=both, languages=("en",)))  # a pattern may be emptied by another setting
@@ -167,6 +171,29 @@ def test_settings_that_change_no_row_share_a_build(tmp_path: Path) -> None:
         {"languages": ("en",)},
     )
     assert len({key, *(choose.cache_key(key_settings(tmp_path, **change)) for change in changes)}) == 6
+
+
+def test_an_edited_file_of_a_source_is_found_though_the_data_set_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "sources" / "en_mams" / "a.txt"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"right")
+    monkeypatch.setitem(FILES, "en_mams", {"a.txt": hashlib.sha256(b"right").hexdigest()})
+    data = key_settings(tmp_path, mixture="real", sources=("en_mams",), sources_dir=str(file.parents[1]))
+    built = tmp_path / "datasets" / choose.cache_key(data) / "built.json"
+    built.parent.mkdir(parents=True)
+    built.write_text("{}")
+    after = time.time() + 60
+    os.utime(built, (after, after))
+    with monkeypatch.context() as patched:
+        patched.setattr(all_sources, "file_sha256", lambda path: pytest.fail("read, though nothing changed since"))
+        choose.cache_key(data)
+    os.utime(built, (0, 0))
+    choose.cache_key(data)
+    file.write_bytes(b"wrong")  # of the same size
+    with pytest.raises(DataError, match=r"a\.txt: sha256"):
+        choose.cache_key(data)
 
 
 def test_what_repeats_depends_on_sources_and_evaluation_and_on_no_choice(

@@ -190,7 +190,7 @@ def test_bad_conversations(tmp_path: Path, record: object, message: str) -> None
         (b"", DataError, "empty"),
         (b"\n\n", DataError, "empty"),
         (b'[{"prompt": "a"}]', DataError, "one object per line"),
-        (b'{"question": "a", "answer": "b"}', DataError, "the first has 'question', 'answer'"),
+        (b'{"question": "a", "answer": "b"}', DataError, "has 'question', 'answer'; rename the fields, or declare"),
         (b"x", DataError, r"1:1: Expecting value \(none of the 1 records can be read\)"),
     ],
 )

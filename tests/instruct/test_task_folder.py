@@ -1,5 +1,7 @@
+import dataclasses
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from ecomgpt_jax.instruct.task_folder import (
     load_tasks,
     read_rows,
     to_instruction,
+    warn_of_templates,
     write_task,
 )
 
@@ -166,6 +169,15 @@ def test_blank_lines_bom_and_line_separators_are_harmless(tmp_path: Path) -> Non
     text = "\ufeff\n" + json.dumps({**ROW, "sentences": "a\u2028b"}, ensure_ascii=False) + "\r\n\n"
     (row,) = read_rows(load_task(make(tmp_path, text=text)))
     assert row.sentences == "a\u2028b"
+
+
+def test_a_prompt_that_runs_into_its_answer_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    task = tiny_tasks.TOPICS[0]
+    bare = dataclasses.replace(task, template="{sentences} is {label_set}", path=Path("mine"))
+    warn_of_templates([task, dataclasses.replace(task, template=f"{task.template} "), bare, bare])
+    warn_of_templates([dataclasses.replace(bare, metric="ecinstruct:f1")])
+    (warning,) = caplog.messages
+    assert re.match(r"mine/meta-info\.json: .* does not end with '### Response:'", warning)
 
 
 def test_missing_folders_are_named(tmp_path: Path) -> None:

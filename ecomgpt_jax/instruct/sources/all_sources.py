@@ -1,7 +1,7 @@
 """All sources by name, and reading one of them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ecomgpt_jax.config import nearest
@@ -39,8 +39,8 @@ def source(name: str) -> Source:
     return SOURCES[name]
 
 
-def check_files(source: Source, sources_dir: str | os.PathLike[str]) -> Path:
-    """Returns the source's folder after comparing each file's sha256.
+def check_files(source: Source, sources_dir: str | os.PathLike[str], changed_after: float = 0) -> Path:
+    """Returns the source's folder after comparing the sha256 of each file that changed (`st_ctime`) after a time.
 
     Raises:
         ConfigError: No checksums are pinned.
@@ -56,13 +56,30 @@ def check_files(source: Source, sources_dir: str | os.PathLike[str]) -> Path:
     for file, expected in source.files.items():
         path = folder / file
         if not path.is_file():
+            how = f"run `python -m ecomgpt_jax.fetch sources {source.name}`" if source.place else "put it there"
             raise MissingInputError(
-                f"{path}: missing; run `python -m ecomgpt_jax.fetch sources {source.name}`, or point ECOMGPT_SOURCES "
-                f"(or data.sources_dir) at the folder that holds {source.name}"
+                f"{path}: missing; {how}, or point ECOMGPT_SOURCES (or data.sources_dir) at the folder that holds "
+                f"{source.name}"
             )
-        if (found := file_sha256(path)) != expected:
-            raise DataError(f"{path}: sha256 {found}, expected {expected}; fetch the source again")
+        if path.stat().st_ctime > changed_after and (found := file_sha256(path)) != expected:
+            again = "fetch the source again, or pin" if source.place else "pin"
+            raise DataError(
+                f"{path}: sha256 {found}, expected {expected}; {again} it anew: "
+                f"`python -m ecomgpt_jax.fetch --pin sources/{source.name} --dir DIR`"
+            )
     return folder
+
+
+def check_changed(names: Iterable[str], sources_dir: str | os.PathLike[str], after: float) -> None:
+    """Compares the files of the sources whose folders are there, where they changed after a time (POSIX, seconds).
+
+    Raises:
+        MissingInputError: A file is missing.
+        DataError: A file is not the one this version reads.
+    """
+    for name in names:
+        if (Path(sources_dir) / name).is_dir():
+            check_files(SOURCES[name], sources_dir, after)
 
 
 def read(

@@ -48,7 +48,7 @@ class Collection:
       licence: as upstream states it.
       redistributable: whether that licence allows redistribution.
       bytes: size of all files; 0 where it is not known.
-      files: what to fetch; empty where only the user's own copy may be used.
+      files: what to fetch; empty where only the user's own copy is used.
     """
 
     name: str
@@ -63,9 +63,10 @@ class Collection:
         return self.name.split("/")[0]
 
 
-def _source(name: str) -> Collection:
+def collection_of(name: str) -> Collection:
+    """Returns what is fetched of a source; a local one, which has no place, has no files to fetch."""
     source, collection, files = SOURCES[name], f"sources/{name}", []
-    for file, digest in source.files.items():
+    for file, digest in source.files.items() if source.place else ():
         remote, _, member = source.remote(file).partition("!")
         files.append(Wanted(f"{collection}/{file}", remote, digest, member, source.derive))
     return Collection(collection, source.licence, source.redistributable, SIZES.get(collection, 0), tuple(files))
@@ -82,7 +83,7 @@ def _collections() -> dict[str, Collection]:
     )
     own = "no licence: only your own copy, laid there as ChineseEcomQA.jsonl, is used"
     found = [
-        *map(_source, SOURCES),
+        *map(collection_of, SOURCES),
         *(
             _plain(name, f"{_ECOMGPT}/{name.removeprefix('evaluation/')}", NO_LICENCE, False)
             for name in ALL

@@ -51,7 +51,8 @@ class Source:
         name: Folder below the sources folder; begins with the language of the texts: `en_`, `zh_` or `zh_en_`.
         licence: As upstream states it.
         redistributable: Whether that licence allows redistribution.
-        place: Public GitHub repository, commit (40 hexadecimal digits) and folder: `owner/name@commit/folder`.
+        place: Public GitHub repository, commit (40 hexadecimal digits) and folder: `owner/name@commit/folder`; "" for
+            a local source, which `fetch` never downloads.
         renamed: Upstream path (below the repository root) of each file that is not at `folder/file`;
             `archive.zip!name` takes the file of that name, in whichever folder, out of a zip archive.
         derive: Makes a file's bytes from the upstream bytes, for sources that carry a part of a file.
@@ -66,7 +67,7 @@ class Source:
     name: str
     licence: str
     redistributable: bool = False
-    place: str
+    place: str = ""
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
     derive: Callable[[bytes], bytes] | None = None
     records: int
@@ -77,8 +78,11 @@ class Source:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a name without a language or a place that is not `owner/name@commit/folder`."""
-        if not re.match(r"(zh_|en_)+\w", self.name) or not _PLACE.fullmatch(self.place):
-            raise ValueError(f"source {self.name} at {self.place}: not en_… or zh_…, owner/name@<40 hex digits>/folder")
+        if not re.match(r"(zh_|en_)+\w", self.name):
+            raise ValueError(f"source {self.name!r}: its name must begin with the language: en_, zh_ or zh_en_")
+        if self.place and not _PLACE.fullmatch(self.place):
+            form = 'owner/name@<40 hex digits>/folder, or "" for local files'
+            raise ValueError(f"source {self.name}: place {self.place!r} is not {form}")
 
     @property
     def language(self) -> str:
@@ -91,7 +95,10 @@ class Source:
         return FILES.get(self.name, {})
 
     def remote(self, file: str) -> str:
-        """Returns where a file comes from: `owner/name/commit/path`, with `!name` after the path of an archive."""
+        """Returns where a file comes from: `owner/name/commit/path`, with `!name` after the path of an archive.
+
+        The source must have a place.
+        """
         repo, commit, folder = _PLACE.fullmatch(self.place).groups()
         return f"{repo}/{commit}/{self.renamed.get(file) or (f'{folder}/{file}' if folder else file)}"
 

@@ -10,7 +10,7 @@ import pytest
 
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
 from ecomgpt_jax.instruct import records
-from ecomgpt_jax.instruct.sources import all_sources
+from ecomgpt_jax.instruct.sources import all_sources, places
 from ecomgpt_jax.instruct.sources.checksums import FILES
 from ecomgpt_jax.instruct.sources.reading import ReadLog, Source
 from ecomgpt_jax.instruct.sources.rows import filled_lines
@@ -54,13 +54,30 @@ def test_read_checks_the_files_first(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(MissingInputError, match=r"raw/test\.xml.*fetch sources en_mams.*ECOMGPT_SOURCES"):
         next(all_sources.read(all_sources.source("en_mams"), tmp_path))
     source = toy(tmp_path, b"wrong", monkeypatch)
-    with pytest.raises(DataError, match=r"a\.txt: sha256"):
+    with pytest.raises(
+        DataError, match=r"a\.txt: sha256.*fetch the source again, or pin it anew: .*--pin sources/en_m"
+    ):
         next(all_sources.read(source, tmp_path))
     assert len(list(all_sources.read(source, tmp_path, verify=False))) == 1
     (tmp_path / "en_mams" / "a.txt").write_bytes(b"right")
     assert len(list(all_sources.read(source, str(tmp_path)))) == 1
     with pytest.raises(ConfigError, match=r"fetch --pin sources/en_new"):
         next(all_sources.read(dataclasses.replace(source, name="en_new"), tmp_path))
+
+
+def test_a_local_source_is_read_and_never_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = toy(tmp_path, b"right", monkeypatch)
+    fields = {field.name: getattr(source, field.name) for field in dataclasses.fields(source) if field.name != "place"}
+    source = Source(**fields)
+    assert len(list(all_sources.read(source, tmp_path))) == 1
+    monkeypatch.setitem(all_sources.SOURCES, "en_mams", source)
+    assert places.collection_of("en_mams").files == ()
+    (tmp_path / "en_mams" / "a.txt").write_bytes(b"edited")
+    with pytest.raises(DataError, match=r"expected \w+; pin it anew: .*fetch --pin sources/en_mams"):
+        all_sources.check_files(source, tmp_path)
+    (tmp_path / "en_mams" / "a.txt").unlink()
+    with pytest.raises(MissingInputError, match="put it there"):
+        all_sources.check_files(source, tmp_path)
 
 
 def texts(record: records.Record) -> list[str]:
