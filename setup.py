@@ -26,6 +26,7 @@ setuptools.setup(
         "optax>=0.2.8,<0.4",  # AdamW, schedules, clipping
         "orbax-checkpoint>=0.12.8,<0.14",  # sharded checkpoints
         "transformers>=5.17,<6",  # tokenizer and config files of Hugging Face directories (its models need torch)
+        "jinja2>=3.1",  # chat templates, which transformers runs with it and does not install
         "tokenizers>=0.22",  # trains and runs byte-level BPE on all cores
         "safetensors>=0.8",  # weights without pickle
         "tensorflow-datasets>=4.9.10,<5",  # the EcomInstruct builder, in array_record, without TensorFlow

@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
     try:
         from ecomgpt_jax.serving import app, chat, scheduler, server
     except ModuleNotFoundError as error:
-        raise ConfigError(f"serve needs {error.name}; install the extra: pip install 'ecomgpt_jax[serve]'") from None
+        raise ConfigError(f"serve needs {error.name}; install the extra: pip install -e '.[serve]'") from None
     listening = server.bind(_HOST.value, _PORT.value)
     mesh = make_mesh(parse_mesh(_MESH.value, "--mesh"))
     if jax.process_count() > 1:

@@ -7,6 +7,7 @@ interrupted run. `--dry_run` builds the data too, prints config, data and plan, 
 
 import json
 import logging
+import shlex
 import shutil
 from pathlib import Path
 
@@ -210,7 +211,8 @@ def main(arguments: list[str]) -> None:
     )
     if after is not None:
         print(terminal.score_table(after, before))
-    print(f"report: {workdir / 'report' / 'index.html'}", flush=True)
+    print(f"report: {workdir / 'report' / 'index.html'}")
+    print(f"answers: python -m ecomgpt_jax.generate --checkpoint {shlex.quote(str(workdir))}", flush=True)
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ def enable_compilation_cache(folder: Path) -> None:
     """Caches every compiled program in `folder`, for later runs with the same shapes.
 
     Where `JAX_COMPILATION_CACHE_DIR` is set, that folder is used instead.
-    Prints a line for a program that takes longer than `waiting.PATIENCE` to compile or load.
+    Prints one line when the first program takes longer than `waiting.PATIENCE` to compile or load.
     """
     jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
@@ -158,10 +158,15 @@ def enable_compilation_cache(folder: Path) -> None:
 @functools.cache  # listeners are registered once per process
 def _say_compilations() -> None:
     running: dict[int, Notice] = {}  # by thread
+    said = threading.Event()
+
+    def what() -> str:
+        said.set()
+        return "programs to be compiled; the next start finds them in the cache"
 
     def begin(event: str, **_: Any) -> None:
-        if event == "/jax/compilation_cache/compile_requests_use_cache":
-            running[threading.get_ident()] = Notice("a program to be compiled; the next start finds it in the cache")
+        if event == "/jax/compilation_cache/compile_requests_use_cache" and not said.is_set():
+            running[threading.get_ident()] = Notice(what)
 
     def end(event: str, seconds: float, **_: Any) -> None:
         found = running.pop(threading.get_ident(), None) if event == _COMPILED else None

@@ -1,9 +1,10 @@
-"""Progress of a run: `metrics.jsonl`, TensorBoard, and a progress bar."""
+"""Progress of a run: `metrics.jsonl`, TensorBoard, and a progress bar, or lines where there is no terminal."""
 
 import collections
 import json
 import math
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,8 @@ import tqdm
 from ecomgpt_jax.files import write_json_lines
 from ecomgpt_jax.training.step_clock import PARTS
 from ecomgpt_jax.training.throughput import Throughput
+
+LINE_EVERY = 30.0  # seconds between the lines that stand for the bar where the output is no terminal
 
 
 def read_metrics(path: Path) -> list[dict]:
@@ -68,6 +71,7 @@ class Progress:
             total=total_steps, initial=first_step, desc="train", unit="step", disable=None if writer else True,
             dynamic_ncols=True,
         )  # fmt: skip
+        self._total, self._lines, self._last_line = total_steps, writer and self._bar.disable, -math.inf
         if not writer:
             return
         path = workdir / "metrics.jsonl"
@@ -102,7 +106,11 @@ class Progress:
         self._spent, self._steps = collections.Counter(), 0
         if evaluate is not None:
             line |= evaluate()
-        self._bar.set_postfix_str(f"loss {metrics.get('train/loss', math.nan):.4f}{rate}")
+        state = f"loss {metrics.get('train/loss', math.nan):.4f}{rate}"
+        self._bar.set_postfix_str(state)
+        if self._lines and (step == self._total or time.monotonic() - self._last_line >= LINE_EVERY):
+            self._last_line = time.monotonic()
+            print(f"train: step {step:,} of {self._total:,}, {state}", file=sys.stderr, flush=True)
         if self._file is not None:
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ecomgpt_jax.training import progress as progress_module
 from ecomgpt_jax.training.progress import Progress, read_metrics
 
 SPENT = {"seconds": 2.0, "data": 0.5, "step": 1.0, "host": 0.5, "checkpoint": 0.0}
@@ -22,6 +23,29 @@ def test_lines_hold_metrics_and_throughput(tmp_path: Path) -> None:
     assert all(line["train/loss"] == 1.5 for line in lines)
     assert all(line["perf/tokens_per_second"] == 50.0 for line in lines)
     assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+def test_lines_stand_for_the_bar_where_there_is_no_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def printed(every: float, *, writer: bool = True) -> list[str]:
+        monkeypatch.setattr(progress_module, "LINE_EVERY", every)
+        progress = Progress(tmp_path, first_step=0, total_steps=3, writer=writer)
+        for step in (1, 2, 3):
+            progress.step(SPENT)
+            progress.log(step, METRICS)
+        progress.close()
+        return capsys.readouterr().err.splitlines()
+
+    every = printed(0.0)
+    assert all("\r" not in line for line in every)
+    assert [line.split(",")[0] for line in every] == [f"train: step {step} of 3" for step in (1, 2, 3)]
+    first, last = printed(1e9)
+    assert (first, last) == (
+        "train: step 1 of 3, loss 1.5000, 50 tokens/s",
+        "train: step 3 of 3, loss 1.5000, 50 tokens/s",
+    )
+    assert printed(0.0, writer=False) == []
 
 
 def test_tensorboard_does_not_import_torch(tmp_path: Path) -> None:
@@ -83,14 +107,6 @@ def test_other_processes_write_nothing(tmp_path: Path) -> None:
     progress.log(1, METRICS)
     progress.close()
     assert list(tmp_path.iterdir()) == []
-
-
-def test_no_bar_where_nobody_looks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    progress = Progress(tmp_path, first_step=0, total_steps=1)
-    progress.step(SPENT)
-    progress.log(1, METRICS)
-    progress.close()
-    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("spent", [None, dict.fromkeys(SPENT, 0.0)])
