@@ -39,7 +39,7 @@ def test_the_guides_source_is_declared_pinned_and_built(tmp_path: Path) -> None:
     for file, there, added in steps:
         text = (tmp_path / file).read_text(encoding="utf-8")
         assert text.count(there) == 1
-        added = added.replace("<40 hex digits>", "0" * 40)
+        added = re.sub(" *place=.*\n", "", added)  # a local source, as the guide allows
         (tmp_path / file).write_text(text.replace(there, there + added), encoding="utf-8")
     (data / "sources" / "en_shop").mkdir(parents=True)
     kinds = ("Mugs", "Lamps", "Chairs")
@@ -62,7 +62,9 @@ def test_the_guides_source_is_declared_pinned_and_built(tmp_path: Path) -> None:
 
     changed = [str(tmp_path / file) for file, *_ in steps]
     command("ruff", "format", "--check", "--config", str(ROOT / "pyproject.toml"), *changed)
-    command("ecomgpt_jax.fetch", "--pin", "sources/en_shop", "--dir", str(data))
+    pinned = command("ecomgpt_jax.fetch", "--pin", "sources/en_shop", "--dir", str(data))
+    assert f"export ECOMGPT_SOURCES={data / 'sources'}\n" in pinned
+    assert "local, never fetched" in command("ecomgpt_jax.fetch", "sources", "en_shop", "--dir", str(data))
     settings = {"sources": "en_shop", "cache_dir": str(tmp_path / "cache"), "instances_per_task": "20"}
     flags = [f"--config.data.{name}={value}" for name, value in settings.items()]
     config = str(ROOT / "configs" / "ecominstruct.py")

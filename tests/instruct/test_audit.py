@@ -216,6 +216,14 @@ def test_labels_that_are_hard_to_read_in_an_answer_are_found(tmp_path: Path) -> 
     ]
 
 
+def test_a_prompt_that_runs_into_its_answer_is_noted(tmp_path: Path) -> None:
+    task, rows = tiny_tasks.TOPICS
+    write_task(tmp_path, dataclasses.replace(task, template="{sentences} {label_set}"), rows)
+    (note,) = (each for each in audit_folder(tmp_path) if isinstance(each, Finding))
+    assert not note.fault
+    assert "meta-info.json: test_prompt.instruction does not end with '### Response:'" in note.text
+
+
 def test_types_that_are_hard_to_read_in_an_answer_are_found(tmp_path: Path) -> None:
     task, rows = tiny_tasks.PARTS
     kinds = ("Brand", "Part", "size:EU", "size: US", "two\nlines", "a, b")

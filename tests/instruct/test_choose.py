@@ -226,13 +226,17 @@ def test_another_process_gets_the_same_choice(fields: dict[str, Any], monkeypatc
     assert bool(found.near) == choice.data.strict_held_out
 
 
-def test_the_choice_of_task_folders_and_files(tmp_path: Path) -> None:
+def test_the_choice_of_task_folders_and_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     names = ["EN-Mine-CLS-mood", "EN-Mine-CLS-topic", "ZH-Mine-CLS-mood"]
     for name in names:
         rows = [TaskRow("x", {"default": ("good",)})]
         write_task(tmp_path, TaskFolder(name, "mood", "{sentences}", {"default": ("good",)}), rows, rows)
     data = settings(mixture="folder", tasks_dir=str(tmp_path), languages=("en",))
     choice = choose.choose(data)
+    assert [
+        f"{name}/meta-info.json: test_prompt.instruction does not end" in text
+        for name, text in zip(names, caplog.messages, strict=True)
+    ] == [True] * 3
     assert sorted(task.name for task in choice.declared) == names
     assert sorted(task.name for task in choice.training) == names[:2]
     assert pickle.loads(pickle.dumps(choice)) == choice

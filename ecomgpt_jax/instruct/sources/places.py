@@ -69,7 +69,8 @@ def collection_of(name: str) -> Collection:
     for file, digest in source.files.items() if source.place else ():
         remote, _, member = source.remote(file).partition("!")
         files.append(Wanted(f"{collection}/{file}", remote, digest, member, source.derive))
-    return Collection(collection, source.licence, source.redistributable, SIZES.get(collection, 0), tuple(files))
+    licence = source.licence if source.place else f"{source.licence} (local, never fetched)"
+    return Collection(collection, licence, source.redistributable, SIZES.get(collection, 0), tuple(files))
 
 
 def _plain(name: str, remote: str, licence: str, redistributable: bool) -> Collection:
