@@ -158,7 +158,7 @@ def _step_block(
 
 
 def decode_step(
-    params: Params, cache: Cache, tokens: jax.Array, positions: jax.Array, model: ModelConfig
+    params: Params, cache: Cache, tokens: jax.Array, positions: jax.Array, model: ModelConfig, by_vocab: bool = False
 ) -> tuple[Cache, jax.Array]:
     """Processes one more token in every row.
 
@@ -168,6 +168,7 @@ def decode_step(
       tokens: int32 [batch].
       positions: int32 [batch], the tokens' positions in their rows.
       model: shapes and numerics.
+      by_vocab: whether the logits are [vocab, batch], which costs less; see `decoder.Embedding.logits`.
 
     Returns:
       (cache with the tokens in it, logits [batch, vocab] float32 for the tokens that follow).
@@ -177,7 +178,8 @@ def decode_step(
     for block_params, layer, slides in zip(params["blocks"], cache, of.slides, strict=True):
         x, layer = _step_block(block_params, x, layer, positions, rotations, bool(slides), model)
         grown.append(layer)
-    return tuple(grown), decoder.logits(params, decoder.final_norm(params, x, model), model)[:, 0]
+    logits = decoder.logits(params, decoder.final_norm(params, x, model), model, by_vocab)
+    return tuple(grown), logits if by_vocab else logits[:, 0]
 
 
 def pad_prompts(prompts: Sequence[Sequence[int]], rows: int, length: int) -> tuple[np.ndarray, np.ndarray]:

@@ -149,8 +149,18 @@ class Embedding(nnx.Module):
         rows = jnp.take(self.table[...], ids, axis=0, mode="fill", fill_value=jnp.nan).astype(self.dtype)
         return residual(constrain(rows, "group_batch", "length", "embed"))
 
-    def logits(self, hidden: jax.Array) -> jax.Array:
-        """Maps hidden [..., embed] to float32 [..., vocab]."""
+    def logits(self, hidden: jax.Array, by_vocab: bool = False) -> jax.Array:
+        """Maps hidden [..., embed] to float32 [..., vocab]; hidden [batch, 1, embed] `by_vocab` to [vocab, batch].
+
+        By vocab the table is multiplied as it lies. For [batch, vocab] a CPU lays it out anew at every step, which
+        takes as long as the product itself where the batch is small.
+        """
+        if by_vocab:
+            logits = jnp.einsum(
+                "ve,be->vb", self.table[...].astype(hidden.dtype), residual(hidden)[:, 0],
+                precision=matmul_precision(hidden.dtype), preferred_element_type=jnp.float32,
+            )  # fmt: skip
+            return constrain(logits, "vocab", "batch")
         step = in_decoding_step(hidden)
         logits = jnp.einsum(
             "...e,ve->...v", residual(hidden) if step else hidden, self.table[...].astype(hidden.dtype),
@@ -279,10 +289,10 @@ def forward(
     return _decoder(params, model)(inputs, segment_ids, adapters, model)
 
 
-def logits(params: Params, hidden: jax.Array, model: ModelConfig) -> jax.Array:
-    """Applies the head: hidden [..., embed] to float32 [..., vocab]."""
+def logits(params: Params, hidden: jax.Array, model: ModelConfig, by_vocab: bool = False) -> jax.Array:
+    """Applies the head: hidden [..., embed] to float32 [..., vocab]; see `Embedding.logits` for `by_vocab`."""
     decoder = _decoder(params, model)
-    return (decoder.head or decoder.embedding).logits(hidden)
+    return (decoder.head or decoder.embedding).logits(hidden, by_vocab)
 
 
 def head_table(params: Params) -> jax.Array:
