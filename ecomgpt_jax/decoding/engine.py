@@ -179,6 +179,8 @@ def _run(
                 owners[rows[place]] = index
                 left -= 1
             slots = programs.insert(slots, new, rows)
+            if not waiting:
+                new = None  # frees its cache while the others decode
         held = [index for index in owners if index is not None]
         need = smallest(buckets, max(len(prompts[index]) for index in held)) + width
         if smallest(caches, need) < length:

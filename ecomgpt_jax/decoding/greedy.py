@@ -143,7 +143,8 @@ def decode(
 
     def step(slots: Slots) -> Slots:
         cache, logits = decode_step(params, slots.cache, slots.tokens, slots.positions, model, True)
-        return _advance(slots, cache, choose(logits, jnp.asarray(stop.allowed)[:, None], axis=0), stop)
+        allowed = jnp.broadcast_to(stop.allowed, len(logits))[:, None]
+        return _advance(slots, cache, choose(logits, allowed, axis=0), stop)
 
     # Constrained again: the compiler may split the results of a loop.
     return place(jax.lax.while_loop(lambda slots: slots.active.sum() > until_active, step, slots))

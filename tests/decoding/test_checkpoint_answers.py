@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ecomgpt_jax.config import MeshConfig, ModelConfig
-from ecomgpt_jax.decoding import engine, greedy
+from ecomgpt_jax.decoding import engine, forward, greedy
 from ecomgpt_jax.decoding.scoring import mean_log_probabilities
 from ecomgpt_jax.model import decoder, loading
 from ecomgpt_jax.model.hf_weights import save_hf
@@ -169,8 +169,8 @@ def test_each_device_holds_its_eighth_and_no_program_gathers_the_weights(tmp_pat
         stop = greedy.DecodeLimits(EOS, LIMIT, NEW)
         decode = engine._programs(fields).decode.lower(params, slots, stop, 0).compile().memory_analysis()
         rows = jax.ShapeDtypeStruct((8, 32, model.embed), dtype, sharding=slots.tokens.sharding.update(spec=("fsdp",)))
-        lengths, top = jax.ShapeDtypeStruct((8,), jnp.int32), {**params, "blocks": params["blocks"][:1]}
-        last = greedy._last_logits.lower(top, rows, lengths, fields).compile().memory_analysis()
+        lengths, top = jax.ShapeDtypeStruct((8,), jnp.int32), {**params, "blocks": params["blocks"][-1:]}
+        last = forward._read_last_block.lower(top, rows, lengths, None, fields, 32).compile().memory_analysis()
     assert decode.temp_size_in_bytes < 0.2 * whole
     assert last.temp_size_in_bytes < 0.2 * whole
 

@@ -19,14 +19,16 @@ def test_every_family_steps_as_its_training_forward(name: str) -> None:
 
     @jax.jit
     def both(params: Params) -> tuple[jax.Array, jax.Array]:
-        layered, lengths, steps = split_layers(params, model), jnp.array([21, 5]), []
+        layered, lengths, steps, by_vocab = split_layers(params, model), jnp.array([21, 5]), [], []
         cache, logits = forward.prefill(layered, ids[:, :21], lengths, model, 40)
         for step in range(3):
             steps.append(logits)
             tokens = jnp.asarray(ids)[jnp.arange(2), lengths + step]
+            by_vocab.append(forward.decode_step(layered, cache, tokens, lengths + step, model, by_vocab=True)[1].T)
             cache, logits = forward.decode_step(layered, cache, tokens, lengths + step, model)
         whole = decoder.logits(params, decoder.forward(params, ids, None, model), model)
-        return jnp.stack([*steps, logits]), jnp.stack([whole[jnp.arange(2), lengths - 1 + step] for step in range(4)])
+        expected = [whole[jnp.arange(2), lengths - 1 + step] for step in range(4)]
+        return jnp.stack([*steps, logits, *by_vocab]), jnp.stack([*expected, *expected[1:]])
 
     np.testing.assert_allclose(*both(params), atol=5e-5, equal_nan=False)
 

@@ -78,6 +78,7 @@ def test_choose_takes_the_lowest_of_equals_and_marks_rows_that_are_not_finite() 
     logits = jnp.array([[0.0, 2, 2, 9], [1, jnp.nan, 2, 0], [0, jnp.inf, 0, 0], [-5, -4, -3, 0]])
     assert greedy.choose(logits, jnp.arange(4) < 3).tolist() == [1, -1, -1, 2]
     assert greedy.choose(logits, jnp.array([True, False, True, False])).tolist() == [2, 2, 0, 2]
+    assert greedy.choose(logits.T, (jnp.arange(4) < 3)[:, None], axis=0).tolist() == [1, -1, -1, 2]
 
 
 def test_bfloat16_decodes_with_weights_cast_once(params: Params) -> None:
