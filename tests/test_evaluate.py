@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from xla_flags import fake_devices
 from ecomgpt_jax.config import MeshConfig, ModelConfig
 from ecomgpt_jax.data.tokenizer import load_tokenizer, train_tokenizer
 from ecomgpt_jax.evaluation.protocol import build_prompts
+from ecomgpt_jax.instruct.task_folder import write_task
 from ecomgpt_jax.model.decoder import init_sharded_params
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training.saving import save_orbax_params
@@ -105,6 +107,14 @@ def test_bad_input_is_one_line_and_an_exit_code(world: Path, arguments: dict, co
     assert words in done.stderr
     assert done.stderr.strip().count("\n") == 0
     assert not (world / "bad").exists()
+
+
+def test_a_prompt_that_runs_into_its_answer_is_warned_of_before_the_checkpoint_is_read(tmp_path: Path) -> None:
+    task, rows = tiny_tasks.TOPICS
+    write_task(tmp_path, dataclasses.replace(task, template="{sentences} {label_set}"), rows)
+    done = evaluate("--checkpoint", tmp_path / "nowhere", "--tasks", tmp_path, "--out", tmp_path / "out")
+    assert done.returncode == 66
+    assert done.stderr.count("meta-info.json: test_prompt.instruction does not end with '### Response:'") == 1
 
 
 def test_all_benchmarks_at_hand_in_one_table(world: Path, tmp_path: Path) -> None:
