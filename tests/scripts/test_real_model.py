@@ -41,7 +41,7 @@ def test_the_script_is_clean(shellcheck: str) -> None:
 def this_environment(folder: Path) -> Path:
     """A folder that scripts/env.sh takes for an environment it has made, with this interpreter."""
     (folder / "bin").mkdir(parents=True)
-    (folder / "bin" / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (folder / "bin" / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     (folder / "bin" / "python").chmod(0o755)
     checksum = subprocess.check_output(["cksum"], stdin=(ROOT / "setup.py").open(), text=True).split()[0]
     (folder / f".made-for-{checksum}-_dev_").touch()
