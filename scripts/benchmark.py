@@ -56,17 +56,18 @@ def run_cpu(repeats: int, folder: Path) -> Iterator[Row]:
     yield at_least(name, *speeds, speeds[0] / speeds[1], 3, "useful tokens / CPU s")
 
 
-def run_decode(repeats: int, folder: Path) -> list[Row]:
+def run_decode(repeats: int, folder: Path) -> Iterator[Row]:
     """Greedy decoding on a CPU against `generate`, in CPU seconds; every answer must be the same."""
     _write_weights(SMALL, folder)
-    case, rows = {"kind": "generate", "model": SMALL, "rows": 16}, []
+    case = {"kind": "generate", "model": SMALL, "rows": 16}
     equal = {**case, "weights": str(folder / "random"), "length": 64, "new": 64}
     tasks = {**case, "weights": str(folder / "countdown"), "task_rows": 16, "slots": 64}
     for name, one, bar in (("greedy, batch 16, 64 + 64 tokens", equal, 2.1), ("the 12 tasks' lengths", tasks, 5)):
         sides = take_turns(one, repeats, "cpu")
         ours, peer = (side["tokens"] for side in sides)
         wrong = sum(a != b for a, b in zip(ours, peer, strict=True))
-        rows += [faster(name, sides, bar, "CPU s"), at_most("  answers that differ", wrong, 0, f"of {len(peer)}")]
+        yield faster(name, sides, bar, "CPU s")
+        yield at_most("  answers that differ", wrong, 0, f"of {len(peer)}")
     _write_weights(COUNTER, folder / "counter")
     counting = {
         "kind": "generate", "model": COUNTER, "weights": str(folder / "counter" / "countdown"), "task_rows": 500,
@@ -75,7 +76,7 @@ def run_decode(repeats: int, folder: Path) -> list[Row]:
     side = Side("ours.py", counting)
     result = side.run()
     side.close()
-    return [*rows, at_most(f"decode steps, {result['prompts']:,} prompts, 64 slots", result["steps"], 1700, "steps")]
+    yield at_most(f"decode steps, {result['prompts']:,} prompts, 64 slots", result["steps"], 1700, "steps")
 
 
 def run_family(repeats: int, folder: Path) -> Iterator[Row]:

@@ -105,10 +105,7 @@ def _read_last_block(
     last = jnp.maximum(lengths - 1, 0)
     at = last[:, None] if starts is None else (starts + last).reshape(len(x), -1)
     x = jax.vmap(lambda row, at: row.at[at].get(mode="clip"))(x, at).reshape(len(lengths), 1, -1)
-    layer, rotations = (
-        cache_lib.from_prompt(*kept[0], cache_length),
-        decoder.attention_of(model).rotations(last[:, None]),
-    )
+    layer, rotations = cache_lib.from_prompt(*kept[0], cache_length), of.rotations(last[:, None])
     x, layer = _step_block(block_params, x, layer, last, rotations, slides, model)
     return layer, decoder.logits(params, decoder.final_norm(params, x, model), model)[:, 0]
 

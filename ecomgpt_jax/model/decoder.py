@@ -8,7 +8,7 @@ angles of the rotation) is scanned over too, so that no program grows with depth
 
 import dataclasses
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
@@ -155,17 +155,12 @@ class Embedding(nnx.Module):
         By vocab the table is multiplied as it lies. For [batch, vocab] a CPU lays it out anew at every step, which
         takes as long as the product itself where the batch is small.
         """
+        step, table = in_decoding_step(hidden), self.table[...].astype(hidden.dtype)
+        hidden = residual(hidden) if step else hidden
+        product = partial(jnp.einsum, precision=matmul_precision(hidden.dtype), preferred_element_type=jnp.float32)
         if by_vocab:
-            logits = jnp.einsum(
-                "ve,be->vb", self.table[...].astype(hidden.dtype), residual(hidden)[:, 0],
-                precision=matmul_precision(hidden.dtype), preferred_element_type=jnp.float32,
-            )  # fmt: skip
-            return constrain(logits, "vocab", "batch")
-        step = in_decoding_step(hidden)
-        logits = jnp.einsum(
-            "...e,ve->...v", residual(hidden) if step else hidden, self.table[...].astype(hidden.dtype),
-            precision=matmul_precision(hidden.dtype), preferred_element_type=jnp.float32,
-        )  # fmt: skip
+            return constrain(product("ve,be->vb", table, hidden[:, 0]), "vocab", "batch")
+        logits = product("...e,ve->...v", hidden, table)
         return constrain(logits, "batch", "length", "vocab") if step else logits
 
 
