@@ -301,11 +301,8 @@ def _near_sources(
 def cache_key(data: DataConfig) -> str:
     """Returns a hash of everything that determines the rows: settings, code of `instruct`, checksums of its input.
 
-    Where a data set with that hash is built, the sources' files that changed since are compared with their checksums; a
-    build compares all of them itself.
-
     Raises:
-      EcomError: a source, a task folder or the evaluation is missing, or a file is not the pinned one.
+      EcomError: a source, a task folder or the evaluation is missing.
     """
     content: dict[str, Any] = {name: getattr(data, name) for name in _FIELDS}
     content["letters"] = data.template.endswith(":letters")
@@ -313,13 +310,20 @@ def cache_key(data: DataConfig) -> str:
     if data.mixture == "folder":
         choose(dataclasses.replace(data, strict_held_out=False))
         content["tasks"] = contamination.checksum(Path(data.tasks_dir).expanduser(), "train")
-    names = source_names(data)
-    key = _hash(content | _checksums(data, names))
-    built = Path(data.cache_dir).expanduser() / "datasets" / key / "built.json"
-    real = [name for name in names if name in all_sources.SOURCES]
+    return _hash(content | _checksums(data, source_names(data)))
+
+
+def check_sources(data: DataConfig, built: Path) -> None:
+    """Compares the real sources' files that changed after `built` was written with their checksums.
+
+    Without that file nothing is compared: a build compares all files itself.
+
+    Raises:
+      EcomError: a file is missing or not the pinned one.
+    """
+    real = [name for name in source_names(data) if name in all_sources.SOURCES]
     if real and built.is_file() and (folder := find_data(data.sources_dir, "ECOMGPT_SOURCES", "sources")):
         all_sources.check_changed(real, folder, built.stat().st_mtime)
-    return key
 
 
 def repeats_key(data: DataConfig, shards: Sequence[str]) -> str:

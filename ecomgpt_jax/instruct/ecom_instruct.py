@@ -78,6 +78,7 @@ def build(data: DataConfig) -> Built:
     key = choose.cache_key(data)
     final = root / key
     write.refuse_in_worker()
+    choose.check_sources(data, final / "built.json")
     with file_lock(root / f"{key}.lock", "another process that builds the same data set"):
         if not (final / "built.json").is_file():
             _remove_leftovers(root, key)
@@ -111,17 +112,16 @@ def write_unseen(data: DataConfig, folder: Path) -> list[str]:
       ConfigError: there are none, or they are task folders already.
       EcomError: a source is missing or broken.
     """
-    choice, written = choose.choose(data), []
+    choice = choose.choose(data)
     if not choice.unseen or data.mixture == "folder":
         raise ConfigError("data.unseen_tasks: no task of a source is unseen; set it, and data.mixture=real or all")
     whole = dataclasses.replace(data, **_NO_CHOICE)
     build(whole)  # finds the records that repeat others
     known = _repeats_file(whole, make.compared_shards(choose.choose(whole)))
     repeats = read_json(known) if known.is_file() else {}
-    for source in sorted({task.source for task in choice.unseen}):
-        for task, rows in make.unseen_rows(choice, source, BuildStats(), repeats.get(source)).values():
-            written.append(task_folder.write_task(folder, task, rows).name)
-    return written
+    sources = sorted({task.source for task in choice.unseen})
+    found = [make.unseen_rows(choice, source, BuildStats(), repeats.get(source)) for source in sources]
+    return [task_folder.write_task(folder, *each).name for of_source in found for each in of_source.values()]
 
 
 def _repeats_file(data: DataConfig, compared: Sequence[str]) -> Path:

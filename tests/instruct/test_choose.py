@@ -13,6 +13,7 @@ import pytest
 from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.instruct import choose, make
+from ecomgpt_jax.instruct.ecom_instruct import build
 from ecomgpt_jax.instruct.instructions import fill
 from ecomgpt_jax.instruct.sources import all_sources
 from ecomgpt_jax.instruct.sources.checksums import FILES
@@ -188,12 +189,14 @@ def test_an_edited_file_of_a_source_is_found_though_the_data_set_is_built(
     os.utime(built, (after, after))
     with monkeypatch.context() as patched:
         patched.setattr(all_sources, "file_sha256", lambda path: pytest.fail("read, though nothing changed since"))
-        choose.cache_key(data)
+        choose.check_sources(data, built)
     os.utime(built, (0, 0))
-    choose.cache_key(data)
+    choose.check_sources(data, built)
     file.write_bytes(b"wrong")  # of the same size
     with pytest.raises(DataError, match=r"a\.txt: sha256"):
-        choose.cache_key(data)
+        choose.check_sources(data, built)
+    with pytest.raises(DataError, match=r"a\.txt: sha256"):
+        build(data)
 
 
 def test_what_repeats_depends_on_sources_and_evaluation_and_on_no_choice(
