@@ -174,12 +174,14 @@ class DataConfig(_Strict):
 
 @dataclasses.dataclass
 class OptimizerConfig(_Strict):
-    """AdamW with a cosine schedule."""
+    """AdamW with warm-up and cosine decay."""
 
     learning_rate: float = _field(2e-5, above=0)  # peak
     weight_decay: float = _field(0.0, least=0)
-    # share of all steps with a linear warm-up; cosine to zero follows
+    # share of all steps with a linear warm-up
     warmup_fraction: float = _field(0.03, least=0, most=1)
+    # share of all steps, their last, that the cosine to zero covers, after a constant rate; 1 = all but the warm-up
+    decay_fraction: float = _field(1.0, above=0, most=1)
     b2: float = _field(0.999, least=0, below=1)  # Adam's; its b1 is 0.9
     epsilon: float = _field(1e-8, above=0)
     max_grad_norm: float = _field(1.0, least=0)  # global norm that gradients are clipped to; 0 = no clipping

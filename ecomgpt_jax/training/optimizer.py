@@ -1,8 +1,9 @@
-"""AdamW with linear warm-up and cosine decay to zero (the paper's recipe), in optax."""
+"""AdamW with linear warm-up, an optional constant part, and cosine decay to zero (the paper's recipe), in optax."""
 
 import math
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from ecomgpt_jax.config import OptimizerConfig
@@ -16,10 +17,16 @@ def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
     """Returns step -> learning rate: linear from 0 over ceil(warmup_fraction * total_steps), then cosine to 0.
 
     Equal to transformers' `get_cosine_schedule_with_warmup`, the schedule of the authors' recipe, except for runs of
-    warm-up alone: their last step has the peak rate, so that a run of one step trains.
+    warm-up alone: their last step has the peak rate, so that a run of one step trains. With `decay_fraction` below 1
+    the cosine covers only that share of all steps, at their end, and the rate is constant before it.
     """
     warmup = min(math.ceil(config.warmup_fraction * total_steps), total_steps - 1)
-    return optax.schedules.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, max(1, total_steps), 0.0)
+    constant = max(0, total_steps - warmup - math.ceil(config.decay_fraction * total_steps))
+    total = max(1, total_steps - constant)
+    schedule = optax.schedules.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, total, 0.0)
+    if not constant:
+        return schedule
+    return lambda step: schedule(jnp.maximum(step - constant, jnp.minimum(step, warmup)))
 
 
 def decay_mask(params: Params) -> Params:

@@ -51,6 +51,7 @@ FIELDS = {
     "data.template": HARD, "data.packing": HARD, "data.workers": SOFT, "data.beam_options": SOFT,
     "data.tokenizer_vocab": DATA, "data.seed": HARD,  # orders the rows too
     "optimizer.learning_rate": HARD, "optimizer.weight_decay": HARD, "optimizer.warmup_fraction": HARD,
+    "optimizer.decay_fraction": HARD,
     "optimizer.b2": HARD, "optimizer.epsilon": HARD, "optimizer.max_grad_norm": HARD,
     "optimizer.moment_dtype": HARD,
     "lora.rank": FIXED, "lora.targets": FIXED, "lora.alpha": HARD, "lora.dropout": HARD,

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import jax
@@ -42,6 +43,28 @@ def test_known_rates() -> None:
     schedule = make_schedule(OptimizerConfig(learning_rate=1.0, warmup_fraction=0.2), 10)
     found = [float(schedule(step)) for step in (0, 1, 2, 4, 6, 8, 10)]
     np.testing.assert_allclose(found, [0, 0.5, 1, 0.853553, 0.5, 0.146447, 0], atol=1e-6)
+
+
+def test_the_decay_covers_the_last_share_of_the_steps() -> None:
+    """Ten steps: one of warm-up, five at the peak, and four of cosine; two shares that leave no constant part."""
+    config = OptimizerConfig(learning_rate=1.0, warmup_fraction=0.1, decay_fraction=0.4)
+    rates = [float(make_schedule(config, 10)(step)) for step in range(11)]
+    np.testing.assert_allclose(rates, [0, 1, 1, 1, 1, 1, 1, 0.853553, 0.5, 0.146447, 0], atol=1e-6)
+    for share in (0.9, 1.0):
+        schedule = make_schedule(dataclasses.replace(config, decay_fraction=share), 10)
+        usual = make_schedule(OptimizerConfig(learning_rate=1.0, warmup_fraction=0.1), 10)
+        assert [schedule(step) for step in range(11)] == [usual(step) for step in range(11)]
+
+
+def test_runs_of_two_lengths_are_equal_until_the_shorter_one_decays() -> None:
+    """So that a shorter run can branch off a longer one's checkpoint; with the cosine over all steps they differ."""
+    config = OptimizerConfig(learning_rate=1.0, warmup_fraction=0.0, decay_fraction=0.2)
+    short, long = make_schedule(config, 50), make_schedule(config, 200)
+    assert [float(short(step)) for step in range(40)] == [float(long(step)) for step in range(40)]
+    assert float(short(45)) == pytest.approx(0.5)
+    assert float(short(50)) == pytest.approx(0, abs=1e-6)
+    usual = OptimizerConfig(learning_rate=1.0, warmup_fraction=0.0)
+    assert float(make_schedule(usual, 50)(30)) != float(make_schedule(usual, 200)(30))
 
 
 def test_a_run_that_is_all_warm_up_reaches_the_peak_at_its_last_step() -> None:
