@@ -2,7 +2,7 @@
 
 A and B are output folders of `evaluate` (`scores.json` and `predictions/<task>.jsonl`) made with the same protocol. The
 suffix of F chooses the format: `.md` a Markdown table, `.html` a page, anything else JSON. Tasks that only one of them
-has are listed and left out.
+has are listed and left out. Where both were made with `--answer_loss`, the losses are compared too.
 """
 
 from collections.abc import Mapping
@@ -14,10 +14,16 @@ from absl import flags
 from ecomgpt_jax import cli
 from ecomgpt_jax.config import EvalConfig
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
-from ecomgpt_jax.evaluation.comparison import ALPHA, RESAMPLES, compare_predictions, comparison_sections
+from ecomgpt_jax.evaluation.comparison import (
+    ALPHA,
+    RESAMPLES,
+    compare_losses,
+    compare_predictions,
+    comparison_sections,
+)
 from ecomgpt_jax.evaluation.page import render_html, render_markdown
 from ecomgpt_jax.evaluation.protocol import TaskPrompts, build_prompts, digest, find_tasks_dir
-from ecomgpt_jax.evaluation.scores import task_predictions
+from ecomgpt_jax.evaluation.scores import read_answer_losses, task_predictions
 from ecomgpt_jax.files import read_json, write_json, write_text
 from ecomgpt_jax.instruct.task_folder import load_tasks
 
@@ -67,6 +73,12 @@ def main(arguments: list[str]) -> None:
         "not_compared": left_out,
         **compare_predictions(shared, *predictions, seed=_SEED.value),
     }
+    names = [prompt_set.task.name for prompt_set in shared]
+    if all("answer_loss" in score["tasks"][name] for score in scores for name in names):
+        losses = [
+            {name: read_answer_losses(folder / "predictions" / f"{name}.jsonl") for name in names} for folder in folders
+        ]
+        result["loss"] = compare_losses(shared, *losses, seed=_SEED.value)
     _write(Path(_OUT.value), result)
     _print(result)
 
@@ -144,6 +156,11 @@ def _print(result: dict[str, Any]) -> None:
         span = f"{100 * entry['low']:+7.2f} to {100 * entry['high']:+7.2f}"
         p = entry.get("p_holm", entry["p"])
         print(f"{name:56} {100 * entry['difference']:+7.2f}  {span}  p {p:.4f}  {entry['verdict']}".rstrip())
+    if "loss" in result:
+        loss = result["loss"]["average"]
+        span = f"{loss['low']:+7.3f} to {loss['high']:+7.3f}"
+        name = "average loss, nats per token of the right answers"
+        print(f"{name:56} {loss['difference']:+7.3f}  {span}  p {loss['p']:.4f}")
     for note in result["notes"]:
         print(note)
 

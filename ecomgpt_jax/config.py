@@ -155,6 +155,8 @@ class DataConfig(_Strict):
     total_instances: int = _field(0, least=0)
     # with total_instances: a task's weight is its size ** (1 / temperature); 0 = equal
     temperature: float = _field(1.0, least=0)
+    # with total_instances: the weight of a family of one language is that of its tasks ** (1 / this); 0 = equal
+    family_temperature: float = _field(1.0, least=0)
     # with total_instances: so many tasks are not trained on; val/loss/unseen is the loss of their held-back instances
     unseen_tasks: int = _field(0, least=0)
     length: int = _field(1024, above=0)  # tokens in a row
@@ -395,7 +397,10 @@ USES = (
     ),
     _Use("data.licences", lambda c: c.data.mixture in ("real", "all"), "with data.mixture=real or all", True),
     _Use("data.tasks_dir", lambda c: c.data.mixture == "folder", "with data.mixture=folder", True),
-    _Use("data.temperature", lambda c: c.data.total_instances, "with data.total_instances, which it shares out", True),
+    _Use(
+        "data.temperature data.family_temperature", lambda c: c.data.total_instances,
+        "with data.total_instances, which it shares out", True,
+    ),
     _Use(
         "data.unseen_tasks", lambda c: c.data.total_instances and c.data.mixture != "files",
         "with data.total_instances, on the tasks of a mixture", True,

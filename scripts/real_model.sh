@@ -1,16 +1,21 @@
 #!/usr/bin/env bash
-# Tunes a real pretrained model on EcomInstruct with adapters and scores it, before and after, in each mode of answering.
-# Usage: [ROWS=N] scripts/real_model.sh gemma3-270m|smollm2-135m DIR [further arguments of `python -m ecomgpt_jax.train`]
-#   DIR/base    the pretrained model, from its package        DIR/run     the training
-#   DIR/unseen  tasks that training never saw                  DIR/choice  their scores in each mode, and the best: answers.txt
-#   DIR/scores  {base,tuned}-{free,constrained,likelihood}, and compare.md over the free ones
-# The same command again goes on where it stopped. ROWS=N scores the first N rows of each task; without it all.
-# The real sources and the official tasks are those of `python -m ecomgpt_jax.fetch`, or $ECOMGPT_SOURCES, $ECOMGPT_EVAL.
+# Tunes a real pretrained model on EcomInstruct with adapters, for one or more lengths, and scores it, before and after.
+# Usage: [STEPS="50 200 800"] [ROWS=N] scripts/real_model.sh gemma3-270m|smollm2-135m DIR [arguments of ecomgpt_jax.train]
+#   DIR/base     the pretrained model, from its package
+#   DIR/run-N    the training of N steps
+#   DIR/unseen   tasks that training never saw
+#   DIR/curve    their scores and losses before training and after N steps; curve.md compares first and last
+#   DIR/choice   their scores in each mode of answering after the longest training, and the best: answers.txt
+#   DIR/scores   official tasks: {base,tuned}-{free,constrained,likelihood}, and compare.md over the free ones
+# Each length decays over its last fifth and goes on from the one before, from its last step at the full rate; a later call
+# with more STEPS does so too. The same command again goes on where it stopped. ROWS=N scores the first N rows of each
+# official task; without it all. The real sources and the official tasks are those of `python -m ecomgpt_jax.fetch`, or
+# $ECOMGPT_SOURCES, $ECOMGPT_EVAL.
 
 set -euo pipefail
 
 usage() {
-  echo "error: usage: [ROWS=N] scripts/real_model.sh gemma3-270m|smollm2-135m DIR [train arguments]" >&2
+  echo "error: usage: [STEPS='50 200 800'] [ROWS=N] scripts/real_model.sh gemma3-270m|smollm2-135m DIR [train arguments]" >&2
   exit 2
 }
 [ $# -ge 2 ] || usage
@@ -20,6 +25,15 @@ case $1 in
 esac
 rows=${ROWS:-0}
 [[ $rows =~ ^[0-9]+$ ]] || usage
+read -ra steps <<<"${STEPS:-50 200 800}"
+last=0
+for count in "${steps[@]}"; do
+  if ! [[ $count =~ ^[1-9][0-9]*$ ]] || ((count <= last || count % 5)); then
+    echo "error: STEPS=${steps[*]}: needs rising multiples of 5" >&2
+    exit 2
+  fi
+  last=$count
+done
 folder=$(realpath -m -- "$2")
 shift 2
 . "$(dirname "$0")/env.sh" "[dev]"
@@ -29,13 +43,26 @@ if [ ! -e "$folder/base" ]; then
   scripts/real_base.sh "$model" "$folder/base.partial"
   mv "$folder/base.partial" "$folder/base"
 fi
-(
-  keep_memory
-  exec "$PYTHON" -m ecomgpt_jax.train --config "configs/real_model.py:${model//-/_}" \
-    --config.model.init_from="$folder/base" --workdir "$folder/run" "$@"
-)
 
-# The mode is chosen by tasks of the training sources, before any official answer is looked at.
+before=
+for count in "${steps[@]}"; do
+  run=$folder/run-$count
+  if [ -n "$before" ] && [ ! -e "$run" ]; then
+    rm -rf "$run.partial"
+    mkdir -p "$run.partial/checkpoints"
+    cp -r "$folder/run-$before/checkpoints/$((before * 4 / 5))" "$run.partial/checkpoints/"
+    mv "$run.partial" "$run"
+  fi
+  (
+    keep_memory
+    exec "$PYTHON" -m ecomgpt_jax.train --config "configs/real_model.py:${model//-/_}" --workdir "$run" \
+      --config.model.init_from="$folder/base" --config.train.max_steps="$count" \
+      --config.optimizer.warmup_fraction="$("$PYTHON" -c "print(min(1, 16 / $count))")" "$@" \
+      --allow_drift=total_steps,train.max_steps,optimizer.warmup_fraction
+  )
+  before=$count
+done
+
 if [ ! -e "$folder/unseen" ]; then
   rm -rf "$folder/unseen.partial"
   settings=()
@@ -46,23 +73,32 @@ if [ ! -e "$folder/unseen" ]; then
     "${settings[@]}"
   mv "$folder/unseen.partial" "$folder/unseen"
 fi
-for answers in free constrained likelihood; do
-  "$PYTHON" -m ecomgpt_jax.evaluate --checkpoint "$folder/run" --tasks "$folder/unseen" --out "$folder/choice/$answers" \
-    --answers "$answers" --dtype float32
+
+evaluate() {
+  "$PYTHON" -m ecomgpt_jax.evaluate --dtype float32 "$@"
+}
+
+# The mode is chosen by tasks of the training sources, before any official answer is looked at.
+evaluate --checkpoint "$folder/base" --tasks "$folder/unseen" --out "$folder/curve/0" --answer_loss
+for count in "${steps[@]}"; do
+  evaluate --checkpoint "$folder/run-$count" --tasks "$folder/unseen" --out "$folder/curve/$count" --answer_loss
 done
-"$PYTHON" - "$folder/choice" <<'EOF' | tee "$folder/choice/answers.txt"
+"$PYTHON" -m ecomgpt_jax.compare "$folder/curve/$last" "$folder/curve/0" --tasks "$folder/unseen" --out "$folder/curve.md"
+for answers in free constrained likelihood; do
+  evaluate --checkpoint "$folder/run-$last" --tasks "$folder/unseen" --out "$folder/choice/$answers" --answers "$answers"
+done
+"$PYTHON" - "$folder/choice" <<'PYTHON' | tee "$folder/choice/answers.txt"
 import json, pathlib, sys
 
 found = {}
 for file in pathlib.Path(sys.argv[1]).glob("*/scores.json"):
     found[file.parent.name] = json.loads(file.read_text())["averages"]["All tasks"]["corrected"]["score"]
 print("the mode of answering with the best corrected score on unseen tasks:", max(sorted(found), key=found.get), found)
-EOF
+PYTHON
 
 for answers in free constrained likelihood; do
-  for pair in base:base run:tuned; do
-    "$PYTHON" -m ecomgpt_jax.evaluate --checkpoint "$folder/${pair%:*}" --out "$folder/scores/${pair#*:}-$answers" \
-      --answers "$answers" --limit "$rows" --dtype float32
+  for pair in base:base "run-$last:tuned"; do
+    evaluate --checkpoint "$folder/${pair%:*}" --out "$folder/scores/${pair#*:}-$answers" --answers "$answers" --limit "$rows"
   done
 done
 "$PYTHON" -m ecomgpt_jax.compare "$folder/scores/base-free" "$folder/scores/tuned-free" --out "$folder/scores/compare.md"

@@ -24,13 +24,15 @@ def compare(*arguments: object, **environment: str) -> subprocess.CompletedProce
 
 
 def write_evaluation(
-    folder: Path, parts: list[TaskPrompts], answer: Callable[[str], str] = str, settings: EvalConfig | None = None
-) -> None:
+    folder: Path, parts: list[TaskPrompts], answer: Callable[[str], str] = str, settings: EvalConfig | None = None,
+    loss: float | None = None,
+) -> None:  # fmt: skip
     entries = {}
     for part in parts:
         texts = [answer(gold) for gold in part.golds]
-        write_predictions(folder / "predictions" / f"{part.task.name}.jsonl", texts)
-        entries[part.task.name] = score_task(part, texts)
+        losses = [] if loss is None else [loss] * len(texts)
+        write_predictions(folder / "predictions" / f"{part.task.name}.jsonl", texts, losses)
+        entries[part.task.name] = score_task(part, texts) | ({} if loss is None else {"answer_loss": loss})
     write_json(folder / "scores.json", {"tasks": entries, "protocol": describe(parts, settings or EvalConfig())})
 
 
@@ -63,6 +65,21 @@ def test_two_evaluations_are_compared(world: Path) -> None:
     again = compare(world / "a", world / "b", "--out", world / "d.json", ECOMGPT_EVAL=str(world / "tasks"))
     assert again.returncode == 0
     assert (world / "d.json").read_bytes() == (world / "o" / "c.json").read_bytes()
+
+
+def test_losses_are_compared_where_both_have_them(world: Path) -> None:
+    parts = [build_prompts(task) for task in load_tasks(world / "tasks")]
+    for folder, loss in (("low", 0.5), ("high", 2.0)):
+        write_evaluation(world / folder, parts, loss=loss)
+    results = {}
+    for other in ("high", "a"):
+        done = compare(world / "low", world / other, "--tasks", world / "tasks", "--out", world / f"{other}.json")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert ("average loss" in done.stdout) == (other == "high")
+        results[other] = json.loads((world / f"{other}.json").read_text(encoding="utf-8"))
+    assert "loss" not in results["a"]
+    average = results["high"]["loss"]["average"]
+    assert (average["tasks"], average["difference"], average["low"], average["high"]) == (6, -1.5, -1.5, -1.5)
 
 
 @pytest.mark.parametrize("ending", ["md", "html"])

@@ -146,42 +146,84 @@ def compare_predictions(
       {"only_a", "only_b", "p", "p_holm"}, "most_different"}}, "average": {"tasks", "inputs", "a", "b", "difference",
       "low", "high", "p"} and "verdicts": {"win", "tie", "loss"}. Scores are in [0, 1]; a win is A's.
     """
-    tasks: dict[str, dict[str, Any]] = {}
     inputs = {prompt_set.task.name: [row.sentences for row in prompt_set.rows] for prompt_set in prompt_sets}
-    by_input, drawn = {}, {}
+    ratios = {
+        prompt_set.task.name: [
+            score_rows(prompt_set.task, prompt_set.rows, list(texts[prompt_set.task.name])) for texts in (a, b)
+        ]
+        for prompt_set in prompt_sets
+    }
+    result = _compare_ratios(inputs, ratios, seed)
     for prompt_set in prompt_sets:
         name = prompt_set.task.name
-        answers = [list(a[name]), list(b[name])]
-        ratios = [score_rows(prompt_set.task, prompt_set.rows, texts) for texts in answers]
-        summed = [sum_by_input(values, inputs[name]) for values in ratios]
+        answers, entry = [list(a[name]), list(b[name])], result["tasks"][name]
+        wrong = (np.logical_not(exact_matches(prompt_set.task, prompt_set.rows, texts)) for texts in answers)
+        only_a, only_b, p = mcnemar(*(sum_by_input(values, inputs[name]) == 0 for values in wrong))
+        entry["mcnemar"] = {"only_a": only_a, "only_b": only_b, "p": p}
+        entry["most_different"] = most_different(prompt_set.golds, *answers, *ratios[name])
+    entries = list(result["tasks"].values())
+    for entry, p in zip(entries, holm([entry["mcnemar"]["p"] for entry in entries]), strict=True):
+        entry["mcnemar"]["p_holm"] = p
+        entry["verdict"] = "tie" if entry["p_holm"] >= ALPHA else "win" if entry["difference"] > 0 else "loss"
+    verdicts = {name: sum(entry["verdict"] == name for entry in entries) for name in ("win", "tie", "loss")}
+    return {**result, "verdicts": verdicts}
+
+
+def compare_losses(
+    prompt_sets: Sequence[TaskPrompts], a: Mapping[str, Sequence[float]], b: Mapping[str, Sequence[float]],
+    seed: int = 0,
+) -> dict[str, Any]:  # fmt: skip
+    """Compares the losses of the right answers as `compare_predictions` compares scores.
+
+    Args:
+      prompt_sets: the tasks with their rows.
+      a: A's losses by task's name, nats per token of the right answer, one per row.
+      b: B's.
+      seed: of the resampling.
+
+    Returns:
+      "tasks" and "average" of `compare_predictions`, without the fields of answers; lower is better.
+    """
+    inputs = {prompt_set.task.name: [row.sentences for row in prompt_set.rows] for prompt_set in prompt_sets}
+    ratios = {name: [np.stack([losses[name], np.ones(len(rows))], axis=1) for losses in (a, b)]
+              for name, rows in inputs.items()}  # fmt: skip
+    return _compare_ratios(inputs, ratios, seed)
+
+
+def _compare_ratios(
+    inputs: Mapping[str, Sequence[str]], ratios: Mapping[str, Sequence[np.ndarray]], seed: int
+) -> dict[str, Any]:
+    """Returns "tasks" and "average" of `compare_predictions` from numerators and denominators by row.
+
+    Args:
+      inputs: by task, the input of each row.
+      ratios: by task, A's and B's [rows, 2].
+      seed: of the resampling.
+    """
+    tasks: dict[str, dict[str, Any]] = {}
+    by_input, drawn = {}, {}
+    for name, pair in ratios.items():
+        summed = [sum_by_input(values, inputs[name]) for values in pair]
         difference, draws = paired_bootstrap(*summed, seed=(seed, *name.encode()))
         low, high, p = interval_and_p(difference, draws)
-        wrong = (np.logical_not(exact_matches(prompt_set.task, prompt_set.rows, texts)) for texts in answers)
-        only_a, only_b, exact = mcnemar(*(sum_by_input(values, inputs[name]) == 0 for values in wrong))
         tasks[name] = {
-            "rows": len(prompt_set.rows),
+            "rows": len(inputs[name]),
             "inputs": len(summed[0]),
-            "a": float(_ratios(ratios[0].sum(0))),
-            "b": float(_ratios(ratios[1].sum(0))),
+            "a": float(_ratios(pair[0].sum(0))),
+            "b": float(_ratios(pair[1].sum(0))),
             "difference": difference,
             "low": low,
             "high": high,
             "p": p,
-            "mcnemar": {"only_a": only_a, "only_b": only_b, "p": exact},
-            "most_different": most_different(prompt_set.golds, *answers, *ratios),
         }
         by_input[name], drawn[name] = summed, draws
     entries = list(tasks.values())
-    adjusted = holm([entry["p"] for entry in entries]), holm([entry["mcnemar"]["p"] for entry in entries])
-    for entry, p, exact in zip(entries, *adjusted, strict=True):
-        entry["p_holm"], entry["mcnemar"]["p_holm"] = p, exact
-        entry["verdict"] = "tie" if p >= ALPHA else "win" if entry["difference"] > 0 else "loss"
-    verdicts = {name: sum(entry["verdict"] == name for entry in entries) for name in ("win", "tie", "loss")}
-    groups = tasks_sharing_inputs(inputs)
-    shared = [names for names in groups if len(names) > 1]
+    for entry, p in zip(entries, holm([entry["p"] for entry in entries]), strict=True):
+        entry["p_holm"] = p
+    shared = [names for names in tasks_sharing_inputs(inputs) if len(names) > 1]
     drawn |= {name: draws for names in shared for name, draws in _draw_together(names, inputs, by_input, seed).items()}
     average = {"inputs": len(set().union(*inputs.values())), **_average(entries, list(drawn.values()))}
-    return {"tasks": tasks, "average": average, "verdicts": verdicts}
+    return {"tasks": tasks, "average": average}
 
 
 def _draw_together(
@@ -219,7 +261,8 @@ def comparison_sections(result: Mapping[str, Any]) -> list[Section]:
     """Returns a comparison as sections of a report.
 
     Args:
-      result: result of `compare_predictions`, with "a_folder", "b_folder" and "notes", a list of sentences.
+      result: result of `compare_predictions`, with "a_folder", "b_folder" and "notes", a list of sentences, and
+        where both have losses "loss", the result of `compare_losses`.
     """
     tasks, average, verdicts = result["tasks"], result["average"], result["verdicts"]
     count = ", ".join(f"{verdicts[name]} {name}" for name in ("win", "tie", "loss"))
@@ -234,6 +277,9 @@ def comparison_sections(result: Mapping[str, Any]) -> list[Section]:
     cells = [_percent(average["a"]), _percent(average["b"]), _points(average["difference"]), _span(average)]
     rows.append(["Average", "", "", *cells, _p(average["p"]), *[""] * 5])
     sections = [Section("Scores", text, Table(_HEADER, rows, totals=1))]
+    if loss := result.get("loss"):
+        lines = [_loss_row(name, entry) for name, entry in [*loss["tasks"].items(), ("Average", loss["average"])]]
+        sections.append(Section("Loss of the right answers", [_LOSS_METHOD], Table(_LOSS_HEADER, lines, totals=1)))
     for name, entry in tasks.items():
         if entry["most_different"]:
             lines = [
@@ -246,6 +292,8 @@ def comparison_sections(result: Mapping[str, Any]) -> list[Section]:
     return sections
 
 
+_LOSS_METHOD = "Nats per token, A minus B, so below zero A is better; intervals and p as of the scores."
+_LOSS_HEADER = ("Task", "A", "B", "Difference", "95 % interval", "p", "p (Holm)")
 _HEADER = (
     "Task", "Verdict", "Rows", "A", "B", "Difference", "95 % interval", "p", "p (Holm)", "Only A right",
     "Only B right", "McNemar p", "McNemar p (Holm)",
@@ -259,6 +307,12 @@ def _task_row(name: str, entry: Mapping[str, Any]) -> list[str]:
         _percent(entry["a"]), _percent(entry["b"]), _points(entry["difference"]), _span(entry), _p(entry["p"]),
         _p(entry["p_holm"]), str(exact["only_a"]), str(exact["only_b"]), _p(exact["p"]), _p(exact["p_holm"]),
     ]  # fmt: skip
+
+
+def _loss_row(name: str, entry: Mapping[str, Any]) -> list[str]:
+    figures = [f"{entry['a']:.3f}", f"{entry['b']:.3f}", f"{entry['difference']:+.3f}"]
+    p_holm = _p(entry["p_holm"]) if "p_holm" in entry else ""
+    return [name, *figures, f"{entry['low']:+.3f} to {entry['high']:+.3f}", _p(entry["p"]), p_holm]
 
 
 def _average(entries: Sequence[Mapping[str, Any]], drawn: Sequence[np.ndarray]) -> dict[str, Any]:

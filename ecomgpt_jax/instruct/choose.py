@@ -38,7 +38,7 @@ REDISTRIBUTABLE = "redistributable"
 _FIELDS = (
     "mixture", "tasks", "sources", "licences", "operators", "leave_out_abilities", "strict_held_out",
     "synthetic_records", "languages", "prompt_language", "chain_of_task", "num_tasks", "instances_per_task",
-    "total_instances", "temperature", "unseen_tasks", "plain_text", "copying", "seed",
+    "total_instances", "temperature", "family_temperature", "unseen_tasks", "plain_text", "copying", "seed",
 )  # fmt: skip
 _REAL = (real_entities, real_aspects, real_pairs, real_items, real_texts, real_questions)
 

@@ -43,7 +43,7 @@ from ecomgpt_jax.waiting import file_lock
 # Settings that choose among the rows of a whole data set, at values that keep all rows.
 _NO_CHOICE = {
     "tasks": (), "operators": (), "leave_out_abilities": (), "chain_of_task": True, "num_tasks": 0,
-    "total_instances": 0, "temperature": 1.0, "unseen_tasks": 0,
+    "total_instances": 0, "temperature": 1.0, "family_temperature": 1.0, "unseen_tasks": 0,
 }  # fmt: skip
 
 
@@ -248,7 +248,13 @@ class EcomInstruct(tfds.core.dataset_builder.FileReaderBuilder):
         sizes = {name: entry["train"] for name, entry in chosen.items()}
         chosen |= {task.name: every[task.name] for task in self._choice.unseen}
         limits = {
-            "train": write.allocate(sizes, data.total_instances, data.temperature),
+            "train": write.allocate(
+                sizes,
+                data.total_instances,
+                data.temperature,
+                {name: (entry["language"], entry["family"]) for name, entry in chosen.items()},
+                data.family_temperature,
+            ),
             "test": {name: entry["test"] for name, entry in chosen.items()},
         }
         stats.rows = write.take_rows(limits, functools.partial(open_split, whole.directory), self._folder)

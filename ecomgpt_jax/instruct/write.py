@@ -27,7 +27,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -166,11 +166,21 @@ def take_rows(
     return taken
 
 
-def allocate(sizes: Mapping[str, int], total: int, temperature: float) -> dict[str, int]:
+def allocate(
+    sizes: Mapping[str, int], total: int, temperature: float, groups: Mapping[str, Hashable], group_temperature: float
+) -> dict[str, int]:
     """Returns the number of instances per task, `total` in all.
 
-    A task's share is proportional to size ** (1 / temperature), or equal for all tasks at temperature 0. No instance is
+    A task's weight is size ** (1 / temperature), or 1 at temperature 0. A group's weight is the sum of its tasks'
+    weights to the power of 1 / group_temperature, or 1 at 0; it is shared out among its tasks by theirs. No instance is
     repeated: a task with fewer instances than its share gives all of them, and the others get the rest.
+
+    Args:
+      sizes: instances by task.
+      total: of all tasks.
+      temperature: of the tasks.
+      groups: the group of each task, its language and family.
+      group_temperature: of the groups; 1 leaves the tasks' weights as they are.
 
     Raises:
       ConfigError: the tasks have fewer than `total` instances.
@@ -178,6 +188,12 @@ def allocate(sizes: Mapping[str, int], total: int, temperature: float) -> dict[s
     if sum(sizes.values()) < total:
         raise ConfigError(f"data.total_instances={total}, and the other settings leave {sum(sizes.values())}")
     weights = {name: size ** (1 / temperature) if temperature else 1.0 for name, size in sorted(sizes.items()) if size}
+    if group_temperature != 1:
+        sums: dict[Hashable, float] = collections.defaultdict(float)
+        for name, weight in weights.items():
+            sums[groups[name]] += weight
+        power = 1 / group_temperature if group_temperature else 0.0
+        weights = {name: weight * sums[groups[name]] ** (power - 1) for name, weight in weights.items()}
     shares: dict[str, float] = {}
     while len(shares) < len(weights):
         left = [name for name in weights if name not in shares]

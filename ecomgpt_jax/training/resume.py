@@ -46,6 +46,7 @@ FIELDS = {
     "data.sources_dir": DATA, "data.tasks_dir": DATA, "data.cache_dir": SOFT, "data.synthetic_records": DATA,
     "data.languages": DATA, "data.prompt_language": DATA, "data.chain_of_task": DATA, "data.num_tasks": DATA,
     "data.instances_per_task": DATA, "data.total_instances": DATA, "data.temperature": DATA,
+    "data.family_temperature": DATA,
     "data.unseen_tasks": DATA,
     "data.length": HARD, "data.plain_text": DATA, "data.copying": DATA, "data.loss_on_prompt": HARD,
     "data.template": HARD, "data.packing": HARD, "data.workers": SOFT, "data.beam_options": SOFT,

@@ -7,6 +7,7 @@ import tiny_tasks
 
 from ecomgpt_jax.evaluation.comparison import (
     SHOWN_ROWS,
+    compare_losses,
     compare_predictions,
     comparison_sections,
     holm,
@@ -107,6 +108,23 @@ def test_two_points_are_found_among_twelve_tasks() -> None:
     assert found["mcnemar"] == {"only_a": 10, "only_b": 0, "p": 2 / 1024, "p_holm": 12 * 2 / 1024}
     assert result["average"]["difference"] == pytest.approx(0.02 / 12)
     assert compare_predictions(parts, b, a)["verdicts"] == {"win": 0, "tie": 11, "loss": 1}
+
+
+def test_losses_are_means_over_rows_with_paired_intervals() -> None:
+    """B is 0.25 above A on every row of one task, whatever the rows' spread, and equal on the other."""
+    parts = [labels_task(name, 200) for name in ("x", "y")]
+    spread = np.random.default_rng(0).gamma(1.0, 2.0, 200)
+    a = {part.task.name: spread for part in parts}
+    b = {parts[0].task.name: spread + 0.25, parts[1].task.name: spread}
+    result = compare_losses(parts, a, b)
+    moved, still = result["tasks"].values()
+    assert moved["a"] == pytest.approx(spread.mean())
+    assert (moved["difference"], moved["low"], moved["high"]) == pytest.approx((-0.25, -0.25, -0.25))
+    assert moved["p_holm"] < 0.01
+    assert (still["difference"], still["p_holm"]) == (0, 1)
+    assert result["average"]["difference"] == pytest.approx(-0.125)
+    apart = compare_losses(parts, a, {name: values[::-1] for name, values in b.items()})["tasks"][parts[0].task.name]
+    assert apart["high"] - apart["low"] > 0.5, "the same losses in another order are no longer paired"
 
 
 @pytest.mark.parametrize("noise", [0.02, 0.2])

@@ -1,5 +1,6 @@
 """The builder: atomic, reproducible, found again by its key."""
 
+import collections
 import dataclasses
 import hashlib
 import json
@@ -338,6 +339,20 @@ def test_what_is_taken_is_what_a_build_of_the_choice_alone_begins_with(cache: Pa
     assert found["totals"]["train"] == 80
     held_out = [[task.name for task in load_tasks(build(data).held_out_dir)] for data in (taken, alone)]
     assert held_out[0] == held_out[1] != []
+
+
+def test_families_of_each_language_get_equal_shares(cache: Path) -> None:
+    """In training alone; without the setting the many tasks of a family have most of the instances."""
+    shares = []
+    for temperature in (0.0, 1.0):
+        tasks = build(whole_settings(cache, total_instances=200, family_temperature=temperature)).stats["tasks"]
+        counts = collections.Counter()
+        for entry in tasks.values():
+            counts[entry["language"], entry["family"]] += entry["train"]
+        assert sum(counts.values()) == 200
+        shares.append([count for count in counts.values() if count])
+    assert max(shares[0]) - min(shares[0]) <= 1
+    assert max(shares[1]) > 3 * min(shares[1])
 
 
 def test_choices_of_one_whole_read_no_source_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,15 +151,34 @@ def test_what_repeats_an_earlier_shard_stays_out(tmp_path: Path) -> None:
     ],
 )
 def test_shares_of_tasks(temperature: float, expected: dict[str, int]) -> None:
-    assert write.allocate({"a": 20, "b": 80, "c": 150, "d": 0}, 100, temperature) == expected
+    assert write.allocate({"a": 20, "b": 80, "c": 150, "d": 0}, 100, temperature, {}, 1) == expected
+
+
+@pytest.mark.parametrize(
+    ("temperature", "expected"),
+    [
+        (1, {"a": 8, "b": 8, "c": 8, "d": 8, "e": 8}),  # as many as they are
+        (0, {"a": 5, "b": 5, "c": 5, "d": 5, "e": 20}),  # a half for each group
+        (2, {"a": 7, "b": 7, "c": 7, "d": 6, "e": 13}),  # weights 2 and 1
+        (0.5, {"a": 10, "b": 10, "c": 9, "d": 9, "e": 2}),  # weights 16 and 1
+    ],
+)
+def test_shares_of_families(temperature: float, expected: dict[str, int]) -> None:
+    groups = {"a": "CLS", "b": "CLS", "c": "CLS", "d": "CLS", "e": "NER"}
+    sizes = dict.fromkeys(groups, 1000)
+    assert write.allocate(sizes, 40, 0, groups, temperature) == expected
+    small = write.allocate(sizes | {"e": 10}, 40, 0, groups, 0)
+    assert small == {"a": 8, "b": 8, "c": 7, "d": 7, "e": 10}, "a family with too few gives all it has"
+    weighted = write.allocate({"a": 100, "b": 300, "c": 100}, 40, 1, {"a": "CLS", "b": "CLS", "c": "NER"}, 0)
+    assert weighted == {"a": 5, "b": 15, "c": 20}, "within a family by the tasks' weights"
 
 
 def test_shares_always_make_the_total() -> None:
     sizes = {f"t{i}": i * i % 37 for i in range(1, 30)}
     for total in (1, 7, 100, sum(sizes.values())):
-        for temperature in (0, 1, 3.5):
-            shares = write.allocate(sizes, total, temperature)
+        for temperature, of_groups in ((0, 1), (1, 0), (3.5, 2)):
+            shares = write.allocate(sizes, total, temperature, {name: len(name) for name in sizes}, of_groups)
             assert sum(shares.values()) == total
             assert all(share <= sizes[name] for name, share in shares.items())
     with pytest.raises(ConfigError, match="total_instances=9999"):
-        write.allocate(sizes, 9999, 0)
+        write.allocate(sizes, 9999, 0, {}, 1)

@@ -23,11 +23,15 @@ SCRIPT = ROOT / "scripts" / "real_model.sh"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "rows"),
-    [([], "0"), (["gemma3-270m"], "0"), (["gpt5", "d"], "0"), (["gemma3-270m", "d"], "few")],
-)
-def test_wrong_use_is_one_line(arguments: list[str], rows: str, tmp_path: Path) -> None:
-    environment = os.environ | {"ROWS": rows}
+    ("arguments", "variables"),
+    [
+        ([], {}), (["gemma3-270m"], {}), (["gpt5", "d"], {}), (["gemma3-270m", "d"], {"ROWS": "few"}),
+        (["gemma3-270m", "d"], {"STEPS": "50 40"}), (["gemma3-270m", "d"], {"STEPS": "51"}),
+        (["gemma3-270m", "d"], {"STEPS": "-5"}),
+    ],
+)  # fmt: skip
+def test_wrong_use_is_one_line(arguments: list[str], variables: dict[str, str], tmp_path: Path) -> None:
+    environment = os.environ | variables
     done = subprocess.run(
         [SCRIPT, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
@@ -61,32 +65,42 @@ def test_the_stages_on_a_tiny_base(tmp_path: Path) -> None:
     save_hf(init_params(model, jax.random.key(0)), model, base, tokenizer_dir=tmp_path / "tokenizer")
     environment = {
         **os.environ, "ECOMGPT_EVAL": str(tmp_path / "tasks"), "ECOMGPT_VENV": str(this_environment(tmp_path / "venv")),
-        "ROWS": "2", "PYTHONPATH": str(ROOT), "XLA_FLAGS": fake_devices(1),
+        "ROWS": "2", "STEPS": "5 10", "PYTHONPATH": str(ROOT), "XLA_FLAGS": fake_devices(1),
     }  # fmt: skip
     small = [
         "mixture=synthetic", "synthetic_records=40", "total_instances=40", "unseen_tasks=2", "num_tasks=8", "workers=1",
         "length=256", f"cache_dir={tmp_path / 'cache'}",
     ]  # fmt: skip
-    settings = ["--config.model.vocab_size=0", *(f"--config.data.{setting}" for setting in small)]
+    settings = ["--config.model.vocab_size=0", "--config.optimizer.warmup_fraction=0.2"]
+    settings += [*(f"--config.data.{setting}" for setting in small)]
     settings += [f"--config.train.{field}=1" for field in ("validate_every", "save_every", "log_every")]
 
     def run(**variables: str) -> subprocess.CompletedProcess[str]:
         command = [SCRIPT, "smollm2-135m", tmp_path / "run", *settings]
         return subprocess.run(command, env=environment | variables, capture_output=True, text=True, check=False)
 
-    stopped = run(ECOMGPT_TESTING="1", ECOMGPT_FAULT="term@step1")
+    stopped = run(ECOMGPT_TESTING="1", ECOMGPT_FAULT="term@step2")
     assert stopped.returncode == 75, stopped.stderr[-2000:]
     assert not (tmp_path / "run" / "scores").exists()
     done = run()
     assert done.returncode == 0, done.stderr[-2000:]
-    steps = [json.loads(line) for line in (tmp_path / "run/run/metrics.jsonl").read_text().splitlines()]
-    assert len([line for line in steps if "val/loss/unseen" in line]) > 1
+    short, long = (
+        [json.loads(line) for line in (tmp_path / f"run/run-{count}/metrics.jsonl").read_text().splitlines()]
+        for count in (5, 10)
+    )
+    assert [line["step"] for line in short] == [1, 2, 3, 4, 5]
+    assert [line["step"] for line in long] == [5, 6, 7, 8, 9, 10], "the longer run goes on from step 4"
+    rates = [line["train/learning_rate"] for line in long if "train/learning_rate" in line]
+    assert rates[0] == max(rates) > rates[-1], "and decays at its own end"
+    assert "val/loss/unseen" in long[-1]
     unseen = {task.name for task in load_tasks(tmp_path / "run" / "unseen")}
     assert unseen
-    assert unseen.isdisjoint(json.loads((tmp_path / "run/run/trained_on.json").read_text()))
+    assert unseen.isdisjoint(json.loads((tmp_path / "run/run-10/trained_on.json").read_text()))
     choice = tmp_path / "run" / "choice"
     assert sorted(path.parent.name for path in choice.glob("*/scores.json")) == ["constrained", "free", "likelihood"]
     assert "best corrected score on unseen tasks: " in (choice / "answers.txt").read_text()
+    assert sorted(path.name for path in (tmp_path / "run" / "curve").iterdir()) == ["0", "10", "5"]
+    assert "Loss of the right answers" in (tmp_path / "run" / "curve.md").read_text()
     scores = tmp_path / "run" / "scores"
     modes = [f"{which}-{answers}" for which in ("base", "tuned") for answers in ("constrained", "free", "likelihood")]
     assert sorted(path.name for path in scores.iterdir()) == sorted([*modes, "compare.md"])
