@@ -84,7 +84,7 @@ def test_the_recipes_differ_from_the_paper_in_no_hyperparameter(size: str) -> No
         ("data.languages", ("en", "de"), "'de'"),
         ("mesh.data", 0, "mesh.data"),
         ("mesh.tensor", 3, "not a multiple of mesh.tensor"),
-        ("optimizer.warmup_fraction", "optimizer.decay_fraction", 2.0, "at most 1"),
+        ("optimizer.warmup_fraction", 2.0, "at most 1"),
         ("model.attention", "flash", "none of auto"),
         ("data.operators", ("reversed",), "did you mean 'reversal'"),
         ("lora.targets", ("mlp",), "none of qkv"),
@@ -169,6 +169,7 @@ ALWAYS = re.findall(
     model.tokenizer model.compute_dtype model.attention model.remat model.head_chunk data.mixture data.files
     data.cache_dir data.languages data.instances_per_task data.total_instances data.length data.packing
     data.beam_options data.seed optimizer.learning_rate optimizer.weight_decay optimizer.warmup_fraction
+    optimizer.decay_fraction
     optimizer.b2 optimizer.epsilon optimizer.max_grad_norm optimizer.moment_dtype lora.rank
     train.epochs train.rows_per_device train.accumulation train.max_steps train.log_every train.profile_steps
     train.save_every train.keep train.validate_every train.best_metric train.skip_nonfinite train.final_evaluation
