@@ -45,13 +45,15 @@ def smallest(choices: Sequence[int], need: int) -> int:
     return next(choice for choice in choices if choice >= need)
 
 
-def bucket_lengths(lengths: Sequence[int], count: int = _BUCKETS) -> list[int]:
+def bucket_lengths(lengths: Sequence[int], count: int = _BUCKETS, granule: int = GRANULE) -> list[int]:
     """Returns padded lengths, ascending, for prompts of these lengths: multiples of 32 that waste little padding.
+
+    Answers, which are shorter, take a smaller `granule`.
 
     The fewest that stay within a tenth of the least possible padding, and never more than `count`, for which the best
     ones are found by dynamic programming over the distinct lengths.
     """
-    sizes, weights = np.unique([round_up(length, GRANULE) for length in lengths], return_counts=True)
+    sizes, weights = np.unique([round_up(length, granule) for length in lengths], return_counts=True)
     before = np.concatenate([[0], np.cumsum(weights)])
     # cost[j]: fewest padded tokens with the first j sizes covered; picks[j]: the buckets that reach it.
     cost, picks = np.where(before == 0, 0.0, np.inf), [[] for _ in before]

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.decoding import forward
-from ecomgpt_jax.decoding.lengths import GRANULE, bucket_lengths, round_up, smallest
+from ecomgpt_jax.decoding.lengths import MIN_ROWS, bucket_lengths, round_up, smallest
 from ecomgpt_jax.model import decoder
 from ecomgpt_jax.model.parameters import Params, split_layers
 from ecomgpt_jax.parallel.mesh import batch_shards, on_mesh
@@ -62,13 +62,18 @@ def mean_log_probabilities(
     fields, params = dataclasses.astuple(model), split_layers(params, model)
     score, batch, top = _score(fields), round_up(batch, shards), {**params, "blocks": params["blocks"][:1]}
     rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
-    buckets = bucket_lengths([len(row) - 1 for row in rows]) if rows else []
-    longest = round_up(max(map(len, answers), default=0), GRANULE)
-    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    if not rows:
+        return []
+    buckets = bucket_lengths([len(row) - 1 for row in rows])
+    answer_buckets = bucket_lengths([*map(len, answers)], granule=MIN_ROWS)
+    widths = [smallest(answer_buckets, len(answer)) for answer in answers]
+    # Answers of like lengths share a batch, since each position costs a row of logits over the whole vocabulary.
+    order = sorted(range(len(rows)), key=lambda index: (widths[index], len(rows[index])))
     found = np.zeros(len(rows))
     for start in range(0, len(order), batch):
         group = order[start : start + batch]
-        length = smallest(buckets, len(rows[group[-1]]) - 1)
+        length = smallest(buckets, max(len(rows[index]) for index in group) - 1)
+        longest = widths[group[-1]]
         inputs, first = np.zeros((batch, length), np.int32), np.zeros(batch, np.int32)
         targets, counted = np.zeros((batch, longest), np.int32), np.zeros((batch, longest), np.bool_)
         for place, index in enumerate(group):

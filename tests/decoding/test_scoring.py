@@ -1,9 +1,14 @@
 """Mean log-probabilities of answers."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import numpy as np
+import pytest
 
 from ecomgpt_jax.config import MeshConfig
+from ecomgpt_jax.decoding import scoring
 from ecomgpt_jax.decoding.scoring import mean_log_probabilities
 from ecomgpt_jax.model import decoder
 from ecomgpt_jax.model.parameters import param_shardings
@@ -32,6 +37,24 @@ def test_each_answer_has_the_mean_that_it_has_alone() -> None:
     assert len(set(np.round(found, 3))) > 5
     other = mean_log_probabilities(random_params(), MODEL, PROMPTS, ANSWERS[::-1], batch=4)
     assert abs(other[0] - found[0]) > 0.01, "the answers count"
+
+
+def test_one_long_answer_does_not_widen_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits are made for 8 positions of a short answer, where one of 17 answers has 60 tokens."""
+    prompts, answers = random_prompts(17, longest=40), [*random_prompts(16, longest=5, seed=5), [7] * 60]
+    positions, score = [], scoring._score
+
+    def counted(fields: tuple) -> Callable[..., jax.Array]:
+        def run(*arrays: Any) -> jax.Array:
+            positions.append(arrays[3].size)
+            return score(fields)(*arrays)
+
+        return run
+
+    monkeypatch.setattr(scoring, "_score", counted)
+    found = mean_log_probabilities(random_params(), MODEL, prompts, answers, batch=1)
+    assert sum(positions) == 16 * 8 + 64
+    np.testing.assert_allclose(found[-2:], [alone(prompts[i], answers[i]) for i in (15, 16)], atol=2e-5)
 
 
 def test_nothing_to_score() -> None:
