@@ -2,7 +2,8 @@
 
 A and B are output folders of `evaluate` (`scores.json` and `predictions/<task>.jsonl`) made with the same protocol. The
 suffix of F chooses the format: `.md` a Markdown table, `.html` a page, anything else JSON. Tasks that only one of them
-has are listed and left out. Where both were made with `--answer_loss`, the losses are compared too.
+has are listed and left out. Where both were made with `--answer_loss`, the losses are compared too. B may also be the
+name of a baseline, `majority`, `random` or `copy`, which answers the rows of A.
 """
 
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from absl import flags
 from ecomgpt_jax import cli
 from ecomgpt_jax.config import EvalConfig
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
+from ecomgpt_jax.evaluation.baselines import BASELINES, baseline_predictions
 from ecomgpt_jax.evaluation.comparison import (
     ALPHA,
     RESAMPLES,
@@ -41,7 +43,8 @@ def main(arguments: list[str]) -> None:
     if not _OUT.value:
         raise ConfigError("--out is missing; compare A B --out F")
     tasks_dir = find_tasks_dir(EvalConfig(tasks_dir=_TASKS.value))
-    folders = [Path(argument) for argument in arguments]
+    baseline = arguments[1] if arguments[1] in BASELINES else ""
+    folders = [Path(argument) for argument in (arguments[0], arguments[0] if baseline else arguments[1])]
     scores = [_read_scores(folder) for folder in folders]
     rows = _rows(folders, scores)
     protocol = _same_settings(folders, scores)
@@ -60,11 +63,16 @@ def main(arguments: list[str]) -> None:
         {prompt_set.task.name: task_predictions(folder / "predictions", prompt_set) for prompt_set in shared}
         for folder in folders
     ]
+    if baseline:
+        predictions[1] = {
+            prompt_set.task.name: baseline_predictions(prompt_set.task, prompt_set.rows, prompt_set.shown)[baseline]
+            for prompt_set in shared
+        }
     left_out = {name: "only in A" if name in a else "only in B" for name in sorted(a ^ b)}
     notes = [f"Not compared: {name} ({why})." for name, why in left_out.items()]
     result = {
         "a_folder": str(folders[0]),
-        "b_folder": str(folders[1]),
+        "b_folder": f"the baseline {baseline}" if baseline else str(folders[1]),
         "measure": "corrected score, A minus B",
         "resamples": RESAMPLES,
         "seed": _SEED.value,
@@ -74,7 +82,7 @@ def main(arguments: list[str]) -> None:
         **compare_predictions(shared, *predictions, seed=_SEED.value),
     }
     names = [prompt_set.task.name for prompt_set in shared]
-    if all("answer_loss" in score["tasks"][name] for score in scores for name in names):
+    if not baseline and all("answer_loss" in score["tasks"][name] for score in scores for name in names):
         losses = [
             {name: read_answer_losses(folder / "predictions" / f"{name}.jsonl") for name in names} for folder in folders
         ]

@@ -6,7 +6,8 @@
 #   DIR/unseen   tasks that training never saw
 #   DIR/curve    their scores and losses before training and after N steps; curve.md compares first and last
 #   DIR/choice   their scores in each mode of answering after the longest training, and the best: answers.txt
-#   DIR/scores   official tasks: {base,tuned}-{free,constrained,likelihood}, and compare.md over the free ones
+#   DIR/scores   official tasks: {base,tuned}-{free,constrained,likelihood}, and the tuned model's free answers
+#                against-{base-free,majority,random,copy}.md
 # Each length decays over its last fifth and goes on from the one before, from its last step at the full rate; a later call
 # with more STEPS does so too. The same command again goes on where it stopped. ROWS=N scores the first N rows of each
 # official task; without it all. The real sources and the official tasks are those of `python -m ecomgpt_jax.fetch`, or
@@ -101,4 +102,6 @@ for answers in free constrained likelihood; do
     evaluate --checkpoint "$folder/${pair%:*}" --out "$folder/scores/${pair#*:}-$answers" --answers "$answers" --limit "$rows"
   done
 done
-"$PYTHON" -m ecomgpt_jax.compare "$folder/scores/base-free" "$folder/scores/tuned-free" --out "$folder/scores/compare.md"
+for other in "$folder/scores/base-free" majority random copy; do
+  "$PYTHON" -m ecomgpt_jax.compare "$folder/scores/tuned-free" "$other" --out "$folder/scores/against-$(basename "$other").md"
+done

@@ -9,6 +9,7 @@ import pytest
 import tiny_tasks
 
 from ecomgpt_jax.config import EvalConfig
+from ecomgpt_jax.evaluation.baselines import BASELINES
 from ecomgpt_jax.evaluation.protocol import TaskPrompts, build_prompts, describe
 from ecomgpt_jax.evaluation.scores import score_task, write_predictions
 from ecomgpt_jax.files import write_json
@@ -80,6 +81,19 @@ def test_losses_are_compared_where_both_have_them(world: Path) -> None:
     assert "loss" not in results["a"]
     average = results["high"]["loss"]["average"]
     assert (average["tasks"], average["difference"], average["low"], average["high"]) == (6, -1.5, -1.5, -1.5)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_answers_the_rows_of_a(world: Path, name: str) -> None:
+    """Its scores are those that `score` writes beside a run's own; a folder of that name elsewhere is not needed."""
+    done = compare(world / "a", name, "--tasks", world / "tasks", "--out", world / "c.json")
+    assert (done.returncode, done.stderr) == (0, "")
+    result = json.loads((world / "c.json").read_text(encoding="utf-8"))
+    assert result["b_folder"] == f"the baseline {name}"
+    scores = json.loads((world / "a" / "scores.json").read_text(encoding="utf-8"))["tasks"]
+    for task, entry in result["tasks"].items():
+        assert entry["b"] == pytest.approx(scores[task]["baselines"][name]["corrected"]["score"])
+    assert compare(name, world / "a", "--tasks", world / "tasks", "--out", world / "d.json").returncode == 66
 
 
 @pytest.mark.parametrize("ending", ["md", "html"])

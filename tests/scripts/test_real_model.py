@@ -103,6 +103,7 @@ def test_the_stages_on_a_tiny_base(tmp_path: Path) -> None:
     assert "Loss of the right answers" in (tmp_path / "run" / "curve.md").read_text()
     scores = tmp_path / "run" / "scores"
     modes = [f"{which}-{answers}" for which in ("base", "tuned") for answers in ("constrained", "free", "likelihood")]
-    assert sorted(path.name for path in scores.iterdir()) == sorted([*modes, "compare.md"])
+    compared = [f"against-{other}.md" for other in ("base-free", "majority", "random", "copy")]
+    assert sorted(path.name for path in scores.iterdir()) == sorted([*modes, *compared])
     assert all((scores / mode / "report.html").is_file() for mode in modes)
     assert len(list(scores.glob("*/predictions/*.jsonl"))) == 6 * len(parts)
