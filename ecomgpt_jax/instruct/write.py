@@ -27,7 +27,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -167,20 +167,21 @@ def take_rows(
 
 
 def allocate(
-    sizes: Mapping[str, int], total: int, temperature: float, groups: Mapping[str, Hashable], group_temperature: float
+    sizes: Mapping[str, int], total: int, temperature: float, groups: Mapping[str, str], group_temperature: float
 ) -> dict[str, int]:
     """Returns the number of instances per task, `total` in all.
 
     A task's weight is size ** (1 / temperature), or 1 at temperature 0. A group's weight is the sum of its tasks'
-    weights to the power of 1 / group_temperature, or 1 at 0; it is shared out among its tasks by theirs. No instance is
-    repeated: a task with fewer instances than its share gives all of them, and the others get the rest.
+    weights to the power of 1 / group_temperature, or 1 at 0. Groups share the total by their weights, and the tasks of
+    a group share what it gets by theirs. No instance is repeated: whoever has fewer instances than its share gives all
+    of them, and the others get the rest.
 
     Args:
       sizes: instances by task.
       total: of all tasks.
       temperature: of the tasks.
-      groups: the group of each task, its language and family.
-      group_temperature: of the groups; 1 leaves the tasks' weights as they are.
+      groups: the group of each task, such as its language and family.
+      group_temperature: of the groups; at 1 groups make no difference.
 
     Raises:
       ConfigError: the tasks have fewer than `total` instances.
@@ -188,12 +189,22 @@ def allocate(
     if sum(sizes.values()) < total:
         raise ConfigError(f"data.total_instances={total}, and the other settings leave {sum(sizes.values())}")
     weights = {name: size ** (1 / temperature) if temperature else 1.0 for name, size in sorted(sizes.items()) if size}
-    if group_temperature != 1:
-        sums: dict[Hashable, float] = collections.defaultdict(float)
-        for name, weight in weights.items():
-            sums[groups[name]] += weight
-        power = 1 / group_temperature if group_temperature else 0.0
-        weights = {name: weight * sums[groups[name]] ** (power - 1) for name, weight in weights.items()}
+    if group_temperature == 1:
+        return _share(sizes, weights, total)
+    members: dict[str, list[str]] = collections.defaultdict(list)
+    for name in weights:
+        members[groups[name]].append(name)
+    power = 1 / group_temperature if group_temperature else 0.0
+    group_sizes = {group: sum(sizes[name] for name in names) for group, names in members.items()}
+    group_weights = {group: sum(weights[name] for name in names) ** power for group, names in members.items()}
+    limits: dict[str, int] = {}
+    for group, share in _share(group_sizes, group_weights, total).items():
+        limits |= _share(sizes, {name: weights[name] for name in members[group]}, share)
+    return limits
+
+
+def _share(sizes: Mapping[str, int], weights: Mapping[str, float], total: int) -> dict[str, int]:
+    """Returns how much each name of `weights` gives, at most its size and else by weight; `total` in all."""
     shares: dict[str, float] = {}
     while len(shares) < len(weights):
         left = [name for name in weights if name not in shares]

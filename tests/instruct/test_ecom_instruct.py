@@ -345,11 +345,11 @@ def test_families_of_each_language_get_equal_shares(cache: Path) -> None:
     """In training alone; without the setting the many tasks of a family have most of the instances."""
     shares = []
     for temperature in (0.0, 1.0):
-        tasks = build(whole_settings(cache, total_instances=200, family_temperature=temperature)).stats["tasks"]
+        tasks = build(whole_settings(cache, total_instances=100, family_temperature=temperature)).stats["tasks"]
         counts = collections.Counter()
         for entry in tasks.values():
             counts[entry["language"], entry["family"]] += entry["train"]
-        assert sum(counts.values()) == 200
+        assert sum(counts.values()) == 100
         shares.append([count for count in counts.values() if count])
     assert max(shares[0]) - min(shares[0]) <= 1
     assert max(shares[1]) > 2 * min(shares[1])
