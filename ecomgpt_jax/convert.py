@@ -28,8 +28,9 @@ from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
 from ecomgpt_jax.evaluation.protocol import build_prompts, find_tasks_dir, prompt_tokens
 from ecomgpt_jax.files import new_directory, read_json, read_text, write_json, write_text
 from ecomgpt_jax.instruct.task_folder import load_tasks
+from ecomgpt_jax.model.gguf_adapter import modelfile, write_adapter
 from ecomgpt_jax.model.gguf_read import GgufFile, write_hf
-from ecomgpt_jax.model.gguf_write import TYPES, modelfile, write_adapter, write_gguf
+from ecomgpt_jax.model.gguf_write import TYPES, write_gguf
 from ecomgpt_jax.model.hf_weights import hf_config, save_hf
 from ecomgpt_jax.model.interpolation import write_average
 from ecomgpt_jax.model.loading import (

@@ -1,4 +1,4 @@
-"""GGUF files out of Hugging Face directories, tensor by tensor, and LoRA adapters out of PEFT directories.
+"""GGUF files out of Hugging Face directories, tensor by tensor.
 
 What llama.cpp cannot hold is refused by name, or folded into a weight where that is exact: Gemma's query scale goes
 into the norm of its queries. Norms and biases are float32 whatever the type of the kernels.
@@ -6,7 +6,7 @@ into the norm of its queries. Norms and biases are float32 whatever the type of 
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from ecomgpt_jax.model.hf_files import Tensors, bare_name, check_tensors, is_fin
 
 TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "q8_0": "Q8_0"}
 _FILE_TYPES = {"F32": 0, "F16": 1, "Q8_0": 7, "BF16": 32}  # general.file_type
-_PEFT = "base_model.model."
 _ACTIVATIONS = {"bloom": ("gelu",), "gemma3": ("gelu_pytorch_tanh",)}
 
 
@@ -146,7 +145,7 @@ def _encoded(array: np.ndarray, kind: str, name: str) -> np.ndarray:
     return data
 
 
-def _write(
+def write_file(
     path: Path, arch: str, keys: Mapping[str, Any], tensors: Mapping[str, tuple[tuple[int, ...], str]],
     arrays: Iterator[np.ndarray],
 ) -> None:  # fmt: skip
@@ -220,56 +219,5 @@ def write_gguf(
         "general.quantization_version": 2, **{f"{family.name}.{key}": value for key, value in of_model.items()},
         **vocabulary,
     }  # fmt: skip
-    _write(path, family.name, keys, plan, values)
+    write_file(path, family.name, keys, plan, values)
     return lines
-
-
-def write_adapter(directory: str | os.PathLike[str], config: Mapping[str, Any], path: Path) -> None:
-    """Writes the adapters of a PEFT directory as a GGUF LoRA file, float32; the engine divides alpha by the rank.
-
-    Args:
-      directory: adapter_config.json and adapter_model.safetensors, of kernels of the blocks alone.
-      config: config.json of the model under them.
-      path: the file.
-
-    Raises:
-      MissingInputError: no `gguf` package.
-      DataError: something else than the blocks' kernels is adapted, or in another way than plain LoRA.
-    """
-    require_gguf(str(path))
-    from safetensors.numpy import load_file
-
-    directory = Path(directory)
-    lora = files.read_json(directory / "adapter_config.json")
-    for key in ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "modules_to_save"):
-        if lora.get(key):
-            raise DataError(f"{directory}: {key} is {lora[key]!r}; a GGUF adapter cannot hold that, merge it instead")
-    family, shape = family_of(config, str(directory)), families.shape_of(config)
-    ours = {theirs: name for name, theirs in families.tensor_names(family, shape.layers).items()}
-    found: dict[str, np.ndarray] = {}
-    for key, array in load_file(directory / "adapter_model.safetensors").items():
-        stem, part = key.removeprefix(_PEFT).removesuffix(".weight").rsplit(".", 1)
-        name = ours.get(f"{stem}.weight", "")
-        if not name.startswith("blk.") or part not in ("lora_A", "lora_B"):
-            raise DataError(f"{directory}: {key} adapts no kernel of a block; merge it instead")
-        rows = array if part == "lora_A" else families.to_gguf(family, shape, name, array)
-        found[f"{name}.{part.lower()}"] = rows
-    keys = {"general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": float(lora["lora_alpha"])}
-    _write(path, family.name, keys, {name: (array.shape, "F32") for name, array in found.items()}, iter(found.values()))
-
-
-def modelfile(source: str, adapter: str, stops: Sequence[str], context: int, has_template: bool) -> str:
-    """Returns an Ollama Modelfile.
-
-    Args:
-      source: the GGUF file, or name of the base model.
-      adapter: the GGUF LoRA file; "" for none.
-      stops: texts that end an answer.
-      context: positions.
-      has_template: whether there is a chat template; else prompts, in the released layout, are sent as they are.
-    """
-    lines = [f"FROM {source}"] + ([f"ADAPTER {adapter}"] if adapter else [])
-    if not has_template:
-        lines.append('TEMPLATE """{{ .Prompt }}"""')
-    lines += [f"PARAMETER num_ctx {context}", "PARAMETER temperature 0"]
-    return "\n".join(lines + [f'PARAMETER stop "{stop}"' for stop in stops]) + "\n"

@@ -1,6 +1,5 @@
 """llama.cpp (PyPI `xllamacpp`) is the judge of what is written; transformers computes what it should answer."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,77 +15,17 @@ import transformers  # noqa: E402
 from ecomgpt_jax.errors import DataError  # noqa: E402
 from ecomgpt_jax.model import gguf_write  # noqa: E402
 from ecomgpt_jax.model.gguf_read import GgufFile, hf_config, hf_tensors  # noqa: E402
-from ecomgpt_jax.model.gguf_write import model_keys, modelfile, write_adapter  # noqa: E402
-from tests.model.gguf_files import CONFIGS, SIZES, VOCABULARY, random_model  # noqa: E402
-
-KEYS = VOCABULARY | {"tokenizer.ggml.add_bos_token": False}
-torch.set_num_threads(1)  # of small products on few cores
-PROMPTS = [np.random.RandomState(i).randint(4, 101, 2 + i).tolist() for i in range(50)]
-TOKENS = 24
-
-
-def bloom(heads: int) -> transformers.PreTrainedModel:
-    """A random BLOOM whose answers do not settle on one token."""
-    torch.manual_seed(heads)
-    config = transformers.BloomConfig(hidden_size=8 * heads, n_layer=2, n_head=heads, vocab_size=128, seq_length=96)
-    model = transformers.BloomForCausalLM(config).eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.copy_(weight + 0.2 * torch.randn_like(weight))
-    return model
-
-
-def written(model: transformers.PreTrainedModel, folder: Path, dtype: str = "float32") -> Path:
-    model.save_pretrained(folder / "hf")
-    gguf_write.write_gguf(folder / "hf", folder / f"{dtype}.gguf", dtype, KEYS, "m")
-    return folder / f"{dtype}.gguf"
-
-
-def engine_answers(
-    path: Path, prompts: list[list[int]], ignore_eos: bool = True, lora: Path | None = None
-) -> list[list[int]]:
-    """Greedy ids of llama.cpp with its cache in float32 and without fused attention, which is float16."""
-    engine = pytest.importorskip("xllamacpp")
-    settings = engine.CommonParams()
-    settings.model.path, settings.n_ctx, settings.n_parallel = str(path), 96, 1
-    settings.warmup, settings.fit_params, settings.verbosity = False, False, 0
-    settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = 1
-    settings.cache_type_k = settings.cache_type_v = engine.ggml_type.GGML_TYPE_F32
-    settings.flash_attn_type = engine.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    if lora:
-        settings.lora_adapters = [engine.CommonAdapterLoraInfo(str(lora), 1.0)]
-    server, answers = engine.Server(settings), []
-    for ids in prompts:
-        request = {
-            "prompt": ids,
-            "n_predict": TOKENS,
-            "temperature": 0,
-            "top_k": 1,
-            "logprobs": 1,
-            "cache_prompt": False,
-        }
-        done = server.handle_completions(request | {"ignore_eos": ignore_eos})
-        answers.append([token["id"] for token in done["choices"][0]["logprobs"]["content"]])
-    return answers
-
-
-def disagreements(
-    model: transformers.PreTrainedModel, prompts: list[list[int]], answers: list[list[int]]
-) -> list[float]:
-    """By how much of the logits' spread the best token beats the answer's, at each answer's first other token.
-
-    A token is the greedy one where it is the best after the prompt and the answer so far.
-    """
-    found = []
-    for ids, answer in zip(prompts, answers, strict=True):
-        with torch.no_grad():
-            logits = model(torch.tensor([ids + answer[:-1]])).logits[0, len(ids) - 1 :]
-        logits[:, 2] = -np.inf  # the end of sequence, which the engine was told to ignore
-        for row, token in zip(logits, answer, strict=True):
-            if row.argmax() != token:
-                found.append(float((row.max() - row[token]) / row[torch.isfinite(row)].std()))
-                break
-    return found
+from ecomgpt_jax.model.gguf_write import model_keys  # noqa: E402
+from tests.model.gguf_engine import (  # noqa: E402
+    KEYS,
+    PROMPTS,
+    TOKENS,
+    bloom,
+    disagreements,
+    engine_answers,
+    written,
+)
+from tests.model.gguf_files import CONFIGS, SIZES, random_model  # noqa: E402
 
 
 @pytest.mark.parametrize("name", ["bloom8", "bloom12", "bloom16", *(name for name in CONFIGS if name != "bloom")])
@@ -211,35 +150,3 @@ def test_tensors_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         save_file(changed, tmp_path / "hf/model.safetensors")
         with pytest.raises(DataError, match=message):
             gguf_write.write_gguf(tmp_path / "hf", tmp_path / "m.gguf", "float16", KEYS, "m")
-
-
-@pytest.mark.parametrize("name", ["bloom8", "llama"])
-def test_an_adapter_acts_as_its_merged_weights_do(name: str, tmp_path: Path) -> None:
-    peft = pytest.importorskip("peft")
-    model = bloom(8) if name == "bloom8" else random_model(name)
-    base = written(model, tmp_path)
-    targets = ["query_key_value", "dense_4h_to_h"] if name == "bloom8" else ["q_proj", "k_proj", "down_proj"]
-    lora = peft.get_peft_model(model, peft.LoraConfig(r=4, lora_alpha=12, target_modules=targets))
-    with torch.no_grad():
-        for key, weight in lora.named_parameters():
-            if "lora_" in key:
-                weight.copy_(0.3 * torch.randn_like(weight))
-    lora.save_pretrained(tmp_path / "peft")
-    write_adapter(tmp_path / "peft", json.loads((tmp_path / "hf/config.json").read_text()), tmp_path / "a.gguf")
-    prompts = PROMPTS[20:28]
-    answers = engine_answers(base, prompts, lora=tmp_path / "a.gguf")
-    assert max(disagreements(lora.merge_and_unload(), prompts, answers), default=0) < 1e-3
-    assert answers != engine_answers(base, prompts)
-    described = json.loads((tmp_path / "peft/adapter_config.json").read_text())
-    (tmp_path / "peft/adapter_config.json").write_text(json.dumps(described | {"use_rslora": True}))
-    with pytest.raises(DataError, match="use_rslora is True"):
-        write_adapter(tmp_path / "peft", CONFIGS["llama"].to_dict(), tmp_path / "b.gguf")
-
-
-def test_modelfile() -> None:
-    text = modelfile("./model.gguf", "", ["</s>", "<|im_end|>"], 1024, False)
-    assert text == (
-        'FROM ./model.gguf\nTEMPLATE """{{ .Prompt }}"""\nPARAMETER num_ctx 1024\nPARAMETER temperature 0\n'
-        'PARAMETER stop "</s>"\nPARAMETER stop "<|im_end|>"\n'
-    )
-    assert modelfile("base", "./adapter.gguf", [], 96, True).splitlines()[:2] == ["FROM base", "ADAPTER ./adapter.gguf"]
