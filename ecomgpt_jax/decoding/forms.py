@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from ecomgpt_jax.errors import DataError
 
 LONGEST_CHARACTER = 4  # bytes in UTF-8
+_KNOWN = 1_024  # begun spans whose shortest ends a form remembers
 
 
 class Reading(NamedTuple):
@@ -116,9 +117,9 @@ class Form:
         for kind, line, used, text, at in state:
             rest, tail = text[at:], self._tails[line]
             if kind == "span":
-                yield from (piece + tail for piece in self._shortest(text, used))
+                yield from (piece + tail for piece in self._all_shortest(text, used))
             elif kind == "separator":
-                terms = [label for label in self._labels if label not in used] or self._shortest(b"", used)
+                terms = [label for label in self._labels if label not in used] or self._all_shortest(b"", used)
                 yield from (rest + term + tail for term in terms)
             else:  # the rest of a head, of a label or of the word for nothing; all of it is read at the end of a term
                 yield rest + (self.nothing.encode() if kind == "head" else b"") + tail
@@ -126,7 +127,7 @@ class Form:
     def longest_closing(self, state: State) -> tuple[int, bytes]:
         """Returns (bytes, text): no state one token on needs more to complete than so many bytes and then the text."""
         line = min(reading.line for reading in state)
-        used = max(len(reading.used or ()) for reading in state)
+        used = max(len(set(reading.used or ())) for reading in state)  # a span is longer than its used beginnings
         spare = max(self._longest_label, LONGEST_CHARACTER * (used + 2)) + len(self.separator.encode())
         return spare, self._heads[line] + self.nothing.encode() + self._tails[line]
 
@@ -179,6 +180,10 @@ class Form:
                 places.append(at)
             at += len(character.encode())
         return {b"": tuple(places)}
+
+    @cached_property
+    def _known_shortest(self) -> dict[tuple[bytes, tuple[bytes, ...]], tuple[bytes, ...]]:
+        return {}
 
     @cached_property
     def tokens_after(self) -> dict[tuple[bytes, bytes], Any]:
@@ -262,19 +267,30 @@ class Form:
         if self.closes(span, used):
             yield b""
             return
-        seen, begun = set(), set()
+        seen, settled = set(), set()
         for at in self._starts(span):
-            next_bytes = self._bytes[at + len(span) : at + len(span) + LONGEST_CHARACTER]
-            if not used and next_bytes in begun:
+            first = at + len(span) + 1
+            while self._bytes[first : first + 1] and self._bytes[first] & 0xC0 == 0x80:
+                first += 1
+            if self._bytes[at + len(span) : first] in settled:  # a character that is enough at another place
                 continue
-            begun.add(next_bytes)
             stop = self._bytes.find(b"\n", at)
             stop = len(self._bytes) if stop < 0 else stop
-            ends = range(at + len(span) + 1, stop + 1)
+            ends = range(first, stop + 1)
             end = next((end for end in ends if self.closes(self._bytes[at:end], used)), None)
             if end and (rest := self._bytes[at + len(span) : end]) not in seen:
                 seen.add(rest)
+                settled |= {rest} if end == first else set()
                 yield rest
+
+    def _all_shortest(self, span: bytes, used: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        """Returns `_shortest`, of which the tokens that may follow ask again and again."""
+        known = self._known_shortest
+        if (span, used) not in known:
+            if len(known) > _KNOWN:
+                known.clear()
+            known[span, used] = tuple(self._shortest(span, used))
+        return known[span, used]
 
     def _has_more(self, used: tuple[bytes, ...]) -> bool:
         if self.labels:
