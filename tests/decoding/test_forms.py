@@ -170,3 +170,18 @@ def test_a_mask_lets_the_end_in_where_the_answer_is_whole() -> None:
     answer.add(5)
     assert after[list(ends)].all()
     assert np.flatnonzero(after).tolist() == sorted([*ends, *answer.allowed()])
+
+
+def test_a_character_that_is_enough_is_not_tried_at_its_other_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long text with few characters: one try per character, and for those said as often as there one per place."""
+    form, tries, closes = Form(",", source="abcab" * 100 + "d"), [], Form.closes
+
+    def counted(self: Form, span: bytes, used: tuple[bytes, ...]) -> bool:
+        tries.append(span)
+        return closes(self, span, used)
+
+    monkeypatch.setattr(Form, "closes", counted)
+    assert set(form.closings(form._literal("separator", 0, (b"d",), b",", 1))) == {b"a", b"b", b"c"}
+    assert len(tries) == 1 + 3 + 1  # of nothing, of each character, and of the one that is used up
+    assert set(form.closings(form._literal("separator", 0, (b"d",), b",", 1))) == {b"a", b"b", b"c"}
+    assert len(tries) == 5, "and the answer is remembered"
