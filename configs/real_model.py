@@ -15,7 +15,7 @@ from ecomgpt_jax.recipes import recipe
 
 
 def get_config(arg: str = "gemma3_270m") -> Config:
-    """Returns adapters of rank 32 on the model `arg`, part of an epoch of all tasks in equal shares."""
+    """Returns adapters of rank 32 on the model `arg`, part of an epoch with equal shares of the tasks of a family."""
     config = recipe(arg, "lora")
     config.name = "real_model"
     config.model.compute_dtype, config.model.remat = "float32", "none"  # what a CPU multiplies; activations fit
@@ -25,7 +25,7 @@ def get_config(arg: str = "gemma3_270m") -> Config:
     config.data.length = 640
     config.data.total_instances, config.data.temperature = 64_000, 0.0
     config.data.family_temperature = 2.0  # 33 of 546 tasks are entity tasks, which need many instances
-    config.data.instances_per_task = 1_000  # makes the build short; the shares need few more
+    config.data.instances_per_task = 1_000  # makes the build short; the shares need no more
     config.data.unseen_tasks = 20  # settings are chosen by their loss, val/loss/unseen
     config.data.prompt_language = "mixed"  # the official tasks ask in English about Chinese texts
     config.train.epochs, config.train.accumulation, config.train.max_steps = 1, 1, 800

@@ -60,14 +60,9 @@ def main(arguments: list[str]) -> None:
     a, b = (set(score["tasks"]) for score in scores)
     shared = [prompt_set for name, prompt_set in prompt_sets.items() if name in a & b]
     predictions = [
-        {prompt_set.task.name: task_predictions(folder / "predictions", prompt_set) for prompt_set in shared}
-        for folder in folders
+        {prompt_set.task.name: _answers(source, prompt_set) for prompt_set in shared}
+        for source in (folders[0], baseline or folders[1])
     ]
-    if baseline:
-        predictions[1] = {
-            prompt_set.task.name: baseline_predictions(prompt_set.task, prompt_set.rows, prompt_set.shown)[baseline]
-            for prompt_set in shared
-        }
     left_out = {name: "only in A" if name in a else "only in B" for name in sorted(a ^ b)}
     notes = [f"Not compared: {name} ({why})." for name, why in left_out.items()]
     result = {
@@ -89,6 +84,13 @@ def main(arguments: list[str]) -> None:
         result["loss"] = compare_losses(shared, *losses, seed=_SEED.value)
     _write(Path(_OUT.value), result)
     _print(result)
+
+
+def _answers(source: Path | str, prompt_set: TaskPrompts) -> list[str]:
+    """Returns the predictions in an evaluation's folder, or those of the baseline of this name."""
+    if isinstance(source, Path):
+        return task_predictions(source / "predictions", prompt_set)
+    return baseline_predictions(prompt_set.task, prompt_set.rows, prompt_set.shown)[source]
 
 
 def _read_scores(folder: Path) -> dict[str, Any]:

@@ -85,7 +85,9 @@ for count in "${steps[@]}"; do
   evaluate --checkpoint "$folder/run-$count" --tasks "$folder/unseen" --out "$folder/curve/$count" --answer_loss
 done
 "$PYTHON" -m ecomgpt_jax.compare "$folder/curve/$last" "$folder/curve/0" --tasks "$folder/unseen" --out "$folder/curve.md"
-for answers in free constrained likelihood; do
+mkdir -p "$folder/choice"
+ln -sfn "../curve/$last" "$folder/choice/free"
+for answers in constrained likelihood; do
   evaluate --checkpoint "$folder/run-$last" --tasks "$folder/unseen" --out "$folder/choice/$answers" --answers "$answers"
 done
 "$PYTHON" - "$folder/choice" <<'PYTHON' | tee "$folder/choice/answers.txt"

@@ -267,12 +267,12 @@ class Form:
         if self.closes(span, used):
             yield b""
             return
-        seen, settled = set(), set()
+        seen: set[bytes] = set()
         for at in self._starts(span):
             first = at + len(span) + 1
             while self._bytes[first : first + 1] and self._bytes[first] & 0xC0 == 0x80:
                 first += 1
-            if self._bytes[at + len(span) : first] in settled:  # a character that is enough at another place
+            if self._bytes[at + len(span) : first] in seen:  # a character that is enough at another place
                 continue
             stop = self._bytes.find(b"\n", at)
             stop = len(self._bytes) if stop < 0 else stop
@@ -280,7 +280,6 @@ class Form:
             end = next((end for end in ends if self.closes(self._bytes[at:end], used)), None)
             if end and (rest := self._bytes[at + len(span) : end]) not in seen:
                 seen.add(rest)
-                settled |= {rest} if end == first else set()
                 yield rest
 
     def _all_shortest(self, span: bytes, used: tuple[bytes, ...]) -> tuple[bytes, ...]:

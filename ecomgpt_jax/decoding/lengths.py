@@ -46,9 +46,7 @@ def smallest(choices: Sequence[int], need: int) -> int:
 
 
 def bucket_lengths(lengths: Sequence[int], count: int = _BUCKETS, granule: int = GRANULE) -> list[int]:
-    """Returns padded lengths, ascending, for prompts of these lengths: multiples of 32 that waste little padding.
-
-    Answers, which are shorter, take a smaller `granule`.
+    """Returns padded lengths, ascending, for these lengths: multiples of `granule` that waste little padding.
 
     The fewest that stay within a tenth of the least possible padding, and never more than `count`, for which the best
     ones are found by dynamic programming over the distinct lengths.

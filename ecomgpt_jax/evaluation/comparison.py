@@ -146,19 +146,19 @@ def compare_predictions(
       {"only_a", "only_b", "p", "p_holm"}, "most_different"}}, "average": {"tasks", "inputs", "a", "b", "difference",
       "low", "high", "p"} and "verdicts": {"win", "tie", "loss"}. Scores are in [0, 1]; a win is A's.
     """
-    inputs = {prompt_set.task.name: [row.sentences for row in prompt_set.rows] for prompt_set in prompt_sets}
     ratios = {
         prompt_set.task.name: [
             score_rows(prompt_set.task, prompt_set.rows, list(texts[prompt_set.task.name])) for texts in (a, b)
         ]
         for prompt_set in prompt_sets
     }
-    result = _compare_ratios(inputs, ratios, seed)
+    result = _compare_ratios(prompt_sets, ratios, seed)
     for prompt_set in prompt_sets:
         name = prompt_set.task.name
         answers, entry = [list(a[name]), list(b[name])], result["tasks"][name]
         wrong = (np.logical_not(exact_matches(prompt_set.task, prompt_set.rows, texts)) for texts in answers)
-        only_a, only_b, p = mcnemar(*(sum_by_input(values, inputs[name]) == 0 for values in wrong))
+        inputs = [row.sentences for row in prompt_set.rows]
+        only_a, only_b, p = mcnemar(*(sum_by_input(values, inputs) == 0 for values in wrong))
         entry["mcnemar"] = {"only_a": only_a, "only_b": only_b, "p": p}
         entry["most_different"] = most_different(prompt_set.golds, *answers, *ratios[name])
     entries = list(result["tasks"].values())
@@ -184,23 +184,23 @@ def compare_losses(
     Returns:
       "tasks" and "average" of `compare_predictions`, without the fields of answers; lower is better.
     """
-    inputs = {prompt_set.task.name: [row.sentences for row in prompt_set.rows] for prompt_set in prompt_sets}
-    ratios = {name: [np.stack([losses[name], np.ones(len(rows))], axis=1) for losses in (a, b)]
-              for name, rows in inputs.items()}  # fmt: skip
-    return _compare_ratios(inputs, ratios, seed)
+    names = [prompt_set.task.name for prompt_set in prompt_sets]
+    ratios = {name: [np.stack([each[name], np.ones(len(each[name]))], 1) for each in (a, b)] for name in names}
+    return _compare_ratios(prompt_sets, ratios, seed)
 
 
 def _compare_ratios(
-    inputs: Mapping[str, Sequence[str]], ratios: Mapping[str, Sequence[np.ndarray]], seed: int
+    prompt_sets: Sequence[TaskPrompts], ratios: Mapping[str, Sequence[np.ndarray]], seed: int
 ) -> dict[str, Any]:
     """Returns "tasks" and "average" of `compare_predictions` from numerators and denominators by row.
 
     Args:
-      inputs: by task, the input of each row.
+      prompt_sets: the tasks with their rows.
       ratios: by task, A's and B's [rows, 2].
       seed: of the resampling.
     """
     tasks: dict[str, dict[str, Any]] = {}
+    inputs = {prompt_set.task.name: [row.sentences for row in prompt_set.rows] for prompt_set in prompt_sets}
     by_input, drawn = {}, {}
     for name, pair in ratios.items():
         summed = [sum_by_input(values, inputs[name]) for values in pair]

@@ -46,15 +46,13 @@ FIELDS = {
     "data.sources_dir": DATA, "data.tasks_dir": DATA, "data.cache_dir": SOFT, "data.synthetic_records": DATA,
     "data.languages": DATA, "data.prompt_language": DATA, "data.chain_of_task": DATA, "data.num_tasks": DATA,
     "data.instances_per_task": DATA, "data.total_instances": DATA, "data.temperature": DATA,
-    "data.family_temperature": DATA,
-    "data.unseen_tasks": DATA,
+    "data.family_temperature": DATA, "data.unseen_tasks": DATA,
     "data.length": HARD, "data.plain_text": DATA, "data.copying": DATA, "data.loss_on_prompt": HARD,
     "data.template": HARD, "data.packing": HARD, "data.workers": SOFT, "data.beam_options": SOFT,
     "data.tokenizer_vocab": DATA, "data.seed": HARD,  # orders the rows too
     "optimizer.learning_rate": HARD, "optimizer.weight_decay": HARD, "optimizer.warmup_fraction": HARD,
-    "optimizer.decay_fraction": HARD,
-    "optimizer.b2": HARD, "optimizer.epsilon": HARD, "optimizer.max_grad_norm": HARD,
-    "optimizer.moment_dtype": HARD,
+    "optimizer.decay_fraction": HARD, "optimizer.b2": HARD, "optimizer.epsilon": HARD,
+    "optimizer.max_grad_norm": HARD, "optimizer.moment_dtype": HARD,
     "lora.rank": FIXED, "lora.targets": FIXED, "lora.alpha": HARD, "lora.dropout": HARD,
     "train.epochs": HARD, "train.max_steps": HARD, "train.seed": HARD,
     "train.rows_per_device": SOFT, "train.accumulation": SOFT,  # their product is rows_per_step
