@@ -7,14 +7,16 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 make_environment() {
   local extras=$1 venv=${ECOMGPT_VENV:-$PWD/.venv} candidate stamp
+  local candidates=(python3 python3.13 python3.12 python3.11)
+  if [ -n "${PYTHON_FOR_VENV:-}" ]; then candidates=("$PYTHON_FOR_VENV"); fi
   stamp=$venv/.made-for-$(cksum <setup.py | cut -d' ' -f1)-${extras//[^a-z]/_}
   if [ ! -e "$stamp" ]; then
-    for candidate in "${PYTHON_FOR_VENV:-python3}" python3.13 python3.12 python3.11; do
+    for candidate in "${candidates[@]}"; do
       if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break; fi
       candidate=
     done
     if [ -z "$candidate" ]; then
-      echo "error: Python 3.11 or newer is needed; install it or name it in PYTHON_FOR_VENV" >&2
+      echo "error: Python 3.11 or newer is needed (tried ${candidates[*]}); install it or name it in PYTHON_FOR_VENV" >&2
       exit 66
     fi
     echo "Making the environment in $venv (once; downloads about 0.5 GB) ..." >&2

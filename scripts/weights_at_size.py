@@ -23,7 +23,7 @@ from safetensors.numpy import save_file
 
 from ecomgpt_jax import files
 from ecomgpt_jax.config import MODEL_SHAPES, MeshConfig, ModelConfig
-from ecomgpt_jax.model.hf_files import INDEX, PREFIX, Tensors
+from ecomgpt_jax.model.hf_files import INDEX, Tensors
 from ecomgpt_jax.model.hf_weights import hf_config, load_hf, save_hf
 from ecomgpt_jax.model.parameters import parameter_table
 from ecomgpt_jax.parallel.mesh import make_mesh
@@ -37,7 +37,8 @@ def make(model: ModelConfig, folder: Path) -> None:
     shards: dict[int, dict[str, tuple[int, ...]]] = {}
     for parameter in parameter_table(model):
         for layer, name in enumerate(parameter.hf_names):
-            shards.setdefault(layer + 1 if parameter.stacked else 0, {})[PREFIX + name] = parameter.hf_shape
+            shard = shards.setdefault(layer + 1 if parameter.stacked else 0, {})
+            shard[parameter.hf_prefix + name] = parameter.hf_shape
     folder.mkdir(parents=True)
     where, start = {}, 0
     for number, shapes in shards.items():
