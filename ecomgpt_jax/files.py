@@ -69,15 +69,22 @@ def foreign(head: bytes) -> str:
     """Returns the kind of a file that begins so and is not UTF-8 text, and what to do; "" where it may be text.
 
     UTF-16 without a byte order mark is recognised by the zero bytes of its ASCII characters, at even or at odd offsets.
+    Where all bytes are valid UTF-8 too, nearly all characters must be such: a table may hold NUL characters.
     """
     for magic, what in _MAGIC.items():
         if head.startswith(magic):
             return f"{what}, not text; unpack or export it as UTF-8 text"
     found = next((name for mark, name in _BOMS.items() if head.startswith(mark)), "")
     how = "by its byte order mark"
-    few, many = sorted(head[start:8192:2].count(0) for start in (0, 1))
-    if not found and many >= 4 and 40 * many > len(head[:8192]) and many >= 20 * few:
-        found, how = ("UTF-16BE" if head[:8192:2].count(0) == many else "UTF-16LE"), "by its zero bytes"
+    start = head[:8192]
+    few, many = sorted(start[offset::2].count(0) for offset in (0, 1))
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start)
+        least = 0.75 * len(start) / 2
+    except UnicodeDecodeError:
+        least = len(start) / 40
+    if not found and many >= 4 and many > least and many >= 4 * few:
+        found, how = ("UTF-16BE" if start[::2].count(0) == many else "UTF-16LE"), "by its zero bytes"
     return f"{found}, not UTF-8 ({how}); convert it: iconv -f {found} -t UTF-8" if found else ""
 
 

@@ -8,6 +8,7 @@ from ecomgpt_jax.files import (
     check_output,
     data_home,
     find_data,
+    foreign,
     new_directory,
     parse_json,
     read_json,
@@ -145,3 +146,15 @@ def test_lines_that_cannot_be_written_again_are_refused_with_their_place(tmp_pat
     (tmp_path / "x.jsonl").write_bytes(b'{"id": 1}\n{"id": "\xba\xec"}')
     with pytest.raises(DataError, match=r"x\.jsonl:2:9: not UTF-8 at byte 18 \(looks like GBK\)"):
         list(read_json_lines(tmp_path / "x.jsonl"))
+
+
+@pytest.mark.parametrize("pad", ["", "x"])
+def test_a_table_with_nul_characters_is_not_taken_for_utf_16(pad: str) -> None:
+    content = f'"prompt{pad}"\t"completion"\r\n'.encode() + b'""\t"ab\0"\r\n' * 9  # all at one parity
+    assert foreign(content) == ""
+
+
+@pytest.mark.parametrize("text", ["prompt,completion\na,b\n", "标题,标签\n红色的马克杯,mug\n一,b\n", "é,è\nprix,oui\n"])
+def test_utf_16_without_a_mark_is_named(text: str) -> None:
+    assert foreign((text * 3).encode("utf-16le")).startswith("UTF-16LE")
+    assert foreign((text * 3).encode("utf-16be")).startswith("UTF-16BE")
