@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
+from xla_flags import OPTIMISED
 
 from ecomgpt_jax.config import MeshConfig, ModelConfig
 from ecomgpt_jax.model import attention, decoder, head, layers
@@ -27,12 +28,6 @@ def loss_and_logits(params: Params, batch: Batch, model: ModelConfig) -> tuple[j
     hidden = decoder.forward(params, batch["inputs"], batch["segment_ids"], model)
     total, count = head.loss_sum(decoder.head_table(params), hidden, batch["targets"], batch["loss_mask"], model)
     return total / count, decoder.logits(params, hidden, model)
-
-
-# The suite leaves these out; parity of BLOOM is shown with them too.
-OPTIMISED = {
-    "xla_backend_optimization_level": 1, "xla_llvm_disable_expensive_passes": False, "xla_cpu_use_fusion_emitters": True
-}  # fmt: skip
 
 
 def make_program(model: ModelConfig, **options: Any) -> Callable[..., Any]:
