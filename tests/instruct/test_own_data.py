@@ -192,6 +192,7 @@ def test_bad_conversations(tmp_path: Path, record: object, message: str) -> None
         (b'[{"prompt": "a"}]', DataError, "one object per line"),
         (b'{"question": "a", "answer": "b"}', DataError, "has 'question', 'answer'; rename the fields, or declare"),
         (b"x", DataError, r"1:1: Expecting value \(none of the 1 records can be read\)"),
+        (b'{"id": 1}\nx', DataError, r"has 'id'; 1 records cannot be read, first \S*:2:1: Expecting value"),
     ],
 )
 def test_files_that_are_no_data(tmp_path: Path, content: bytes, error: type[Exception], message: str) -> None:
