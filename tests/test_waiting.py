@@ -11,6 +11,7 @@ import pytest
 from ecomgpt_jax import waiting
 from ecomgpt_jax.errors import ConfigError, StorageError
 
+LONG = 900  # seconds after which a line that does not come is a failure
 HOLD = """
 import sys
 from ecomgpt_jax.waiting import file_lock
@@ -64,7 +65,7 @@ def test_who_waits_says_for_what_and_for_whom(tmp_path: Path, lines: Lines) -> N
     path = tmp_path / "folder" / "a.lock"
     other = run(HOLD, path)
     assert other.stdout.readline() == "held\n"
-    threading.Thread(target=lambda: lines.came.wait() and other.stdin.close()).start()
+    threading.Thread(target=lambda: (lines.came.wait(LONG), other.stdin.close())).start()
     with waiting.file_lock(path, "the other's work"):
         assert lines.lines == [f"waiting for the other's work: {path} is held by process {other.pid}"]
     assert other.wait() == 0
@@ -125,7 +126,7 @@ def test_another_thread_of_this_process_may_wait(tmp_path: Path, lines: Lines) -
     with waiting.file_lock(tmp_path / "a.lock", "x"):
         thread = threading.Thread(target=take)
         thread.start()
-        lines.came.wait()
+        assert lines.came.wait(LONG)
         assert not took.is_set()
     thread.join()
     assert took.is_set()
@@ -148,7 +149,7 @@ def test_a_holder_that_has_ended_and_left_the_lock_to_a_child_is_an_error(tmp_pa
 
 def test_a_notice_comes_once_and_only_where_it_takes_long(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
     with waiting.notice(lambda: "process 1"):
-        lines.came.wait()
+        assert lines.came.wait(LONG)
     assert lines.lines == ["waiting for process 1"]
     monkeypatch.setattr(waiting, "PATIENCE", 1e6)
     with waiting.notice("the end of days"):

@@ -94,6 +94,7 @@ def test_an_error_in_a_process_comes_back_as_it_is() -> None:
         run(broken, ["a", "b"], "work")
 
 
+LONG = 900  # seconds after which a process that waits for ever is a failure
 SCRIPT = """
 from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.instruct.ecom_instruct import build
@@ -108,7 +109,9 @@ def test_a_script_without_a_main_guard_is_told_to_write_one(tmp_path: Path, guar
     script, guard = tmp_path / "script.py", 'if __name__ == "__main__":\n    ' if guarded else ""
     script.write_text(SCRIPT.format(cache=str(tmp_path / "cache"), guard=guard))
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, script], env=environment, capture_output=True, text=True, check=False, timeout=LONG
+    )
     if guarded:
         assert done.stdout.startswith("built "), done.stderr
         return
