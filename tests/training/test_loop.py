@@ -1,3 +1,4 @@
+import itertools
 from pathlib import Path
 
 import jax
@@ -11,6 +12,7 @@ from ecomgpt_jax.model import decoder
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training import loop
 from ecomgpt_jax.training.progress import Progress, read_metrics
+from ecomgpt_jax.training.step_clock import StepClock
 
 INSTANCES = 52
 MESH = make_mesh(MeshConfig(2, 1, 1), jax.devices()[:2])
@@ -144,3 +146,19 @@ def test_evaluation_comes_every_so_many_steps_and_changes_nothing(
     lines = read_metrics(tmp_path / "w" / "metrics.jsonl")
     assert [line["step"] for line in lines if "eval/t/score" in line] == [2, 4]
     assert len(seen) == 2
+
+
+def test_each_line_has_the_seconds_of_its_own_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The n-th step takes n seconds here, however fast the machine is and whenever the host reads its metrics."""
+    numbers = itertools.count(1)
+
+    def read(clock: StepClock) -> dict[str, float]:
+        seconds = next(numbers)
+        return {"seconds": seconds, "data": seconds / 8, "step": seconds / 2, "host": seconds * 3 / 8, "checkpoint": 0}
+
+    monkeypatch.setattr(StepClock, "read", read)
+    start(tmp_path / "w", toy_config(max_steps=5, log_every=2, save_every=100))
+    lines = read_metrics(tmp_path / "w" / "metrics.jsonl")
+    assert [(line["step"], line["perf/seconds"]) for line in lines] == [(2, 1 + 2), (4, 3 + 4), (5, 5)]
+    assert [line["perf/step_seconds"] for line in lines] == [0.75, 1.75, 2.5]
+    assert all(line["perf/tokens_per_second"] == line["train/tokens"] / line["perf/seconds"] for line in lines)
