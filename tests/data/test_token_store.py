@@ -1,10 +1,11 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ecomgpt_jax.data.token_store import TokenStore, tokenize
-from ecomgpt_jax.data.tokenizer import Tokenizer, train_tokenizer
+from ecomgpt_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 INSTANCES = [{"prompt": f"Which colour is item {n}? " * (n + 1), "response": f"red {n}"} for n in range(9)]
 
@@ -28,6 +29,15 @@ def test_prompt_then_answer_then_eos(tokenizer: Tokenizer, tmp_path: Path) -> No
         assert store.prompt_lengths[index] == len(prompt)
     assert store.positions.tolist() == [len(instance(store, index)) - 1 for index in range(len(store))]
     assert (store.cut_prompts, store.cut_answers) == (0, 0)
+
+
+def test_answers_end_with_the_token_that_the_tokenizers_files_name(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    other = shutil.copytree(tokenizer.directory, tmp_path / "other")
+    (other / "generation_config.json").unlink()
+    (other / "tokenizer_config.json").write_text('{"eos_token": "<pad>", "pad_token": "</s>"}')
+    store = tokenize(INSTANCES, "f", load_tokenizer(other), 512, tmp_path)
+    assert {instance(store, index)[-1] for index in range(len(store))} == {3}
+    assert 2 not in store.tokens
 
 
 def test_what_is_too_long_is_cut_and_counted(tokenizer: Tokenizer, tmp_path: Path) -> None:
