@@ -2,7 +2,9 @@
 
 import os
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -206,3 +208,18 @@ def test_cost_and_status_and_doctor(cloud: Cloud) -> None:
         found = [line for line in cloud.run("doctor.sh").stdout.splitlines() if line.startswith("WRONG")]
         found = [line for line in found if "signed in" not in line and "enabled" not in line]
         assert [wrong in line for line in found] == ([] if wrong is None else [True]), found
+
+
+def test_these_tests_pass_in_a_checkout_whose_path_needs_quotes(tmp_path: Path) -> None:
+    """One of each kind: golden commands, pasted lines, the wrapped fake of babysit's tests."""
+    root = tmp_path / "it's a b 中"
+    ignored = shutil.ignore_patterns("__pycache__")
+    for folder in (SCRIPTS, HERE):
+        shutil.copytree(folder, root / folder.relative_to(REPOSITORY), ignore=ignored)
+    chosen = "(golden or survive) and (create or bootstrap) or finished_one"
+    files = [f"tests/tpu_setup/test_{name}.py" for name in ("scripts", "babysit")]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir=.", "-k", chosen, *files]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert "4 passed" in done.stdout
