@@ -42,9 +42,14 @@ def write_lines(path: Path, values: list) -> Path:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An HF directory with a tokenizer and random weights that choose the end-of-sequence token now and then."""
+    """An HF directory with random weights that choose the end-of-sequence token now and then; its id is not BLOOM's."""
     directory = tmp_path_factory.mktemp("generate") / "hf"
-    tokenizer = train_tokenizer(TEXTS * 5, 320, directory.parent / "tokenizer")
+    folder = train_tokenizer(TEXTS * 5, 320, directory.parent / "tokenizer").directory
+    (folder / "generation_config.json").unlink()
+    (folder / "tokenizer_config.json").write_text('{"eos_token": "<s>", "bos_token": "</s>", "pad_token": "<pad>"}')
+    tokenizer = load_tokenizer(folder)
+    tokenizer.save(folder)
+    assert tokenizer.stop_ids == (1,)
     model = ModelConfig(
         size="custom", embed=32, layers=2, heads=4, vocab_size=384, compute_dtype="float32", initializer_range=0.4
     )
