@@ -117,6 +117,9 @@ def layout_fault(text: str) -> str:
             with contextlib.suppress(ValueError, RecursionError):
                 end = json.JSONDecoder().raw_decode(text, start)[1]
                 lines = text.count("\n", start, end) + 1
-                problem = f"a JSON object over {lines} lines; write one object per line, for example with jq -c ."
+                if lines > 1:
+                    problem = f"a JSON object over {lines} lines; write one object per line, for example with jq -c ."
+                elif text[end : end + 1] == "\r":
+                    problem = "lines end with a carriage return alone; convert them: tr '\\r' '\\n'"
     line, column = _place(text, start)
     return f"{line}:{column}: {problem}" if problem else ""

@@ -46,3 +46,9 @@ def test_what_is_taken_can_be_written(text: str) -> None:
 )
 def test_no_layout_is_wrong(text: str) -> None:
     assert layout_fault(text) == ""
+
+
+def test_lines_that_end_with_a_carriage_return_alone_are_named() -> None:
+    assert "1:1: lines end with a carriage return alone" in layout_fault('{"a": 1}\r{"a": 2}\r')
+    for text in ('{"a": 1},\n{"a": 2},\n', '{"a": 1}{"a": 2}\n'):  # a bad line, which its reader reports
+        assert layout_fault(text) == ""

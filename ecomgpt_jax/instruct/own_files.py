@@ -101,13 +101,13 @@ def _strings(value: object) -> Iterator[str]:
 
 
 def _check_names(place: str, names: Sequence[str]) -> None:
-    """Raises DataError for a repeated column, exact or apart from case."""
+    """Raises DataError for a repeated column, exact or apart from case and blanks at the ends."""
     seen: dict[str, str] = {}
     for name in names:
-        if (first := seen.get(name.casefold())) is not None:
-            differs = "occurs twice" if first == name else f"differs from {first!r} by case alone"
+        if (first := seen.get(key := name.strip().casefold())) is not None:
+            differs = "occurs twice" if first == name else f"differs from {first!r} by case or blanks alone"
             raise DataError(f"{place}: the column {name!r} {differs}; rename or remove one")
-        seen[name.casefold()] = name
+        seen[key] = name
 
 
 def _read_json_lines(spec: str) -> Iterator[Read]:
@@ -123,18 +123,26 @@ def _read_table(spec: str) -> Iterator[Read]:
         if not any(map(str.strip, cells)) and (header is None or len(cells) < 2):
             continue  # a blank line
         if header is None:
-            header = [name.strip("\ufeff\u200b \t\r\n\xa0") or f"(column {i})" for i, name in enumerate(cells, 1)]
+            header = _names(cells)
             _check_names(f"{spec}:{line}:1", header)
-        elif len(cells) == len(header):
-            yield line, "\t".join(cells), dict(zip(header, cells, strict=True))
-        else:
+            continue
+        whole, reason = "\t".join(cells), ""
+        if len(cells) != len(header):
             reason = f"{len(cells)} fields, the header has {len(header)}"
-            yield line, "\t".join(cells), BadRecord(spec, line, 1, reason, "\t".join(cells))
+        elif _names(cells) == header:
+            reason = "the header again; were files joined?"
+        elif len(whole) > MAX_LINE_BYTES // 4 and (size := len(whole.encode())) > MAX_LINE_BYTES:
+            reason = f"the record has {size:,} bytes, more than {MAX_LINE_BYTES:,}; split or shorten it"
+        yield line, whole, BadRecord(spec, line, 1, reason, whole) if reason else dict(zip(header, cells, strict=True))
+
+
+def _names(cells: Sequence[str]) -> list[str]:
+    return [name.strip("\ufeff\u200b \t\r\n\xa0") or f"(column {i})" for i, name in enumerate(cells, 1)]
 
 
 def _comma_separated(spec: str, text: str) -> Iterator[tuple[int, list[str]]]:
     """Yields (line, fields) of each record of CSV."""
-    csv.field_size_limit(MAX_LINE_BYTES)
+    csv.field_size_limit(max(len(text), MAX_LINE_BYTES))
     reader, line = csv.reader(io.StringIO(text, newline=""), strict=True), 0
     try:
         for cells in reader:

@@ -156,6 +156,33 @@ def test_a_field_there_twice_is_refused_by_name(tmp_path: Path, name: str, text:
     assert message in str(caught.value)
 
 
+def test_parquet_columns_that_differ_in_blanks_are_refused(tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = str(tmp_path / "a.parquet")
+    parquet.write_table(pyarrow.table({"prompt": ["a"], "completion": ["b"], "completion ": ["c"]}), path)
+    with pytest.raises(DataError, match="'completion ' differs from 'completion' by case or blanks alone"):
+        list(read(path))
+
+
+@pytest.mark.parametrize(("name", "comma"), [("a.csv", ","), ("a.tsv", "\t")])
+def test_the_header_again_is_no_record(tmp_path: Path, name: str, comma: str) -> None:
+    one = "\ufeffprompt,completion\nq,a\n".replace(",", comma)
+    assert rows(put(tmp_path, name, one + one)) == [
+        (2, ("q", "a")), (3, "the header again; were files joined?"), (4, ("q", "a")),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "comma"), [("a.csv", ","), ("a.tsv", "\t")])
+@pytest.mark.parametrize("cells", [("q", "x" * 2**20), ("x" * 2**19, "y" * 2**19), ("q", "好" * 2**19)])
+def test_a_record_that_is_too_long_hides_no_other(
+    tmp_path: Path, name: str, comma: str, cells: tuple[str, str]
+) -> None:
+    text = "\n".join(map(comma.join, [("prompt", "completion"), cells, ("q", "a")]))
+    (_, reason), last = rows(put(tmp_path, name, text))
+    assert reason.startswith(f"the record has {len(comma.join(cells).encode()):,} bytes, more than 1,048,576")
+    assert last == (3, ("q", "a"))
+
+
 def test_columns_without_a_name_are_no_repeats(tmp_path: Path) -> None:
     assert load(put(tmp_path, "a.csv", "prompt,completion,,\na,b,,x\n")).unread == {"(column 4)": 1}
 
