@@ -7,8 +7,9 @@
 The form of a file follows from the fields of its records; other fields are ignored, and the description lists and
 counts them. Each assistant turn of a conversation becomes one instance, whose prompt is everything before it: every
 answer is trained once, with its own end of sequence, and user and system messages are never targets. An answer with
-"weight": 0 (or "train", "training" or "loss": false) is part of later prompts and is not trained. Optional fields may
-be blank: null, white space, an empty list. User text is never read as a template or as a special token.
+"weight": 0 (or "train", "training" or "loss": false) is part of later prompts and is not trained; values other than 0,
+1, false and true are refused. Optional fields may be blank: null, white space, an empty list. User text is never read
+as a template or as a special token.
 """
 
 import collections
@@ -32,7 +33,7 @@ FORMS = {
     "instruction": ("instruction", "output"),
 }
 _OPTIONAL = {"instruction": ("input",)}
-_FLAGS = ("train", "training", "loss")  # of a message: false is the same as weight 0
+_FLAGS = ("weight", "train", "training", "loss")  # of an answer: 0 or false excludes it from training
 _CALLS = ("tool_calls", "function_call")
 
 
@@ -110,15 +111,18 @@ def load_files(specs: Sequence[str]) -> Iterator[OwnFile]:
     """Yields each file of `data.files`, read.
 
     Raises:
-      ConfigError: two have the same name, or one is of no known kind.
+      ConfigError: two have the same name or are the same file, or one is of no known kind.
       EcomError: one is missing or cannot be read at all.
     """
     names: dict[str, str] = {}
+    paths: dict[Path, str] = {}
     for spec in specs:
-        name = name_of(spec)
+        name, path = name_of(spec), Path(spec).expanduser().resolve()
+        if path in paths:
+            raise ConfigError(f"data.files: {paths[path]} and {spec} are one file; name it once")
         if name in names:
             raise ConfigError(f"data.files: {names[name]} and {spec} are both called {name!r}; rename one")
-        names[name] = spec
+        names[name] = paths[path] = spec
     for spec in specs:
         yield load(spec)
 
@@ -251,8 +255,8 @@ def _unread(message: Mapping[str, Any]) -> Iterator[str]:
     """Yields the fields of a message that are not blank and not read."""
     answer = message["role"] == "assistant"
     for key, value in message.items():
-        read = key in ("role", "content") or (key == "weight" and (answer or value == 0))
-        if not (read or _blank(value) or (answer and key in _FLAGS and isinstance(value, bool))):
+        read = key in ("role", "content") or (key in _FLAGS and (answer or value == 0))
+        if not (read or _blank(value)):
             yield key
 
 
@@ -295,13 +299,13 @@ def _conversation(messages: object, *, answered: bool) -> tuple[list[tuple[str, 
 
 def _trained(messages: Sequence[Mapping[str, Any]], number: int) -> bool:
     """Returns whether the answer in a message is trained on."""
-    message = messages[number]
-    weight = message.get("weight")
-    if weight is not None and weight not in (0, 1):
-        occurrence = sum("weight" in earlier for earlier in messages[:number])
-        reason = f"weight {weight!r:.40} of message {number + 1} must be 1, or 0 for an answer not to train on"
-        raise _Wrong("weight", reason, occurrence)
-    return weight != 0 and not any(message.get(flag) is False for flag in _FLAGS)
+    given = {flag: value for flag in _FLAGS if not _blank(value := messages[number].get(flag))}
+    for flag, value in given.items():
+        if value not in (0, 1):
+            occurrence = sum(flag in earlier for earlier in messages[:number])
+            reason = f"{flag} {value!r:.40} of message {number + 1} must be 1, or 0 for an answer not to train on"
+            raise _Wrong(flag, reason, occurrence)
+    return 0 not in given.values()
 
 
 def _text(record: Mapping[str, Any], field: str, occurrence: int = 0) -> str:

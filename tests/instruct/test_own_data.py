@@ -89,11 +89,37 @@ def test_other_weights_are_refused_with_their_place(tmp_path: Path, weight: obje
     )
 
 
+@pytest.mark.parametrize("flag", ["train", "training", "loss"])
+def test_the_other_flags_are_followed_or_refused_too(tmp_path: Path, flag: str) -> None:
+    def marked(value: object) -> dict:
+        record = say("a", "b")
+        record["messages"][1][flag] = value
+        return record
+
+    for value in (False, 0, 0.0):
+        assert load(written(tmp_path, marked(value), say("c", "d"))).left_out == {1: "weight 0"}
+    for value in (True, 1, None, "", []):
+        file = load(written(tmp_path, marked(value)))
+        assert (len(file.instances), file.unread) == (1, {})
+    for value in ("false", "no", 0.4, [False]):
+        (bad,) = load(written(tmp_path, say("a", "b"), marked(value))).bad
+        assert f"{flag} {value!r} of message 2 must be 1, or 0" in str(bad)
+
+
+def test_a_missing_weight_of_a_table_is_none(tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    messages = [message | {"weight": float("nan")} for message in say("a", "b")["messages"]]
+    parquet.write_table(pyarrow.table({"messages": [messages]}), tmp_path / "a.parquet")
+    file = load(str(tmp_path / "a.parquet"))
+    assert (len(file.instances), file.bad) == (1, [])
+
+
 def test_fields_that_are_not_read_are_counted(tmp_path: Path) -> None:
     first = say("a", "b", "c", "d") | {"tools": [{"name": "f"}], "id": 3, "note": " "}
     first["messages"][0] |= {"name": "Ann", "weight": 1, "images": []}
     first["messages"][1] |= {"tool_calls": [{"id": "1"}], "weight": 1, "reasoning_content": "hm"}
-    first["messages"][3] |= {"tool_calls": [{"id": "2"}], "loss": 0.4, "function_call": None}
+    first["messages"][3] |= {"tool_calls": [{"id": "2"}], "loss": 1, "function_call": None}
+    first["messages"][2] |= {"loss": True}
     second = say("e", "f") | {"id": 0}
     file = load(written(tmp_path, first, second))
     assert file.unread == {
@@ -199,6 +225,14 @@ def test_files_that_are_no_data(tmp_path: Path, content: bytes, error: type[Exce
     (tmp_path / "a.jsonl").write_bytes(content)
     with pytest.raises(error, match=message):
         load(str(tmp_path / "a.jsonl"))
+
+
+def test_a_file_is_named_once(tmp_path: Path) -> None:
+    file = written(tmp_path, COMPLETION)
+    (tmp_path / "other.jsonl").symlink_to(file)
+    for same in (file, f"{tmp_path}/./mine.jsonl", str(tmp_path / "other.jsonl")):
+        with pytest.raises(ConfigError, match="are one file; name it once"):
+            list(load_files((file, same)))
 
 
 def test_equal_names(tmp_path: Path) -> None:
