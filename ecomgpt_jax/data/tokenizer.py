@@ -141,7 +141,8 @@ class Tokenizer:
         for role, index in zip(_ROLES, (self.bos_id, self.eos_id, self.pad_id, self.unk_id), strict=True):
             if index in added and not config.get(f"{role}_token") and (role, index) != ("pad", self.eos_id):
                 config[f"{role}_token"] = added[index].content
-        if config.get("tokenizer_class", _CLASSES_OF_5[0]) in _CLASSES_OF_5:
+        own_code = config.pop("auto_map", None)  # which is not copied; tokenizer.json is complete without it
+        if own_code or config.get("tokenizer_class", _CLASSES_OF_5[0]) in _CLASSES_OF_5:
             config["tokenizer_class"] = "PreTrainedTokenizerFast"
         if isinstance(config.get("extra_special_tokens"), list):  # in transformers 4 a dictionary has this name
             config["additional_special_tokens"] = config.pop("extra_special_tokens")
@@ -184,7 +185,10 @@ def load_tokenizer(directory: str | os.PathLike[str], template: str | None = Non
     backend.no_padding()
     if getattr(backend.model, "dropout", None):
         backend.model.dropout = None
-    ids = np.unique(np.fromiter(backend.get_vocab(with_added_tokens=True).values(), np.int32))
+    numbers = backend.get_vocab(with_added_tokens=True).values()
+    if (largest := max(numbers, default=0)) >= 2**31:
+        raise DataError(f"{path}: its ids go up to {largest:,}, which no embedding table has")
+    ids = np.unique(np.fromiter(numbers, np.int32))
     roles, stop_ids = _roles(directory, loaded, set(ids.tolist()))
     if roles["eos"] is None:
         raise DataError(f"{path}: no end-of-sequence token; name it as eos_token in tokenizer_config.json")
@@ -384,7 +388,7 @@ def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
     """
     # A control token without a row, as the image token of Gemma's texts-only checkpoints, is never produced.
     reserved = tokenizer.control.keys() - {tokenizer.bos_id, tokenizer.pad_id, *tokenizer.stop_ids, *tokenizer.prefix}
-    largest = max(index for index in tokenizer.ids.tolist() if index not in reserved)
+    largest = max(*tokenizer.prefix, *(index for index in tokenizer.ids.tolist() if index not in reserved))
     if largest >= vocab_size:
         raise DataError(
             f"{tokenizer.directory}: its ids go up to {largest:,}, the model has only {vocab_size:,} "

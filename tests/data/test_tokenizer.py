@@ -236,6 +236,34 @@ def test_texts_get_no_special_token_and_prompts_what_the_post_processor_puts_fir
     assert found.cut(prompt, len(prompt)) == prompt
 
 
+def test_ids_of_the_post_processor_past_the_embedding_are_refused(
+    tokenizer: tokenizer_lib.Tokenizer, tmp_path: Path
+) -> None:
+    def change(state: dict) -> None:
+        with_template(["<s>"], [])(state)
+        state["post_processor"]["special_tokens"]["<s>"]["ids"] = [50_000]
+
+    found = tokenizer_lib.load_tokenizer(edited(tokenizer.directory, tmp_path / "t", change))
+    with pytest.raises(DataError, match="ids go up to 50,000, the model has only 384"):
+        tokenizer_lib.check_vocabulary(found, 384)
+
+
+def test_an_id_of_more_than_31_bits_is_refused(tokenizer: tokenizer_lib.Tokenizer, tmp_path: Path) -> None:
+    def change(state: dict) -> None:
+        state["model"]["vocab"]["far away"] = 2**32 - 1
+
+    with pytest.raises(DataError, match=r"tokenizer\.json: its ids go up to 4,294,967,295"):
+        tokenizer_lib.load_tokenizer(edited(tokenizer.directory, tmp_path / "t", change))
+
+
+def test_an_export_asks_for_no_code_of_its_own(tokenizer: tokenizer_lib.Tokenizer, tmp_path: Path) -> None:
+    config = {"eos_token": "</s>", "tokenizer_class": "Mine", "auto_map": {"AutoTokenizer": ["mine.Mine", None]}}
+    found = tokenizer_lib.load_tokenizer(edited(tokenizer.directory, tmp_path / "t", lambda state: None, config))
+    found.save(tmp_path / "saved")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert theirs.encode(TEXT, add_special_tokens=False) == found.encode(TEXT)
+
+
 def test_special_ids_are_those_of_the_files(tokenizer: tokenizer_lib.Tokenizer, tmp_path: Path) -> None:
     names = {"eos_token": "<unk>", "pad_token": "</s>", "bos_token": "<pad>"}
     found = tokenizer_lib.load_tokenizer(edited(tokenizer.directory, tmp_path / "t", lambda state: None, names))
