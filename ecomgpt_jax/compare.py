@@ -26,7 +26,7 @@ from ecomgpt_jax.evaluation.comparison import (
 from ecomgpt_jax.evaluation.page import render_html, render_markdown
 from ecomgpt_jax.evaluation.protocol import TaskPrompts, build_prompts, digest, find_tasks_dir
 from ecomgpt_jax.evaluation.scores import read_answer_losses, task_predictions
-from ecomgpt_jax.files import read_json, write_json, write_text
+from ecomgpt_jax.files import check_output, read_json, write_json, write_text
 from ecomgpt_jax.instruct.task_folder import load_tasks
 
 _TASKS = flags.DEFINE_string("tasks", "", "folder of tasks with the gold answers; default $ECOMGPT_EVAL")
@@ -42,6 +42,7 @@ def main(arguments: list[str]) -> None:
         raise ConfigError(f"{len(arguments)} folders given, two are needed; compare A B --out F")
     if not _OUT.value:
         raise ConfigError("--out is missing; compare A B --out F")
+    check_output(_OUT.value)
     tasks_dir = find_tasks_dir(EvalConfig(tasks_dir=_TASKS.value))
     baseline = arguments[1] if arguments[1] in BASELINES else ""
     folders = [Path(argument) for argument in (arguments[0], arguments[0] if baseline else arguments[1])]

@@ -1,7 +1,7 @@
 """Scores prediction files made anywhere: `python -m ecomgpt_jax.score --tasks DIR --predictions DIR --out scores.json`.
 
 A task's predictions are `<task>.jsonl` in the folder of predictions, {"index": i, "prediction": "..."} for each row of
-its `test.json`. Tasks without a file are listed and left out.
+its `test.json`. Tasks without a file and files without a task are listed and left out.
 """
 
 from collections.abc import Iterable
@@ -10,11 +10,11 @@ from pathlib import Path
 from absl import flags
 
 from ecomgpt_jax import cli
-from ecomgpt_jax.config import EvalConfig
+from ecomgpt_jax.config import EvalConfig, nearest
 from ecomgpt_jax.errors import MissingInputError
 from ecomgpt_jax.evaluation.protocol import build_prompts, describe_predictions, find_tasks_dir
 from ecomgpt_jax.evaluation.scores import average, averages, measures, score_task, task_predictions
-from ecomgpt_jax.files import write_json
+from ecomgpt_jax.files import check_output, write_json
 from ecomgpt_jax.instruct.task_folder import load_tasks
 
 _TASKS = flags.DEFINE_string("tasks", "", "folder of tasks; default $ECOMGPT_EVAL")
@@ -26,6 +26,7 @@ _LIMIT = flags.DEFINE_integer("limit", 0, "only the first rows of each task; 0 =
 def main(arguments: list[str]) -> None:
     """Runs the command; see the module's docstring."""
     cli.check_usage("score --tasks DIR --predictions DIR --out scores.json", arguments, _PREDICTIONS, _OUT)
+    check_output(_OUT.value)
     tasks_dir = find_tasks_dir(EvalConfig(tasks_dir=_TASKS.value))
     folder = Path(_PREDICTIONS.value)
     if not folder.is_dir():
@@ -45,6 +46,10 @@ def main(arguments: list[str]) -> None:
     for task in tasks:
         if task not in found:
             print(f"not scored: {task.name} (no {task.name}.jsonl)")
+    names = {task.name for task in tasks}
+    for path in sorted(folder.glob("*.jsonl")):
+        if path.stem not in names:
+            print(f"not scored: {path.name} (no task of this name{nearest(path.stem, names)})")
     write_json(
         _OUT.value, {"tasks": entries, "averages": averages(entries), "protocol": describe_predictions(prompt_sets)}
     )

@@ -194,6 +194,7 @@ def test_bad_input_is_one_line_and_an_exit_code(
     [
         (["a", "--out", "c.json"], 2, "two are needed"),
         (["a", "b"], 2, "--out is missing"),
+        (["a", "b", "--out", "/"], 74, "a folder, not a file: /"),
         (["a", "b", "--out", "c.json"], 66, "ECOMGPT_EVAL"),
         (["a", "b", "--seed", "-1"], 2, "seed"),
     ],

@@ -29,11 +29,13 @@ def world(tmp_path: Path) -> Path:
 
 
 def test_scores_are_written_and_missing_files_named(world: Path) -> None:
-    (world / "predictions" / "EN-Shop-CLS-topic.jsonl").unlink()
+    (world / "predictions" / "EN-Shop-CLS-topic.jsonl").rename(world / "predictions" / "EN-Shop-CLS-topics.jsonl")
     arguments = ("--tasks", world / "tasks", "--predictions", world / "predictions", "--out", world / "o" / "s.json")
     done = score(*arguments)
     assert (done.returncode, done.stderr) == (0, "")
     assert "not scored: EN-Shop-CLS-topic (no EN-Shop-CLS-topic.jsonl)" in done.stdout
+    near = "did you mean 'EN-Shop-CLS-topic'?"
+    assert f"not scored: EN-Shop-CLS-topics.jsonl (no task of this name, {near})" in done.stdout
     scores = json.loads((world / "o" / "s.json").read_text(encoding="utf-8"))
     assert set(scores) == {"tasks", "averages", "protocol"}
     assert len(scores["tasks"]) == 5
@@ -61,6 +63,7 @@ def spoil_row(world: Path) -> None:
         (lambda world: [p.unlink() for p in (world / "predictions").iterdir()], {}, 66, "no <task>.jsonl"),
         (lambda world: None, {"--tasks": ""}, 66, "ECOMGPT_EVAL"),
         (lambda world: None, {"--out": ""}, 2, "--out is missing"),
+        (lambda world: None, {"--out": "/"}, 74, "a folder, not a file: /"),
     ],
 )
 def test_bad_input_is_one_line_and_an_exit_code(
