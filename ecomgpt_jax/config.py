@@ -170,7 +170,8 @@ class DataConfig(_Strict):
     packing: bool = True  # several instances share a row (True) or each has its own (False)
     workers: int = _field(1, least=0)  # processes that make the data, one source each at a time; 0 = one per core
     beam_options: tuple[str, ...] = ()  # makes the data on Apache Beam instead: --runner=DirectRunner, ...
-    tokenizer_vocab: int = _field(8192, above=0)  # size of the tokenizer trained when there is none to load
+    # size of the tokenizer trained when there is none to load; 256 bytes and four special tokens are in each
+    tokenizer_vocab: int = _field(8192, least=260)
     seed: int = _field(0, least=0)  # wording, candidates, sampling, packing order
 
 
@@ -211,7 +212,7 @@ class TrainConfig(_Strict):
     rows_per_device: int = _field(4, above=0)  # rows of a micro-batch on each data-parallel device
     accumulation: int = _field(8, above=0)  # micro-batches per optimizer step
     max_steps: int = _field(0, least=0)  # stop after this many optimizer steps; 0 = all epochs
-    seed: int = _field(0, least=0)  # fresh weights
+    seed: int = _field(0, least=0, below=2**32)  # fresh weights
     log_every: int = _field(10, above=0)  # steps between lines of metrics.jsonl
     # steps to trace, from the third of this start on, into the workdir's `profile`; 0 = none
     profile_steps: int = _field(0, least=0)
@@ -500,6 +501,16 @@ def resolve(config: Config) -> Config:
             f"config: eval.protocol={config.eval.protocol!r} is none of {DEFAULT_PROTOCOL}, constrained, likelihood "
             "and released:SEED (:letters may follow the first three)"
         )
+    warmup, decay = config.optimizer.warmup_fraction, config.optimizer.decay_fraction
+    if decay < 1 < warmup + decay - 1e-9:
+        raise ConfigError(
+            f"config: optimizer.decay_fraction={decay} does not fit after optimizer.warmup_fraction={warmup}; their "
+            "sum is at most 1, and a decay_fraction of 1 is all but the warm-up"
+        )
+    if not re.fullmatch(r"\w[\w. -]*", config.name):
+        raise ConfigError(
+            f"config: name={config.name!r} names the default work folder; use letters, digits, '.', '_' and '-'"
+        )
     if config.eval.num_beams > 1 and config.eval.protocol.startswith("constrained"):
         raise ConfigError("config: eval.protocol=constrained decodes greedily; use eval.num_beams=1 with it")
     if not config.data.languages:
@@ -567,10 +578,15 @@ def check_shape(model: ModelConfig) -> None:
         raise ConfigError(f"config: model.heads={model.heads} is not a multiple of model.kv_heads={model.kv_heads}")
     if model.family != "bloom" and model.head_width % 2:
         raise ConfigError(f"config: heads of width {model.head_width} cannot be rotated by halves; make it even")
-    if model.rope_scaling and not re.fullmatch(r"linear:[\d.e+]+|llama3(:[\d.e+]+){4}", model.rope_scaling):
+    number = r":(\d+\.?\d*(?:e[+-]?\d+)?)"
+    parts = re.fullmatch(rf"linear{number}|llama3{number * 4}", model.rope_scaling, re.ASCII)
+    values = [float(part) for part in parts.groups() if part] if parts else []
+    if model.rope_scaling and not (
+        values and 0 < min(values) <= max(values) < math.inf and (len(values) == 1 or values[1] < values[2])
+    ):
         raise ConfigError(
             f"config: model.rope_scaling={model.rope_scaling!r} is neither linear:FACTOR nor "
-            "llama3:FACTOR:LOW:HIGH:ORIGINAL_LENGTH"
+            "llama3:FACTOR:LOW:HIGH:ORIGINAL_LENGTH, numbers above 0 with LOW below HIGH"
         )
     if model.layer_kinds and (len(model.layer_kinds) != model.layers or set(model.layer_kinds) - {"s", "f"}):
         raise ConfigError(

@@ -92,6 +92,11 @@ def test_the_recipes_differ_from_the_paper_in_no_hyperparameter(size: str) -> No
         ("data.seed", -1, "not be negative"),
         ("optimizer.b2", 1.0, "below 1"),
         ("optimizer.learning_rate", float("nan"), "must be float"),
+        ("train.seed", 2**32, "below 4294967296"),
+        ("data.tokenizer_vocab", 259, "at least 260"),
+        ("name", "", "names the default work folder"),
+        ("name", "../x", "names the default work folder"),
+        ("optimizer.decay_fraction", 0.98, "does not fit after optimizer.warmup_fraction=0.03"),
         ("eval.limit", float("inf"), "must be int"),
         ("data.licences", ("MIT",), "data.mixture=real"),
         ("data.temperature", 2.0, "data.total_instances"),
@@ -276,7 +281,18 @@ def test_a_custom_shape_must_be_whole() -> None:
         ({"model.size": "560m"}, r"model\.size=560m is BLOOM's"),
         ({"model.kv_heads": 3}, r"not a multiple of model\.kv_heads=3"),
         ({"model.embed": 60, "model.heads": 4}, "width 15"),
-        ({"model.rope_scaling": "yarn:4"}, r"model\.rope_scaling='yarn:4'"),
+        *(
+            ({"model.rope_scaling": text}, r"model\.rope_scaling=.* numbers above 0 with LOW below HIGH")
+            for text in (
+                "yarn:4",
+                "linear:0",
+                "linear:e",
+                "linear:1..2",
+                "linear:1e999",
+                "llama3:8:4:4:64",
+                "llama3:8:1:4:0",
+            )
+        ),
         ({"model.window": 8, "model.layer_kinds": "s"}, r"model\.layer_kinds='s' must have a letter"),
         ({"model.window": 8, "model.layer_kinds": "sx"}, r"model\.layer_kinds='sx'"),
         ({"model.layer_kinds": "sf"}, r"model\.window=0 do not fit"),
