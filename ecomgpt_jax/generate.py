@@ -23,7 +23,7 @@ from ecomgpt_jax.config import DataConfig, EvalConfig, parse_mesh
 from ecomgpt_jax.data.tokenizer import check_vocabulary, load_tokenizer
 from ecomgpt_jax.decoding.engine import generate_tokens
 from ecomgpt_jax.decoding.resumable import decode_prompts
-from ecomgpt_jax.errors import DataError
+from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.files import check_output, read_json_lines, write_json_lines
 from ecomgpt_jax.instruct import own_data
 from ecomgpt_jax.model import loading
@@ -50,6 +50,8 @@ def main(arguments: list[str]) -> None:
     required = (_CHECKPOINT,) if interactive else (_CHECKPOINT, _PROMPTS, _OUT)
     cli.check_usage("generate --checkpoint C --prompts IN.jsonl --out OUT.jsonl", arguments, *required)
     rows = [] if interactive else read_prompts(_PROMPTS.value)
+    if rows and Path(_OUT.value).resolve() == Path(_PROMPTS.value).resolve():
+        raise ConfigError(f"--out {_OUT.value} is the file of --prompts and would replace it; name another file")
     mesh = make_mesh(parse_mesh(_MESH.value, "--mesh"))
     enable_compilation_cache(Path(_CACHE_DIR.value).expanduser() / "compiled")
     found = loading.find_checkpoint(_CHECKPOINT.value, _DTYPE.value)
@@ -104,7 +106,8 @@ def read_prompts(path: str) -> list[dict[str, Any]]:
 
     Raises:
       MissingInputError: the file is not there.
-      DataError: a line is not a JSON object, or its prompt is missing, empty or not text; names file and line.
+      DataError: a line is not a JSON object, or its prompt is missing, empty or not text (names file and line), or
+        there is no line.
     """
     rows = []
     for line, value in read_json_lines(path):
@@ -122,6 +125,8 @@ def read_prompts(path: str) -> list[dict[str, Any]]:
         if not prompt:
             raise DataError(f"{path}:{line}:1: the prompt is empty: there is nothing to continue")
         rows.append({"id": value.get("id", len(rows)), "prompt": prompt})
+    if not rows:
+        raise DataError(f"{path}: empty, no prompt in it")
     return rows
 
 

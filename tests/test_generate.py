@@ -157,6 +157,14 @@ def command() -> Iterator[Command]:
         yield command
 
 
+def test_the_prompts_are_never_replaced(checkpoint: Path, tmp_path: Path, command: Command) -> None:
+    prompts = write_lines(tmp_path / "in.jsonl", [{"prompt": "a"}])
+    (tmp_path / "link.jsonl").symlink_to(prompts)
+    done = command("--checkpoint", checkpoint, "--prompts", prompts, "--out", tmp_path / "link.jsonl")
+    assert (done.returncode, "is the file of --prompts" in done.stderr) == (2, True), done.stderr
+    assert json.loads(prompts.read_text(encoding="utf-8")) == {"prompt": "a"}
+
+
 @pytest.mark.parametrize(
     ("lines", "flags", "code", "words"),
     [
@@ -164,6 +172,7 @@ def command() -> Iterator[Command]:
         ('{"prompt": "a"}\n\n["a"]', {}, 65, "in.jsonl:3:1: a list, not an object"),
         ('{"prompt": 5}', {}, 65, "in.jsonl:1:1: the prompt is not text"),
         ('{"prompt": ""}', {}, 65, "in.jsonl:1:1: the prompt is empty"),
+        ("\n", {}, 65, "in.jsonl: empty, no prompt in it"),
         ('{"prompt": "a\\u0000"}', {}, 65, "in.jsonl:1:1: the prompt holds the character U+0000 (NUL)"),
         ('{"prompt": "a"}\n{"id": [1e999], "prompt": "a"}', {}, 65, "in.jsonl:2:9: 1e999 is larger"),
         ('{"id": 1, "id": 2, "prompt": "a"}', {}, 65, "in.jsonl:1:11: the key 'id' occurs twice"),
