@@ -40,9 +40,10 @@ from ecomgpt_jax.waiting import file_lock
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, with an optional :argument")
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; default runs/<config name>")
-_RESUME = flags.DEFINE_string(
-    "resume", "auto", "auto: continue a saved run, if any; require: insist; never: start anew"
-)
+_RESUME = flags.DEFINE_enum(
+    "resume", "auto", ["auto", "never", "require"],
+    "auto: continue a saved run, if any; require: insist; never: start anew",
+)  # fmt: skip
 _ALLOW_DRIFT = flags.DEFINE_list("allow_drift", [], "settings that may differ from the checkpoint's")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "print config, data table and plan; train nothing, write no workdir")
 _COORDINATOR = flags.DEFINE_string("coordinator", "", "several processes: host:port of process 0; auto on a TPU slice")
@@ -92,6 +93,7 @@ def main(arguments: list[str]) -> None:
     config = config_lib.resolve(asked)
     if not _COORDINATOR.value:
         cli.refuse_idle("without --coordinator", _JOIN_TIMEOUT)
+    resume.check_drift_names(_ALLOW_DRIFT.value)
     if _RESUME.value == "never":
         cli.refuse_idle("with --resume=never, which compares with no checkpoint", _ALLOW_DRIFT)
     processes.init_distributed(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _JOIN_TIMEOUT.value)
@@ -107,6 +109,7 @@ def main(arguments: list[str]) -> None:
     trained_length = max(config.data.length, loading.trained_length(weights) if weights else 0)
     mesh = make_mesh(config.mesh)
     eval_mesh = make_mesh(parse_mesh(config.eval.mesh)) if config.eval.mesh else mesh
+    devices = run_summary.device_line(config, mesh)
     eval_model = loading.for_use(config.model, config.eval.dtype)
     tasks_dir = _tasks_dir(config)
 
@@ -130,14 +133,15 @@ def main(arguments: list[str]) -> None:
     rows = make_rows(store, config.data, config.train.epochs, loop.rows_per_step(config, mesh))
     evaluated = harness.slice_metrics(tasks_dir) if tasks_dir and config.eval.every else []
     validation.check_best_metric(config, held_back, evaluated)
-    for line in run_summary.idle_settings(asked, config, rows, mesh) if first else ():
+    idle = run_summary.idle_settings(asked, config, rows, mesh, tokenizer.size, bool(held_back))
+    for line in idle if first else ():
         logging.warning("config: %s", line)
     masked, data_lines = mask_secrets(config_lib.to_dict(config)), run_summary.data_lines(built.stats, rows, config)
     if _DRY_RUN.value:
         print(
             json.dumps(masked, ensure_ascii=False, indent=1), run_summary.data_table(built.stats), data_lines, sep="\n"
         )
-        print(run_summary.plan_line(config, rows, mesh), "dry run: nothing was trained", sep="\n")
+        print(devices, run_summary.plan_line(config, rows, mesh), "dry run: nothing was trained", sep="\n")
         return
 
     # Workdir: the checkpoint to continue from, and what the run is.
@@ -149,7 +153,7 @@ def main(arguments: list[str]) -> None:
         write_json(workdir / "config.json", masked)
         write_json(workdir / "trained_on.json", trained_on)
         tokenizer.save(workdir / "tokenizer")
-        print(data_lines, run_summary.device_line(config, mesh), sep="\n", flush=True)
+        print(data_lines, devices, sep="\n", flush=True)
         if held_back:
             print(f"validation: {min(len(split), validation.INSTANCES):,} of {len(split):,} instances held back")
 

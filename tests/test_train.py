@@ -211,7 +211,9 @@ def command() -> Iterator[Command]:
         (("--config.mesh.tensor=5",), 2, "mesh.tensor"),
         (("--config.mesh.data=3",), 2, "valid (data, fsdp, tensor)"),
         (("--resume=require",), 66, "no checkpoint"),
-        (("--resume=sometimes",), 2, "auto, never, require"),
+        (("--resume=sometimes", "--dry_run"), 2, "<auto|never|require>"),
+        (("--allow_drift=train.sed", "--dry_run"), 2, "--allow_drift=train.sed: no such field, did you mean"),
+        (("--config.model.attention=splash", "--dry_run"), 2, "model.attention=splash runs on tpu"),
         (("--config.model.init_from=/nowhere/at/all", "--config.data.tokenizer_vocab=8192"), 66, "/nowhere/at/all"),
         (("--config.model.tokenizer=/nowhere/at/all", "--config.data.tokenizer_vocab=8192"), 66, "/nowhere/at/all"),
         (

@@ -80,11 +80,8 @@ def prepare_workdir(workdir: Path, resume: str) -> None:
     checkpoints and metrics to `previous-<n>` and starts anew.
 
     Raises:
-      ConfigError: `resume` is none of the three.
       MissingInputError: `resume` is require and there is no checkpoint.
     """
-    if resume not in ("auto", "never", "require"):
-        raise ConfigError(f"--resume={resume!r} is none of auto, never, require")
     if resume == "require" and not list_steps(workdir):
         raise MissingInputError(f"{workdir}: --resume=require, but it holds no checkpoint")
     workdir.mkdir(parents=True, exist_ok=True)
@@ -99,6 +96,15 @@ def prepare_workdir(workdir: Path, resume: str) -> None:
             shutil.move(path, workdir / f"previous-{number}" / path.name)
 
 
+def check_drift_names(names: Sequence[str]) -> None:
+    """Raises ConfigError for a name that is no field, or that of one that may never differ."""
+    for name in names:
+        if name not in FIELDS:
+            raise ConfigError(f"--allow_drift={name}: no such field{nearest(name, FIELDS)}")
+        if FIELDS[name] == FIXED:
+            raise ConfigError(f"--allow_drift={name}: a saved state cannot go on with another {name}")
+
+
 def find_start(
     workdir: Path, config: Config, run: dict[str, Any], allow_drift: Sequence[str] = ()
 ) -> Start | None:  # fmt: skip
@@ -111,15 +117,9 @@ def find_start(
       allow_drift: names of hard fields that may differ.
 
     Raises:
-      ConfigError: a hard field differs, or `allow_drift` names no field.
+      ConfigError: a hard field differs.
       DataError: there are checkpoints, and every one is damaged.
     """
-    known = [*config_lib.field_paths(config), *run]
-    for name in allow_drift:
-        if name not in known:
-            raise ConfigError(f"--allow_drift={name}: no such field{nearest(name, known)}")
-        if FIELDS.get(name) == FIXED:
-            raise ConfigError(f"--allow_drift={name}: a saved state cannot go on with another {name}")
     steps = from_first(lambda: len(list_steps(workdir)))  # before process 0 moves damaged ones aside
     directory = checkpoint.newest_valid(workdir)
     if directory is None:

@@ -8,7 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from ecomgpt_jax import config as config_lib
-from ecomgpt_jax.config import Config, ModelConfig
+from ecomgpt_jax.config import Config, DataConfig, ModelConfig
 from ecomgpt_jax.data import packing
 from ecomgpt_jax.data.pipeline import PackedRows
 from ecomgpt_jax.model.attention import resolve_implementation
@@ -73,19 +73,36 @@ def device_line(config: Config, mesh: Mesh) -> str:
     return f"devices: {mesh.size} x {device.device_kind}, mesh {axes}; attention {chosen}{how}"
 
 
-def idle_settings(asked: Config, config: Config, rows: PackedRows, mesh: Mesh) -> list[str]:
-    """Returns a line per setting of `asked` that has no effect in the run; `config` is the resolved form of it."""
+def idle_settings(
+    asked: Config, config: Config, rows: PackedRows, mesh: Mesh, tokens: int, validated: bool
+) -> list[str]:  # fmt: skip
+    """Returns a line per setting of `asked` that has no effect in the run.
+
+    Args:
+      asked: the settings as given.
+      config: resolved.
+      rows: all rows of the run.
+      mesh: its devices.
+      tokens: size of its tokenizer.
+      validated: whether instances are held back for `train.validate_every`.
+    """
     lines = config_lib.unused(asked)
     for name in (*config_lib.SHAPE, "layer_norm_epsilon") if config.model.init_from else ():
         given, there = getattr(asked.model, name), getattr(config.model, name)
         if given not in (0, there, getattr(ModelConfig, name)):
             lines.append(f"model.{name}={given}: replaced by {there}, that of model.init_from")
+    if not (config.model.init_from or config.model.tokenizer) and (
+        tokens < asked.data.tokenizer_vocab != DataConfig.tokenizer_vocab
+    ):
+        lines.append(f"data.tokenizer_vocab={asked.data.tokenizer_vocab}: the texts give {tokens:,} tokens")
     steps, epochs = loop.count_steps(config, rows, mesh), len(rows) // loop.rows_per_step(config, mesh)
     train, traced = config.train, max(0, steps - TRACED_FROM + 1)
     if train.max_steps > epochs:
         lines.append(f"train.max_steps={train.max_steps}: train.epochs={train.epochs} are {epochs} steps")
     if train.profile_steps > traced:
         lines.append(f"train.profile_steps={train.profile_steps}: {traced} of {steps} steps come after the second")
+    if train.validate_every not in (0, type(train).validate_every) and not validated:
+        lines.append(f"train.validate_every={train.validate_every}: no instance is held back, so there is no val/loss")
     if config.eval.every > steps:
         lines.append(f"eval.every={config.eval.every}: the run has {steps} steps, so no slice is evaluated")
     return lines

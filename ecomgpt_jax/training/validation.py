@@ -23,8 +23,6 @@ from ecomgpt_jax.model import lora
 from ecomgpt_jax.training.train_step import Batch, TrainState, batch_loss, global_batch, step_rows
 
 INSTANCES = 1_024  # maximum per validation
-TRAINED = ("loss", "grad_norm", "learning_rate", "targets", "tokens", "skipped", "spikes")  # train/… of each step
-
 UNSEEN = ("unseen",)
 HeldBack = Mapping[tuple[str, ...], PackedRows]  # rows of each language and family, and of `UNSEEN` tasks
 
@@ -102,7 +100,9 @@ def make_validate(
 
 
 def check_best_metric(config: Config, held_back: HeldBack, evaluated: Iterable[str]) -> None:
-    """Refuses a `train.best_metric` that saved steps of this run do not have; warns of one from held-out tasks.
+    """Refuses a `train.best_metric` that measures no saved step of this run; warns of one from held-out tasks.
+
+    Of the figures of training itself only the loss says which step is better.
 
     Args:
       config: resolved.
@@ -110,7 +110,7 @@ def check_best_metric(config: Config, held_back: HeldBack, evaluated: Iterable[s
       evaluated: metric names of `eval.every`.
 
     Raises:
-      ConfigError: no step has the metric, or some step that is saved lacks it.
+      ConfigError: it is no measure of this run's steps, or some step that is saved lacks it.
     """
     metric, save_every = config.train.best_metric, config.train.save_every
     if not metric:
@@ -118,13 +118,13 @@ def check_best_metric(config: Config, held_back: HeldBack, evaluated: Iterable[s
     kind = metric.split("/")[0]
     field = {"val": "train.validate_every", "eval": "eval.every"}.get(kind, "")
     every = config_lib.field_paths(config)[field] if field else 1
-    names = [f"train/{name}" for name in TRAINED]
+    names = ["train/loss"]
     names += metric_names(held_back) if config.train.validate_every else []
     names += evaluated if config.eval.every else []
     if metric not in names:
         some = ", ".join(name for name in names if not name.startswith("eval/") or "/average/" in name)
         raise ConfigError(
-            f"config: train.best_metric={metric}: no step of this run has it{nearest(metric, names)}; steps have "
+            f"config: train.best_metric={metric}: no measure of this run's steps{nearest(metric, names)}; they have "
             f"{some}{f' (with {field}={every})' if field else ''}"
         )
     if save_every % every:

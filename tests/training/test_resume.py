@@ -95,7 +95,7 @@ def test_a_fixed_field_cannot_be_allowed(workdir: Path, path: str) -> None:
     with pytest.raises(ConfigError, match=f"{path}=.*; restore the old settings, or use another"):
         resume.find_start(workdir, drifted(path, other(path)), RUN)
     with pytest.raises(ConfigError, match="cannot go on with another"):
-        resume.find_start(workdir, drifted(path, other(path)), RUN, [path])
+        resume.check_drift_names([path])
 
 
 def test_where_the_data_is_made_by_how_many_and_from_where_is_no_drift(workdir: Path) -> None:
@@ -123,9 +123,9 @@ def test_shapes_and_rows_a_step_cannot_be_allowed(workdir: Path) -> None:
     with pytest.raises(ConfigError, match="rows_per_step=4, this run has 8"):
         resume.find_start(workdir, toy_config(), RUN | {"rows_per_step": 8})
     with pytest.raises(ConfigError, match="cannot go on with another rows_per_step"):
-        resume.find_start(workdir, toy_config(), RUN, ["rows_per_step"])
+        resume.check_drift_names(["rows_per_step"])
     with pytest.raises(ConfigError, match=r"no such field, did you mean 'train\.seed'"):
-        resume.find_start(workdir, toy_config(), RUN, ["train.sed"])
+        resume.check_drift_names(["train.sed"])
 
 
 def test_a_field_younger_than_the_checkpoint_had_its_default() -> None:
@@ -169,10 +169,9 @@ def test_strangers_are_passed_over(workdir: Path) -> None:
     assert resume.find_start(workdir, toy_config(), RUN).directory.name == "7"
 
 
-@pytest.mark.parametrize(("choice", "error"), [("require", MissingInputError), ("perhaps", ConfigError)])
-def test_resume_that_cannot_be(tmp_path: Path, choice: str, error: type[Exception]) -> None:
-    with pytest.raises(error):
-        resume.prepare_workdir(tmp_path / "new", choice)
+def test_resume_that_cannot_be(tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError):
+        resume.prepare_workdir(tmp_path / "new", "require")
     assert not (tmp_path / "new").exists()
 
 

@@ -37,15 +37,17 @@ def test_lost_text_and_own_files_are_mentioned() -> None:
         ("train.max_steps", "train.max_steps=9999: train.epochs=2 are"),
         ("train.profile_steps", "train.profile_steps=9999:"),
         ("eval.every", "eval.every=9999: the run has"),
+        ("train.validate_every", "train.validate_every=9999: no instance is held back"),
+        ("data.tokenizer_vocab", "data.tokenizer_vocab=9999: the texts give 300 tokens"),
     ],
 )
 def test_a_setting_without_effect_has_a_line(field: str, line: str) -> None:
     asked, section, name = toy_config(), *field.split(".")
     mesh = make_mesh(asked.mesh)
     rows = toy_rows(loop.rows_per_step(asked, mesh))
-    before = run_summary.idle_settings(asked, asked, rows, mesh)
+    before = run_summary.idle_settings(asked, asked, rows, mesh, 300, validated=False)
     setattr(getattr(asked, section), name, 9999)
-    added = [found for found in run_summary.idle_settings(asked, asked, rows, mesh) if found not in before]
+    added = [found for found in run_summary.idle_settings(asked, asked, rows, mesh, 300, False) if found not in before]
     assert len(added) == 1
     assert added[0].startswith(line)
 
@@ -55,7 +57,7 @@ def test_a_shape_that_the_initial_weights_replace_has_a_line() -> None:
     asked.model.size, asked.model.embed = "custom", 64
     asked.model.init_from = config.model.init_from = "there"
     mesh = make_mesh(config.mesh)
-    lines = run_summary.idle_settings(asked, config, toy_rows(loop.rows_per_step(config, mesh)), mesh)
+    lines = run_summary.idle_settings(asked, config, toy_rows(loop.rows_per_step(config, mesh)), mesh, 300, True)
     assert "model.embed=64: replaced by 32, that of model.init_from" in lines
 
 

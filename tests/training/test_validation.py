@@ -124,10 +124,11 @@ def test_metrics_that_steps_have(metric: str, caplog: pytest.LogCaptureFixture) 
 @pytest.mark.parametrize(
     ("metric", "train", "words"),
     [
-        ("train/los", {}, "no step of this run has it, did you mean 'train/loss'"),
-        ("loss", {}, "no step of this run has it"),
-        ("perf/mfu", {}, "no step"),
-        ("val/loss/Extract", {}, "no step"),
+        ("train/los", {}, "no measure of this run's steps, did you mean 'train/loss'"),
+        ("loss", {}, "no measure of this run's steps"),
+        ("perf/mfu", {}, "no measure"),
+        *((f"train/{name}", {}, "no measure") for name in ("grad_norm", "learning_rate", "tokens", "skipped")),
+        ("val/loss/Extract", {}, "no measure"),
         ("val/loss", {"validate_every": 0}, r"train\.validate_every=0"),
         ("eval/U/score", {}, "did you mean 'eval/T/score'"),
         ("val/loss", {"save_every": 3}, r"every 2 steps .* every 3; make train\.save_every a multiple"),
