@@ -215,12 +215,13 @@ def main(arguments: list[str]) -> None:
     cli.check_usage("settings are --config.<field>=value", arguments)
     asked = cli.load_config(_CONFIG)
     config = config_lib.resolve(asked)
+    if _OVERLAP.value:
+        cli.refuse_idle("with --overlap, which builds nothing", _LIST, _PREVIEW, _STATS, _AUDIT, _UNSEEN)
+        write_overlap(config.data, _OVERLAP.value)
+        return
     files = config.data.files or config.data.mixture == "folder"
     if _AUDIT.value and files and not audit_files(config.data):
-        cli.refuse_idle("on evaluation files alone, which nothing is built from", _LIST, _PREVIEW, _STATS)
-        return
-    if _OVERLAP.value:
-        write_overlap(config.data, _OVERLAP.value)
+        cli.refuse_idle("on evaluation files alone, which nothing is built from", _LIST, _PREVIEW, _STATS, _UNSEEN)
         return
     built = ecom_instruct.build(config.data)
     for line in config_lib.unused(asked):

@@ -74,6 +74,7 @@ def test_errors_are_one_line(command: Callable[..., str], tmp_path: Path) -> Non
     missing = command(*DEMO, "--config.data.mixture=real", rc=66, ECOMGPT_SOURCES=str(tmp_path / "no"))
     assert "no such folder" in missing
     assert "tasks_dir" in command(*DEMO, "--config.data.mixture=folder", rc=2)
+    assert "--list has no effect with --overlap" in command(*DEMO, "--overlap", "o.json", "--list", rc=2)
 
 
 OWN = ("--config", ROOT / "configs" / "own_data.py")
@@ -123,6 +124,8 @@ def test_what_becomes_of_own_records_is_said(command: Callable[..., str], tmp_pa
     assert said in output
     assert "2 trained on, 0 tested, 0 refused, 2 left out (duplicate: 1, weight 0: 1)" in output
     assert f"note: {path}: ignores id (4 records)" in command(*config, "--audit", rc=65, one_line=False)
+    sampled = command(*config, "--config.data.total_instances=1")
+    assert "; data.total_instances takes 1 instances to train on" in sampled
     path.write_text(lines[1])
     assert "no training row was made; mine_1: 0 trained on, 0 tested, 0 refused, 1 left out (weight 0: 1)" in command(
         *config, rc=65

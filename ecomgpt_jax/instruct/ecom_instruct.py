@@ -31,7 +31,7 @@ import tensorflow_datasets as tfds
 from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.files import read_json, write_json
-from ecomgpt_jax.instruct import choose, make, task_folder, write
+from ecomgpt_jax.instruct import choose, make, own_data, task_folder, write
 from ecomgpt_jax.instruct.choose import Choice
 from ecomgpt_jax.instruct.instructions import ROW_FIELDS, Row
 from ecomgpt_jax.instruct.read import BuildStats
@@ -75,8 +75,7 @@ def build(data: DataConfig) -> Built:
     """
     root = _root(data)
     root.mkdir(parents=True, exist_ok=True)
-    key = choose.cache_key(data)
-    final = root / key
+    final = root / (key := choose.cache_key(data))
     write.refuse_in_worker()
     choose.check_sources(data, final / "built.json")
     with file_lock(root / f"{key}.lock", "another process that builds the same data set"):
@@ -251,8 +250,10 @@ class EcomInstruct(tfds.core.dataset_builder.FileReaderBuilder):
         train = write.allocate(sizes, data.total_instances, data.temperature, groups, data.family_temperature)
         limits = {"train": train, "test": {name: entry["test"] for name, entry in chosen.items()}}
         stats.rows = write.take_rows(limits, functools.partial(open_split, whole.directory), self._folder)
-        stats.own = {name: entry for name, entry in chosen.items() if name in own}
-        stats.sources, stats.files = whole.stats["sources"], whole.stats["files"]
+        stats.own, stats.sources = {name: chosen[name] for name in chosen if name in own}, whole.stats["sources"]
+        for spec, text in whole.stats["files"].items():
+            taken = sum(train[name] for name, of in stats.own.items() if of["source"] == own_data.name_of(spec))
+            stats.files[spec] = f"{text}; data.total_instances takes {taken:,} instances to train on"
         stats.dropped.update(whole.stats["dropped"])
         return [write.SAMPLE]
 
