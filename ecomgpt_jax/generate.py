@@ -10,6 +10,7 @@ Without --prompts, at a terminal, it asks for a prompt, answers, and asks again;
 Ctrl-D ends.
 """
 
+import collections
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -102,17 +103,18 @@ def _converse(answer: Callable[[str], str]) -> None:
 
 
 def read_prompts(path: str) -> list[dict[str, Any]]:
-    """Reads {"id", "prompt"} of each line that is not blank.
+    """Reads {"id", "prompt"} of each line that is not blank; prints the fields that are not read, with their counts.
 
     Raises:
       MissingInputError: the file is not there.
       DataError: a line is not a JSON object, or its prompt is missing, empty or not text (names file and line), or
         there is no line.
     """
-    rows = []
+    rows, unread = [], collections.Counter()
     for line, value in read_json_lines(path):
-        prompt = value.get("prompt")
+        prompt, fields = value.get("prompt"), ["id", "prompt"]
         if prompt is None and ("instruction" in value or "messages" in value):
+            fields = ["id", "messages"] if "messages" in value else ["id", "instruction", "input"]
             try:
                 prompt = own_data.prompt_of(value)
             except DataError as error:
@@ -125,6 +127,9 @@ def read_prompts(path: str) -> list[dict[str, Any]]:
         if not prompt:
             raise DataError(f"{path}:{line}:1: the prompt is empty: there is nothing to continue")
         rows.append({"id": value.get("id", len(rows)), "prompt": prompt})
+        unread.update(name for name, given in value.items() if name not in fields and given not in (None, "", []))
+    if unread:
+        print(f"{path}: not read: {', '.join(f'{name!r} of {count:,} prompts' for name, count in unread.items())}")
     if not rows:
         raise DataError(f"{path}: empty, no prompt in it")
     return rows

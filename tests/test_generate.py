@@ -165,6 +165,20 @@ def test_the_prompts_are_never_replaced(checkpoint: Path, tmp_path: Path, comman
     assert json.loads(prompts.read_text(encoding="utf-8")) == {"prompt": "a"}
 
 
+def test_fields_that_are_not_read_are_counted(tmp_path: Path, command: Command) -> None:
+    message = {"role": "user", "content": "c"}
+    rows = [
+        {"prompt": "a", "max_new_tokens": 5},
+        {"prompt": "b", "max_new_tokens": 6, "messages": [message]},
+        {"instruction": "c", "input": "d", "output": "", "id": 1},
+        {"messages": [message], "instruction": "d"},
+    ]
+    prompts = write_lines(tmp_path / "in.jsonl", rows)
+    done = command("--checkpoint", "nowhere", "--prompts", prompts, "--out", tmp_path / "out.jsonl")
+    unread = "'max_new_tokens' of 2 prompts, 'messages' of 1 prompts, 'instruction' of 1 prompts"
+    assert done.stdout == f"{prompts}: not read: {unread}\n"
+
+
 @pytest.mark.parametrize(
     ("lines", "flags", "code", "words"),
     [
