@@ -561,6 +561,16 @@ def check_targets(config: Config) -> None:
         )
 
 
+def _is_scaling(text: str) -> bool:
+    number = r":\d+\.?\d*(e[+-]?\d+)?"
+    if not re.fullmatch(rf"linear{number}|llama3({number}){{4}}", text, re.ASCII):
+        return False
+    kind, *numbers = text.split(":")
+    values = [float(part) for part in numbers]
+    in_order = kind == "linear" or values[1] < values[2]
+    return in_order and min(values) > 0 and max(values) < math.inf
+
+
 def check_shape(model: ModelConfig) -> None:
     """Refuses a shape that no network of its family has.
 
@@ -578,12 +588,7 @@ def check_shape(model: ModelConfig) -> None:
         raise ConfigError(f"config: model.heads={model.heads} is not a multiple of model.kv_heads={model.kv_heads}")
     if model.family != "bloom" and model.head_width % 2:
         raise ConfigError(f"config: heads of width {model.head_width} cannot be rotated by halves; make it even")
-    number = r":(\d+\.?\d*(?:e[+-]?\d+)?)"
-    parts = re.fullmatch(rf"linear{number}|llama3{number * 4}", model.rope_scaling, re.ASCII)
-    values = [float(part) for part in parts.groups() if part] if parts else []
-    if model.rope_scaling and not (
-        values and 0 < min(values) <= max(values) < math.inf and (len(values) == 1 or values[1] < values[2])
-    ):
+    if model.rope_scaling and not _is_scaling(model.rope_scaling):
         raise ConfigError(
             f"config: model.rope_scaling={model.rope_scaling!r} is neither linear:FACTOR nor "
             "llama3:FACTOR:LOW:HIGH:ORIGINAL_LENGTH, numbers above 0 with LOW below HIGH"

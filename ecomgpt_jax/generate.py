@@ -127,7 +127,7 @@ def read_prompts(path: str) -> list[dict[str, Any]]:
         if not prompt:
             raise DataError(f"{path}:{line}:1: the prompt is empty: there is nothing to continue")
         rows.append({"id": value.get("id", len(rows)), "prompt": prompt})
-        unread.update(name for name, given in value.items() if name not in fields and given not in (None, "", []))
+        unread.update(name for name, given in value.items() if name not in fields and not own_data.is_blank(given))
     if unread:
         print(f"{path}: not read: {', '.join(f'{name!r} of {count:,} prompts' for name, count in unread.items())}")
     if not rows:

@@ -159,7 +159,7 @@ def load(spec: str) -> OwnFile:
                 column = list(record).index(error.field) + 1 if error.field in record else 1
             file.bad.append(BadRecord(spec, line, column, str(error), text))
             continue
-        file.unread.update(key for key, value in record.items() if key not in known and not _blank(value))
+        file.unread.update(key for key, value in record.items() if key not in known and not is_blank(value))
         if file.form == "messages":
             file.unread.update(f"messages.{key}" for message in record["messages"] for key in _unread(message))
         file.instances += made
@@ -206,7 +206,7 @@ def _form_of(spec: str, records: Sequence[dict[str, Any] | BadRecord]) -> str:
     for blank in (True, False):  # a table may have a column of a form that its records do not use
         for record in good:
             for form, fields in FORMS.items():
-                if all(field in record and not (blank and _blank(record[field])) for field in fields):
+                if all(field in record and not (blank and is_blank(record[field])) for field in fields):
                     return form
     bad = [record for record in records if isinstance(record, BadRecord)]
     if not good:
@@ -228,7 +228,7 @@ def _instances(record: Mapping[str, Any], form: str, place: str, line: int) -> t
         messages = record["messages"]
         turns, _ = _conversation(messages, answered=True)
         first = next(message["content"] for message in messages if message["role"] == "user")
-        texts = tuple(message["content"] for message in messages if not _blank(message["content"]))
+        texts = tuple(message["content"] for message in messages if not is_blank(message["content"]))
         made = [
             Instance(
                 f"{place}.{number}" if len(turns) > 1 else place, line, normalise(first) or first, *turn[:2], texts
@@ -241,12 +241,12 @@ def _instances(record: Mapping[str, Any], form: str, place: str, line: int) -> t
         prompt, response = _text(record, "prompt"), _text(record, "completion")
         return [Instance(place, line, normalise(prompt) or prompt, prompt, response, (prompt, response))], 0
     prompt, response = _instruction(record), _text(record, "output")
-    given = "" if _blank(record.get("input")) else record["input"]
+    given = "" if is_blank(record.get("input")) else record["input"]
     group = normalise(prompt.removeprefix(HEAD)) or prompt
     return [Instance(place, line, group, prompt, response, (record["instruction"], given, response))], 0
 
 
-def _blank(value: object) -> bool:
+def is_blank(value: object) -> bool:
     """Returns whether a value is blank: null, white space, an empty list or object, a table's NaN."""
     return value is None or value != value or not (value.strip() if isinstance(value, str) else value or value == 0)
 
@@ -256,13 +256,13 @@ def _unread(message: Mapping[str, Any]) -> Iterator[str]:
     answer = message["role"] == "assistant"
     for key, value in message.items():
         read = key in ("role", "content") or (key in _FLAGS and (answer or value == 0))
-        if not (read or _blank(value)):
+        if not (read or is_blank(value)):
             yield key
 
 
 def _instruction(record: Mapping[str, Any]) -> str:
     """Returns the released layout: the input, then the instruction."""
-    given = "" if _blank(record.get("input")) else _text(record, "input") + "\n"
+    given = "" if is_blank(record.get("input")) else _text(record, "input") + "\n"
     return f"{HEAD}### Instruction:\n{given}{_text(record, 'instruction')}\n### Response:"
 
 
@@ -277,13 +277,13 @@ def _conversation(messages: object, *, answered: bool) -> tuple[list[tuple[str, 
             raise _Wrong("messages", f"messages: item {number + 1} is not an object with role and content")
         role = message["role"]
         if role == "system" and not number:
-            prompt = prompt if _blank(message["content"]) else _text(message, "content") + "\n"
+            prompt = prompt if is_blank(message["content"]) else _text(message, "content") + "\n"
         elif role == "user" and before != "user":
             content = _text(message, "content", number)
             prompt += ("\n" if turns else "") + f"### Instruction:\n{content}\n### Response:"
         elif role == "assistant" and before == "user":
-            calls = next((name for name in _CALLS if not _blank(message.get(name))), "")
-            if calls and _blank(message["content"]):
+            calls = next((name for name in _CALLS if not is_blank(message.get(name))), "")
+            if calls and is_blank(message["content"]):
                 raise _Wrong(calls, f"content of message {number + 1} is empty, and its {calls} is not read")
             turns.append((prompt, _text(message, "content", number), _trained(messages, number)))
             prompt += message["content"]
@@ -299,7 +299,7 @@ def _conversation(messages: object, *, answered: bool) -> tuple[list[tuple[str, 
 
 def _trained(messages: Sequence[Mapping[str, Any]], number: int) -> bool:
     """Returns whether the answer in a message is trained on."""
-    given = {flag: value for flag in _FLAGS if not _blank(value := messages[number].get(flag))}
+    given = {flag: value for flag in _FLAGS if not is_blank(value := messages[number].get(flag))}
     for flag, value in given.items():
         if value not in (0, 1):
             occurrence = sum(flag in earlier for earlier in messages[:number])
@@ -312,9 +312,9 @@ def _text(record: Mapping[str, Any], field: str, occurrence: int = 0) -> str:
     if field not in record:
         raise _Wrong("", f"no field {field!r}{nearest(field, record)}")
     value = record[field]
-    if not (isinstance(value, str) or _blank(value)):
+    if not (isinstance(value, str) or is_blank(value)):
         raise _Wrong(field, f"{field} must be a string, not {type(value).__name__}", occurrence)
-    if _blank(value):
+    if is_blank(value):
         why = ", so no token would be supervised" if field in ("output", "completion", "content") else ""
         raise _Wrong(field, f"{field} is empty{why}", occurrence)
     if "\0" in value:
