@@ -167,6 +167,8 @@ class DataConfig(_Strict):
     # rows of CLS tasks have letters as labels
     template: str = _field("released", choices=("released", "chat", "released:letters", "chat:letters"))
     loss_on_prompt: bool = False  # train on the tokens of the prompt too, not on the response alone
+    # a target's loss has the weight (targets of its instance) ** -this: 0 = all tokens alike, 1 = all instances alike
+    length_weighting: float = _field(0.0, least=0, most=1)
     packing: bool = True  # several instances share a row (True) or each has its own (False)
     workers: int = _field(1, least=0)  # processes that make the data, one source each at a time; 0 = one per core
     beam_options: tuple[str, ...] = ()  # makes the data on Apache Beam instead: --runner=DirectRunner, ...

@@ -24,6 +24,7 @@ class PackedRows:
       length: positions in a row.
       rows: number of rows: the plan's, then empty ones up to a whole number of steps.
       loss_on_prompt: whether prompt tokens are targets too.
+      length_weighting: p, where a target of an instance with n targets has the weight n ** -p.
     """
 
     store: TokenStore
@@ -31,12 +32,15 @@ class PackedRows:
     length: int
     rows: int
     loss_on_prompt: bool = False
+    length_weighting: float = 0.0
 
     def __len__(self) -> int:
         return self.rows
 
     def __getitem__(self, index: int) -> Batch:
         """Returns one row: `inputs targets segment_ids` int32 and `loss_mask` bool, each [length].
+
+        With `length_weighting` `loss_mask` has the weights, float32.
 
         For the prompt [p q r] and the response [s t] of the first segment:
 
@@ -48,7 +52,7 @@ class PackedRows:
         row = {
             "inputs": np.zeros(self.length, np.int32),
             "targets": np.zeros(self.length, np.int32),
-            "loss_mask": np.zeros(self.length, np.bool_),
+            "loss_mask": np.zeros(self.length, np.float32 if self.length_weighting else np.bool_),
             "segment_ids": np.zeros(self.length, np.int32),
         }
         if index >= len(self.plan):
@@ -60,7 +64,7 @@ class PackedRows:
             row["inputs"][start:stop] = tokens[:-1]
             row["targets"][start:stop] = tokens[1:]
             unread = 0 if self.loss_on_prompt else max(0, int(self.store.prompt_lengths[instance]) - 1)
-            row["loss_mask"][start + unread : stop] = True
+            row["loss_mask"][start + unread : stop] = max(1, stop - start - unread) ** -self.length_weighting
             row["segment_ids"][start:stop] = segment
             start = stop
         return row
@@ -75,7 +79,8 @@ def make_rows(store: TokenStore, data: DataConfig, epochs: int, rows_per_step: i
     if not len(store):
         raise DataError("data: no training instance is left; loosen data.languages, data.num_tasks or data.sources")
     plan = packing.plan_epochs(store.positions, data.length, epochs, data.seed, data.packing)
-    return PackedRows(store, plan, data.length, -(-len(plan) // rows_per_step) * rows_per_step, data.loss_on_prompt)
+    rows = -(-len(plan) // rows_per_step) * rows_per_step
+    return PackedRows(store, plan, data.length, rows, data.loss_on_prompt, data.length_weighting)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -46,7 +46,7 @@ def compiled_bytes(config: Config, mesh: Mesh) -> tuple[int, bool]:
     accumulation = config.train.accumulation
     shape = (accumulation, rows_per_step(config, mesh) // accumulation, config.data.length)
     batch = {name: jax.ShapeDtypeStruct(shape, jnp.int32) for name in ("inputs", "targets", "segment_ids")}
-    batch["loss_mask"] = jax.ShapeDtypeStruct(shape, jnp.bool_)
+    batch["loss_mask"] = jax.ShapeDtypeStruct(shape, jnp.float32 if config.data.length_weighting else jnp.bool_)
     state, train_step = memory.state(config, mesh), make_train_step(config, optimizer, mesh)
     with jax.set_mesh(mesh):  # needed for tracing; other computations cannot run on absent devices
         lowered = train_step.lower(state, batch)

@@ -48,6 +48,7 @@ FIELDS = {
     "data.instances_per_task": DATA, "data.total_instances": DATA, "data.temperature": DATA,
     "data.family_temperature": DATA, "data.unseen_tasks": DATA,
     "data.length": HARD, "data.plain_text": DATA, "data.copying": DATA, "data.loss_on_prompt": HARD,
+    "data.length_weighting": HARD,
     "data.template": HARD, "data.packing": HARD, "data.workers": SOFT, "data.beam_options": SOFT,
     "data.tokenizer_vocab": DATA, "data.seed": HARD,  # orders the rows too
     "optimizer.learning_rate": HARD, "optimizer.weight_decay": HARD, "optimizer.warmup_fraction": HARD,

@@ -103,16 +103,17 @@ def accumulate(
 ) -> tuple[Params, jax.Array, jax.Array]:
     """Returns (gradient of the mean loss, mean loss, targets) over micro-batches of any target counts.
 
-    Each target has the weight 1 / (targets of all micro-batches), so 1 x 8 rows and 8 x 1 rows give the same update
-    even where a micro-batch has no target, and no gradient is divided.
+    Each target has the share of its weight in that of all micro-batches, so 1 x 8 rows and 8 x 1 rows give the same
+    update even where a micro-batch has no target, and no gradient is divided.
 
     Args:
       loss_of: a micro-batch's loss as `batch_loss` gives it, of what is trained.
       params: what is trained.
       batch: leaves are [accumulation, …], here of `batch_loss`.
     """
-    count = batch["loss_mask"].astype(jnp.float32).sum()
-    batch = {**batch, "loss_mask": batch["loss_mask"] / jnp.maximum(count, 1.0)}
+    count = (batch["loss_mask"] != 0).sum().astype(jnp.float32)
+    total = batch["loss_mask"].astype(jnp.float32).sum()
+    batch = {**batch, "loss_mask": batch["loss_mask"] / jnp.where(count, total, 1.0)}
     value_and_grad = jax.value_and_grad(loss_of, has_aux=True)
     if len(batch["inputs"]) == 1:  # nothing to sum, so no second copy of the gradient
         (loss, _), gradient = value_and_grad(params, jax.tree.map(lambda leaf: leaf[0], batch))

@@ -47,6 +47,19 @@ def test_loss_on_the_prompt_is_a_choice() -> None:
     assert row["loss_mask"].tolist() == [True] * 7 + [False] * 2
 
 
+def test_targets_of_long_answers_may_count_less() -> None:
+    store, plan = make_store([(3, 3), (1, 2)]), Plan(np.array([0, 2]), np.array([0, 1]))
+    plain = PackedRows(store, plan, length=9, rows=2)
+    for power in (0.5, 1.0):
+        rows = PackedRows(store, plan, length=9, rows=2, length_weighting=power)
+        expected = [0, 0, *[3**-power] * 3, *[2**-power] * 2, 0, 0]
+        np.testing.assert_allclose(rows[0]["loss_mask"], expected, rtol=1e-7)
+        assert {row["loss_mask"].dtype for row in (rows[0], rows[1])} == {np.dtype(np.float32)}
+        assert all(np.array_equal(rows[0][name], plain[0][name]) for name in ("inputs", "targets", "segment_ids"))
+    data = DataConfig(length=9, length_weighting=1.0)
+    assert make_rows(store, data, epochs=1, rows_per_step=1)[0]["loss_mask"].sum() == pytest.approx(2)
+
+
 def test_an_instance_without_a_prompt_is_trained_on_from_its_second_token() -> None:
     row = PackedRows(make_store([(2, 2), (0, 3)]), Plan(np.array([0, 2]), np.array([0, 1])), length=6, rows=1)[0]
     assert row["inputs"].tolist() == [10, 11, 12, 14, 15, 0]

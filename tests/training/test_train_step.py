@@ -4,6 +4,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from toy import toy_config, toy_rows
 
 from ecomgpt_jax.config import MeshConfig, OptimizerConfig
@@ -48,6 +49,27 @@ def test_one_by_eight_equals_eight_by_one() -> None:
         assert float(parts[2]) == float(whole[2]) == batch["loss_mask"].sum()
         for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+
+
+def test_weighted_targets_give_the_weighted_mean_whatever_the_micro_batches() -> None:
+    """With the weight 1 / targets per row the loss is the mean of the rows' losses."""
+    params = decoder.init_params(CONFIG.model, jax.random.key(0))
+    batch = one_step_batch()
+    singles = [
+        accumulate_jit(params, shaped({name: rows[i : i + 1] for name, rows in batch.items()}, 1)) for i in range(8)
+    ]
+    counts = batch["loss_mask"].sum(-1, keepdims=True)
+    weighted = batch | {"loss_mask": (batch["loss_mask"] / np.maximum(counts, 1)).astype(np.float32)}
+    expected = (
+        sum(float(single[1]) for single, count in zip(singles, counts, strict=True) if count) / (counts > 0).sum()
+    )
+    for micro_batches in (1, 8):
+        gradient, loss, targets = accumulate_jit(params, shaped(weighted, micro_batches))
+        assert float(targets) == batch["loss_mask"].sum()
+        assert float(loss) == pytest.approx(expected, rel=1e-5)
+        wanted = sum(single[0]["embedding"]["table"] for single in singles) / (counts > 0).sum()
+        np.testing.assert_allclose(gradient["embedding"]["table"], wanted, rtol=1e-4, atol=1e-6)
+    assert abs(float(accumulate_jit(params, shaped(batch, 1))[1]) - expected) > 1e-4  # the plain mean is another
 
 
 def test_a_mean_of_means_would_be_seen() -> None:
