@@ -5,9 +5,9 @@
 #   DIR/run-N    the training of N steps
 #   DIR/unseen   tasks that training never saw
 #   DIR/curve    their scores and losses before training and after N steps; curve.md compares first and last
-#   DIR/choice   their scores in each mode of answering after the longest training, and the best: answers.txt
-#   DIR/scores   official tasks: {base,tuned}-{free,constrained,likelihood}, and the tuned model's free answers
-#                against-{base-free,majority,random,copy}.md
+#   DIR/choice   their scores in each mode of answering after the longest training, and the best mode: answers.txt
+#   DIR/scores   official tasks: {base,tuned}-{free,constrained,likelihood}, and the tuned model's answers in the best mode
+#                against-{base,majority,random,copy}.md
 # Each length decays over its last fifth and goes on from the one before, from its last step at the full rate; a later call
 # with more STEPS does so too. The same command again goes on where it stopped. ROWS=N scores the first N rows of each
 # official task; without it all. The real sources and the official tasks are those of `python -m ecomgpt_jax.fetch`, or
@@ -90,20 +90,24 @@ ln -sfn "../curve/$last" "$folder/choice/free"
 for answers in constrained likelihood; do
   evaluate --checkpoint "$folder/run-$last" --tasks "$folder/unseen" --out "$folder/choice/$answers" --answers "$answers"
 done
-"$PYTHON" - "$folder/choice" <<'PYTHON' | tee "$folder/choice/answers.txt"
+"$PYTHON" - "$folder/choice" <<'PYTHON' >"$folder/choice/answers.txt"
 import json, pathlib, sys
 
 found = {}
 for file in pathlib.Path(sys.argv[1]).glob("*/scores.json"):
     found[file.parent.name] = json.loads(file.read_text())["averages"]["All tasks"]["corrected"]["score"]
-print("the mode of answering with the best corrected score on unseen tasks:", max(sorted(found), key=found.get), found)
+print(max(sorted(found), key=found.get), found, sep="\n")
 PYTHON
+read -r best <"$folder/choice/answers.txt"
+echo "the mode of answering with the best corrected score on unseen tasks: $(paste -s "$folder/choice/answers.txt")"
 
 for answers in free constrained likelihood; do
   for pair in base:base "run-$last:tuned"; do
     evaluate --checkpoint "$folder/${pair%:*}" --out "$folder/scores/${pair#*:}-$answers" --answers "$answers" --limit "$rows"
   done
 done
-for other in "$folder/scores/base-free" majority random copy; do
-  "$PYTHON" -m ecomgpt_jax.compare "$folder/scores/tuned-free" "$other" --out "$folder/scores/against-$(basename "$other").md"
+for other in base majority random copy; do
+  against=$other
+  [ "$other" = base ] && against=$folder/scores/base-$best
+  "$PYTHON" -m ecomgpt_jax.compare "$folder/scores/tuned-$best" "$against" --out "$folder/scores/against-$other.md"
 done
