@@ -26,6 +26,7 @@ def get_config(arg: str = "gemma3_270m") -> Config:
     config.data.total_instances, config.data.temperature = 64_000, 0.0
     config.data.family_temperature = 2.0  # 33 of 546 tasks are entity tasks, which need many instances
     config.data.instances_per_task = 1_000  # makes the build short; the shares need no more
+    config.data.length_weighting = 0.5  # labels are 41 % of the instances and 4.6 % of the targets
     config.data.unseen_tasks = 20  # settings are chosen by their loss, val/loss/unseen
     config.data.prompt_language = "mixed"  # the official tasks ask in English about Chinese texts
     config.train.epochs, config.train.accumulation, config.train.max_steps = 1, 1, 800

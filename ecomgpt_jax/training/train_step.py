@@ -90,7 +90,7 @@ def batch_loss(
 
     Args:
       params: the model's parameters.
-      batch: `inputs targets segment_ids` int32 and `loss_mask` bool, [rows, length].
+      batch: `inputs targets segment_ids` int32 and `loss_mask` bool or weights in float32, [rows, length].
       model: shapes and numerics.
       adapters: added to the parameters; None: no adapters.
     """
