@@ -3,7 +3,8 @@
 Rows are padded on the right and each row knows its own position, so no left padding is needed: ALiBi and a window
 depend on the distance `key - query` alone, keys are rotated by their positions before they are kept, and what lies
 after a row's position is masked until it is overwritten. Layers are a tuple rather than one stacked array because a
-stacked cache is copied in every step of a loop.
+stacked cache is copied in every step of a loop. On a CPU a bfloat16 model's cache is float32 and holds the same values:
+XLA would convert a bfloat16 one whole, forth and back, in every call that writes to it.
 """
 
 from typing import NamedTuple
@@ -14,19 +15,25 @@ import numpy as np
 
 from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.model.attention import matmul_precision
-from ecomgpt_jax.parallel.sharding import constrain
+from ecomgpt_jax.parallel.sharding import ambient_platform, constrain
 
 _MASKED = -1e30  # finite, so that no row of scores can turn into nan
 
 
 class LayerCache(NamedTuple):
-    """Keys and values of one layer, each [batch, kv_heads, length, head_dim] in the compute dtype."""
+    """Keys and values of one layer, each [batch, kv_heads, length, head_dim] in the cache's dtype."""
 
     keys: jax.Array
     values: jax.Array
 
 
 Cache = tuple[LayerCache, ...]
+
+
+def cache_dtype(compute_dtype: jax.typing.DTypeLike) -> jnp.dtype:
+    """Returns the dtype of the cache of a model that computes in `compute_dtype`, on the platform of the mesh."""
+    dtype = jnp.dtype(compute_dtype)
+    return jnp.dtype(jnp.float32) if dtype == jnp.bfloat16 and ambient_platform() == "cpu" else dtype
 
 
 def place(array: jax.Array) -> jax.Array:
@@ -39,7 +46,7 @@ def init_cache(model: ModelConfig, batch: int, length: int) -> Cache:
     shape = (batch, model.key_heads, length, model.head_width)
 
     def empty() -> jax.Array:
-        return place(jnp.zeros(shape, model.compute_dtype))
+        return place(jnp.zeros(shape, cache_dtype(model.compute_dtype)))
 
     return tuple(LayerCache(empty(), empty()) for _ in range(model.layers))
 
@@ -55,7 +62,7 @@ def from_prompt(keys: jax.Array, values: jax.Array, length: int) -> LayerCache:
     room = ((0, 0), (0, 0), (0, length - keys.shape[1]), (0, 0))
 
     def rows(prompt: jax.Array) -> jax.Array:
-        return place(jnp.pad(prompt.swapaxes(1, 2), room))
+        return place(jnp.pad(prompt.swapaxes(1, 2).astype(cache_dtype(prompt.dtype)), room))
 
     return LayerCache(rows(keys), rows(values))
 
@@ -84,7 +91,7 @@ def attend_cached(
       scale: of the scores.
 
     Returns:
-      [batch, 1, heads, head_dim] in the cache's dtype; scores, bias and softmax are float32.
+      [batch, 1, heads, head_dim] in the dtype of `q`; scores, bias and softmax are float32.
     """
     precision = matmul_precision(q.dtype)
     batch, _, heads, _ = q.shape
@@ -101,8 +108,7 @@ def attend_cached(
     visible = distance[:, None] <= 0
     if window:
         visible &= distance[:, None] > -window
-    weights = jax.nn.softmax(jnp.where(visible, scores, _MASKED), axis=-1).astype(layer.values.dtype)
-    if not shared:
-        return jnp.einsum("bhk,bhkd->bhd", weights, layer.values, precision=precision)[:, None]
-    weights = weights.reshape(*query.shape[:3], -1)
-    return jnp.einsum("bgrk,bgkd->bgrd", weights, layer.values, precision=precision).reshape(q.shape)
+    weights = jax.nn.softmax(jnp.where(visible, scores, _MASKED), axis=-1).astype(q.dtype)
+    weights = weights.reshape(*query.shape[:3], -1) if shared else weights
+    equation = "bgrk,bgkd->bgrd" if shared else "bhk,bhkd->bhd"
+    return jnp.einsum(equation, weights, layer.values, precision=precision).astype(q.dtype).reshape(q.shape)

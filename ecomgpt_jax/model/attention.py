@@ -16,7 +16,7 @@ import numpy as np
 
 from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.model import fused_attention
-from ecomgpt_jax.parallel.sharding import ambient_mesh, constrain
+from ecomgpt_jax.parallel.sharding import ambient_platform, constrain
 
 IMPLEMENTATIONS = ("auto", "reference", "xla", "cudnn", "splash")
 _HOME = {"cudnn": "gpu", "splash": "tpu"}  # the platform that has the kernel
@@ -55,9 +55,7 @@ def resolve_implementation(
     """
     if name not in IMPLEMENTATIONS:
         raise ConfigError(f"model.attention={name!r} is none of {', '.join(IMPLEMENTATIONS)}")
-    if platform is None:
-        mesh = ambient_mesh()
-        platform = mesh.abstract_device.platform if mesh and mesh.abstract_device else jax.default_backend()
+    platform = platform or ambient_platform()
     narrow = jnp.dtype(dtype) == jnp.bfloat16
     if name == "auto":
         if narrow and platform == "tpu":

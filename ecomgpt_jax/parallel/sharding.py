@@ -115,6 +115,12 @@ def ambient_mesh() -> AbstractMesh | None:
     return None if mesh.empty else mesh
 
 
+def ambient_platform() -> str:
+    """Returns `cpu`, `gpu` or `tpu`: the platform of the ambient mesh, or of the default device outside one."""
+    mesh = ambient_mesh()
+    return mesh.abstract_device.platform if mesh and mesh.abstract_device else jax.default_backend()
+
+
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     """Pins an activation to its rule under `jax.set_mesh`; outside one it returns `x` as it is."""
     mesh = ambient_mesh()

@@ -1,3 +1,4 @@
+import dataclasses
 from functools import partial
 
 import jax
@@ -6,8 +7,12 @@ import numpy as np
 import pytest
 import tiny_bloom
 
+from ecomgpt_jax.decoding import cache as cache_lib
+from ecomgpt_jax.decoding import engine, greedy
 from ecomgpt_jax.decoding.cache import LayerCache, append, attend_cached, from_prompt, init_cache
 from ecomgpt_jax.model.attention import alibi_slopes, attend
+from ecomgpt_jax.model.decoder import init_params
+from ecomgpt_jax.model.parameters import split_layers
 
 BATCH, LENGTH, HEADS, HEAD_DIM = 3, 10, 6, 8
 ALIBI = {"slopes": alibi_slopes(HEADS), "window": 0, "scale": HEAD_DIM**-0.5}
@@ -60,9 +65,53 @@ def test_append_changes_one_position_of_each_row(qkv: jax.Array) -> None:
     assert np.argwhere(changed).tolist() == [[0, 2], [1, 13], [2, 0]]
 
 
-def test_a_cache_has_one_pair_of_arrays_a_layer_in_the_compute_dtype() -> None:
+def test_a_cache_has_one_pair_of_arrays_a_layer() -> None:
     model = tiny_bloom.MODEL
     cache = init_cache(model, BATCH, LENGTH)
     assert len(cache) == model.layers
     assert jax.tree.leaves(cache)[0].shape == (BATCH, model.heads, LENGTH, model.embed // model.heads)
-    assert {leaf.dtype for leaf in jax.tree.leaves(cache)} == {jnp.dtype(model.compute_dtype)}
+
+
+@pytest.mark.parametrize(("platform", "narrow"), [("cpu", "float32"), ("gpu", "bfloat16"), ("tpu", "bfloat16")])
+def test_a_narrow_cache_is_wide_on_a_cpu(
+    platform: str, narrow: str, qkv: jax.Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_lib, "ambient_platform", lambda: platform)
+    for compute_dtype, dtype in (("float32", "float32"), ("bfloat16", narrow)):
+        cache = init_cache(dataclasses.replace(tiny_bloom.MODEL, compute_dtype=compute_dtype), BATCH, LENGTH)
+        layer = from_prompt(*qkv[1:].astype(compute_dtype), LENGTH)
+        assert {leaf.dtype for leaf in jax.tree.leaves((cache, layer))} == {jnp.dtype(dtype)}
+
+
+@pytest.mark.parametrize("kv_heads", [HEADS, 2])
+def test_contexts_of_a_wide_cache_are_those_of_a_narrow_one(
+    kv_heads: int, qkv: jax.Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    q, positions, contexts = qkv.astype(jnp.bfloat16), jnp.array([9, 0, 4]), []
+    for platform in ("cpu", "tpu"):
+        monkeypatch.setattr(cache_lib, "ambient_platform", lambda platform=platform: platform)
+        jax.clear_caches()
+        contexts.append(cached_contexts(q, positions, 0, kv_heads))
+    assert contexts[0].dtype == contexts[1].dtype == jnp.bfloat16
+    np.testing.assert_array_equal(*contexts)
+    assert (contexts[0] != cached_contexts(qkv, positions, 0, kv_heads)).any()
+
+
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_no_call_copies_a_cache_of_bfloat16(platform: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_lib, "ambient_platform", lambda: platform)
+    engine._programs.cache_clear()
+    model = dataclasses.replace(tiny_bloom.MODEL, compute_dtype="bfloat16")
+    params = split_layers(init_params(model, jax.random.key(0)), model)
+    programs = engine._programs(dataclasses.astuple(model))
+    slots = programs.empty(batch=64, length=512, width=32)
+    stop = greedy.make_limits((2,), range(model.vocab_size), 32, model.vocab_size)
+    masked = stop._replace(allowed=np.broadcast_to(stop.allowed, (64, model.vocab_size)))
+    calls = [
+        programs.decode.lower(params, slots, stop, 0), programs.step.lower(params, slots, masked),
+        programs.insert.lower(slots, programs.empty(batch=8, length=32, width=32), np.arange(8, dtype=np.int32)),
+    ]  # fmt: skip
+    engine._programs.cache_clear()
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(slots.cache))
+    copied = [call.compile().memory_analysis().temp_size_in_bytes > size / 2 for call in calls]
+    assert copied == [platform == "tpu"] * 3  # the negative control: XLA on a CPU with a cache in bfloat16
