@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -66,6 +67,7 @@ def test_a_checkpoint_is_decoded_scored_and_not_decoded_again(world: Path) -> No
     done = evaluate(*arguments, "--only", "EN-Shop-CLS-topic,ZH-Dian-Extract-choice")
     assert done.returncode == 0, done.stderr
     assert f"report: {out / 'report.html'}" in done.stdout
+    assert " in float32 (compute dtype of the run); 1 x cpu, mesh " in done.stdout.splitlines()[0]
     assert list((Path(CACHE.name) / "compiled").iterdir())
     scores = json.loads((out / "scores.json").read_text(encoding="utf-8"))
     loss = sum(entry["answer_loss"] for entry in scores["tasks"].values()) / 2
@@ -81,15 +83,27 @@ def test_a_checkpoint_is_decoded_scored_and_not_decoded_again(world: Path) -> No
         lines = (out / "predictions" / f"{name}.jsonl").read_text(encoding="utf-8").split("\n")
         assert [json.loads(line)["index"] for line in lines if line] == [0, 1]
 
-    # A tampered answer that comes back shows that the second run decoded nothing.
+    # A tampered answer that comes back shows that the second run decoded nothing: its weights are the same elsewhere.
     log = [json.loads(line) for line in (out / "answers.jsonl").read_text(encoding="utf-8").split("\n") if line]
     assert len(log) == 4
     tokenizer = load_tokenizer(world / "checkpoint" / "tokenizer")
     log[0]["tokens"] = tokenizer.encode("tampered")
     (out / "answers.jsonl").write_text("\n".join(map(json.dumps, log)), encoding="utf-8")
-    done = evaluate(*arguments, "--only", "EN-Shop-CLS-topic,ZH-Dian-Extract-choice")
+    moved = shutil.copytree(world / "checkpoint", world / "moved")
+    done = evaluate(*arguments, "--only", "EN-Shop-CLS-topic,ZH-Dian-Extract-choice", "--checkpoint", moved)
     assert done.returncode == 0, done.stderr
     assert "tampered" in "".join(path.read_text(encoding="utf-8") for path in (out / "predictions").iterdir())
+
+
+def test_weights_are_used_in_the_dtype_and_on_the_mesh_that_are_asked_for(world: Path, tmp_path: Path) -> None:
+    done = evaluate(
+        "--checkpoint", world / "checkpoint", "--tasks", world / "tasks", "--only", "EN-Shop-CLS-topic", "--limit", 1,
+        "--max_new_tokens", 2, "--out", tmp_path, "--dtype", "bfloat16", "--mesh", "data=1,fsdp=2",
+        XLA_FLAGS=fake_devices(2),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0].endswith(" in bfloat16 (as asked for); 2 x cpu, mesh data=1 fsdp=2 tensor=1")
+    assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))["run"] == {"dtype": "bfloat16"}
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,9 @@ ENVIRONMENT = {**os.environ, "XLA_FLAGS": fake_devices(1)}
 GENERATE = (sys.executable, "-m", "ecomgpt_jax.generate", f"--cache_dir={CACHE.name}")
 
 
-def generate(*arguments: object) -> subprocess.CompletedProcess:
-    command = [*GENERATE, *map(str, arguments)]
-    return subprocess.run(command, env=ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+def generate(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
+    command, environment = [*GENERATE, *map(str, arguments)], ENVIRONMENT | environment
+    return subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
 
 def write_lines(path: Path, values: list) -> Path:
@@ -109,6 +109,17 @@ def test_prompts_are_continued_in_order_and_an_interrupted_run_goes_on(checkpoin
     assert again[2]["token_ids"] == [5, 6]
     del again[2], found[2]
     assert again == found
+
+
+def test_weights_are_used_in_the_dtype_and_on_the_mesh_that_are_asked_for(checkpoint: Path, tmp_path: Path) -> None:
+    prompts = write_lines(tmp_path / "in.jsonl", [{"prompt": TEXTS[0]}])
+    done = generate(
+        "--checkpoint", checkpoint, "--prompts", prompts, "--out", tmp_path / "out.jsonl", "--max_new_tokens", 2,
+        "--dtype", "bfloat16", "--mesh", "data=1,fsdp=2", XLA_FLAGS=fake_devices(2),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(" in bfloat16 (as asked for); 2 x cpu, mesh data=1 fsdp=2 tensor=1\n")
+    assert (tmp_path / "out.jsonl").is_file()
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from ecomgpt_jax.instruct.choose import choose
 from ecomgpt_jax.instruct.instructions import render
 from ecomgpt_jax.instruct.read import BuildStats
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, load_task, read_rows, write_task
+from ecomgpt_jax.model.content_hash import content_hash
 from ecomgpt_jax.model.decoder import init_params
 from ecomgpt_jax.model.hf_weights import load_hf, model_config_from_hf, save_hf
 
@@ -31,11 +32,11 @@ LONGEST = 12
 HOME = tempfile.TemporaryDirectory()  # where compiled programs are kept by default
 
 
-def run(*arguments: object, rc: int = 0) -> str:
+def run(*arguments: object, rc: int = 0, devices: int = 1) -> str:
     command = [sys.executable, "-m", "ecomgpt_jax.pseudo_label", *map(str, arguments)]
     dropped = ("ECOMGPT_EVAL", "ECOMGPT_SOURCES")
     environment = {key: value for key, value in os.environ.items() if key not in dropped}
-    environment |= {"HOME": HOME.name, "XLA_FLAGS": fake_devices(1)}
+    environment |= {"HOME": HOME.name, "XLA_FLAGS": fake_devices(devices)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == rc, done.stderr
     assert "Traceback" not in done.stderr
@@ -77,7 +78,8 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     write_task(root / "tasks", task, [TaskRow("x", {"default": ("unheard of",)})])
     (root / "pool.txt").write_text("\n".join([*TEXTS, "", TEXTS[0].upper()]), encoding="utf-8")
     task_dir = root / "tasks/Shop/tasks/EN-Shop-CLS-mood"
-    return {"root": root, "checkpoint": root / "hf", "task": task_dir, "chances": sorted(chances)}
+    found = {"chances": sorted(chances), "weights": content_hash(params)}
+    return {"root": root, "checkpoint": root / "hf", "task": task_dir, **found}
 
 
 @pytest.mark.slow
@@ -86,10 +88,13 @@ def test_answers_that_pass_become_a_task_to_train_on(setting: dict[str, Any], tm
     output = run(
         "--checkpoint", setting["checkpoint"], "--task", setting["task"], "--pool", setting["root"] / "pool.txt",
         "--max_new_tokens", LONGEST, "--batch", 8, "--out", tmp_path, "--min_log_probability", least,
+        "--mesh", "data=1,fsdp=2", devices=2,
     )  # fmt: skip
     written = load_task(tmp_path / "Shop_Pseudo/tasks/EN-Shop_Pseudo-CLS-mood")
     rows = read_rows(written, "train")
     provenance = json.loads((written.path / "provenance.json").read_text())
+    assert " in float32 (the checkpoint's own); 2 x cpu, mesh data=1 fsdp=2 tensor=1" in output.splitlines()[0]
+    assert (provenance["weights"], provenance["dtype"]) == (setting["weights"], "float32")
     assert provenance["texts"] == 12
     assert provenance["kept"] == len(rows) == len(setting["chances"]) - 1
     assert sorted(provenance["mean_log_probabilities"]) == pytest.approx(setting["chances"][1:], abs=1e-3)
@@ -109,4 +114,6 @@ def test_errors_are_one_line(setting: dict[str, Any], tmp_path: Path) -> None:
         *flags, "--task", setting["task"], "--pool", tmp_path / "no", rc=66
     )
     assert "did you mean" in run(*flags, "--task", "EN-Sentences-NER-recognitio", rc=2)
+    given = ("--task", setting["task"], "--pool", setting["root"] / "pool.txt")
+    assert "dtype 'float16' is none of" in run(*flags, *given, "--dtype", "float16", rc=2)
     assert not list(tmp_path.iterdir())
