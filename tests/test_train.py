@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from forked import Command
+from safetensors.numpy import load_file, save_file
 
 from ecomgpt_jax.model.loading import find_checkpoint, trained_length
 
@@ -129,13 +130,14 @@ def test_killed_while_it_evaluates_it_decodes_and_loads_only_what_it_must(
 ) -> None:
     base, cache, _ = run
     counted = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    initial = shutil.copytree(base / "hf", tmp_path / "initial")
 
     def start(kill_after: int) -> tuple[int, list[str]]:
         result = train(
-            *TINY, f"--workdir={tmp_path}", f"--config.data.cache_dir={cache}", f"--config.model.init_from={base}",
-            "--config.eval.limit=3", "--config.eval.every=0", "--config.train.validate_every=0",
-            "--config.train.max_steps=1", script=[str(ROOT / "tests/counted_train.py")], PYTHONPATH=counted,
-            KILL_AFTER=str(kill_after),
+            *TINY, f"--workdir={tmp_path}", f"--config.data.cache_dir={cache}",
+            "--config.eval.limit=3", "--config.eval.every=0", "--config.eval.dtype=bfloat16",
+            "--config.train.validate_every=0", "--config.train.max_steps=1", f"--config.model.init_from={initial}",
+            script=[str(ROOT / "tests/counted_train.py")], PYTHONPATH=counted, KILL_AFTER=str(kill_after),
         )  # fmt: skip
         return result.returncode, [line for line in result.stdout.splitlines() if line.split()[0] in ("load", "decode")]
 
@@ -145,6 +147,11 @@ def test_killed_while_it_evaluates_it_decodes_and_loads_only_what_it_must(
     code, (load, decode) = start(5)
     total, kept = int(decode.split()[1]), answers("before")
     assert (code, load, len(kept)) == (-9, "load", 5)
+    tensors = load_file(initial / "model.safetensors")
+    tensors["transformer.ln_f.weight"] = 2 * tensors["transformer.ln_f.weight"]
+    save_file(tensors, initial / "model.safetensors", {"format": "pt"})
+    assert start(5) == (-9, ["load", f"decode {total}"]), "no answer of the weights that were there before is taken"
+    kept = answers("before")
     code, seen = start(total - 5 + 7)
     assert (code, seen) == (-9, ["load", f"decode {total - 5}", f"decode {total}"])
     assert answers("before")[:5] == kept
@@ -156,6 +163,8 @@ def test_killed_while_it_evaluates_it_decodes_and_loads_only_what_it_must(
     assert (tmp_path / "evaluation/before/scores.json").stat().st_mtime_ns == scored
     (tmp_path / "evaluation/before/scores.json").unlink()
     assert start(0) == (0, ["load", "decode 0", "decode 0"]), "the answers are there still"
+    scores = json.loads((tmp_path / "evaluation/before/scores.json").read_text(encoding="utf-8"))
+    assert scores["run"] == {"dtype": "bfloat16"}
 
 
 def test_a_run_takes_the_tokenizer_as_its_files_say(
@@ -210,6 +219,7 @@ def command() -> Iterator[Command]:
         (("--config.model.layrs=3",), 2, "did you mean 'model.layers'"),
         (("--config.mesh.tensor=5",), 2, "mesh.tensor"),
         (("--config.mesh.data=3",), 2, "valid (data, fsdp, tensor)"),
+        (("--config.eval.mesh=data=1,fsdp=3",), 2, "mesh.fsdp=3"),
         (("--resume=require",), 66, "no checkpoint"),
         (("--resume=sometimes", "--dry_run"), 2, "<auto|never|require>"),
         (("--allow_drift=train.sed", "--dry_run"), 2, "--allow_drift=train.sed: no such field, did you mean"),
