@@ -157,6 +157,23 @@ def test_other_weights_under_the_adapters_are_refused(
         (tmp_path / "right").rename(base)
 
 
+def test_a_base_that_was_replaced_while_the_run_went_on_is_not_merged(
+    run: tuple[Path, Path, Params], tmp_path: Path
+) -> None:
+    config = lora_config(run[0])
+    config.train.max_steps = 1
+
+    def base(layered: bool = False) -> Params:
+        params = load_base(config, layered)
+        if layered:  # as it is read for merging
+            params["final_norm"]["scale"] *= 2
+        return params
+
+    rows = toy_rows(loop.rows_per_step(config, MESH))
+    with pytest.raises(DataError, match="trained on other weights"):
+        loop.train(config, rows, MESH, tmp_path, base)
+
+
 def test_a_checkpoint_that_recorded_norms_alone_is_refused(run: tuple[Path, Path, Params]) -> None:
     meta = {"base": "0" * 64, "config": {"model": {"init_from": ""}}}
     with pytest.raises(DataError, match="--format peft"):

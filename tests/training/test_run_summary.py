@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import jax
 import pytest
@@ -67,4 +68,8 @@ def test_plan_and_devices_are_one_line_each() -> None:
     plan = run_summary.plan_line(config, toy_rows(loop.rows_per_step(config, mesh)), mesh)
     assert plan.startswith("plan: ")
     assert "\n" not in plan
+    assert re.search(r"each stage takes about loading [\d.]+, training [\d.]+, evaluation [\d.]+ GiB$", plan)
+    config.lora.rank = 2
+    plan = run_summary.plan_line(config, toy_rows(loop.rows_per_step(config, mesh)), mesh)
+    assert re.search(r"loading [\d.]+, training [\d.]+, merging [\d.]+, evaluation [\d.]+ GiB$", plan)
     assert run_summary.device_line(config, mesh).startswith(f"devices: {jax.device_count()} x cpu, mesh data=")
