@@ -120,6 +120,8 @@ def test_another_runs_checkpoint_can_be_started_from(
     assert result.returncode == 0, result.stderr
     config = json.loads((tmp_path / "next/config.json").read_text())
     assert config["data"]["chain_of_task"] is False
+    started = json.loads((tmp_path / "next/start.json").read_text())
+    assert (started["init_from"], started["pinned"]) == (str(workdir), str(workdir))
     first = json.loads((tmp_path / "next/metrics.jsonl").read_text().splitlines()[0])["train/loss"]
     start = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[0])["train/loss"]
     assert first < start
