@@ -62,6 +62,7 @@ def test_every_process_goes_on_from_what_process_0_kept(
     decode(PROMPTS, tmp_path / "kept.jsonl")
     kept = (tmp_path / "kept.jsonl").read_text(encoding="utf-8")
     monkeypatch.setattr(resumable.jax, "process_index", lambda: 1)
+    monkeypatch.setattr(resumable.jax, "process_count", lambda: 2)
 
     def from_first(make: Any) -> Any:
         assert make() == {}
