@@ -90,7 +90,7 @@ def test_contexts_of_a_wide_cache_are_those_of_a_narrow_one(
     q, positions, contexts = qkv.astype(jnp.bfloat16), jnp.array([9, 0, 4]), []
     for platform in ("cpu", "tpu"):
         monkeypatch.setattr(cache_lib, "ambient_platform", lambda platform=platform: platform)
-        jax.clear_caches()
+        cached_contexts.clear_cache()
         contexts.append(cached_contexts(q, positions, 0, kv_heads))
     assert contexts[0].dtype == contexts[1].dtype == jnp.bfloat16
     np.testing.assert_array_equal(*contexts)
@@ -100,10 +100,9 @@ def test_contexts_of_a_wide_cache_are_those_of_a_narrow_one(
 @pytest.mark.parametrize("platform", ["cpu", "tpu"])
 def test_no_call_copies_a_cache_of_bfloat16(platform: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache_lib, "ambient_platform", lambda: platform)
-    engine._programs.cache_clear()
     model = dataclasses.replace(tiny_bloom.MODEL, compute_dtype="bfloat16")
     params = split_layers(init_params(model, jax.random.key(0)), model)
-    programs = engine._programs(dataclasses.astuple(model))
+    programs = engine._programs.__wrapped__(dataclasses.astuple(model))  # not those of another platform
     slots = programs.empty(batch=64, length=512, width=32)
     stop = greedy.make_limits((2,), range(model.vocab_size), 32, model.vocab_size)
     masked = stop._replace(allowed=np.broadcast_to(stop.allowed, (64, model.vocab_size)))
@@ -111,7 +110,6 @@ def test_no_call_copies_a_cache_of_bfloat16(platform: str, monkeypatch: pytest.M
         programs.decode.lower(params, slots, stop, 0), programs.step.lower(params, slots, masked),
         programs.insert.lower(slots, programs.empty(batch=8, length=32, width=32), np.arange(8, dtype=np.int32)),
     ]  # fmt: skip
-    engine._programs.cache_clear()
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(slots.cache))
     copied = [call.compile().memory_analysis().temp_size_in_bytes > size / 2 for call in calls]
     assert copied == [platform == "tpu"] * 3  # the negative control: XLA on a CPU with a cache in bfloat16
