@@ -8,6 +8,9 @@ python -m ecomgpt_jax.train --config configs/real_model.py:gemma3_270m --config.
 
 `train.max_steps` is the length of the run, some 20 instances per step. The rate is constant until the last fifth, so a
 longer run goes on from a shorter one's last checkpoint before its decay, and sees the same instances first.
+
+`configs/real_model.py:smollm2_135m` reads English sources alone, as its base does, and only those that may be passed on,
+so that its adapters may be published too.
 """
 
 from ecomgpt_jax.config import Config
@@ -33,4 +36,8 @@ def get_config(arg: str = "gemma3_270m") -> Config:
     config.train.save_every, config.train.keep = 40, 20  # all that a longer run may go on from
     config.train.validate_every = 800
     config.train.final_evaluation = False  # the script scores base and tuned model in each mode of answering
+    if arg == "smollm2_135m":
+        config.data.languages, config.data.prompt_language = ("en",), "en"
+        config.data.licences = ("redistributable",)
+        config.lora.rank, config.lora.alpha = 16, 32.0  # 10 MB in bfloat16
     return config
