@@ -9,8 +9,8 @@ python -m ecomgpt_jax.train --config configs/real_model.py:gemma3_270m --config.
 `train.max_steps` is the length of the run, some 20 instances per step. The rate is constant until the last fifth, so a
 longer run goes on from a shorter one's last checkpoint before its decay, and sees the same instances first.
 
-`configs/real_model.py:smollm2_135m` reads English sources alone, as its base does, and only those that may be passed on,
-so that its adapters may be published too.
+`configs/real_model.py:smollm2_135m` reads English sources alone, since its base is English, and only those that may be
+passed on, so that its adapters may be published too.
 """
 
 from ecomgpt_jax.config import Config

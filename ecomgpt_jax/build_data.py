@@ -1,11 +1,12 @@
 """Builds the instruction data and shows it: `python -m ecomgpt_jax.build_data --config configs/demo.py --list`.
 
-Without any other flag it builds (or finds) the data set and prints its path. `--list` prints a line per task,
-`--preview TASK` some instances as text and as tokens, with tokens that carry loss marked (in colour on a terminal).
-`--stats OUT.json` prints the counts, writes them, and writes a page with the ability graph to OUT.html. `--audit` looks
-for faults, first in your files, then in the built rows, and exits with code 65 if there are any. `--unseen DIR` writes
-the tasks that `data.unseen_tasks` keeps out of training as a folder for `evaluate --tasks`. `--overlap OUT.json`
-compares the sources with the evaluation tasks and builds nothing.
+Without any other flag it builds (or finds) the data set and prints its path. `--list` prints a line per task; alone, it
+needs no sources, which only the numbers of rows need. `--preview TASK` prints some instances as text and as tokens,
+with tokens that carry loss marked (in colour on a terminal). `--stats OUT.json` prints the counts, writes them, and
+writes a page with the ability graph to OUT.html. `--audit` looks for faults, first in your files, then in the built
+rows, and exits with code 65 if there are any. `--unseen DIR` writes the tasks that `data.unseen_tasks` keeps out of
+training as a folder for `evaluate --tasks`. `--overlap OUT.json` compares the sources with the evaluation tasks and
+builds nothing.
 """
 
 import functools
@@ -15,6 +16,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -52,12 +54,11 @@ _LISTED_FINDINGS = 50
 _COLUMNS = ("task", "language", "family", "operator", "parent", "train", "test")
 
 
-def print_table(built: Built) -> None:
-    """Prints a line per task: language, family, operator, parent, numbers of rows."""
+def _print_tasks(tasks: dict[str, dict[str, Any]]) -> None:
     lines = [_COLUMNS]
-    for name, entry in built.stats["tasks"].items():
+    for name, entry in tasks.items():
         operator = "held out" if entry["held_out"] else entry["operator"] or "-"
-        counts = (f"{entry['train']:,}", f"{entry['test']:,}")
+        counts = (f"{entry[split]:,}" if split in entry else "?" for split in ("train", "test"))
         lines.append((name, entry["language"], entry["family"], operator, entry["parent"] or "-", *counts))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
@@ -65,6 +66,25 @@ def print_table(built: Built) -> None:
             cell.rjust(w) if i >= 5 else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
         )
         print("  ".join(cells).rstrip())
+
+
+def print_declared(data: DataConfig) -> None:
+    """Prints the line of each task that the settings choose, without numbers of rows, which only the sources tell.
+
+    Raises:
+      ConfigError: the settings leave no task.
+      EcomError: with `strict_held_out`, a source cannot be read.
+    """
+    chosen = choose.choose(data)
+    fields = ("language", "family", "operator", "parent", "held_out")
+    tasks = sorted((*chosen.training, *chosen.unseen, *chosen.held_out), key=lambda task: task.name)
+    _print_tasks({task.name: {field: getattr(task, field) for field in fields} for task in tasks})
+    print(f"{len(tasks)} tasks ({len(chosen.training)} to train on)")
+
+
+def print_table(built: Built) -> None:
+    """Prints a line per task: language, family, operator, parent, numbers of rows."""
+    _print_tasks(built.stats["tasks"])
     totals = built.stats["totals"]
     print(
         f"{totals['tasks']} tasks ({totals['training_tasks']} to train on, {totals['held_out_tasks']} held out, "
@@ -223,7 +243,15 @@ def main(arguments: list[str]) -> None:
     if _AUDIT.value and files and not audit_files(config.data):
         cli.refuse_idle("on evaluation files alone, which nothing is built from", _LIST, _PREVIEW, _STATS, _UNSEEN)
         return
-    built = ecom_instruct.build(config.data)
+    try:
+        built = ecom_instruct.build(config.data)
+    except MissingInputError as error:
+        more = (_PREVIEW, _STATS, _AUDIT, _UNSEEN)
+        if not _LIST.value or any(flag.value for flag in more) or config.data.mixture not in ("real", "all"):
+            raise
+        print_declared(config.data)
+        print(f"numbers of rows are not known: {error}")
+        return
     for line in config_lib.unused(asked):
         if line.startswith("data."):
             logging.warning("config: %s", line)

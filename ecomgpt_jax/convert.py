@@ -1,12 +1,13 @@
 """Converts a checkpoint into the other format.
 
 `python -m ecomgpt_jax.convert --from DIR|FILE.gguf --to DIR --format hf|orbax|peft|gguf --dtype float32|bfloat16`
+`python -m ecomgpt_jax.convert --from DIR --to DIR --format peft [--base OWNER/NAME]`
 `python -m ecomgpt_jax.convert --interpolate BASE:TUNED:0.5 --to DIR`
 `python -m ecomgpt_jax.convert --check DIR [--dtype q8_0]`
 
 Reads a training workdir (its newest step), an orbax step directory, an HF directory or a GGUF file, and writes the
 other format, with the tokenizer that belongs to it. Of a LoRA run, `hf`, `orbax` and `gguf` are base and adapters
-merged, `peft` the adapters alone, float32. It runs on the host's CPU, so it needs no accelerator.
+merged, `peft` the adapters alone. It runs on the host's CPU, so it needs no accelerator.
 """
 
 import contextlib
@@ -42,6 +43,7 @@ from ecomgpt_jax.model.loading import (
     trained_length,
 )
 from ecomgpt_jax.model.lora import save_peft
+from ecomgpt_jax.model.model_card import adapter_card
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training.saving import save_orbax_params
 
@@ -50,6 +52,9 @@ _TO = flags.DEFINE_string("to", None, "Directory to write; must not exist or be 
 _FORMAT = flags.DEFINE_enum("format", None, ["hf", "orbax", "peft", "gguf"], "Format to write.")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", [*TYPES], "Stored type of the weights; float16 and q8_0 in GGUF alone.")
 _ADAPTER = flags.DEFINE_bool("adapter", False, "With --format=gguf: the adapters of a LoRA run alone.")
+_BASE = flags.DEFINE_string(
+    "base", "", "With --format=peft: the base as PEFT and the card name it; default init_from."
+)
 _CHECK = flags.DEFINE_string(
     "check", "", "HF directory to check before it is served; with --dtype also a GGUF file of that type. Keeps nothing."
 )
@@ -86,7 +91,7 @@ def convert_gguf(source: str, target: str, dtype: str) -> None:
     print(f"wrote {target_path} (hf, {dtype}, {file.family.name}, {len(tokenizer.ids):,} tokens)")
 
 
-def convert(source: str, target: str, layout: str, dtype: str) -> None:
+def convert(source: str, target: str, layout: str, dtype: str, base: str = "") -> None:
     """Writes the checkpoint at `source` to `target` in another layout, whole or not at all.
 
     Args:
@@ -94,6 +99,7 @@ def convert(source: str, target: str, layout: str, dtype: str) -> None:
       target: directory that does not exist or is empty.
       layout: `hf`, `orbax`, or for a LoRA run `peft`.
       dtype: `float32` or `bfloat16`.
+      base: with `peft`, what names the base in place of `model.init_from`, such as its name on the Hub.
 
     Raises:
       ConfigError: `target` is in use.
@@ -101,11 +107,11 @@ def convert(source: str, target: str, layout: str, dtype: str) -> None:
       DataError: it or its tokenizer is damaged, or the tokenizer has more ids than the model.
     """
     target_path = _new_path(target)
-    words = _write(source, target_path, layout, dtype)
+    words = _write(source, target_path, layout, dtype, base)
     print(f"wrote {target_path} ({layout}, {dtype}, {words})")
 
 
-def _write(source: str, target_path: Path, layout: str, dtype: str) -> str:
+def _write(source: str, target_path: Path, layout: str, dtype: str, base: str = "") -> str:
     """Does what `convert` does, and returns what became of the tokenizer."""
     checkpoint, mesh = find_checkpoint(source, dtype), make_mesh(MeshConfig(), jax.devices("cpu")[:1])
     try:
@@ -113,11 +119,10 @@ def _write(source: str, target_path: Path, layout: str, dtype: str) -> str:
         check_vocabulary(tokenizer, checkpoint.model.vocab_size)
     except MissingInputError:
         tokenizer = None
-    length = trained_length(checkpoint)
+    length, card = trained_length(checkpoint), epath.Path(source).expanduser() / "hf" / "README.md"
+    text = read_text(card) if card.is_file() else ""
     if layout == "hf":
         params, adapters = load_unmerged(checkpoint, mesh)
-        card = epath.Path(source).expanduser() / "hf" / "README.md"
-        text = read_text(card) if card.is_file() else ""
         with tempfile.TemporaryDirectory() as beside:
             if tokenizer is not None:
                 tokenizer.save(beside)
@@ -130,7 +135,10 @@ def _write(source: str, target_path: Path, layout: str, dtype: str) -> str:
             beside = scratch
             if layout == "peft":
                 adapters, config = load_adapters(source, mesh)
-                save_peft(adapters, config.model, config.lora, scratch, config.model.init_from)
+                base = base or config.model.init_from
+                save_peft(adapters, config.model, config.lora, scratch, base, dtype)
+                if text:
+                    write_text(scratch / "README.md", adapter_card(text, config.model.init_from, base))
             else:
                 save_orbax_params(load_params(checkpoint, mesh, layered=False), checkpoint.model, scratch, length)
                 beside = scratch / "tokenizer"
@@ -272,7 +280,7 @@ def main(arguments: list[str]) -> None:
     cli.check_usage("convert --from A --to B --format hf", arguments)
     layout = _FORMAT.value
     if _CHECK.value:
-        cli.refuse_idle("with --check, which keeps nothing", _FROM, _TO, _FORMAT, _ADAPTER, _INTERPOLATE)
+        cli.refuse_idle("with --check, which keeps nothing", _FROM, _TO, _FORMAT, _ADAPTER, _BASE, _INTERPOLATE)
         sys.exit(check(_CHECK.value, _DTYPE.value if flags.FLAGS["dtype"].present else ""))
     if _INTERPOLATE.value:
         cli.refuse_idle("with --interpolate, which names its sources and writes hf", _FROM, _FORMAT)
@@ -280,8 +288,8 @@ def main(arguments: list[str]) -> None:
     for flag in (_TO,) if _INTERPOLATE.value else (_FROM, _TO, _FORMAT):
         if not flag.value:
             raise ConfigError(f"--{flag.name} is required")
-    if layout == "peft":
-        cli.refuse_idle("with --format=peft: adapters are kept as they were trained", _DTYPE)
+    if layout != "peft":
+        cli.refuse_idle("without --format=peft", _BASE)
     if layout != "gguf":
         cli.refuse_idle("without --format=gguf", _ADAPTER)
         if _DTYPE.value not in ("float32", "bfloat16"):
@@ -297,7 +305,7 @@ def main(arguments: list[str]) -> None:
     elif layout == "gguf":
         export_gguf(_FROM.value, _TO.value, _DTYPE.value, _ADAPTER.value)
     else:
-        convert(_FROM.value, _TO.value, layout, _DTYPE.value)
+        convert(_FROM.value, _TO.value, layout, _DTYPE.value, _BASE.value)
 
 
 if __name__ == "__main__":

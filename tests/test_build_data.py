@@ -55,6 +55,18 @@ def test_list_stats_and_audit(shown: tuple[Path, str]) -> None:
     assert "<svg" in out.with_suffix(".html").read_text(encoding="utf-8")
 
 
+def test_tasks_are_listed_before_the_sources_are_there(command: Callable[..., str]) -> None:
+    real = ("--config", ROOT / "configs" / "ecominstruct.py", "--config.data.mixture=real")
+    output = command(*real, "--list", HOME="/nonexistent")
+    assert "9 tasks (9 to train on)" in output
+    assert "numbers of rows are not known: data.mixture=real needs the sources" in output
+    rows = [line.split() for line in output.splitlines() if line.startswith(("EN-", "ZH-"))]
+    assert len(rows) == 9
+    assert {tuple(row[-2:]) for row in rows} == {("?", "?")}
+    for more in (("--audit",), ("--stats", "s.json"), ("--preview", rows[0][0]), ("--unseen", "u")):
+        assert "needs the sources" in command(*real, "--list", *more, rc=66, HOME="/nonexistent")
+
+
 def test_preview(command: Callable[..., str], shown: tuple[Path, str]) -> None:
     tasks = json.loads(shown[0].read_text())["tasks"]
     for held_out in (True, False):

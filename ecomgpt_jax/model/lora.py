@@ -162,9 +162,10 @@ def merge(base: Params, adapters: Adapters, dtype: jax.typing.DTypeLike) -> Para
 
 
 def save_peft(
-    adapters: Params, model: ModelConfig, lora: LoraConfig, directory: str | os.PathLike[str], base: str
-) -> None:
-    """Writes adapters as HF `peft` reads them: `adapter_config.json` and `adapter_model.safetensors`, float32.
+    adapters: Params, model: ModelConfig, lora: LoraConfig, directory: str | os.PathLike[str], base: str,
+    dtype: str = "float32",
+) -> None:  # fmt: skip
+    """Writes adapters as HF `peft` reads them: `adapter_config.json` and `adapter_model.safetensors`.
 
     Args:
       adapters: the trained adapters; every shard must be on this host.
@@ -172,6 +173,7 @@ def save_peft(
       lora: rank, alpha, targets, dropout.
       directory: an existing folder.
       base: name or path of the base model, which PEFT loads.
+      dtype: stored type, `float32` or `bfloat16`; PEFT computes with float32 adapters from either.
 
     Raises:
       DataError: an adapter is not finite.
@@ -182,7 +184,8 @@ def save_peft(
         if not np.isfinite(array).all():
             raise DataError(f"{parameter.name}: adapter is not finite; nothing was exported")
         for layer, name in enumerate(parameter.hf_names):
-            tensors[_PEFT_PREFIX + parameter.hf_prefix + name] = np.ascontiguousarray(parameter.to_hf(array[layer]))
+            tensor = parameter.to_hf(array[layer]).astype(jnp.dtype(dtype))
+            tensors[_PEFT_PREFIX + parameter.hf_prefix + name] = np.ascontiguousarray(tensor)
     save_file(tensors, Path(directory) / "adapter_model.safetensors", metadata={"format": "pt"})
     modules = [kernel.hf_name.removesuffix(".weight").split(".")[-1] for kernel in _kernels(model, lora)]
     files.write_json(

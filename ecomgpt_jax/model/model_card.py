@@ -34,7 +34,7 @@ def model_card(
     base, family = config["model"].get("init_from", ""), config["model"].get("family", "bloom")
     taught = "pretrained on texts of e-commerce" if config["data"]["plain_text"] else "instruction-tuned for e-commerce"
     head = [
-        "language: [en, zh]",
+        f"language: [{', '.join(config['data']['languages'])}]",
         "library_name: transformers",
         "pipeline_tag: text-generation",
         f"tags: [{family}, e-commerce]",
@@ -62,3 +62,17 @@ def model_card(
     else:
         parts.append("## Scores\n\nNot evaluated.")
     return "\n\n".join(parts) + "\n"
+
+
+def adapter_card(card: str, init_from: str, base: str) -> str:
+    """Returns the card of adapters alone.
+
+    Args:
+      card: what `model_card` returned for the run.
+      init_from: what that names as the base.
+      base: the base's name or path; put in the place of `init_from`, and into the head where it is a name on the Hub.
+    """
+    card = card.replace(init_from, base) if init_from else card
+    head = "library_name: peft" + (f"\nbase_model: {base}" if base.count("/") == 1 and base[0] not in "./~" else "")
+    lines = [line for line in card.splitlines() if not line.startswith("base_model: ")]
+    return "\n".join(lines).replace("library_name: transformers", head, 1) + "\n"

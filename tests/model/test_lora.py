@@ -259,6 +259,12 @@ def test_peft_files_name_every_target_and_refuse_nan(tmp_path: Path) -> None:
     assert config["target_modules"] == ["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"]
     assert (config["r"], config["lora_alpha"]) == (4, 6.0)
     assert (config["use_rslora"], config["modules_to_save"]) == (False, None)
+    wide = load_file(tmp_path / "adapter_model.safetensors")
+    lora.save_peft(trained, MODEL, LORA, tmp_path, "bigscience/bloomz-560m", "bfloat16")
+    narrow = load_file(tmp_path / "adapter_model.safetensors")
+    assert {name: array.dtype for name, array in narrow.items()} == dict.fromkeys(wide, jnp.dtype("bfloat16"))
+    for name, array in narrow.items():
+        np.testing.assert_array_equal(array, wide[name].astype(jnp.bfloat16))
     trained["blocks"]["qkv"]["lora_b"] = trained["blocks"]["qkv"]["lora_b"].at[0, 0].set(jnp.nan)
     with pytest.raises(DataError, match="qkv/lora_b"):
         lora.save_peft(trained, MODEL, LORA, tmp_path, "")

@@ -111,6 +111,17 @@ def test_convert_writes_merged_weights_and_adapters(run: tuple[Path, Path, Param
     jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=1e-6), merged, params)
     convert.convert(str(workdir), str(tmp_path / "peft"), "peft", "float32")
     assert json.loads((tmp_path / "peft" / "adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
+    assert not (tmp_path / "peft" / "README.md").exists()
+    shutil.copytree(workdir, tmp_path / "run")
+    (tmp_path / "run" / "hf").mkdir()
+    (tmp_path / "run" / "hf" / "README.md").write_text(f"---\nlibrary_name: transformers\n---\nfrom {base}.\n")
+    convert.convert(str(tmp_path / "run"), str(tmp_path / "named"), "peft", "bfloat16", base="owner/name")
+    described = json.loads((tmp_path / "named" / "adapter_config.json").read_text())
+    assert described["base_model_name_or_path"] == "owner/name"
+    card = (tmp_path / "named" / "README.md").read_text(encoding="utf-8")
+    assert card == "---\nlibrary_name: peft\nbase_model: owner/name\n---\nfrom owner/name.\n"
+    sizes = [(tmp_path / name / "adapter_model.safetensors").stat().st_size for name in ("peft", "named")]
+    assert 0.45 < sizes[1] / sizes[0] < 0.6
     with pytest.raises(ConfigError, match="adapters"):
         convert.convert(str(base), str(tmp_path / "none"), "peft", "float32")
     assert not (tmp_path / "none").exists()
