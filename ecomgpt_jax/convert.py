@@ -1,13 +1,12 @@
 """Converts a checkpoint into the other format.
 
 `python -m ecomgpt_jax.convert --from DIR|FILE.gguf --to DIR --format hf|orbax|peft|gguf --dtype float32|bfloat16`
-`python -m ecomgpt_jax.convert --from DIR --to DIR --format peft [--base OWNER/NAME]`
 `python -m ecomgpt_jax.convert --interpolate BASE:TUNED:0.5 --to DIR`
 `python -m ecomgpt_jax.convert --check DIR [--dtype q8_0]`
 
-Reads a training workdir (its newest step), an orbax step directory, an HF directory or a GGUF file, and writes the
-other format, with the tokenizer that belongs to it. Of a LoRA run, `hf`, `orbax` and `gguf` are base and adapters
-merged, `peft` the adapters alone. It runs on the host's CPU, so it needs no accelerator.
+Reads a training workdir (its newest step), an orbax step directory, an HF directory, adapters of `peft` or a GGUF file,
+and writes the other format, with the tokenizer that belongs to it. Of adapters, `hf`, `orbax` and `gguf` are base and
+adapters merged, `peft` the adapters alone; `--base` names their base. It runs on the CPU and needs no accelerator.
 """
 
 import contextlib
@@ -42,8 +41,8 @@ from ecomgpt_jax.model.loading import (
     tokenizer_directory,
     trained_length,
 )
-from ecomgpt_jax.model.lora import save_peft
-from ecomgpt_jax.model.model_card import adapter_card
+from ecomgpt_jax.model.model_card import adapter_card, merged_card
+from ecomgpt_jax.model.peft_files import is_peft, read_config, read_peft, save_peft
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training.saving import save_orbax_params
 
@@ -52,9 +51,7 @@ _TO = flags.DEFINE_string("to", None, "Directory to write; must not exist or be 
 _FORMAT = flags.DEFINE_enum("format", None, ["hf", "orbax", "peft", "gguf"], "Format to write.")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", [*TYPES], "Stored type of the weights; float16 and q8_0 in GGUF alone.")
 _ADAPTER = flags.DEFINE_bool("adapter", False, "With --format=gguf: the adapters of a LoRA run alone.")
-_BASE = flags.DEFINE_string(
-    "base", "", "With --format=peft: the base as PEFT and the card name it; default init_from."
-)
+_BASE = flags.DEFINE_string("base", "", "With --format=peft: the base as PEFT and the card name it; default init_from.")
 _CHECK = flags.DEFINE_string(
     "check", "", "HF directory to check before it is served; with --dtype also a GGUF file of that type. Keeps nothing."
 )
@@ -144,7 +141,43 @@ def _write(source: str, target_path: Path, layout: str, dtype: str, base: str = 
                 beside = scratch / "tokenizer"
             if tokenizer is not None:
                 tokenizer.save(beside)
-    return "with its tokenizer" if tokenizer is not None else "weights only: no tokenizer found beside the source"
+    return _tokenizer_words(tokenizer)
+
+
+def _tokenizer_words(found: object | None) -> str:
+    return "with its tokenizer" if found is not None else "weights only: no tokenizer found beside the source"
+
+
+def merge_peft(source: str, target: str, dtype: str, base: str = "") -> None:
+    """Writes base and the adapters of a PEFT directory, merged in float32, as a Hugging Face directory.
+
+    Args:
+      source: the PEFT directory; a tokenizer in it goes along, else that of the base.
+      target: directory that does not exist or is empty.
+      dtype: `float32` or `bfloat16`, of the stored weights.
+      base: checkpoint under the adapters, see `convert`; empty: the one that they name. It is read in its own dtype.
+
+    Raises:
+      ConfigError: `target` is in use.
+      MissingInputError: the base or a file is not there.
+      DataError: the adapters do not belong to this base's network, see `read_peft`.
+    """
+    target_path, named = _new_path(target), base or str(read_config(source).get("base_model_name_or_path", ""))
+    try:
+        checkpoint = find_checkpoint(named)
+    except MissingInputError as error:
+        raise MissingInputError(f"{source}: base of the adapters: {error}; --base names it") from error
+    mesh, adapters = make_mesh(MeshConfig(), jax.devices("cpu")[:1]), read_peft(source, checkpoint.model)
+    beside = None
+    for place in (checkpoint.directory, source):
+        with contextlib.suppress(MissingInputError):
+            beside = tokenizer_directory(place)
+    if beside:
+        check_vocabulary(load_tokenizer(beside), checkpoint.model.vocab_size)
+    params, card = load_params(checkpoint, mesh, layered=False), Path(source).expanduser() / "README.md"
+    text, length = merged_card(read_text(card)) if card.is_file() else "", trained_length(checkpoint)
+    save_hf(params, checkpoint.model, target_path, dtype, beside, card=text, adapters=adapters, seq_length=length)
+    print(f"wrote {target_path} (hf, {dtype}, {source} on {named}, {_tokenizer_words(beside)})")
 
 
 def _hf_directory(source: str, scratch: Path) -> Path:
@@ -288,8 +321,9 @@ def main(arguments: list[str]) -> None:
     for flag in (_TO,) if _INTERPOLATE.value else (_FROM, _TO, _FORMAT):
         if not flag.value:
             raise ConfigError(f"--{flag.name} is required")
-    if layout != "peft":
-        cli.refuse_idle("without --format=peft", _BASE)
+    separate = bool(_FROM.value) and is_peft(_FROM.value)
+    if layout != "peft" and not separate:
+        cli.refuse_idle("without adapters of peft, in --format or --from", _BASE)
     if layout != "gguf":
         cli.refuse_idle("without --format=gguf", _ADAPTER)
         if _DTYPE.value not in ("float32", "bfloat16"):
@@ -302,6 +336,10 @@ def main(arguments: list[str]) -> None:
         if layout != "hf":
             raise ConfigError(f"--format={layout}: a GGUF file is converted to hf first, and that to others")
         convert_gguf(_FROM.value, _TO.value, _DTYPE.value)
+    elif separate:
+        if layout != "hf":
+            raise ConfigError(f"--format={layout}: adapters of peft are merged to hf first, and that to others")
+        merge_peft(_FROM.value, _TO.value, _DTYPE.value, _BASE.value)
     elif layout == "gguf":
         export_gguf(_FROM.value, _TO.value, _DTYPE.value, _ADAPTER.value)
     else:

@@ -76,6 +76,8 @@ def find_checkpoint(name: str | os.PathLike[str], dtype: str = "") -> Checkpoint
     if _is_hugging_face(path):
         directory, model = path, hf_weights.model_config_from_hf(path)
         reason = "the checkpoint's own" if own_dtype(path) == model.compute_dtype else "it holds float16"
+    elif (path / "adapter_config.json").is_file():
+        raise MissingInputError(f"{path}: adapters alone; `convert --from {path} --to DIR --format hf` merges them")
     else:
         directory = step_directory(path)
         try:

@@ -1,4 +1,4 @@
-"""LoRA (Hu et al., arXiv 2106.09685): low-rank adapters added to frozen kernels, and their PEFT layout.
+"""LoRA (Hu et al., arXiv 2106.09685): low-rank adapters added to frozen kernels.
 
 An adapted kernel W acts as W + alpha / rank * A B, with A [in…, rank] and B [rank, out…] for each block. What is
 trained is the pytree of adapters alone, in float32; the base is a params pytree of its own, in the compute dtype.
@@ -6,31 +6,34 @@ trained is the pytree of adapters alone, in float32; the base is a params pytree
 """
 
 import math
-import os
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh, Sharding
-from safetensors.numpy import save_file
 
-from ecomgpt_jax import files
 from ecomgpt_jax.config import LoraConfig, ModelConfig
-from ecomgpt_jax.errors import ConfigError, DataError
+from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.model.layers import Adapters
-from ecomgpt_jax.model.parameters import Parameter, Params, leaf_of, parameter_table, to_tree
+from ecomgpt_jax.model.parameters import Parameter, Params, parameter_table, to_tree
 from ecomgpt_jax.parallel.host_memory import return_freed_memory
 from ecomgpt_jax.parallel.sharding import array_sharding
 
-_PEFT_PREFIX = "base_model.model."
+
+def block_kernels(model: ModelConfig) -> list[Parameter]:
+    """Returns the kernels of the blocks, all that adapters can be added to."""
+    return [p for p in parameter_table(model) if p.stacked and p.inputs]
 
 
-def _kernels(model: ModelConfig, lora: LoraConfig) -> list[Parameter]:
-    kernels = [p for p in parameter_table(model) if p.stacked and p.inputs]
+def adapted_kernels(model: ModelConfig, lora: LoraConfig) -> list[Parameter]:
+    """Returns the kernels that the settings add adapters to.
+
+    Raises:
+      ConfigError: a target is no layer of the family's blocks.
+    """
+    kernels = block_kernels(model)
     if unknown := set(lora.targets) - {p.path[1] for p in kernels}:
         raise ConfigError(
             f"lora.targets holds {', '.join(sorted(unknown))}: blocks of model.family={model.family} have the layers "
@@ -45,7 +48,7 @@ def adapter_table(model: ModelConfig, lora: LoraConfig) -> tuple[Parameter, ...]
     A starts uniform in ±1/sqrt(inputs) and B at zero, as in PEFT, so that training starts at the base model.
     """
     table = []
-    for kernel in _kernels(model, lora):
+    for kernel in adapted_kernels(model, lora):
         split, module = 1 + kernel.inputs, kernel.hf_name.removesuffix(".weight")
         ins, outs = kernel.shape[1:split], kernel.shape[split:]
 
@@ -159,49 +162,3 @@ def merge(base: Params, adapters: Adapters, dtype: jax.typing.DTypeLike) -> Para
         return made
 
     return jax.tree_util.tree_map_with_path(one, base)
-
-
-def save_peft(
-    adapters: Params, model: ModelConfig, lora: LoraConfig, directory: str | os.PathLike[str], base: str,
-    dtype: str = "float32",
-) -> None:  # fmt: skip
-    """Writes adapters as HF `peft` reads them: `adapter_config.json` and `adapter_model.safetensors`.
-
-    Args:
-      adapters: the trained adapters; every shard must be on this host.
-      model: the base's shape.
-      lora: rank, alpha, targets, dropout.
-      directory: an existing folder.
-      base: name or path of the base model, which PEFT loads.
-      dtype: stored type, `float32` or `bfloat16`; PEFT computes with float32 adapters from either.
-
-    Raises:
-      DataError: an adapter is not finite.
-    """
-    tensors = {}
-    for parameter in adapter_table(model, lora):
-        array = np.asarray(leaf_of(adapters, parameter.path), np.float32)
-        if not np.isfinite(array).all():
-            raise DataError(f"{parameter.name}: adapter is not finite; nothing was exported")
-        for layer, name in enumerate(parameter.hf_names):
-            tensor = parameter.to_hf(array[layer]).astype(jnp.dtype(dtype))
-            tensors[_PEFT_PREFIX + parameter.hf_prefix + name] = np.ascontiguousarray(tensor)
-    save_file(tensors, Path(directory) / "adapter_model.safetensors", metadata={"format": "pt"})
-    modules = [kernel.hf_name.removesuffix(".weight").split(".")[-1] for kernel in _kernels(model, lora)]
-    files.write_json(
-        Path(directory) / "adapter_config.json",
-        {
-            "peft_type": "LORA",
-            "task_type": "CAUSAL_LM",
-            "base_model_name_or_path": base,
-            "r": lora.rank,
-            "lora_alpha": lora.alpha,
-            "lora_dropout": lora.dropout,
-            "target_modules": modules,
-            "bias": "none",
-            "use_rslora": False,
-            "modules_to_save": None,
-            "fan_in_fan_out": False,
-            "inference_mode": True,
-        },
-    )

@@ -76,3 +76,8 @@ def adapter_card(card: str, init_from: str, base: str) -> str:
     head = "library_name: peft" + (f"\nbase_model: {base}" if base.count("/") == 1 and base[0] not in "./~" else "")
     lines = [line for line in card.splitlines() if not line.startswith("base_model: ")]
     return "\n".join(lines).replace("library_name: transformers", head, 1) + "\n"
+
+
+def merged_card(card: str) -> str:
+    """Returns the card of weights that the adapters of a card were merged into."""
+    return card.replace("library_name: peft", "library_name: transformers", 1)

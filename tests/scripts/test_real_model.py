@@ -68,8 +68,8 @@ def test_the_stages_on_a_tiny_base(tmp_path: Path) -> None:
         "ROWS": "2", "STEPS": "5 10", "PYTHONPATH": str(ROOT), "XLA_FLAGS": fake_devices(1),
     }  # fmt: skip
     small = [
-        "mixture=synthetic", "licences=()", "synthetic_records=40", "total_instances=40", "unseen_tasks=2", "num_tasks=8",
-        "workers=1", "length=256", f"cache_dir={tmp_path / 'cache'}",
+        "mixture=synthetic", "licences=()", "synthetic_records=40", "total_instances=40", "unseen_tasks=2",
+        "num_tasks=8", "workers=1", "length=256", f"cache_dir={tmp_path / 'cache'}",
     ]  # fmt: skip
     settings = ["--config.model.vocab_size=0", "--config.optimizer.warmup_fraction=0.2"]
     settings += [*(f"--config.data.{setting}" for setting in small)]

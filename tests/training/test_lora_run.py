@@ -120,6 +120,20 @@ def test_convert_writes_merged_weights_and_adapters(run: tuple[Path, Path, Param
     assert described["base_model_name_or_path"] == "owner/name"
     card = (tmp_path / "named" / "README.md").read_text(encoding="utf-8")
     assert card == "---\nlibrary_name: peft\nbase_model: owner/name\n---\nfrom owner/name.\n"
+    for source, against in (("peft", ""), ("named", str(base))):
+        convert.merge_peft(str(tmp_path / source), str(tmp_path / f"{source}_merged"), "float32", against)
+    jax.tree.map(np.testing.assert_array_equal, load_hf(tmp_path / "peft_merged"), merged)
+    narrow = load_hf(tmp_path / "named_merged")
+    gaps = [float(np.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (narrow, merged)), strict=True)]
+    changes = [float(np.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (load_hf(base), merged)), strict=True)]
+    assert 0 < max(gaps) < 2**-7 * max(changes), "adapters in bfloat16"
+    card = (tmp_path / "named_merged" / "README.md").read_text(encoding="utf-8")
+    assert "library_name: transformers\nbase_model: owner/name\n" in card
+    with pytest.raises(MissingInputError, match=r"owner/name.*--base"):
+        convert.merge_peft(str(tmp_path / "named"), str(tmp_path / "none"), "float32")
+    with pytest.raises(MissingInputError, match="--format hf"):
+        loading.find_checkpoint(tmp_path / "peft")
+    assert not (tmp_path / "none").exists()
     sizes = [(tmp_path / name / "adapter_model.safetensors").stat().st_size for name in ("peft", "named")]
     assert 0.45 < sizes[1] / sizes[0] < 0.6
     with pytest.raises(ConfigError, match="adapters"):
