@@ -3,6 +3,7 @@
 # Usage: [STEPS="50 200 800"] [ROWS=N] scripts/real_model.sh gemma3-270m|smollm2-135m DIR [arguments of ecomgpt_jax.train]
 #   DIR/base     the pretrained model, from its package
 #   DIR/run-N    the training of N steps
+#   DIR/adapter-N  adapters of the longest training as files of `peft`, bfloat16
 #   DIR/unseen   tasks that training never saw
 #   DIR/curve    their scores and losses before training and after N steps; curve.md compares first and last
 #   DIR/choice   their scores in each mode of answering after the longest training, and the best mode: answers.txt
@@ -21,7 +22,8 @@ usage() {
 }
 [ $# -ge 2 ] || usage
 case $1 in
-  gemma3-270m | smollm2-135m) model=$1 ;;
+  gemma3-270m) model=$1 hub=google/gemma-3-270m ;;
+  smollm2-135m) model=$1 hub=HuggingFaceTB/SmolLM2-135M-Instruct ;;
   *) usage ;;
 esac
 rows=${ROWS:-0}
@@ -63,6 +65,11 @@ for count in "${steps[@]}"; do
   )
   before=$count
 done
+
+if [ ! -e "$folder/adapter-$last" ]; then
+  "$PYTHON" -m ecomgpt_jax.convert --from "$folder/run-$last" --to "$folder/adapter-$last" --format peft --dtype bfloat16 \
+    --base "$hub"
+fi
 
 if [ ! -e "$folder/unseen" ]; then
   rm -rf "$folder/unseen.partial"

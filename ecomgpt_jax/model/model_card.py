@@ -7,7 +7,8 @@ from typing import Any
 from ecomgpt_jax.redaction import mask_secrets, mask_text
 
 _NETWORKS = {"bloom": "BLOOM", "llama": "A network of Llama's shape", "gemma": "Gemma 3"}
-_RECIPE = ("model", "data", "optimizer", "train", "mesh")
+_RECIPE = ("model", "data", "optimizer", "lora", "train", "mesh")
+_PLACES = ("cache_dir", "sources_dir")  # folders of the machine, which mean nothing elsewhere
 
 
 def _cell(value: object) -> str:
@@ -31,6 +32,7 @@ def model_card(
       scores: content of `scores.json`; None where nothing was scored.
     """
     config = mask_secrets(dict(config))
+    recipe = {part: {key: value for key, value in config[part].items() if key not in _PLACES} for part in _RECIPE}
     base, family = config["model"].get("init_from", ""), config["model"].get("family", "bloom")
     taught = "pretrained on texts of e-commerce" if config["data"]["plain_text"] else "instruction-tuned for e-commerce"
     head = [
@@ -48,7 +50,7 @@ def model_card(
         "## Data\n\n" + f"Fingerprint of the tokenised instances: `{run['data']}`.\n\n"
         + _table(("source", "licence"), sorted(licences.items())),
         "## Recipe\n\n" + f"{run['total_steps']} optimizer steps of {run['rows_per_step']} rows.\n\n"
-        + "```json\n" + json.dumps({part: config[part] for part in _RECIPE}, indent=1, ensure_ascii=False) + "\n```",
+        + "```json\n" + json.dumps(recipe, indent=1, ensure_ascii=False) + "\n```",
     ]  # fmt: skip
     if scores is not None:
         rows = [

@@ -19,6 +19,8 @@ def test_a_card_says_where_weights_come_from() -> None:
     ):  # fmt: skip
         assert words in card
     assert card.startswith("---\nlanguage: [en, zh]\n")
+    assert '"rank": 0' in card
+    assert "cache_dir" not in card
     assert "BLOOM, instruction-tuned for e-commerce" in card
     config.model.family = "gemma"
     gemma = model_card(config_lib.to_dict(config), RUN, {}, None)

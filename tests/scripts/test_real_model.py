@@ -17,6 +17,7 @@ from ecomgpt_jax.evaluation.protocol import build_prompts
 from ecomgpt_jax.instruct.task_folder import load_tasks
 from ecomgpt_jax.model.decoder import init_params
 from ecomgpt_jax.model.hf_weights import save_hf
+from ecomgpt_jax.model.peft_files import read_peft
 
 ROOT = Path(__file__).parent.parent.parent
 SCRIPT = ROOT / "scripts" / "real_model.sh"
@@ -93,6 +94,9 @@ def test_the_stages_on_a_tiny_base(tmp_path: Path) -> None:
     rates = [line["train/learning_rate"] for line in long if "train/learning_rate" in line]
     assert rates[0] == max(rates) > rates[-1], "and decays at its own end"
     assert "val/loss/unseen" in long[-1]
+    described = json.loads((tmp_path / "run/adapter-10/adapter_config.json").read_text())
+    assert described["base_model_name_or_path"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert len(read_peft(tmp_path / "run/adapter-10", model).layers) == len(described["target_modules"]) == 7
     unseen = {task.name for task in load_tasks(tmp_path / "run" / "unseen")}
     assert unseen
     assert unseen.isdisjoint(json.loads((tmp_path / "run/run-10/trained_on.json").read_text()))
