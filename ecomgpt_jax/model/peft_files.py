@@ -19,7 +19,11 @@ from ecomgpt_jax.model.parameters import Params, leaf_of, to_tree
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 # Keys that change what the tensors mean and leave no tensor of their own.
-_OTHER_MATHS = ("use_rslora", "alpha_pattern", "rank_pattern", "fan_in_fan_out", "layer_replication")
+_OTHER_MATHS = (
+    "use_rslora", "use_dora", "use_qalora", "alpha_pattern", "rank_pattern", "fan_in_fan_out", "layer_replication",
+    "alora_invocation_tokens",
+)  # fmt: skip
+_PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")  # the others, such as pissa, change the base too
 
 
 def save_peft(
@@ -87,6 +91,8 @@ def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
     for key in _OTHER_MATHS:
         if config.get(key):
             raise DataError(f"{file}: {key} is {config[key]!r}; only plain LoRA is read")
+    if (start := config.get("init_lora_weights")) not in _PLAIN_STARTS:
+        raise DataError(f"{file}: init_lora_weights is {start!r}, which changes the base's weights too")
     for key in ("r", "lora_alpha"):
         value = config.get(key)
         if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:

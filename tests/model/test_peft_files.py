@@ -113,6 +113,8 @@ FIRST = "base_model.model.transformer.h.0.self_attention.dense.lora_B.weight"
     [
         (edit_config(use_rslora=True), "use_rslora is True"), (edit_config(rank_pattern={"dense": 2}), "rank_pattern"),
         (edit_config(alpha_pattern={"dense": 2}), "alpha_pattern"), (edit_config(fan_in_fan_out=True), "fan_in_fan"),
+        (edit_config(init_lora_weights="pissa_niter_4"), "changes the base"), (edit_config(use_dora=True), "use_dora"),
+        (edit_config(alora_invocation_tokens=[1, 2]), "alora_invocation_tokens"),
         (edit_config(peft_type="IA3"), "peft_type"), (edit_config(r=0), "r is 0"), (edit_config(r=2), "has shape"),
         (edit_config(lora_alpha=None), "lora_alpha is None"),
         (edit_tensors(lambda tensors: tensors.pop(FIRST)), "is missing"),
