@@ -11,6 +11,7 @@ adapters merged, `peft` the adapters alone; `--base` names their base. It runs o
 
 import contextlib
 import itertools
+import logging
 import sys
 import tempfile
 from pathlib import Path
@@ -34,6 +35,7 @@ from ecomgpt_jax.model.gguf_write import TYPES, write_gguf
 from ecomgpt_jax.model.hf_weights import hf_config, save_hf
 from ecomgpt_jax.model.interpolation import write_average
 from ecomgpt_jax.model.loading import (
+    BASE,
     find_checkpoint,
     load_adapters,
     load_params,
@@ -42,7 +44,8 @@ from ecomgpt_jax.model.loading import (
     trained_length,
 )
 from ecomgpt_jax.model.model_card import adapter_card, merged_card
-from ecomgpt_jax.model.peft_files import is_peft, read_config, read_peft, save_peft
+from ecomgpt_jax.model.peft_files import is_other_base, is_peft, read_config, read_peft, save_peft
+from ecomgpt_jax.model.step_files import read_meta
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training.saving import save_orbax_params
 
@@ -133,7 +136,8 @@ def _write(source: str, target_path: Path, layout: str, dtype: str, base: str = 
             if layout == "peft":
                 adapters, config = load_adapters(source, mesh)
                 base = base or config.model.init_from
-                save_peft(adapters, config.model, config.lora, scratch, base, dtype)
+                base_hash = read_meta(checkpoint.directory).get(BASE, "")
+                save_peft(adapters, config.model, config.lora, scratch, base, dtype, base_hash)
                 if text:
                     write_text(scratch / "README.md", adapter_card(text, config.model.init_from, base))
             else:
@@ -141,11 +145,7 @@ def _write(source: str, target_path: Path, layout: str, dtype: str, base: str = 
                 beside = scratch / "tokenizer"
             if tokenizer is not None:
                 tokenizer.save(beside)
-    return _tokenizer_words(tokenizer)
-
-
-def _tokenizer_words(found: object | None) -> str:
-    return "with its tokenizer" if found is not None else "weights only: no tokenizer found beside the source"
+    return "with its tokenizer" if tokenizer is not None else "weights only: no tokenizer found beside the source"
 
 
 def merge_peft(source: str, target: str, dtype: str, base: str = "") -> None:
@@ -158,8 +158,7 @@ def merge_peft(source: str, target: str, dtype: str, base: str = "") -> None:
       base: checkpoint under the adapters, see `convert`; empty: the one that they name. It is read in its own dtype.
 
     Raises:
-      ConfigError: `target` is in use.
-      MissingInputError: the base or a file is not there.
+      ConfigError, MissingInputError: as `convert`; also where the base is not there.
       DataError: the adapters do not belong to this base's network, see `read_peft`.
     """
     target_path, named = _new_path(target), base or str(read_config(source).get("base_model_name_or_path", ""))
@@ -167,17 +166,18 @@ def merge_peft(source: str, target: str, dtype: str, base: str = "") -> None:
         checkpoint = find_checkpoint(named)
     except MissingInputError as error:
         raise MissingInputError(f"{source}: base of the adapters: {error}; --base names it") from error
-    mesh, adapters = make_mesh(MeshConfig(), jax.devices("cpu")[:1]), read_peft(source, checkpoint.model)
-    beside = None
+    mesh, adapters, beside = make_mesh(MeshConfig(), jax.devices("cpu")[:1]), read_peft(source, checkpoint.model), None
     for place in (checkpoint.directory, source):
         with contextlib.suppress(MissingInputError):
             beside = tokenizer_directory(place)
     if beside:
         check_vocabulary(load_tokenizer(beside), checkpoint.model.vocab_size)
     params, card = load_params(checkpoint, mesh, layered=False), Path(source).expanduser() / "README.md"
+    if is_other_base(source, params):
+        logging.warning("%s: trained on other weights than those of %s; answers will differ", source, named)
     text, length = merged_card(read_text(card)) if card.is_file() else "", trained_length(checkpoint)
     save_hf(params, checkpoint.model, target_path, dtype, beside, card=text, adapters=adapters, seq_length=length)
-    print(f"wrote {target_path} (hf, {dtype}, {source} on {named}, {_tokenizer_words(beside)})")
+    print(f"wrote {target_path} (hf, {dtype}, {source} on {named}{'' if beside else '; weights only, no tokenizer'})")
 
 
 def _hf_directory(source: str, scratch: Path) -> Path:
@@ -212,9 +212,8 @@ def export_gguf(source: str, target: str, dtype: str, adapter: bool = False) -> 
             values = hf_config(config.model, "float32", seq_length=config.data.length)
             write_adapter(beside, values, scratch / "adapter.gguf")
             base, beside_base = "./base.gguf", "./adapter.gguf"
-            lines = [
-                f"the Modelfile takes the GGUF file of {config.model.init_from or 'the base'} as base.gguf beside it"
-            ]
+            named = config.model.init_from or "the base"
+            lines = [f"the Modelfile takes the GGUF file of {named} as base.gguf beside it"]
         else:
             directory = _hf_directory(source, Path(beside))
             values, tokenizer = read_json(directory / "config.json"), load_tokenizer(directory)

@@ -4,19 +4,22 @@ import os
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from ecomgpt_jax import files
 from ecomgpt_jax.config import LoraConfig, ModelConfig
 from ecomgpt_jax.errors import DataError, MissingInputError
+from ecomgpt_jax.model.content_hash import content_hash
 from ecomgpt_jax.model.layers import Adapters
 from ecomgpt_jax.model.lora import adapted_kernels, adapter_table, block_kernels, make_adapters
 from ecomgpt_jax.model.parameters import Params, leaf_of, to_tree
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_BASE_HASH = "base_content_hash"  # in the metadata of WEIGHTS, which peft does not read
 _PREFIX = "base_model.model."
 # Keys that change what the tensors mean and leave no tensor of their own.
 _OTHER_MATHS = (
@@ -28,7 +31,7 @@ _PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")  # the othe
 
 def save_peft(
     adapters: Params, model: ModelConfig, lora: LoraConfig, directory: str | os.PathLike[str], base: str,
-    dtype: str = "float32",
+    dtype: str = "float32", base_hash: str = "",
 ) -> None:  # fmt: skip
     """Writes adapters as HF `peft` reads them.
 
@@ -39,6 +42,7 @@ def save_peft(
       directory: an existing folder.
       base: name or path of the base model, which PEFT loads.
       dtype: stored type, `float32` or `bfloat16`; PEFT computes with float32 adapters from either.
+      base_hash: `content_hash` of the weights that the adapters were trained on; empty: not known.
 
     Raises:
       DataError: an adapter is not finite.
@@ -51,7 +55,8 @@ def save_peft(
         for layer, name in enumerate(parameter.hf_names):
             tensor = parameter.to_hf(array[layer]).astype(jnp.dtype(dtype))
             tensors[_PREFIX + parameter.hf_prefix + name] = np.ascontiguousarray(tensor)
-    save_file(tensors, Path(directory) / WEIGHTS, metadata={"format": "pt"})
+    metadata = {"format": "pt"} | ({_BASE_HASH: base_hash} if base_hash else {})
+    save_file(tensors, Path(directory) / WEIGHTS, metadata=metadata)
     modules = [kernel.hf_name.removesuffix(".weight").split(".")[-1] for kernel in adapted_kernels(model, lora)]
     files.write_json(
         Path(directory) / CONFIG,
@@ -98,6 +103,23 @@ def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
         if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
             raise DataError(f"{file}: {key} is {value!r}, not a number above 0")
     return config
+
+
+def is_other_base(directory: str | os.PathLike[str], params: Params) -> bool:
+    """Whether adapters record other weights than `params`, in their dtype or rounded to bfloat16, as their base.
+
+    Those that `peft` or an earlier version wrote record none.
+
+    Args:
+      directory: of files that `read_peft` has read.
+      params: the base.
+    """
+    with safe_open(Path(directory).expanduser() / WEIGHTS, "np") as file:
+        recorded = (file.metadata() or {}).get(_BASE_HASH)
+    if not recorded or recorded == content_hash(params):
+        return False
+    # What a run in bfloat16 was trained on.
+    return recorded != content_hash(jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params))
 
 
 def read_peft(directory: str | os.PathLike[str], model: ModelConfig) -> Adapters:

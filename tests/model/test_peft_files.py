@@ -12,9 +12,10 @@ from safetensors.numpy import load_file, save_file
 from ecomgpt_jax.config import LAYERS, LoraConfig, MeshConfig, ModelConfig
 from ecomgpt_jax.errors import DataError, MissingInputError
 from ecomgpt_jax.model import decoder, lora
+from ecomgpt_jax.model.content_hash import content_hash
 from ecomgpt_jax.model.hf_weights import save_hf
 from ecomgpt_jax.model.parameters import Params
-from ecomgpt_jax.model.peft_files import is_peft, read_peft, save_peft
+from ecomgpt_jax.model.peft_files import is_other_base, is_peft, read_peft, save_peft
 from ecomgpt_jax.parallel.mesh import make_mesh
 from tests.model import hf_cases
 
@@ -86,6 +87,16 @@ def test_adapters_that_peft_saved(name: str, tmp_path: Path) -> None:
     found = logits(read_peft(tmp_path / "adapter", ours))
     np.testing.assert_allclose(found, expected, atol=2e-4)
     assert np.abs(found - logits(None)).max() > 1e-2
+
+
+def test_another_base_is_told_apart(tmp_path: Path) -> None:
+    base = hf_cases.random_params(MODEL)
+    narrow = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), base)
+    base, other = (jax.tree.map(jnp.asarray, params) for params in (base, hf_cases.random_params(MODEL, seed=1)))
+    for recorded, expected in ((base, [False, True, True]), (narrow, [False, True, False]), (None, [False] * 3)):
+        base_hash = content_hash(recorded) if recorded else ""
+        save_peft(adapters(), MODEL, LORA, tmp_path, "base", base_hash=base_hash)
+        assert [is_other_base(tmp_path, params) for params in (base, other, narrow)] == expected
 
 
 def edit_config(**values: object) -> Callable[[Path], None]:

@@ -104,7 +104,9 @@ def test_other_adapters_do_not_resume(run: tuple[Path, Path, Params], tmp_path: 
         train(lora_config(base, rank=2), tmp_path / "run")
 
 
-def test_convert_writes_merged_weights_and_adapters(run: tuple[Path, Path, Params], tmp_path: Path) -> None:
+def test_convert_writes_merged_weights_and_adapters(
+    run: tuple[Path, Path, Params], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     base, workdir, params = run
     convert.convert(str(workdir), str(tmp_path / "hf"), "hf", "float32")
     merged = load_hf(tmp_path / "hf")
@@ -129,6 +131,9 @@ def test_convert_writes_merged_weights_and_adapters(run: tuple[Path, Path, Param
     assert 0 < max(gaps) < 2**-7 * max(changes), "adapters in bfloat16"
     card = (tmp_path / "named_merged" / "README.md").read_text(encoding="utf-8")
     assert "library_name: transformers\nbase_model: owner/name\n" in card
+    assert "other weights" not in caplog.text
+    convert.merge_peft(str(tmp_path / "peft"), str(tmp_path / "twice"), "float32", str(tmp_path / "hf"))
+    assert "trained on other weights than" in caplog.text
     with pytest.raises(MissingInputError, match=r"owner/name.*--base"):
         convert.merge_peft(str(tmp_path / "named"), str(tmp_path / "none"), "float32")
     with pytest.raises(MissingInputError, match="--format hf"):
