@@ -75,7 +75,8 @@ def adapter_card(card: str, init_from: str, base: str) -> str:
       base: the base's name or path; put in the place of `init_from`, and into the head where it is a name on the Hub.
     """
     card = card.replace(init_from, base) if init_from else card
-    head = "library_name: peft" + (f"\nbase_model: {base}" if base.count("/") == 1 and base[0] not in "./~" else "")
+    on_hub = base.count("/") == 1 and base[0] not in "./~"
+    head = "library_name: peft" + (f"\nbase_model: {base.split('@')[0]}" if on_hub else "")
     lines = [line for line in card.splitlines() if not line.startswith("base_model: ")]
     return "\n".join(lines).replace("library_name: transformers", head, 1) + "\n"
 

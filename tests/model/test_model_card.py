@@ -54,3 +54,5 @@ def test_the_card_of_adapters_names_their_base() -> None:
     config.model.init_from = "bigscience/bloomz-560m@0123"
     hub = model_card(config_lib.to_dict(config), RUN, {}, None)
     assert adapter_card(hub, "bigscience/bloomz-560m@0123", "owner/name").count("base_model: ") == 1
+    own = adapter_card(hub, "bigscience/bloomz-560m@0123", "bigscience/bloomz-560m@0123")
+    assert "base_model: bigscience/bloomz-560m\n" in own
