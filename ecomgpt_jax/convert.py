@@ -54,7 +54,7 @@ _TO = flags.DEFINE_string("to", None, "Directory to write; must not exist or be 
 _FORMAT = flags.DEFINE_enum("format", None, ["hf", "orbax", "peft", "gguf"], "Format to write.")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", [*TYPES], "Stored type of the weights; float16 and q8_0 in GGUF alone.")
 _ADAPTER = flags.DEFINE_bool("adapter", False, "With --format=gguf: the adapters of a LoRA run alone.")
-_BASE = flags.DEFINE_string("base", "", "With --format=peft: the base as PEFT and the card name it; default init_from.")
+_BASE = flags.DEFINE_string("base", "", "Base of adapters: the one to read, or the name in --format=peft.")
 _CHECK = flags.DEFINE_string(
     "check", "", "HF directory to check before it is served; with --dtype also a GGUF file of that type. Keeps nothing."
 )

@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ecomgpt_jax import files
 from ecomgpt_jax.errors import DataError
 from ecomgpt_jax.model import gguf_families as families
 from ecomgpt_jax.model.gguf_read import require_gguf
 from ecomgpt_jax.model.gguf_write import family_of, write_file
-
-_PEFT = "base_model.model."
+from ecomgpt_jax.model.peft_files import PREFIX, read_config, read_tensors
 
 
 def write_adapter(directory: str | os.PathLike[str], config: Mapping[str, Any], path: Path) -> None:
@@ -29,18 +27,12 @@ def write_adapter(directory: str | os.PathLike[str], config: Mapping[str, Any], 
       DataError: something else than the blocks' kernels is adapted, or in another way than plain LoRA.
     """
     require_gguf(str(path))
-    from safetensors.numpy import load_file
-
-    directory = Path(directory)
-    lora = files.read_json(directory / "adapter_config.json")
-    for key in ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "modules_to_save"):
-        if lora.get(key):
-            raise DataError(f"{directory}: {key} is {lora[key]!r}; a GGUF adapter cannot hold that, merge it instead")
+    lora = read_config(directory)
     family, shape = family_of(config, str(directory)), families.shape_of(config)
     ours = {theirs: name for name, theirs in families.tensor_names(family, shape.layers).items()}
     found: dict[str, np.ndarray] = {}
-    for key, array in load_file(directory / "adapter_model.safetensors").items():
-        stem, part = key.removeprefix(_PEFT).removesuffix(".weight").rsplit(".", 1)
+    for key, array in read_tensors(directory).items():
+        stem, part = key.removeprefix(PREFIX).removesuffix(".weight").rsplit(".", 1)
         name = ours.get(f"{stem}.weight", "")
         if not name.startswith("blk.") or part not in ("lora_A", "lora_B"):
             raise DataError(f"{directory}: {key} adapts no kernel of a block; merge it instead")

@@ -56,8 +56,12 @@ def _listed(directory: Path, index: Path) -> list[Path]:
 
 
 @contextmanager
-def _safetensors(path: Path) -> Iterator[Any]:
-    """Opens a file for one read; if it stayed open, all pages read would count as this process's memory."""
+def open_safetensors(path: Path) -> Iterator[Any]:
+    """Opens a file for one read; if it stayed open, all pages read would count as this process's memory.
+
+    Raises:
+      DataError: it is damaged or no safetensors file.
+    """
     try:
         with safe_open(path, framework="np") as file:
             yield file
@@ -123,7 +127,7 @@ class Tensors:
                 self.kinds |= {_kind(tensor) for tensor in tensors.values()}
                 self._note(path, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
                 continue
-            with _safetensors(path) as file:
+            with open_safetensors(path) as file:
                 slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
                 self.kinds |= {view.get_dtype() for view in slices.values()}
                 self._note(path, {name: tuple(view.get_shape()) for name, view in slices.items()})
@@ -147,7 +151,7 @@ class Tensors:
             _check_kind(path, stored, _kind(found))
             tensor = _to_numpy(found if rows is None else found[rows])
         else:
-            with _safetensors(path) as file:
+            with open_safetensors(path) as file:
                 view = file.get_slice(stored)
                 _check_kind(path, stored, view.get_dtype())
                 tensor = file.get_tensor(stored) if rows is None else view[rows]

@@ -35,6 +35,7 @@ from ecomgpt_jax.model.parameters import (
     to_tree,
     unstack,
 )
+from ecomgpt_jax.model.peft_files import is_peft
 from ecomgpt_jax.model.step_files import Meta, one_line, read_meta, read_params, step_directory
 
 BASE = "base_weights"  # in the meta of a LoRA run: `content_hash` of the weights under the adapters
@@ -76,7 +77,7 @@ def find_checkpoint(name: str | os.PathLike[str], dtype: str = "") -> Checkpoint
     if _is_hugging_face(path):
         directory, model = path, hf_weights.model_config_from_hf(path)
         reason = "the checkpoint's own" if own_dtype(path) == model.compute_dtype else "it holds float16"
-    elif (path / "adapter_config.json").is_file():
+    elif is_peft(path):
         raise MissingInputError(f"{path}: adapters alone; `convert --from {path} --to DIR --format hf` merges them")
     else:
         directory = step_directory(path)

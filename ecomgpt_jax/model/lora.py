@@ -22,18 +22,13 @@ from ecomgpt_jax.parallel.host_memory import return_freed_memory
 from ecomgpt_jax.parallel.sharding import array_sharding
 
 
-def block_kernels(model: ModelConfig) -> list[Parameter]:
-    """Returns the kernels of the blocks, all that adapters can be added to."""
-    return [p for p in parameter_table(model) if p.stacked and p.inputs]
-
-
 def adapted_kernels(model: ModelConfig, lora: LoraConfig) -> list[Parameter]:
     """Returns the kernels that the settings add adapters to.
 
     Raises:
       ConfigError: a target is no layer of the family's blocks.
     """
-    kernels = block_kernels(model)
+    kernels = [p for p in parameter_table(model) if p.stacked and p.inputs]
     if unknown := set(lora.targets) - {p.path[1] for p in kernels}:
         raise ConfigError(
             f"lora.targets holds {', '.join(sorted(unknown))}: blocks of model.family={model.family} have the layers "

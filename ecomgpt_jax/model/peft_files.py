@@ -7,26 +7,32 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
+from etils import epath
+from safetensors.numpy import save_file
 
 from ecomgpt_jax import files
-from ecomgpt_jax.config import LoraConfig, ModelConfig
+from ecomgpt_jax.config import LAYERS, LoraConfig, ModelConfig
 from ecomgpt_jax.errors import DataError, MissingInputError
 from ecomgpt_jax.model.content_hash import content_hash
+from ecomgpt_jax.model.hf_files import is_finite, open_safetensors
 from ecomgpt_jax.model.layers import Adapters
-from ecomgpt_jax.model.lora import adapted_kernels, adapter_table, block_kernels, make_adapters
-from ecomgpt_jax.model.parameters import Params, leaf_of, to_tree
+from ecomgpt_jax.model.lora import adapted_kernels, adapter_table, make_adapters
+from ecomgpt_jax.model.parameters import Parameter, Params, leaf_of, to_tree
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_BASE_HASH = "base_content_hash"  # in the metadata of WEIGHTS, which peft does not read
-_PREFIX = "base_model.model."
-# Keys that change what the tensors mean and leave no tensor of their own.
+PREFIX = "base_model.model."  # of the names of tensors
+_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_BASE_HASH = "base_content_hash"  # in the metadata of the weights, which peft does not read
+# Keys of what is not plain LoRA.
 _OTHER_MATHS = (
     "use_rslora", "use_dora", "use_qalora", "alpha_pattern", "rank_pattern", "fan_in_fan_out", "layer_replication",
-    "alora_invocation_tokens",
+    "alora_invocation_tokens", "modules_to_save",
 )  # fmt: skip
 _PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")  # the others, such as pissa, change the base too
+
+
+def _keys(parameter: Parameter) -> list[str]:
+    """Returns the names of a parameter's tensors, in order of the blocks."""
+    return [PREFIX + parameter.hf_prefix + name for name in parameter.hf_names]
 
 
 def save_peft(
@@ -52,14 +58,13 @@ def save_peft(
         array = np.asarray(leaf_of(adapters, parameter.path), np.float32)
         if not np.isfinite(array).all():
             raise DataError(f"{parameter.name}: adapter is not finite; nothing was exported")
-        for layer, name in enumerate(parameter.hf_names):
-            tensor = parameter.to_hf(array[layer]).astype(jnp.dtype(dtype))
-            tensors[_PREFIX + parameter.hf_prefix + name] = np.ascontiguousarray(tensor)
+        for layer, key in enumerate(_keys(parameter)):
+            tensors[key] = np.ascontiguousarray(parameter.to_hf(array[layer]).astype(jnp.dtype(dtype)))
     metadata = {"format": "pt"} | ({_BASE_HASH: base_hash} if base_hash else {})
-    save_file(tensors, Path(directory) / WEIGHTS, metadata=metadata)
+    save_file(tensors, Path(directory) / _WEIGHTS, metadata=metadata)
     modules = [kernel.hf_name.removesuffix(".weight").split(".")[-1] for kernel in adapted_kernels(model, lora)]
     files.write_json(
-        Path(directory) / CONFIG,
+        Path(directory) / _CONFIG,
         {
             "peft_type": "LORA",
             "task_type": "CAUSAL_LM",
@@ -79,7 +84,7 @@ def save_peft(
 
 def is_peft(directory: str | os.PathLike[str]) -> bool:
     """Whether a directory holds adapters of `peft`."""
-    return (Path(directory).expanduser() / CONFIG).is_file()
+    return (epath.Path(directory).expanduser() / _CONFIG).is_file()
 
 
 def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
@@ -89,7 +94,7 @@ def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
       MissingInputError: it is not there.
       DataError: it is not the JSON of plain LoRA.
     """
-    file = Path(directory).expanduser() / CONFIG
+    file = Path(directory).expanduser() / _CONFIG
     config = files.read_json(file)
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         raise DataError(f"{file}: not the adapters of LoRA (peft_type)")
@@ -105,6 +110,20 @@ def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
     return config
 
 
+def read_tensors(directory: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Returns the adapters by name, in their stored dtype.
+
+    Raises:
+      MissingInputError: their file is not there.
+      DataError: it is damaged.
+    """
+    file = Path(directory).expanduser() / _WEIGHTS
+    if not file.is_file():
+        raise MissingInputError(f"{file}: not there; adapters are read from safetensors alone")
+    with open_safetensors(file) as tensors:
+        return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+
+
 def is_other_base(directory: str | os.PathLike[str], params: Params) -> bool:
     """Whether adapters record other weights than `params`, in their dtype or rounded to bfloat16, as their base.
 
@@ -114,7 +133,7 @@ def is_other_base(directory: str | os.PathLike[str], params: Params) -> bool:
       directory: of files that `read_peft` has read.
       params: the base.
     """
-    with safe_open(Path(directory).expanduser() / WEIGHTS, "np") as file:
+    with open_safetensors(Path(directory).expanduser() / _WEIGHTS) as file:
         recorded = (file.metadata() or {}).get(_BASE_HASH)
     if not recorded or recorded == content_hash(params):
         return False
@@ -133,34 +152,26 @@ def read_peft(directory: str | os.PathLike[str], model: ModelConfig) -> Adapters
       MissingInputError: a file is not there.
       DataError: a file is damaged, or holds something else than plain LoRA on kernels of all of this model's blocks.
     """
-    config, file = read_config(directory), Path(directory).expanduser() / WEIGHTS
-    if not file.is_file():
-        raise MissingInputError(f"{file}: not there; adapters are read from safetensors alone")
-    try:
-        tensors = load_file(file)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise DataError(f"{file}: cannot be read ({error})") from error
-    adapted = {name.removesuffix(".lora_A.weight").removeprefix(_PREFIX) + ".weight" for name in tensors}
-    targets = tuple(
-        kernel.path[1]
-        for kernel in block_kernels(model)
-        if any(kernel.hf_prefix + name in adapted for name in kernel.hf_names)
-    )
-    lora = LoraConfig(rank=int(config["r"]), alpha=float(config["lora_alpha"]), targets=targets)
+    config, tensors = read_config(directory), read_tensors(directory)
+    lora = LoraConfig(int(config["r"]), float(config["lora_alpha"]), LAYERS[model.family])
+    table = adapter_table(model, lora)
+    adapted = {parameter.path[1] for parameter in table if not tensors.keys().isdisjoint(_keys(parameter))}
     leaves = {}
-    for parameter in adapter_table(model, lora):
+    for parameter in table:
+        if parameter.path[1] not in adapted:
+            continue
         layers = []
-        for name in parameter.hf_names:
-            key = _PREFIX + parameter.hf_prefix + name
+        for key in _keys(parameter):
             tensor = tensors.pop(key, None)
             if tensor is None:
-                raise DataError(f"{file}: {key} is missing; a layer is adapted in all blocks or in none")
+                raise DataError(f"{directory}: {key} is missing; a layer is adapted in all blocks or in none")
             if tensor.shape != parameter.hf_shape:
-                raise DataError(f"{file}: {key} has shape {tensor.shape}, and the base needs {parameter.hf_shape}")
-            if not np.isfinite(tensor.astype(np.float32)).all():
-                raise DataError(f"{file}: {key} holds values that are not finite")
+                raise DataError(f"{directory}: {key} has shape {tensor.shape}, and the base needs {parameter.hf_shape}")
+            if not is_finite(tensor):
+                raise DataError(f"{directory}: {key} holds values that are not finite")
             layers.append(parameter.from_hf(tensor.astype(np.float32)))
         leaves[parameter.path] = jnp.asarray(np.stack(layers))
     if tensors or not leaves:
-        raise DataError(f"{file}: {min(tensors, default='nothing')} is no adapter of a kernel of this model's blocks")
+        left = min(tensors, default="nothing")
+        raise DataError(f"{directory}: {left} is no adapter of a kernel of this model's blocks")
     return make_adapters(to_tree(leaves), lora)

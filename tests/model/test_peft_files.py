@@ -9,26 +9,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from ecomgpt_jax.config import LAYERS, LoraConfig, MeshConfig, ModelConfig
+from ecomgpt_jax.config import LAYERS, LoraConfig, ModelConfig
 from ecomgpt_jax.errors import DataError, MissingInputError
 from ecomgpt_jax.model import decoder, lora
 from ecomgpt_jax.model.content_hash import content_hash
 from ecomgpt_jax.model.hf_weights import save_hf
-from ecomgpt_jax.model.parameters import Params
 from ecomgpt_jax.model.peft_files import is_other_base, is_peft, read_peft, save_peft
-from ecomgpt_jax.parallel.mesh import make_mesh
 from tests.model import hf_cases
+from tests.model.test_lora import LORA, MODEL, adapters
 
-MODEL = ModelConfig(size="custom", embed=32, layers=2, heads=4, vocab_size=64, compute_dtype="float32")
-LORA = LoraConfig(rank=4, alpha=6.0)
 NAME = "adapter_model.safetensors"
-
-
-def adapters(settings: LoraConfig = LORA, model: ModelConfig = MODEL) -> Params:
-    """Adapters as after training: B is not zero."""
-    fresh = lora.init_adapters(model, settings, make_mesh(MeshConfig(), jax.devices()[:1]), jax.random.key(2))
-    random = np.random.default_rng(0)
-    return jax.tree.map(lambda leaf: leaf + 0.1 * random.standard_normal(leaf.shape, np.float32), fresh)
 
 
 def test_files_name_every_target_and_refuse_nan(tmp_path: Path) -> None:
@@ -125,6 +115,7 @@ FIRST = "base_model.model.transformer.h.0.self_attention.dense.lora_B.weight"
         (edit_config(use_rslora=True), "use_rslora is True"), (edit_config(rank_pattern={"dense": 2}), "rank_pattern"),
         (edit_config(alpha_pattern={"dense": 2}), "alpha_pattern"), (edit_config(fan_in_fan_out=True), "fan_in_fan"),
         (edit_config(init_lora_weights="pissa_niter_4"), "changes the base"), (edit_config(use_dora=True), "use_dora"),
+        (edit_config(modules_to_save=["lm_head"]), "modules_to_save"),
         (edit_config(alora_invocation_tokens=[1, 2]), "alora_invocation_tokens"),
         (edit_config(peft_type="IA3"), "peft_type"), (edit_config(r=0), "r is 0"), (edit_config(r=2), "has shape"),
         (edit_config(lora_alpha=None), "lora_alpha is None"),
@@ -132,7 +123,7 @@ FIRST = "base_model.model.transformer.h.0.self_attention.dense.lora_B.weight"
         (edit_tensors(lambda tensors: tensors.clear()), "nothing is no adapter"),
         (edit_tensors(lambda tensors: tensors.update({f"{FIRST}.magnitude": np.ones(2)})), "magnitude is no adapter"),
         (edit_tensors(lambda tensors: tensors[FIRST].fill(np.inf)), "not finite"),
-        (lambda folder: (folder / NAME).write_bytes(b"x"), "cannot be read"),
+        (lambda folder: (folder / NAME).write_bytes(b"x"), "damaged or not a safetensors file"),
         (lambda folder: (folder / "adapter_config.json").write_text("{"), r"adapter_config\.json:1"),
     ],
 )  # fmt: skip
