@@ -16,7 +16,7 @@ import numpy as np
 
 from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.model import fused_attention
-from ecomgpt_jax.parallel.sharding import ambient_platform, constrain
+from ecomgpt_jax.parallel.sharding import ambient_platform
 
 IMPLEMENTATIONS = ("auto", "reference", "xla", "cudnn", "splash")
 _HOME = {"cudnn": "gpu", "splash": "tpu"}  # the platform that has the kernel
@@ -94,25 +94,28 @@ def _softmax_context(
     q: jax.Array, k: jax.Array, v: jax.Array, q_segments: jax.Array, k_segments: jax.Array, first: int, rules: _Scores,
     slides: jax.Array | bool,
 ) -> jax.Array:  # fmt: skip
-    """Attends from queries at rows `first`… to keys, the last of them at the last query's row; scores are float32."""
+    """Attends from queries at rows `first`… to keys, the last of them at the last query's row; scores are float32.
+
+    q [batch, kv_heads, groups, queries, head_dim], k and v [batch, kv_heads, keys, head_dim]; returns q's shape.
+    """
     precision = matmul_precision(q.dtype)
-    scores = jnp.einsum("bqhd,bkhd->bhqk", q, k, precision=precision, preferred_element_type=jnp.float32)
-    distance = jnp.arange(k.shape[1])[None, :] - (first + jnp.arange(q.shape[1]))[:, None]
+    scores = jnp.einsum("bhgqd,bhkd->bhgqk", q, k, precision=precision, preferred_element_type=jnp.float32)
+    distance = jnp.arange(k.shape[2])[None, :] - (first + jnp.arange(q.shape[3]))[:, None]
     scores = scores * rules.scale
     if rules.slopes is not None:
-        scores = scores + jnp.asarray(rules.slopes)[:, None, None] * distance.astype(jnp.float32)
+        scores = scores + rules.slopes.reshape(*q.shape[1:3], 1, 1) * distance.astype(jnp.float32)
     visible = (distance <= 0) & (q_segments[:, :, None] == k_segments[:, None, :])
     if rules.window:
         visible &= (distance > -rules.window) | jnp.logical_not(slides)
-    weights = jax.nn.softmax(jnp.where(visible[:, None], scores, _MASKED), axis=-1).astype(v.dtype)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights, v, precision=precision)
+    weights = jax.nn.softmax(jnp.where(visible[:, None, None], scores, _MASKED), axis=-1).astype(v.dtype)
+    return jnp.einsum("bhgqk,bhkd->bhgqd", weights, v, precision=precision)
 
 
 def _xla(
     q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array, rules: _Scores, slides: jax.Array | bool
 ) -> jax.Array:
     """Blocks of queries, each against the keys it may see; the backward pass recomputes a block's scores."""
-    length = q.shape[1]
+    length = q.shape[3]
     contexts = []
     for first in range(0, length, _QUERY_BLOCK):
         end = min(first + _QUERY_BLOCK, length)
@@ -120,8 +123,9 @@ def _xla(
         begin = max(0, first - rules.window + 1) if rules.window and slides is True else 0
         attend_block = partial(_softmax_context, first=first - begin, rules=rules, slides=slides)
         block, keys = jax.checkpoint(attend_block, prevent_cse=False), slice(begin, end)
-        contexts.append(block(q[:, first:end], k[:, keys], v[:, keys], segment_ids[:, first:end], segment_ids[:, keys]))
-    return contexts[0] if len(contexts) == 1 else jnp.concatenate(contexts, axis=1)
+        segments = segment_ids[:, first:end], segment_ids[:, keys]
+        contexts.append(block(q[:, :, :, first:end], k[:, :, keys], v[:, :, keys], *segments))
+    return contexts[0] if len(contexts) == 1 else jnp.concatenate(contexts, axis=3)
 
 
 def attend(
@@ -157,16 +161,13 @@ def attend(
     if implementation in _HOME:
         kernel = fused_attention.cudnn if implementation == "cudnn" else fused_attention.splash
         return fused_attention.by_kind(kernel, window, slides)(q, k, v, segment_ids, slopes, scale=scale)
-    k, v = (_repeat(x, q.shape[2]) for x in (k, v))
-    rules = _Scores(slopes, window, scale)
+    rules, shape = _Scores(slopes, window, scale), q.shape
+    # Heads before positions, once and not per block of queries; the heads that share a key are one product with it.
+    q = q.reshape(*shape[:2], k.shape[2], -1, shape[3]).transpose(0, 2, 3, 1, 4)
+    k, v = (x.swapaxes(1, 2) for x in (k, v))
     if implementation == "reference":
         context = _softmax_context(q, k, v, segment_ids, segment_ids, first=0, rules=rules, slides=slides)
     else:
         context = _xla(q, k, v, segment_ids, rules, slides)
+    context = context.transpose(0, 3, 1, 2, 4).reshape(shape)
     return jax.ad_checkpoint.checkpoint_name(context, fused_attention.CONTEXT)
-
-
-def _repeat(x: jax.Array, heads: int) -> jax.Array:
-    """Gives each of `heads` query heads the keys or values x [batch, length, kv_heads, head_dim] of its group."""
-    groups = heads // x.shape[2]
-    return x if groups == 1 else constrain(jnp.repeat(x, groups, axis=2), "batch", "length", "heads", "head_dim")

@@ -176,7 +176,13 @@ def exact_gelu(model: ModelConfig, patch: pytest.MonkeyPatch) -> ModelConfig:
 
 
 def tiled_heads(model: ModelConfig, patch: pytest.MonkeyPatch) -> ModelConfig:
-    patch.setattr(attention, "_repeat", lambda x, heads: jnp.tile(x, (1, 1, heads // x.shape[2], 1)))
+    attend = attention.attend
+
+    def tiled(q: jax.Array, k: jax.Array, v: jax.Array, *args: Any, **settings: Any) -> jax.Array:
+        k, v = (jnp.tile(x, (1, 1, q.shape[2] // x.shape[2], 1)) for x in (k, v))
+        return attend(q, k, v, *args, **settings)
+
+    patch.setattr(attention, "attend", tiled)
     return model
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from safetensors.numpy import load_file
 
 from ecomgpt_jax.config import LAYERS, Config, LoraConfig, MeshConfig, ModelConfig, OptimizerConfig, resolve
 from ecomgpt_jax.errors import ConfigError
-from ecomgpt_jax.model import decoder, lora
+from ecomgpt_jax.model import decoder, layers, lora
 from ecomgpt_jax.model.hf_weights import load_hf, save_hf
 from ecomgpt_jax.model.parameters import Params
 from ecomgpt_jax.model.peft_files import save_peft
@@ -54,6 +55,40 @@ def test_fresh_adapters_change_nothing(base: Params) -> None:
     fresh = lora.init_adapters(MODEL, LORA, make_mesh(MeshConfig(), jax.devices()[:1]), jax.random.key(2))
     np.testing.assert_array_equal(logits(base, lora.make_adapters(fresh, LORA)), logits(base))
     assert all(float(jnp.abs(leaves["lora_a"]).max()) > 0 for leaves in fresh["blocks"].values())
+
+
+@pytest.mark.parametrize(("ins", "outs"), [((6,), (10,)), ((3, 2), (5,)), ((6,), (2, 3, 5))])
+def test_gradients_of_adapters_are_those_of_the_two_products(ins: tuple[int, ...], outs: tuple[int, ...]) -> None:
+    random = np.random.default_rng(4)
+    shapes = (2, 7, *ins), (*ins, 4), (4, *outs), (2, 7, *outs)
+    x, a, b, weights = (random.standard_normal(shape).astype(np.float32) for shape in shapes)
+
+    def plain(x: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.tensordot(jnp.tensordot(x, a, axes=a.ndim - 1), b, axes=1)
+
+    def gradients(product: Callable[..., jax.Array], weights: np.ndarray = weights) -> tuple[jax.Array, ...]:
+        return jax.grad(lambda *of: (product(*of) * weights).sum(), argnums=(0, 1, 2))(x, a, b)
+
+    np.testing.assert_allclose(layers._low_rank(x, a, b), plain(x, a, b), atol=1e-5)
+    for ours, expected in zip(gradients(layers._low_rank), gradients(plain), strict=True):
+        np.testing.assert_allclose(ours, expected, atol=2e-5)
+    for ours, other in zip(gradients(layers._low_rank), gradients(plain, weights[:, ::-1]), strict=True):
+        assert np.abs(ours - other).max() > 0.1
+
+
+def test_no_gradient_of_a_layers_output_is_transposed() -> None:
+    """The program that jax derives from the two products lays the wide gradient out anew."""
+
+    def plain(x: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.tensordot(jnp.tensordot(x, a, axes=1, precision="highest"), b, axes=1, precision="highest")
+
+    def program(product: Callable[..., jax.Array]) -> str:
+        gradient = jax.grad(lambda b, x, a: jnp.sin(product(x, a, b)).sum())
+        shapes = ((8, 200), (4, 96, 56), (56, 8))
+        return jax.jit(gradient).lower(*(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)).compile().as_text()
+
+    assert "f32[200,384]" in program(plain)
+    assert "f32[200,384]" not in program(layers._low_rank)
 
 
 @pytest.mark.parametrize("targets", [("qkv", "attention_out", "mlp_up", "mlp_down"), ("mlp_down",)])
