@@ -7,6 +7,7 @@ stacked cache is copied in every step of a loop. On a CPU a bfloat16 model's cac
 XLA would convert a bfloat16 one whole, forth and back, in every call that writes to it.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -97,10 +98,14 @@ def attend_cached(
     batch, _, heads, _ = q.shape
     # Queries that share keys are rows of one product, so that the cache is read once.
     shared = heads != layer.keys.shape[1]
-    equation = "bgrd,bgkd->bgrk" if shared else "bhd,bhkd->bhk"
     query = q.reshape(batch, layer.keys.shape[1], -1, q.shape[-1]) if shared else q[:, 0]
-    scores = jnp.einsum(equation, query, layer.keys, precision=precision, preferred_element_type=jnp.float32)
-    scores = scores.reshape(batch, heads, -1) if shared else scores
+    product = partial(jnp.einsum, precision=precision, preferred_element_type=jnp.float32)
+    if shared and ambient_platform() == "cpu":
+        # With the queries first all keys are laid out anew. The barrier keeps the compiler from that order.
+        scores = jax.lax.optimization_barrier(product("bgkd,bgrd->bgkr", layer.keys, query)).swapaxes(2, 3)
+    else:
+        scores = product("bgrd,bgkd->bgrk" if shared else "bhd,bhkd->bhk", query, layer.keys)
+    scores = scores.reshape(batch, heads, -1)
     distance = jnp.arange(layer.keys.shape[2])[None, :] - positions[:, None]
     scores = scores * scale
     if slopes is not None:

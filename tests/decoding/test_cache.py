@@ -57,6 +57,24 @@ def test_grouped_heads_and_a_window(qkv: jax.Array, window: int) -> None:
     assert abs(cached_contexts(qkv, positions, 0, 2, 3) - expected).max() > 1e-2
 
 
+@pytest.mark.parametrize(("platform", "barrier"), [("cpu", True), ("cpu", False), ("tpu", True)])
+def test_a_cpu_multiplies_shared_keys_as_they_lie(
+    platform: str, barrier: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores have the keys' positions before the queries; without the barrier the compiler turns the product round."""
+    monkeypatch.setattr(cache_lib, "ambient_platform", lambda: platform)
+    if not barrier:
+        monkeypatch.setattr(jax.lax, "optimization_barrier", lambda x: x)
+    q, kept = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((8, 1, 12, 64), (8, 4, 96, 64)))
+
+    def contexts(q: jax.Array, kept: jax.Array, positions: jax.Array) -> jax.Array:
+        return attend_cached(q, LayerCache(kept, kept), positions, slopes=None, window=0, scale=0.1)
+
+    program = jax.jit(contexts).lower(q, kept, jax.ShapeDtypeStruct((8,), jnp.int32)).compile().as_text()
+    products = [line.split("=")[1].split("{")[0].strip() for line in program.splitlines() if " dot(" in line]
+    assert ("f32[8,4,96,3]" in products) == (platform == "cpu" and barrier)
+
+
 def test_append_changes_one_position_of_each_row(qkv: jax.Array) -> None:
     positions = jnp.array([2, 13, 0])
     layer = from_prompt(qkv[1], qkv[2], 14)
