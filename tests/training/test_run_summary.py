@@ -32,6 +32,13 @@ def test_lost_text_and_own_files_are_mentioned() -> None:
     assert run_summary.data_lines(STATS, rows, config).splitlines()[1] == "mine.jsonl: 7 records"
 
 
+def test_tasks_without_training_instances_are_counted_apart() -> None:
+    unseen = {"d": {"language": "zh", "family": "CLS", "train": 0, "test": 6}}
+    stats = STATS | {"tasks": STATS["tasks"] | unseen}
+    assert run_summary.data_lines(STATS, toy_rows(4), toy_config()).startswith("data: 3 tasks, ")
+    assert run_summary.data_lines(stats, toy_rows(4), toy_config()).startswith("data: 3 tasks and 1 unseen ones, ")
+
+
 @pytest.mark.parametrize(
     ("field", "line"),
     [
