@@ -142,7 +142,8 @@ class Answer:
                 for stop in stops if prefix else ():
                     first, last = vocabulary.within(low, high, lead + prefix + bytes((stop,)))
                     if first < last and form.is_span(span + prefix, ends[0]):
-                        across |= set(vocabulary.ids[first:last])
+                        at = len(lead + prefix)
+                        across |= {vocabulary.ids[i] for i in range(first, last) if form.goes_on(texts[i][at:])}
                 for byte, longer in form.go_on(ends).items():
                     text = prefix + bytes((byte,))
                     first, last = vocabulary.within(low, high, lead + text)

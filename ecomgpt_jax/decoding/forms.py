@@ -204,6 +204,14 @@ class Form:
                 if line + 1 < len(self.heads):
                     yield self._heads[line + 1], Reading("span", line + 1, ())
 
+    def goes_on(self, text: bytes) -> bool:
+        """Tells whether a text can follow a term: as the beginning of a separator or of a line's head, or with one."""
+        return any(text.startswith(after) or after.startswith(text) for after in self._after_terms)
+
+    @cached_property
+    def _after_terms(self) -> tuple[bytes, ...]:
+        return (self.separator.encode(), *self._heads[1:])
+
     def _literal(self, kind: str, line: int, used: tuple[bytes, ...], text: bytes, at: int) -> set[Reading] | State:
         """Returns the readings after `at` bytes of a fixed text: at its end those of what follows it."""
         if at < len(text):

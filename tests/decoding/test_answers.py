@@ -103,6 +103,20 @@ def test_every_answer_is_whole(expected: list[list[int]]) -> None:
             assert answer.complete
 
 
+def test_only_tokens_that_go_on_with_a_separator_or_a_head_are_tried() -> None:
+    """Each of them is read byte by byte in every row and step, and a vocabulary has thousands that hold a stop."""
+    tried = ["b,", "b, ", "b\n", "b\nb", "b, g"]
+    others = [f"b{stop}{letter}" for stop in (",", "\n", "\n\n") for letter in "adefg"]
+    pieces = [*"abdefg :,\n", *tried, *others]
+    vocabulary = Vocabulary({8 + at: piece.encode() for at, piece in enumerate(pieces)})
+    answer = Answer(Form(", ", source="gab defg", heads=("a: ", "\nb: "), nothing="d"), vocabulary, 30)
+    for letter in "a: ga":
+        answer.add(8 + pieces.index(letter))
+    across = answer._begun_span(b"ga", b"").across
+    assert {vocabulary.of_id[index].decode() for index in across} == set(tried)
+    assert {pieces[index - 8] for index in answer.allowed()} == {"b", ",", "\n", *tried}
+
+
 def test_a_mesh_changes_nothing(params: Params, expected: list[list[int]]) -> None:
     mesh = make_mesh(MeshConfig(data=8))
     assert engine.generate_tokens(params, MODEL, PROMPTS, batch=8, mesh=mesh, forms=forms(), **SETTINGS) == expected
