@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ecomgpt_jax.decoding.forms import Form, Reading, State
+from ecomgpt_jax.decoding.forms import LONGEST_CHARACTER, Form, Reading, State
 from ecomgpt_jax.errors import DataError
 
 
@@ -26,9 +26,9 @@ class Vocabulary:
         pairs = sorted((text, index) for index, text in token_bytes.items() if text)
         self.texts, self.ids = [text for text, _ in pairs], [index for _, index in pairs]
         self.of_id = {index: text for text, index in pairs}
-        self.longest = max(map(len, self.texts), default=0)
         self._ranges: dict[bytes, tuple[int, int]] = {b"": (0, len(pairs))}
         self._fewest: dict[bytes, int | float] = {b"": 0}
+        self._most: dict[bytes, int] = {}
         # What `Answer` has found: the tokens that may follow, and the states after tokens.
         self.moves: dict[tuple, tuple[np.ndarray, list[tuple[int, State]]]] = {}
         self.steps: dict[tuple, State] = {}
@@ -41,6 +41,12 @@ class Vocabulary:
                 high = bisect_left(self.texts, prefix[:-1] + bytes((prefix[-1] + 1,)), low, high)
             self._ranges[prefix] = low, high
         return self._ranges[prefix]
+
+    def most(self, part: bytes) -> int:
+        """Returns how often the token that holds a text most often holds it."""
+        if part not in self._most:
+            self._most[part] = max((text.count(part) for text in self.texts), default=0)
+        return self._most[part]
 
     def fewest(self, text: bytes) -> int | float:
         """Returns the smallest number of tokens that write a text; infinity where none do."""
@@ -96,17 +102,20 @@ class Answer:
     def next_ids(self) -> list[np.ndarray]:
         """Returns the ids of `allowed` in pieces, int32, which may overlap and which other answers share."""
         left, (spare, tail) = self._room - 1, self._form.longest_closing(self._state)
-        far = left >= spare + self._vocabulary.longest + self._vocabulary.fewest(tail)
+        spare += LONGEST_CHARACTER * self._vocabulary.most(self._form.separator.encode())  # terms inside one token
+        far = left >= spare + max(self._vocabulary.fewest(tail[start:]) for start in range(len(tail) + 1))
         fixed, unsure = self._fixed(left, far)
-        pieces, found = [fixed], [index for index, state in unsure if self._distance(state) <= left]
+        pieces, found = [fixed], [index for index, state in unsure if self._fits(state, left)]
+        across: set[int] = set()  # the same for many readings, and each is read from the whole state
         for lead, reading in self._form.begun_spans(self._state):
             begun = self._begun_span(reading.text, lead)
             if begun.inside:
                 pieces += self._inside(reading, begun, left, far)
-            for index in begun.across:
-                state = self._after(self._state, index)
-                if state and (far or self._distance(state) <= left):
-                    found.append(index)
+            across |= begun.across
+        for index in across:
+            state = self._after(self._state, index)
+            if state and (far or self._fits(state, left)):
+                found.append(index)
         return [piece for piece in (*pieces, _array(found)) if len(piece)]
 
     def _fixed(self, left: int, far: bool) -> tuple[np.ndarray, list[tuple[int, State]]]:
@@ -119,7 +128,7 @@ class Answer:
         key = key and (*key, None if far else left)
         if key not in known:
             moves = self._moves()
-            sure = {index for index, state in moves if far or self._distance(_without_spans(state)) <= left}
+            sure = {index for index, state in moves if far or self._fits(_without_spans(state), left)}
             known[key] = _array(sure), [(index, state) for index, state in moves if index not in sure]
         return known[key]
 
@@ -172,14 +181,14 @@ class Answer:
                 for kind in (begun.closing, begun.others)
             )
         single |= begun.blank | (set() if far else begun.others)
-        ended = far or self._distance(frozenset({Reading("end", reading.line, said)})) <= left
+        ended = far or self._fits(frozenset({Reading("end", reading.line, said)}), left)
         found: list[int] = []
         for text in single:
             if form.closes(text, said):
                 allowed = ended
             else:
                 state = frozenset({reading._replace(text=text)})
-                allowed = form.may_follow(said, text) and (far or self._distance(state) <= left)
+                allowed = form.may_follow(said, text) and (far or self._fits(state, left))
             if allowed:
                 found += inside[text]
         return [*([closing] if ended else ()), *([others] if far else ()), _array(found)]
@@ -203,6 +212,10 @@ class Answer:
                 state = self._form.step(state, byte)
             known[key] = state
         return known[key]
+
+    def _fits(self, state: State, tokens: int) -> bool:
+        """Tells whether so many tokens complete an answer; the first way that does is enough."""
+        return any(self._vocabulary.fewest(text) <= tokens for text in self._form.closings(state))
 
     def _distance(self, state: State) -> int | float:
         return min(map(self._vocabulary.fewest, self._form.closings(state)), default=float("inf"))

@@ -290,14 +290,19 @@ class Form:
                 seen.add(rest)
                 yield rest
 
-    def _all_shortest(self, span: bytes, used: tuple[bytes, ...]) -> tuple[bytes, ...]:
-        """Returns `_shortest`, of which the tokens that may follow ask again and again."""
+    def _all_shortest(self, span: bytes, used: tuple[bytes, ...]) -> Iterator[bytes]:
+        """Yields `_shortest`, of which the tokens that may follow ask again and again; kept where all are read."""
         known = self._known_shortest
-        if (span, used) not in known:
-            if len(known) > _KNOWN:
-                known.clear()
-            known[span, used] = tuple(self._shortest(span, used))
-        return known[span, used]
+        if (span, used) in known:
+            yield from known[span, used]
+            return
+        found = []
+        for rest in self._shortest(span, used):
+            found.append(rest)
+            yield rest
+        if len(known) > _KNOWN:
+            known.clear()
+        known[span, used] = tuple(found)
 
     def _has_more(self, used: tuple[bytes, ...]) -> bool:
         if self.labels:

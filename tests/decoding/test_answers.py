@@ -117,6 +117,21 @@ def test_only_tokens_that_go_on_with_a_separator_or_a_head_are_tried() -> None:
     assert {pieces[index - 8] for index in answer.allowed()} == {"b", ",", "\n", *tried}
 
 
+def test_a_token_is_read_once_however_many_ways_there_are_to_read_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text is one term, or two or more: where terms may hold the separator, the readings double with each."""
+    pieces = [*"abcfg ,", "b,", "b, "]
+    vocabulary = Vocabulary({8 + at: piece.encode() for at, piece in enumerate(pieces)})
+    answer = Answer(Form(", ", source="abc, ab, abc, fg, ab, bc"), vocabulary, 30)
+    for letter in "abc, ab, abc, fg, a":
+        answer.add(8 + pieces.index(letter))
+    readings = list(answer._form.begun_spans(answer._state))
+    assert len(readings) > 10
+    read, after = [], Answer._after
+    monkeypatch.setattr(Answer, "_after", lambda self, state, token: read.append(token) or after(self, state, token))
+    assert {pieces[index - 8] for index in answer.allowed()} == {"b", ",", "b,", "b, "}
+    assert sorted(read) == [8 + pieces.index("b,"), 8 + pieces.index("b, ")]
+
+
 def test_a_mesh_changes_nothing(params: Params, expected: list[list[int]]) -> None:
     mesh = make_mesh(MeshConfig(data=8))
     assert engine.generate_tokens(params, MODEL, PROMPTS, batch=8, mesh=mesh, forms=forms(), **SETTINGS) == expected
