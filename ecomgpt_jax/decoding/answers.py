@@ -145,14 +145,13 @@ class Answer:
             across, closing, texts = set(), set(), vocabulary.texts
             low, high = vocabulary.within(0, len(texts), lead)
             todo = [(b"", form.ends(span), low, high)] if low < high else []
-            stops = {form.separator.encode()[0], ord("\n")}
+            stops = {after[:1] for after in form.after_terms}
             while todo:
                 prefix, ends, low, high = todo.pop()
-                for stop in stops if prefix else ():
-                    first, last = vocabulary.within(low, high, lead + prefix + bytes((stop,)))
-                    if first < last and form.is_span(span + prefix, ends[0]):
-                        at = len(lead + prefix)
-                        across |= {vocabulary.ids[i] for i in range(first, last) if form.goes_on(texts[i][at:])}
+                read = lead + prefix
+                for stop in stops if prefix and form.is_span(span + prefix, ends[0]) else ():
+                    after = range(*vocabulary.within(low, high, read + stop))
+                    across |= {vocabulary.ids[at] for at in after if form.goes_on(texts[at][len(read) :])}
                 for byte, longer in form.go_on(ends).items():
                     text = prefix + bytes((byte,))
                     first, last = vocabulary.within(low, high, lead + text)

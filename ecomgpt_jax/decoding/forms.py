@@ -206,10 +206,11 @@ class Form:
 
     def goes_on(self, text: bytes) -> bool:
         """Tells whether a text can follow a term: as the beginning of a separator or of a line's head, or with one."""
-        return any(text.startswith(after) or after.startswith(text) for after in self._after_terms)
+        return any(text.startswith(after) or after.startswith(text) for after in self.after_terms)
 
     @cached_property
-    def _after_terms(self) -> tuple[bytes, ...]:
+    def after_terms(self) -> tuple[bytes, ...]:
+        """What may follow a term: the separator, or the head of a later line."""
         return (self.separator.encode(), *self._heads[1:])
 
     def _literal(self, kind: str, line: int, used: tuple[bytes, ...], text: bytes, at: int) -> set[Reading] | State:

@@ -64,8 +64,8 @@ def _low_rank_backward(kept: tuple[jax.Array, ...], gradient: jax.Array) -> tupl
 def _low_rank(x: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     """Returns x [batch, length, in…] times a [in…, rank] times b [rank, out…].
 
-    The transposed product that jax derives for b makes a CPU lay out the gradient of the output anew, which takes as
-    long as a tenth of the step; here only the narrow arrays are transposed.
+    The transposed product that jax derives for b makes a CPU lay out the gradient of the output anew, which took a
+    sixth of a training step; here only the narrow arrays are transposed.
     """
     return _low_rank_forward(x, a, b)[0]
 
