@@ -28,9 +28,9 @@ def data_lines(stats: Mapping[str, Any], rows: PackedRows, config: Config) -> st
     store = rows.store
     share = packing.fill(rows.plan, store.positions, rows.length)
     trained = sum(task["train"] > 0 for task in stats["tasks"].values())
-    unseen = f" and {len(stats['tasks']) - trained} unseen ones" if trained < len(stats["tasks"]) else ""
+    kept_out = f" and {len(stats['tasks']) - trained} kept out" if trained < len(stats["tasks"]) else ""
     text = (
-        f"data: {trained} tasks{unseen}, {len(store):,} training instances, {len(store.tokens):,} tokens; "
+        f"data: {trained} tasks{kept_out}, {len(store):,} training instances, {len(store.tokens):,} tokens; "
         f"{len(rows.plan):,} rows of {rows.length} over {config.train.epochs} epochs, {share:.1%} full"
     )
     if store.cut_prompts or store.cut_answers:

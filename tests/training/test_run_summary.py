@@ -36,7 +36,7 @@ def test_tasks_without_training_instances_are_counted_apart() -> None:
     unseen = {"d": {"language": "zh", "family": "CLS", "train": 0, "test": 6}}
     stats = STATS | {"tasks": STATS["tasks"] | unseen}
     assert run_summary.data_lines(STATS, toy_rows(4), toy_config()).startswith("data: 3 tasks, ")
-    assert run_summary.data_lines(stats, toy_rows(4), toy_config()).startswith("data: 3 tasks and 1 unseen ones, ")
+    assert run_summary.data_lines(stats, toy_rows(4), toy_config()).startswith("data: 3 tasks and 1 kept out, ")
 
 
 @pytest.mark.parametrize(
