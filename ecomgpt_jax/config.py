@@ -155,7 +155,8 @@ class DataConfig(_Strict):
     total_instances: int = _field(0, least=0)
     # with total_instances: a task's weight is its size ** (1 / temperature); 0 = equal
     temperature: float = _field(1.0, least=0)
-    # with total_instances: the weight of a family of one language is that of its tasks ** (1 / this); 0 = equal
+    # with total_instances: a family's tasks of one language, those of the annotation and those of Chain-of-Task apart,
+    # have together the weight (sum of their weights) ** (1 / this); 0 = equal
     family_temperature: float = _field(1.0, least=0)
     # with total_instances: so many tasks are not trained on; val/loss/unseen is the loss of their held-back instances
     unseen_tasks: int = _field(0, least=0)

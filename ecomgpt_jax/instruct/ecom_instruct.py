@@ -246,7 +246,7 @@ class EcomInstruct(tfds.core.dataset_builder.FileReaderBuilder):
         chosen = {name: entry for name, entry in every.items() if name in wanted}
         sizes = {name: entry["train"] for name, entry in chosen.items()}
         chosen |= {task.name: every[task.name] for task in self._choice.unseen}
-        groups = {name: f"{entry['language']} {entry['family']}" for name, entry in chosen.items()}
+        groups = {name: f"{of['language']} {of['family']} {of['operator'] > ''}" for name, of in chosen.items()}
         train = write.allocate(sizes, data.total_instances, data.temperature, groups, data.family_temperature)
         limits = {"train": train, "test": {name: entry["test"] for name, entry in chosen.items()}}
         stats.rows = write.take_rows(limits, functools.partial(open_split, whole.directory), self._folder)

@@ -180,7 +180,7 @@ def allocate(
       sizes: instances by task.
       total: of all tasks.
       temperature: of the tasks.
-      groups: the group of each task, such as its language and family.
+      groups: the group of each task, such as its language, its family and whether an operator made it.
       group_temperature: of the groups; at 1 groups make no difference.
 
     Raises:
