@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -155,6 +156,15 @@ def _preempted(number: int, frame: object) -> None:
     raise PreemptedError("stopped by SIGTERM; start the same command again and it goes on")
 
 
+def _raise_again(dropped: "sys.UnraisableHookArgs") -> None:
+    """Repeats a SIGTERM whose error Python could not raise, as in a callback of its garbage collector."""
+    if isinstance(dropped.exc_value, PreemptedError):
+        signal.signal(signal.SIGTERM, _preempted)
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()  # once the callback has returned
+    else:
+        sys.__unraisablehook__(dropped)
+
+
 def run(main: Callable[[list[str]], None]) -> None:
     """Parses the flags, runs `main(positional_arguments)` and ends the process.
 
@@ -177,6 +187,7 @@ def run(main: Callable[[list[str]], None]) -> None:
             sys.exit(130)
 
     signal.signal(signal.SIGTERM, _preempted)
+    sys.unraisablehook = _raise_again
     absl_logging.set_verbosity(absl_logging.WARNING)
     absl_logging.get_absl_handler().addFilter(_log_filter)
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)

@@ -66,6 +66,24 @@ cli.run(main)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_sigterm_within_a_callback_of_the_garbage_collector_is_not_lost() -> None:
+    """Python prints and drops an error that is raised there; other errors of callbacks are still printed."""
+    work = """
+import gc, signal, time
+from ecomgpt_jax import cli
+def main(arguments):
+    gc.callbacks.append(lambda phase, info: signal.raise_signal(signal.SIGTERM) if phase == "stop" else 1 / 0)
+    gc.collect()
+    gc.callbacks.clear()
+    time.sleep(60)
+cli.run(main)
+"""
+    result = python(work)
+    assert result.returncode == 75
+    assert "ZeroDivisionError" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("error: stopped by SIGTERM; start the same command again")
+
+
 def test_a_bug_keeps_its_traceback() -> None:
     result = python(COMMAND.format("1 / 0"))
     assert result.returncode == 1
