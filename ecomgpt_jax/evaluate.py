@@ -30,7 +30,7 @@ _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "workdir, step or Hugging Fa
 _BENCHMARK = flags.DEFINE_string("benchmark", "", "official, ecinstruct, chinese_ecom_qa, shopping_mmlu, or all")
 _TASKS = flags.DEFINE_string("tasks", "", "folder of tasks; default $ECOMGPT_EVAL")
 _OUT = flags.DEFINE_string("out", "", "folder for predictions, scores.json and the report")
-_ONLY = flags.DEFINE_list("only", [], "names of the tasks to evaluate; default all")
+_ONLY = flags.DEFINE_list("only", [], "tasks to evaluate: names or patterns such as EN-*; default all")
 _LIMIT = flags.DEFINE_integer("limit", 0, "only the first rows of each task; 0 = all", lower_bound=0)
 _BATCH = flags.DEFINE_integer("batch", EvalConfig.batch, "prompts decoded together", lower_bound=1)
 _MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", EvalConfig.max_new_tokens, "longest answer", lower_bound=1)

@@ -7,8 +7,8 @@
 #   DIR/unseen   tasks that training never saw
 #   DIR/curve    their scores and losses before training and after N steps; curve.md compares first and last
 #   DIR/choice   their scores in each mode of answering after the longest training, and the best mode: answers.txt
-#   DIR/scores   official tasks: {base,tuned}-{free,constrained,likelihood}, and the tuned model's answers in the best mode
-#                against-{base,majority,random,copy}.md
+#   DIR/scores   official tasks, for SmolLM2 the English ones: {base,tuned}-{free,constrained,likelihood}, and the tuned
+#                model's answers in the best mode against-{base,majority,random,copy}.md
 # Each length decays over its last fifth and goes on from the one before, from its last step at the full rate; a later call
 # with more STEPS does so too. The same command again goes on where it stopped. ROWS=N scores the first N rows of each
 # official task; without it all. The real sources and the official tasks are those of `python -m ecomgpt_jax.fetch`, or
@@ -22,8 +22,8 @@ usage() {
 }
 [ $# -ge 2 ] || usage
 case $1 in
-  gemma3-270m) model=$1 hub=google/gemma-3-270m ;;
-  smollm2-135m) model=$1 hub=HuggingFaceTB/SmolLM2-135M-Instruct ;;
+  gemma3-270m) model=$1 hub=google/gemma-3-270m only='*' ;;
+  smollm2-135m) model=$1 hub=HuggingFaceTB/SmolLM2-135M-Instruct only='EN-*' ;; # the language of base and training
   *) usage ;;
 esac
 rows=${ROWS:-0}
@@ -110,7 +110,8 @@ echo "the mode of answering with the best corrected score on unseen tasks: $(pas
 
 for answers in free constrained likelihood; do
   for pair in base:base "run-$last:tuned"; do
-    evaluate --checkpoint "$folder/${pair%:*}" --out "$folder/scores/${pair#*:}-$answers" --answers "$answers" --limit "$rows"
+    evaluate --checkpoint "$folder/${pair%:*}" --out "$folder/scores/${pair#*:}-$answers" --answers "$answers" --limit "$rows" \
+      --only "$only"
   done
 done
 for other in base majority random copy; do

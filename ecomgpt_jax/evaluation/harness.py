@@ -65,7 +65,7 @@ def evaluate_tasks(
       out_dir: created if needed.
       settings: rows per task, batch, beams, and lengths.
       mesh: the mesh that the parameters are on.
-      only: names of the tasks to evaluate; None takes all.
+      only: names of the tasks to evaluate, or patterns of names; None takes all.
       weights: identifies the weights. If given, each finished answer is appended to `answers.jsonl`, and a restarted
         run decodes only the missing ones.
       trained_on: names of the tasks that the model was trained on, for the domains of the scores; empty where unknown.

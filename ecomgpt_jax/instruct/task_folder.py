@@ -13,6 +13,7 @@ The file is longer than 350 lines because reading, checking, rendering and writi
 """
 
 import dataclasses
+import fnmatch
 import functools
 import hashlib
 import json
@@ -109,18 +110,21 @@ def load_tasks(directory: str | os.PathLike[str], only: Iterable[str] | None = N
 
     Args:
       directory: the folder that holds the data sets.
-      only: names of the tasks to read; None reads all.
+      only: names of the tasks to read, or patterns of names such as "EN-*"; None reads all.
 
     Raises:
-      MissingInputError: the directory, a wanted task or a `meta-info.json` is not there, or there is no task at all.
+      MissingInputError: the directory, a wanted task (of a pattern: every one) or a `meta-info.json` is not there, or
+        there is no task at all.
       DataError: a folder's name or meta file is wrong, a task occurs twice, or a link leads out of the directory.
     """
     folders = find_tasks(directory)
-    wanted = list(folders) if only is None else list(only)
-    for name in wanted:
-        if name not in folders:
-            raise MissingInputError(f"{directory}: no task {name!r}{nearest(name, folders)}")
-    return [load_task(folders[name]) for name in wanted]
+    wanted: list[str] = []
+    for pattern in folders if only is None else only:
+        fitting = [name for name in folders if fnmatch.fnmatchcase(name, pattern)]
+        if not fitting:
+            raise MissingInputError(f"{directory}: no task {pattern!r}{nearest(pattern, folders)}")
+        wanted += fitting
+    return [load_task(folders[name]) for name in dict.fromkeys(wanted)]
 
 
 def find_tasks(directory: str | os.PathLike[str]) -> dict[str, Path]:

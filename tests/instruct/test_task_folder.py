@@ -55,6 +55,14 @@ def test_written_tasks_read_back_the_same(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"meta-info.json", "test.json"}
 
 
+def test_only_the_named_tasks_are_read_each_once(tmp_path: Path) -> None:
+    names = [task.name for task, _ in sorted(tiny_tasks.write_tiny_tasks(tmp_path), key=lambda part: part[0].name)]
+    english = [name for name in names if name.startswith("EN-")]
+    assert 2 < len(english) < len(names)
+    read = [task.name for task in load_tasks(tmp_path, [names[-1], "EN-*", english[1]])]
+    assert read == [names[-1], *english]
+
+
 def test_name_gives_language_and_family_and_meta_task_is_ignored(tmp_path: Path) -> None:
     make(tmp_path, "ZH-Shop-CLS-topic", {**META, "task": "EN-Other-NER-thing"})
     (task,) = load_tasks(tmp_path)
@@ -188,6 +196,8 @@ def test_missing_folders_are_named(tmp_path: Path) -> None:
     make(tmp_path)
     with pytest.raises(MissingInputError, match="did you mean 'EN-Shop-CLS-topic'"):
         load_tasks(tmp_path, ["EN-Shop-CLS-topics"])
+    with pytest.raises(MissingInputError, match=r"no task 'ZH-\*'"):
+        load_tasks(tmp_path, ["ZH-*"])
     (task,) = load_tasks(tmp_path)
     with pytest.raises(MissingInputError, match=r"no train\.json"):
         read_rows(task, "train")

@@ -117,4 +117,5 @@ def test_the_stages_on_a_tiny_base(tmp_path: Path) -> None:
     assert sorted(path.name for path in scores.iterdir()) == sorted([*modes, *compared])
     assert f"tuned-{best}" in (scores / "against-base.md").read_text()
     assert all((scores / mode / "report.html").is_file() for mode in modes)
-    assert len(list(scores.glob("*/predictions/*.jsonl"))) == 6 * len(parts)
+    predicted = [path.stem for path in scores.glob("*/predictions/*.jsonl")]
+    assert len(predicted) == 6 * sum(task.name.startswith("EN-") for task, _ in parts) < 6 * len(parts)
