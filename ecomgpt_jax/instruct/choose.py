@@ -94,24 +94,24 @@ def choose(data: DataConfig) -> Choice:
         declared = folder_tasks(data)
         task_folder.warn_of_templates(declared)
         names = [task.name for task in declared if task.language in data.languages]
-        return _from_names(data, *select_names(names, data), near)
+        return _from_names(data, *select_names(names, names, data), near)
     abilities = {ability for task in declared for ability in task.abilities}
     for ability in data.leave_out_abilities:
         if ability not in abilities:
             raise ConfigError(f"data.leave_out_abilities: no task uses {ability!r}{nearest(ability, abilities)}")
     sources = set(source_names(data)) - near.keys()
+    allowed = [
+        task for task in declared if not task.held_out and task.language in data.languages and task.source in sources
+    ]
     names = [
         task.name
-        for task in declared
-        if not task.held_out
-        and task.language in data.languages
-        and task.source in sources
-        and (data.chain_of_task or not task.operator)
+        for task in allowed
+        if (data.chain_of_task or not task.operator)
         and (not data.operators or (task.operator or "base") in data.operators)
         and not set(task.abilities) & set(data.leave_out_abilities)
     ]
     known = [task.name for task in declared if not task.held_out]
-    return _from_names(data, *select_names(names, data, known), near)
+    return _from_names(data, *select_names(names, [task.name for task in allowed], data, known), near)
 
 
 def _from_names(data: DataConfig, names: Collection[str], unseen: Collection[str], near: Mapping[str, str]) -> Choice:
@@ -128,14 +128,17 @@ def _from_names(data: DataConfig, names: Collection[str], unseen: Collection[str
     )
 
 
-def select_names(names: Sequence[str], data: DataConfig, known: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+def select_names(
+    names: Collection[str], every: Sequence[str], data: DataConfig, known: Sequence[str] = ()
+) -> tuple[list[str], list[str]]:
     """Returns the names of the tasks to train on, and of the unseen ones.
 
-    The tasks that `tasks` allows are put in a seeded order. The last `unseen_tasks` are unseen; the first `num_tasks`,
-    or all others, are trained on.
+    The tasks that `tasks` allows are put in a seeded order. The last `unseen_tasks` of `every` are unseen, so runs with
+    and without Chain-of-Task tasks have the same; of the other `names`, the first `num_tasks` or all are trained on.
 
     Args:
       names: tasks that the other settings allow.
+      every: the same before settings of a task's operator and abilities, which choose what is trained on alone.
       data: the settings.
       known: names that a pattern may match, before the other settings; none: `names`.
 
@@ -144,21 +147,20 @@ def select_names(names: Sequence[str], data: DataConfig, known: Sequence[str] = 
     """
     for pattern in data.tasks:
         if not fnmatch.filter(known or names, pattern):
-            hint = "; the patterns are the config's or yours, --config.data.tasks= takes all tasks"
-            raise ConfigError(
-                f"data.tasks: {pattern!r} fits no task to train on{nearest(pattern, known or names)}{hint}"
-            )
-    if data.tasks:
-        names = [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in data.tasks)]
+            hint = f"{nearest(pattern, known or names)}; the patterns are the config's or yours"
+            raise ConfigError(f"data.tasks: {pattern!r} fits no task to train on{hint}, --config.data.tasks= takes all")
+    fitting = {name for pattern in data.tasks or ("*",) for name in fnmatch.filter(every, pattern)}
+    names = fitting.intersection(names)
     if not names:
         raise ConfigError("data: languages, sources, licences, operators and the like leave no task to train on")
     if data.num_tasks > len(names):
         raise ConfigError(f"data.num_tasks={data.num_tasks}, and the other settings leave {len(names)} tasks")
-    left = len(names) - data.unseen_tasks
-    if left < max(1, data.num_tasks):
-        raise ConfigError(f"data.unseen_tasks={data.unseen_tasks} of {len(names)} tasks leaves too few to train on")
-    ranked = sorted(names, key=lambda name: hashlib.sha256(f"{data.seed} {name}".encode()).digest())
-    return ranked[: data.num_tasks or left], ranked[left:]
+    ranked = sorted(fitting, key=lambda name: hashlib.sha256(f"{data.seed} {name}".encode()).digest())
+    unseen = ranked[max(0, len(ranked) - data.unseen_tasks) :]
+    left = [name for name in ranked if name in names.difference(unseen)]
+    if len(left) < max(1, data.num_tasks):
+        raise ConfigError(f"data.unseen_tasks={data.unseen_tasks} of {len(fitting)} tasks leaves too few to train on")
+    return left[: data.num_tasks or None], unseen
 
 
 def real_tasks() -> list[Task]:

@@ -126,6 +126,21 @@ def test_task_patterns() -> None:
     assert all(not task.operator for task in training(settings(tasks=both, chain_of_task=False)))
 
 
+@pytest.mark.parametrize(
+    "fields", [{"chain_of_task": False}, {"operators": ("reversal",)}, {"leave_out_abilities": ("find spans",)}]
+)
+def test_what_an_ablation_leaves_out_changes_no_unseen_task(fields: dict[str, Any]) -> None:
+    """Or the losses of unseen tasks of its variants could not be compared; names and languages do narrow them."""
+    every, part = (choose.choose(DataConfig(total_instances=100, unseen_tasks=9, **chosen)) for chosen in ({}, fields))
+    assert [task.name for task in part.unseen] == [task.name for task in every.unseen] != []
+    assert {task.name for task in part.training} < {task.name for task in every.training}
+    assert not {task.name for task in part.training} & {task.name for task in part.unseen}
+    english = choose.choose(DataConfig(total_instances=100, unseen_tasks=9, languages=("en",), **fields))
+    assert {task.language for task in english.unseen} == {"en"}
+    reviews = choose.choose(DataConfig(total_instances=100, unseen_tasks=3, tasks=("*-Reviews-*",), **fields))
+    assert all("-Reviews-" in task.name for task in (*reviews.training, *reviews.unseen))
+
+
 def test_too_many_tasks_and_none_at_all() -> None:
     with pytest.raises(ConfigError, match=r"num_tasks=9999, and the other settings leave \d+ tasks"):
         training(settings(num_tasks=9999))
