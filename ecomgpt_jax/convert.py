@@ -21,14 +21,13 @@ from absl import flags
 from etils import epath
 
 from ecomgpt_jax import cli
-from ecomgpt_jax.config import EvalConfig, MeshConfig
+from ecomgpt_jax.config import MeshConfig
 from ecomgpt_jax.data.gguf_tokenizer import chat_template, vocabulary, write_tokenizer
-from ecomgpt_jax.data.tokenizer import Tokenizer, check_vocabulary, declared_ids, load_tokenizer
+from ecomgpt_jax.data.tokenizer import check_vocabulary, declared_ids, export_tokenizer, load_tokenizer
 from ecomgpt_jax.decoding.export_check import check_dtype, check_export
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
-from ecomgpt_jax.evaluation.protocol import build_prompts, find_tasks_dir, prompt_tokens
+from ecomgpt_jax.evaluation.protocol import first_rows
 from ecomgpt_jax.files import new_directory, read_json, read_text, write_json, write_text
-from ecomgpt_jax.instruct.task_folder import load_tasks
 from ecomgpt_jax.model.gguf_adapter import modelfile, write_adapter
 from ecomgpt_jax.model.gguf_read import GgufFile, write_hf
 from ecomgpt_jax.model.gguf_write import TYPES, write_gguf
@@ -170,13 +169,18 @@ def merge_peft(source: str, target: str, dtype: str, base: str = "") -> None:
     for place in (checkpoint.directory, source):
         with contextlib.suppress(MissingInputError):
             beside = tokenizer_directory(place)
-    if beside:
-        check_vocabulary(load_tokenizer(beside), checkpoint.model.vocab_size)
-    params, card = load_params(checkpoint, mesh, layered=False), Path(source).expanduser() / "README.md"
-    if is_other_base(source, params):
-        logging.warning("%s: trained on other weights than those of %s; answers will differ", source, named)
-    text, length = merged_card(read_text(card)) if card.is_file() else "", trained_length(checkpoint)
-    save_hf(params, checkpoint.model, target_path, dtype, beside, card=text, adapters=adapters, seq_length=length)
+    ids, card = declared_ids(Path(checkpoint.directory)), Path(source).expanduser() / "README.md"
+    with tempfile.TemporaryDirectory() as folder:
+        if beside:
+            check_vocabulary(export_tokenizer(beside, Path(folder), ids), checkpoint.model.vocab_size)
+        params = load_params(checkpoint, mesh, layered=False)
+        if is_other_base(source, params):
+            logging.warning("%s: trained on other weights than those of %s; answers will differ", source, named)
+        text, length = merged_card(read_text(card)) if card.is_file() else "", trained_length(checkpoint)
+        save_hf(
+            params, checkpoint.model, target_path, dtype, folder if beside else None, card=text, adapters=adapters,
+            token_ids=ids, seq_length=length,
+        )  # fmt: skip
     print(f"wrote {target_path} (hf, {dtype}, {source} on {named}{'' if beside else '; weights only, no tokenizer'})")
 
 
@@ -270,15 +274,6 @@ def interpolate(sources: str, target: str, dtype: str) -> None:
     print(f"wrote {target_path} (hf, {dtype}, {mix})")
 
 
-def _official(tokenizer: Tokenizer) -> tuple[list[list[int]], list[list[int]]]:
-    """Returns ids of prompts, and of right answers with their ends, of the first rows of each evaluation task."""
-    settings = EvalConfig()
-    sets = [build_prompts(task, _CHECK_ROWS) for task in load_tasks(find_tasks_dir(settings))]
-    prompts, _ = prompt_tokens(tokenizer, [text for each in sets for text in each.prompts], settings.max_prompt_tokens)
-    golds = tokenizer.encode_batch([text for each in sets for text in each.golds])
-    return prompts, [[*ids, tokenizer.eos_id][: settings.max_new_tokens] for ids in golds]
-
-
 def check(directory: str, dtype: str = "") -> int:
     """Prints one line per check of an HF directory (`export_check`); returns 1 where one failed, else 0.
 
@@ -293,8 +288,8 @@ def check(directory: str, dtype: str = "") -> int:
     path = Path(directory).expanduser()
     tokenizer = load_tokenizer(path)
     rows = read_json(path / "config.json").get("vocab_size", 0) if (path / "config.json").is_file() else 0
-    keys = vocabulary(tokenizer, rows)[0] if isinstance(rows, int) and rows >= tokenizer.size else None
-    official = _official(tokenizer) if dtype else ()
+    keys = vocabulary(tokenizer, rows)[0] if isinstance(rows, int) and rows >= tokenizer.rows else None
+    official = first_rows(tokenizer, _CHECK_ROWS) if dtype else ()
     further = (check_dtype(path, tokenizer, keys, kind, *official) for kind in (dtype,) if kind)
     failed = 0
     for outcome in itertools.chain(check_export(path, tokenizer, keys), further):

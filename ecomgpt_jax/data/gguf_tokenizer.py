@@ -13,7 +13,7 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors
 
-from ecomgpt_jax.data.tokenizer import Tokenizer, load_tokenizer
+from ecomgpt_jax.data.tokenizer import Tokenizer, check_vocabulary, load_tokenizer
 from ecomgpt_jax.errors import DataError
 from ecomgpt_jax.files import read_json, write_json, write_text
 
@@ -198,12 +198,19 @@ def pre_tokenizer_name(description: Mapping[str, Any]) -> str:
 
 
 def chat_template(directory: Path) -> str:
-    """Returns the chat template of a tokenizer's files, from chat_template.jinja or tokenizer_config.json; "": none."""
+    """Returns the chat template of a tokenizer's files, of several the one named "default"; "": there is none."""
+    return _templates(directory).get("default", "")
+
+
+def _templates(directory: Path) -> dict[str, str]:
+    """Returns {name: chat template}, from chat_template.jinja or tokenizer_config.json."""
     path, config = directory / "chat_template.jinja", directory / "tokenizer_config.json"
-    template = path.read_text("utf-8") if path.is_file() else ""
-    if not template and config.is_file():
-        template = read_json(config).get("chat_template")
-    return template if isinstance(template, str) else ""
+    found = path.read_text("utf-8") if path.is_file() else ""
+    if not found and config.is_file():
+        found = read_json(config).get("chat_template")
+    if isinstance(found, list):
+        return {each["name"]: each["template"] for each in found}
+    return {"default": found} if found else {}
 
 
 def vocabulary(tokenizer: Tokenizer, rows: int) -> tuple[dict[str, Any], list[str]]:
@@ -216,11 +223,13 @@ def vocabulary(tokenizer: Tokenizer, rows: int) -> tuple[dict[str, Any], list[st
     Raises:
       DataError: the tokenizer has ids beyond the model's.
     """
-    if tokenizer.size > rows:
-        raise DataError(f"{tokenizer.directory}: its ids go up to {tokenizer.size - 1:,}, the model has {rows:,} rows")
+    check_vocabulary(tokenizer, rows)
     description = read_json(tokenizer.directory / "tokenizer.json")
     model, lines = description["model"], []
-    vocab = tokenizer.backend.get_vocab(with_added_tokens=True)
+    every = tokenizer.backend.get_vocab(with_added_tokens=True)
+    vocab = {token: index for token, index in every.items() if index < rows}
+    if past := sorted(every.keys() - vocab.keys()):
+        lines.append(f"left out, since the model has no row for it: {', '.join(past)}")
     byte_level = model["type"] == "BPE" and '"ByteLevel"' in json.dumps(description.get("pre_tokenizer"))
     byte_fallback = model["type"] == "BPE" and bool(model.get("byte_fallback"))
     tokens, types = [f"[PAD{i}]" for i in range(rows)], [UNUSED] * rows
@@ -229,10 +238,10 @@ def vocabulary(tokenizer: Tokenizer, rows: int) -> tuple[dict[str, Any], list[st
         if not byte_level and len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
             types[index] = BYTE
     for entry in description.get("added_tokens", []):
-        types[entry["id"]] = CONTROL if entry["special"] else USER_DEFINED
-    for index, token in tokenizer.backend.get_added_tokens_decoder().items():
-        if token.special:  # also what stands in a chat template, whatever the file says
-            types[index] = CONTROL
+        if entry["id"] < rows:
+            types[entry["id"]] = CONTROL if entry["special"] else USER_DEFINED
+    for index in tokenizer.hidden & {*vocab.values()}:  # also a turn's marks in a chat template, whatever the file says
+        types[index] = CONTROL
     if not byte_level and tokenizer.unk_id is not None:
         types[tokenizer.unk_id] = UNKNOWN
     keys: dict[str, Any] = {"tokenizer.ggml.model": "gpt2" if byte_level else "llama"}
@@ -265,8 +274,11 @@ def vocabulary(tokenizer: Tokenizer, rows: int) -> tuple[dict[str, Any], list[st
     keys["tokenizer.ggml.add_eos_token"] = whole[-1:] == [tokenizer.eos_id]
     if tokenizer.prefix and not keys["tokenizer.ggml.add_bos_token"]:
         raise DataError(f"{tokenizer.directory}: puts {list(tokenizer.prefix)} before a text, not the bos token")
-    if template := chat_template(tokenizer.directory):
-        keys["tokenizer.chat_template"] = template
+    templates = _templates(tokenizer.directory)
+    if "default" in templates:
+        keys["tokenizer.chat_template"] = templates["default"]
+    elif templates:
+        lines.append("has chat templates, but none is named default: the file carries none")
     for line in lines:
         logging.warning("%s: %s", tokenizer.directory, line)
     return keys, lines

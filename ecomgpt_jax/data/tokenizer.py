@@ -61,6 +61,8 @@ class Tokenizer:
       respelled: {id of a control token that the vocabulary produces from plain text: ids that spell it otherwise}.
       fingerprint: sha256 of everything that determines the ids of a text and of its end.
       control: {id: token} of the control tokens.
+      hidden: ids of the control tokens that decoding leaves out: all but tags of an answer's parts, such as `<think>`
+        and `</think>` where no file marks them special.
       turn: layout of a prompt by the chat template, with `data.template=chat`; None: a prompt is a text.
     """
 
@@ -76,12 +78,23 @@ class Tokenizer:
     respelled: dict[int, list[int]]
     fingerprint: str
     control: dict[int, str]
+    hidden: frozenset[int]
     turn: Turn | None = None
 
     @property
     def size(self) -> int:
-        """One more than the largest id: the rows that a model's embedding must have."""
+        """One more than the largest id."""
         return int(self.ids[-1]) + 1
+
+    @property
+    def rows(self) -> int:
+        """Rows that a model's embedding must have: `size`, without control tokens past its end that nothing writes.
+
+        The text-only checkpoints of Gemma 3 have an image token without a row.
+        """
+        written = {self.bos_id, self.pad_id, *self.stop_ids, *self.prefix}
+        own = (index for index in self.ids.tolist() if index in written or index not in self.control)
+        return 1 + max(*self.prefix, *own)
 
     @property
     def token_ids(self) -> dict[str, int | list[int] | None]:
@@ -122,8 +135,8 @@ class Tokenizer:
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Returns the text of `ids`; control tokens are left out."""
-        return self.backend.decode(list(ids), skip_special_tokens=True)
+        """Returns the text of `ids` without those of `hidden`."""
+        return self.backend.decode([index for index in ids if index not in self.hidden], skip_special_tokens=False)
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Copies the tokenizer's files to `directory` (created if needed) and writes what transformers 4 and 5 read.
@@ -192,7 +205,7 @@ def load_tokenizer(directory: str | os.PathLike[str], template: str | None = Non
     roles, stop_ids = _roles(directory, loaded, set(ids.tolist()))
     if roles["eos"] is None:
         raise DataError(f"{path}: no end-of-sequence token; name it as eos_token in tokenizer_config.json")
-    control = _control_tokens(loaded, {*stop_ids, *roles.values()}, roles["eos"])
+    control, hidden = _control_tokens(loaded, {*stop_ids, *roles.values()}, roles["eos"])
     backend.add_special_tokens([tokenizers.AddedToken(token, special=True) for token in control.values()])
     backend.encode_special_tokens = True
     respelled = _respellings(backend, control, roles["unk"])
@@ -214,10 +227,27 @@ def load_tokenizer(directory: str | os.PathLike[str], template: str | None = Non
         respelled={index: spelling for index, spelling in respelled.items() if spelling},
         fingerprint=hashlib.sha256(content + repr(decisive).encode()).hexdigest(),
         control=control,
+        hidden=hidden,
     )
     config = directory / "tokenizer_config.json"
     noted = config.is_file() and read_json(config).get(_TEMPLATE) == "chat"
     return _with_chat(found, loaded) if (template or ("chat" if noted else "released")) == "chat" else found
+
+
+def export_tokenizer(source: Path, target: Path, declared: Mapping[str, Any]) -> Tokenizer:
+    """Writes a tokenizer's files to an existing directory as `Tokenizer.save` does, and returns the tokenizer.
+
+    Args:
+      source: its files; of trainers they come without generation_config.json and config.json.
+      target: the directory.
+      declared: ids of the weights (`declared_ids`), where `source` has none of its own.
+    """
+    copy_tokenizer_files(source, target)
+    own = declared_ids(source)
+    write_json(target / "generation_config.json", own or dict(declared))
+    tokenizer = load_tokenizer(target)
+    tokenizer.save(target)
+    return tokenizer
 
 
 def _with_chat(tokenizer: Tokenizer, loaded: transformers.PreTrainedTokenizerFast) -> Tokenizer:
@@ -228,6 +258,7 @@ def _with_chat(tokenizer: Tokenizer, loaded: transformers.PreTrainedTokenizerFas
         turn=turn,
         eos_id=turn.end_id,
         stop_ids=tuple(dict.fromkeys([turn.end_id, *tokenizer.stop_ids])),
+        hidden=tokenizer.hidden | {turn.end_id},
         prefix=(*turn.head, *tokenizer.encode(turn.before)),
         fingerprint=hashlib.sha256(f"{tokenizer.fingerprint}:{turn}".encode()).hexdigest(),
     )
@@ -276,17 +307,22 @@ def _roles(
 
 def _control_tokens(
     loaded: transformers.PreTrainedTokenizerFast, with_role: Set[int | None], eos_id: int
-) -> dict[int, str]:
-    """Returns the tokens that text must never become, {id: token}."""
+) -> tuple[dict[int, str], frozenset[int]]:
+    """Returns the tokens that text must never become, {id: token}, and the ids of those that decoding leaves out."""
     templates = loaded.chat_template or ""
     text = templates if isinstance(templates, str) else "\n".join(templates.values())
     named = set(loaded.all_special_tokens)
-    chosen = {eos_id: loaded.convert_ids_to_tokens(eos_id)}
+    chosen, tags = {eos_id: loaded.convert_ids_to_tokens(eos_id)}, {}
     for index, token in loaded.added_tokens_decoder.items():
         markup = re.search(r"[^\w\s]", token.content) and token.content in text  # "<|user|>", but not the word "user"
-        if token.special or index in with_role or token.content in named or markup:
+        marked = token.special or index in with_role or token.content in named
+        if marked or markup:
             chosen[index] = token.content
-    return chosen
+        if markup and not marked and (tag := re.fullmatch(r"</?([\w-]+)>", token.content)):
+            tags[index] = tag[1]
+    names = list(tags.values())
+    paired = {index for index, name in tags.items() if names.count(name) == 2}  # "<x>" and "</x>"
+    return chosen, frozenset(chosen.keys() - paired)
 
 
 def _respellings(backend: tokenizers.Tokenizer, control: Mapping[int, str], unk_id: int | None) -> dict[int, list[int]]:
@@ -386,11 +422,8 @@ def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
     Raises:
       DataError: naming the largest id and the rows.
     """
-    # A control token without a row, as the image token of Gemma's texts-only checkpoints, is never produced.
-    reserved = tokenizer.control.keys() - {tokenizer.bos_id, tokenizer.pad_id, *tokenizer.stop_ids, *tokenizer.prefix}
-    largest = max(*tokenizer.prefix, *(index for index in tokenizer.ids.tolist() if index not in reserved))
-    if largest >= vocab_size:
+    if tokenizer.rows > vocab_size:
         raise DataError(
-            f"{tokenizer.directory}: its ids go up to {largest:,}, the model has only {vocab_size:,} "
+            f"{tokenizer.directory}: its ids go up to {tokenizer.rows - 1:,}, the model has only {vocab_size:,} "
             "embeddings; use the tokenizer that belongs to the weights, or set model.vocab_size=0 for a fresh model"
         )

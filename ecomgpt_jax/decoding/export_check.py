@@ -184,7 +184,7 @@ def _special(directory: Path, tokenizer: Any) -> str:
         ends = values.get("eos_token_id")
         listed = set(ends if isinstance(ends, list) else [ends])
         _require(listed == set(tokenizer.stop_ids), f"{where}: eos_token_id {ends}, the tokenizer {tokenizer.stop_ids}")
-    _require(tokenizer.size <= config["vocab_size"], f"ids up to {tokenizer.size - 1}, {config['vocab_size']} rows")
+    _require(tokenizer.rows <= config["vocab_size"], f"ids up to {tokenizer.rows - 1}, {config['vocab_size']} rows")
     return f"ends of an answer {list(tokenizer.stop_ids)}"
 
 

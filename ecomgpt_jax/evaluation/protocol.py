@@ -26,13 +26,19 @@ from ecomgpt_jax.instruct.task_folder import (
     TaskRow,
     candidates,
     gold_labels,
+    load_tasks,
     read_rows,
     to_instruction,
 )
 
 
 class Encoder(Protocol):
-    """The methods of a tokenizer that the protocol calls."""
+    """What the protocol uses of a tokenizer."""
+
+    eos_id: int
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Returns the ids of each text."""
 
     def encode_prompts(self, texts: Sequence[str]) -> list[list[int]]:
         """Returns the ids of each text at the beginning of a sequence."""
@@ -133,6 +139,19 @@ def prompt_tokens(
     """
     encoded = tokenizer.encode_prompts(prompts)
     return [tokenizer.cut(ids, max_prompt_tokens) for ids in encoded], [len(ids) > max_prompt_tokens for ids in encoded]
+
+
+def first_rows(tokenizer: Encoder, rows: int) -> tuple[list[list[int]], list[list[int]]]:
+    """Returns the ids of prompts, and of right answers with their ends, of the first rows of each evaluation task.
+
+    Raises:
+      EcomError: there are no evaluation tasks, or one is damaged.
+    """
+    settings = EvalConfig()
+    sets = [build_prompts(task, rows) for task in load_tasks(find_tasks_dir(settings))]
+    prompts, _ = prompt_tokens(tokenizer, [text for each in sets for text in each.prompts], settings.max_prompt_tokens)
+    golds = tokenizer.encode_batch([text for each in sets for text in each.golds])
+    return prompts, [[*ids, tokenizer.eos_id][: settings.max_new_tokens] for ids in golds]
 
 
 def describe(tasks: Sequence[TaskPrompts], settings: EvalConfig) -> dict[str, Any]:

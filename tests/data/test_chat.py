@@ -140,6 +140,23 @@ def test_other_templates_are_refused(template: str, message: str, tmp_path: Path
         find_tokenizer("", [], "", DataConfig(template="chat", cache_dir=str(tmp_path)))
 
 
+def test_tags_of_an_answers_parts_are_decoded_where_no_file_marks_them_special(tmp_path: Path) -> None:
+    """As HF decodes Qwen3's `<think>`; they stay control tokens, which no text becomes."""
+    folder = save(tmp_path / "t", THINKING)
+    state = json.loads((folder / "tokenizer.json").read_text())
+    for plain in (False, True):
+        for token in state["added_tokens"]:
+            token["special"] = not (plain and ("think" in token["content"] or "im_" in token["content"]))
+        (folder / "tokenizer.json").write_text(json.dumps(state))
+        found, theirs = load_tokenizer(folder), transformers.PreTrainedTokenizerFast.from_pretrained(folder)
+        marks = dict(zip(CONTROL, theirs.convert_tokens_to_ids(CONTROL), strict=True))
+        answer = [marks["<think>"], *found.encode("red"), marks["</think>"], *found.encode(" shirt"), marks["</s>"]]
+        expected = "<think>red</think> shirt" if plain else "red shirt"
+        assert found.decode(answer) == theirs.decode(answer, skip_special_tokens=True) == expected
+        assert not found.control.keys() & {*found.encode("<think> </think> <|im_end|>")}
+        assert found.decode([marks["<|im_end|>"], marks["<|im_start|>"]]) == "", "the marks of a turn are no text"
+
+
 def test_a_control_token_without_a_row_is_no_obstacle(tmp_path: Path) -> None:
     """Gemma's <image_soft_token> has an id past the rows of the text-only checkpoints."""
     folder = save(tmp_path / "t", CHATML)

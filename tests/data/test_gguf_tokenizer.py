@@ -215,8 +215,40 @@ def test_what_puts_a_space_before_a_text(tmp_path: Path) -> None:
 
 def test_ids_past_the_model_are_refused(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(files_of(original("gpt-2"), tmp_path / "hf"))
-    with pytest.raises(DataError, match="the model has 10 rows"):
+    with pytest.raises(DataError, match="the model has only 10"):
         vocabulary(tokenizer, 10)
+
+
+def test_a_control_token_without_a_row_is_left_out_and_named(tmp_path: Path) -> None:
+    """Gemma's <image_soft_token> has an id past the rows of the text-only checkpoints."""
+    backend = original("gemma")
+    rows = backend.get_vocab_size()
+    backend.add_special_tokens(["<image_soft_token>"])
+    keys, lines = vocabulary(load_tokenizer(files_of(backend, tmp_path / "hf")), rows)
+    assert lines == ["left out, since the model has no row for it: <image_soft_token>"]
+    assert len(keys["tokenizer.ggml.tokens"]) == len(keys["tokenizer.ggml.token_type"]) == rows
+    assert "<image_soft_token>" not in keys["tokenizer.ggml.tokens"]
+
+
+def test_tags_of_an_answers_parts_are_text_for_the_engine_too(tmp_path: Path) -> None:
+    backend, tags = original("qwen2"), ("<think>", "</think>", "<turn>")
+    backend.add_tokens([tokenizers.AddedToken(tag, special=False) for tag in tags])
+    tokenizer = load_tokenizer(files_of(backend, tmp_path / "hf", "".join(tags)))
+    keys, _ = vocabulary(tokenizer, tokenizer.size)
+    types = dict(zip(keys["tokenizer.ggml.tokens"], keys["tokenizer.ggml.token_type"], strict=True))
+    assert [types[tag] for tag in tags] == [4, 4, 3]
+
+
+@pytest.mark.parametrize(("names", "carried"), [(("tool_use", "default"), True), (("tool_use",), False)])
+def test_of_several_templates_the_default_one_is_carried(names: tuple[str, ...], carried: bool, tmp_path: Path) -> None:
+    folder = files_of(original("qwen2"), tmp_path / "hf")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config["chat_template"] = [{"name": name, "template": "{# " + name + " #}"} for name in names]
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer = load_tokenizer(folder)
+    keys, lines = vocabulary(tokenizer, tokenizer.size)
+    assert keys.get("tokenizer.chat_template") == ("{# default #}" if carried else None)
+    assert lines == ([] if carried else ["has chat templates, but none is named default: the file carries none"])
 
 
 def test_pre_tokenizer_names() -> None:

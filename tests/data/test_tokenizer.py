@@ -256,6 +256,25 @@ def test_an_id_of_more_than_31_bits_is_refused(tokenizer: tokenizer_lib.Tokenize
         tokenizer_lib.load_tokenizer(edited(tokenizer.directory, tmp_path / "t", change))
 
 
+def test_a_tokenizer_without_ids_is_exported_with_those_of_its_weights(
+    tokenizer: tokenizer_lib.Tokenizer, tmp_path: Path
+) -> None:
+    """As trainers save it beside adapters; ids of its own count."""
+    config = {"eos_token": "</s>", "tokenizer_class": "TokenizersBackend", "extra_special_tokens": ["<x>"]}
+    bare = edited(tokenizer.directory, tmp_path / "bare", lambda state: None, config)
+    (tmp_path / "out").mkdir()
+    declared = {"eos_token_id": [tokenizer.eos_id, 300], "do_sample": True}
+    found = tokenizer_lib.export_tokenizer(bare, tmp_path / "out", declared)
+    assert found.stop_ids == (tokenizer.eos_id, 300)
+    written = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    assert written == found.token_ids
+    assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text()) == {
+        "eos_token": "</s>", "tokenizer_class": "PreTrainedTokenizerFast", "additional_special_tokens": ["<x>"],
+    }  # fmt: skip
+    (bare / "generation_config.json").write_text(json.dumps({"eos_token_id": [tokenizer.eos_id, 301]}))
+    assert tokenizer_lib.export_tokenizer(bare, tmp_path / "out", declared).stop_ids == (tokenizer.eos_id, 301)
+
+
 def test_an_export_asks_for_no_code_of_its_own(tokenizer: tokenizer_lib.Tokenizer, tmp_path: Path) -> None:
     config = {"eos_token": "</s>", "tokenizer_class": "Mine", "auto_map": {"AutoTokenizer": ["mine.Mine", None]}}
     found = tokenizer_lib.load_tokenizer(edited(tokenizer.directory, tmp_path / "t", lambda state: None, config))
