@@ -46,6 +46,13 @@ class Turn(NamedTuple):
         return [[*self.head, *ids, *self.tail] for ids in encode_batch(plain)]
 
 
+def freeze_date(loaded: transformers.PreTrainedTokenizerFast) -> dict[str, str]:
+    """Replaces the clock of a tokenizer's chat template by a fixed date; returns what to render the template with."""
+    template = loaded.chat_template if isinstance(loaded.chat_template, str) else loaded.get_chat_template()
+    loaded.chat_template = _FROZEN + template
+    return {"date_string": _DATE}
+
+
 def read_turn(
     loaded: transformers.PreTrainedTokenizerFast,
     encode_batch: Callable[[list[str]], list[list[int]]],
@@ -66,16 +73,12 @@ def read_turn(
     if not loaded.chat_template:
         raise DataError(f"{path.parent}: has no chat template, which data.template=chat needs")
 
-    loaded.chat_template = _FROZEN + (
-        loaded.chat_template if isinstance(loaded.chat_template, str) else loaded.get_chat_template()
-    )
+    dates = freeze_date(loaded)
 
     def render(text: str, *answer: str) -> str:
         messages = [{"role": "user", "content": text}, *({"role": "assistant", "content": each} for each in answer)]
         try:
-            return loaded.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=not answer, date_string=_DATE
-            )
+            return loaded.apply_chat_template(messages, tokenize=False, add_generation_prompt=not answer, **dates)
         except Exception as error:  # templates may raise any exception
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise DataError(f"{path.parent}: its chat template fails on one turn ({reason})") from error

@@ -71,14 +71,14 @@ class Service:
         encoded = iter(self.tokenizer.encode_prompts(texts))
         try:
             prompts = [
-                self.render(prompt) if job.chat else next(encoded) if isinstance(prompt, str) else prompt
+                self.render(prompt, job.variables) if job.chat else next(encoded) if isinstance(prompt, str) else prompt
                 for prompt in job.prompts
             ]
         except DataError as error:
             raise RequestError(str(error), "messages") from None
-        context, seed = self.scheduler.engine.context, secrets.randbits(64) if job.seed is None else job.seed
-        param, found = "messages" if job.chat else "prompt", []
-        for prompt in prompts:
+        context, param, found = self.scheduler.engine.context, "messages" if job.chat else "prompt", []
+        for number, prompt in enumerate(prompts):  # a seed per answer, or repeated prompts would have one answer
+            seed = secrets.randbits(64) if job.seed is None else (job.seed + number) % 2**64
             left = context - len(prompt)
             tokens = job.max_tokens or (left if job.chat else min(DEFAULT_TOKENS, left))
             if not prompt:

@@ -19,6 +19,9 @@ _REFUSED: Mapping[str, tuple[Any, ...]] = {
     "prediction": (), "web_search_options": (), "top_k": (-1, 0), "min_p": (0,), "repetition_penalty": (1,),
     "min_tokens": (0,), "ignore_eos": (False,), "stop_token_ids": ([],), "guided_json": (), "guided_regex": (),
     "guided_choice": (), "guided_grammar": (), "structured_outputs": (), "use_beam_search": (False,),
+    "add_generation_prompt": (True,), "continue_final_message": (False,), "skip_special_tokens": (True,),
+    "bad_words": ([],), "allowed_token_ids": (), "truncate_prompt_tokens": (), "length_penalty": (1,),
+    "typical_p": (1,), "chat_template": (), "documents": ([],),
 }  # fmt: skip
 _ROLES = ("system", "developer", "user", "assistant")
 
@@ -49,6 +52,7 @@ class Job:
     Attributes:
       chat: of a conversation; else of prompts.
       prompts: texts or lists of ids; one conversation [{"role", "content"}, ...] where `chat`.
+      variables: of the chat template, such as Qwen3's `enable_thinking`.
       max_tokens: of each answer; None: the default.
       temperature: 0 takes the likeliest token.
       top_p: see `continuous.Request`.
@@ -61,6 +65,7 @@ class Job:
 
     chat: bool
     prompts: list[Any]
+    variables: dict[str, str | bool | int | float]
     max_tokens: int | None
     temperature: float
     top_p: float
@@ -121,6 +126,7 @@ def read_job(body: bytes, *, chat: bool, model: str, vocab_size: int) -> Job:
     return Job(
         chat=chat,
         prompts=[_messages(given)] if chat else _prompts(given, vocab_size),
+        variables=_variables(given, chat),
         max_tokens=next(iter(wanted), None),
         temperature=_real(given, "temperature", 0, 2, 0.0),
         top_p=_real(given, "top_p", 0, 1, 1.0),
@@ -181,6 +187,17 @@ def _alternatives(given: Mapping[str, Any], chat: bool) -> int | None:
     if count is not None and not wanted:
         raise RequestError("top_logprobs needs logprobs to be true", "top_logprobs")
     return (count or 0) if wanted else None
+
+
+def _variables(given: Mapping[str, Any], chat: bool) -> dict[str, str | bool | int | float]:
+    variables = _read(given, "chat_template_kwargs", dict, {})
+    if variables and not chat:
+        raise RequestError("chat_template_kwargs is for chats", "chat_template_kwargs")
+    for name, value in variables.items():
+        if not isinstance(value, str | bool | int | float):
+            problem = f"chat_template_kwargs.{name:.50} must be a string, a number, true or false"
+            raise RequestError(problem, "chat_template_kwargs")
+    return variables
 
 
 def _check_text(text: str, where: str, param: str) -> str:

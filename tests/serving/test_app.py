@@ -11,6 +11,7 @@ import openai
 import pytest
 
 from ecomgpt_jax.serving import app
+from ecomgpt_jax.serving.protocol import read_job
 from serving.scripted import (
     CONTEXT,
     TOKENIZER,
@@ -357,3 +358,16 @@ def test_idle_connections_hold_nothing_up(server: Running) -> None:
     assert server.post("/v1/completions", GOOD)[0] == 200
     for connection in idle:
         connection.close()
+
+
+def test_repeated_prompts_of_one_request_are_drawn_apart(server: Running) -> None:
+    """The first has the seed of the request, as if it came alone."""
+
+    def seeds(**more: Any) -> list[int]:
+        body = json.dumps({"prompt": ["red", "red", "mug"], "temperature": 1, **more}).encode()
+        job = read_job(body, chat=False, model="m", vocab_size=VOCAB_SIZE)
+        return [request.seed for request in server.service.encode(job)]
+
+    assert seeds(seed=5) == [5, 6, 7]
+    assert seeds(seed=2**64 - 1) == [2**64 - 1, 0, 1]
+    assert len({*seeds(), *seeds()}) == 6

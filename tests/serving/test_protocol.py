@@ -67,6 +67,11 @@ def test_wrong_prompts(prompt: Any) -> None:
         ("top_k", [5]),
         ("repetition_penalty", [1.1]),
         ("response_format", [{"type": "json_object"}]),
+        ("skip_special_tokens", [False]),
+        ("bad_words", [["red"]]),
+        ("allowed_token_ids", [[5]]),
+        ("truncate_prompt_tokens", [9]),
+        ("chat_template_kwargs", [{"enable_thinking": False}, []]),
     ],
 )
 def test_wrong_values_are_refused_by_name(name: str, values: list[Any]) -> None:
@@ -148,3 +153,14 @@ def test_options_are_for_streams() -> None:
     assert read(options).include_usage
     assert not read({**options, "stream_options": {"include_usage": None}}).include_usage
     assert fault({**options, "stream_options": {"include_usage": 1}}).startswith("stream_options: ")
+
+
+def test_variables_of_a_chat_template_are_plain_values() -> None:
+    talk = {"messages": [{"role": "user", "content": "a"}]}
+    assert read({**talk, "chat_template_kwargs": {"enable_thinking": False}}, chat=True).variables == {
+        "enable_thinking": False
+    }
+    assert read(talk, chat=True).variables == {}
+    assert fault({**talk, "chat_template_kwargs": {"tools": [1]}}, chat=True).startswith("chat_template_kwargs: ")
+    for name, value in (("continue_final_message", True), ("add_generation_prompt", False), ("chat_template", "x")):
+        assert fault({**talk, name: value}, chat=True).startswith(f"{name}: ")

@@ -7,8 +7,8 @@ from serving.scripted import TOKENIZER
 
 
 def job(**changes: object) -> Job:
-    fields = {"chat": False, "prompts": [], "max_tokens": None, "temperature": 0.0, "top_p": 1.0, "seed": None,
-              "stops": (), "alternatives": None, "stream": False, "include_usage": False}  # fmt: skip
+    fields = {"chat": False, "prompts": [], "variables": {}, "max_tokens": None, "temperature": 0.0, "top_p": 1.0,
+              "seed": None, "stops": (), "alternatives": None, "stream": False, "include_usage": False}  # fmt: skip
     return Job(**{**fields, **changes})
 
 
