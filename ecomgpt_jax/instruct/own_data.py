@@ -171,7 +171,7 @@ def load(spec: str) -> OwnFile:
 
 def to_row(file: OwnFile, instance: Instance) -> dict[str, str]:
     """Returns an instance as a stored row; its task is named after its language, the file and the form."""
-    language = "zh" if is_chinese(normalise(instance.prompt.removeprefix(HEAD) + instance.response)) else "en"
+    language = "zh" if is_chinese(normalise("".join(instance.texts))) else "en"
     return {
         "task": f"{language.upper()}-{file.name}-Generate-{file.form}",
         "record_id": instance.place,

@@ -168,6 +168,19 @@ def test_rows_are_named_by_language_file_and_form(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "record",
+    [
+        {"instruction": "选出品牌", "input": "Nike Air Max 270 男鞋", "output": "Nike"},
+        {"messages": [{"role": "user", "content": "Nike 270 男鞋的品牌"}, {"role": "assistant", "content": "Nike"}]},
+        {"prompt": "Nike Air Max 270 男鞋的品牌", "completion": "Nike"},
+    ],
+)
+def test_the_frame_of_a_prompt_has_no_part_in_its_language(tmp_path: Path, record: dict) -> None:
+    file = load(written(tmp_path, record))
+    assert [to_row(file, instance)["language"] for instance in file.instances] == ["zh"]
+
+
+@pytest.mark.parametrize(
     ("record", "message"),
     [
         ({"instruction": "x", "otput": "y"}, ":2:1: no field 'output', did you mean 'otput'?"),
