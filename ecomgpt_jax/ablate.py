@@ -40,7 +40,7 @@ from ecomgpt_jax.evaluation.protocol import TaskPrompts, build_prompts, find_tas
 from ecomgpt_jax.evaluation.scores import read_answer_losses, task_predictions
 from ecomgpt_jax.experiment import Cell, Experiment, Variant, cells
 from ecomgpt_jax.files import read_json, write_json, write_text
-from ecomgpt_jax.instruct.task_folder import load_tasks
+from ecomgpt_jax.instruct.task_folder import load_tested
 from ecomgpt_jax.waiting import file_lock, only_one
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "an experiment: configs/ablations.py:<name>")
@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> None:
     experiment = _curve() if _INTERPOLATE.value else _experiment()
     cli.check_usage("ablate --config configs/ablations.py:cot --out DIR", arguments, _OUT)
     out, tasks_dir = Path(_OUT.value).absolute(), Path(find_tasks_dir(EvalConfig(tasks_dir=_TASKS.value))).absolute()
-    prompt_sets = [build_prompts(task, experiment.limit) for task in load_tasks(tasks_dir)]
+    prompt_sets = [build_prompts(task, experiment.limit) for task in load_tested(tasks_dir)]
     runs = cells(experiment)
     started = Path(_STARTS.value).absolute() if _STARTS.value else out / "starts"
     chains = {cell.start[:count] for cell in runs for count in range(1, len(cell.start) + 1)}

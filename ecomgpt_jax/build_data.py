@@ -35,7 +35,7 @@ from ecomgpt_jax.instruct import audit, choose, ecom_instruct, overlap, read
 from ecomgpt_jax.instruct.contamination import Exclusion
 from ecomgpt_jax.instruct.ecom_instruct import Built
 from ecomgpt_jax.instruct.instructions import render
-from ecomgpt_jax.instruct.task_folder import load_tasks, read_rows, to_instruction
+from ecomgpt_jax.instruct.task_folder import load_tasks, load_tested, read_rows, to_instruction
 from ecomgpt_jax.model import hub
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, with an optional :argument")
@@ -138,7 +138,7 @@ def write_overlap(data: DataConfig, path: str) -> None:
       MissingInputError: there are no evaluation tasks.
       EcomError: a source cannot be read.
     """
-    tasks = {task.name: read_rows(task) for folder in read.evaluation_dirs(data) for task in load_tasks(folder)}
+    tasks = {task.name: read_rows(task) for folder in read.evaluation_dirs(data) for task in load_tested(folder)}
     if not tasks:
         raise MissingInputError(
             "--overlap: no evaluation tasks; run `python -m ecomgpt_jax.fetch evaluation benchmarks`"

@@ -27,7 +27,7 @@ from ecomgpt_jax.evaluation.page import render_html, render_markdown
 from ecomgpt_jax.evaluation.protocol import TaskPrompts, build_prompts, digest, find_tasks_dir
 from ecomgpt_jax.evaluation.scores import read_answer_losses, task_predictions
 from ecomgpt_jax.files import check_output, read_json, write_json, write_text
-from ecomgpt_jax.instruct.task_folder import load_tasks
+from ecomgpt_jax.instruct.task_folder import load_tested
 
 _TASKS = flags.DEFINE_string("tasks", "", "folder of tasks with the gold answers; default $ECOMGPT_EVAL")
 _OUT = flags.DEFINE_string("out", "", "file to write: .md, .html, or JSON")
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> None:
     rows = _rows(folders, scores)
     protocol = _same_settings(folders, scores)
     prompt_sets = {
-        task.name: build_prompts(task, rows[task.name], protocol) for task in load_tasks(tasks_dir, sorted(rows))
+        task.name: build_prompts(task, rows[task.name], protocol) for task in load_tested(tasks_dir, sorted(rows))
     }
     for name, prompt_set in prompt_sets.items():
         if len(prompt_set.rows) != rows[name]:

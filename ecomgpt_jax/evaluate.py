@@ -20,7 +20,7 @@ from ecomgpt_jax.evaluation.report import write_overview
 from ecomgpt_jax.evaluation.scores import average, measures
 from ecomgpt_jax.files import check_output, read_json
 from ecomgpt_jax.instruct.benchmarks import BENCHMARKS, find_benchmark, task_folders
-from ecomgpt_jax.instruct.task_folder import load_tasks, warn_of_templates
+from ecomgpt_jax.instruct.task_folder import load_tested, warn_of_templates
 from ecomgpt_jax.model import loading
 from ecomgpt_jax.model.content_hash import content_hash
 from ecomgpt_jax.parallel.mesh import make_mesh
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> None:
     folders = _task_folders(settings)
     only = _ONLY.value or None
     for tasks_dir in folders.values():
-        warn_of_templates(load_tasks(tasks_dir, only))  # reports a wrong folder before minutes of loading
+        warn_of_templates(load_tested(tasks_dir, only))  # reports a wrong folder before minutes of loading
     mesh = make_mesh(parse_mesh(settings.mesh))
     enable_compilation_cache(Path(_CACHE_DIR.value).expanduser() / "compiled")
     found = loading.find_checkpoint(_CHECKPOINT.value, settings.dtype)

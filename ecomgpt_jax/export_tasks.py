@@ -13,7 +13,7 @@ from ecomgpt_jax.config import DEFAULT_PROTOCOL, Config, EvalConfig, resolve
 from ecomgpt_jax.evaluation.lm_eval_export import export_tasks
 from ecomgpt_jax.evaluation.protocol import build_prompts, find_tasks_dir
 from ecomgpt_jax.evaluation.report import PAPER_ROUGE_L
-from ecomgpt_jax.instruct.task_folder import load_tasks
+from ecomgpt_jax.instruct.task_folder import load_tested
 
 _TASKS = flags.DEFINE_string("tasks", "", "folder of tasks; default $ECOMGPT_EVAL")
 _OUT = flags.DEFINE_string("out", "", "folder for the YAML files and their rows")
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> None:
     """Runs the command; see the module's docstring."""
     cli.check_usage("export_tasks --tasks DIR --out O", arguments, _OUT)
     settings = resolve(Config(eval=EvalConfig(tasks_dir=_TASKS.value, protocol=_PROTOCOL.value))).eval
-    tasks = load_tasks(find_tasks_dir(settings))
+    tasks = load_tested(find_tasks_dir(settings))
     parts = [build_prompts(task, _LIMIT.value, settings.protocol) for task in tasks]
     names = [task.name for task in tasks]
     grouped = [name for name in names if name in PAPER_ROUGE_L] or names

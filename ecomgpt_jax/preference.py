@@ -28,7 +28,7 @@ from ecomgpt_jax.evaluation.preference import (
 from ecomgpt_jax.evaluation.protocol import TaskPrompts, build_prompts, find_tasks_dir
 from ecomgpt_jax.evaluation.scores import task_predictions
 from ecomgpt_jax.files import read_json, read_json_lines, write_json, write_text
-from ecomgpt_jax.instruct.task_folder import load_tasks
+from ecomgpt_jax.instruct.task_folder import load_tested
 
 _MAKE = flags.DEFINE_bool("make", False, "make sheets from the two folders given")
 _TASKS = flags.DEFINE_string("tasks", "", "folder of tasks; default $ECOMGPT_EVAL")
@@ -68,7 +68,7 @@ def _make(first: Path, second: Path) -> None:
         raise DataError(f"{first} and {second} answer other prompts: protocol {protocols[0]} and {protocols[1]}")
     tasks_dir = find_tasks_dir(EvalConfig(tasks_dir=_TASKS.value))
     prompt_sets: list[TaskPrompts] = []
-    for task in load_tasks(tasks_dir):
+    for task in load_tested(tasks_dir):
         paths = [folder / f"{task.name}.jsonl" for folder in folders]
         if all(path.is_file() for path in paths):
             prompt_sets.append(build_prompts(task, sum(1 for _ in read_json_lines(paths[0])), protocols[0]))

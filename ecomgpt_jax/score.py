@@ -15,7 +15,7 @@ from ecomgpt_jax.errors import MissingInputError
 from ecomgpt_jax.evaluation.protocol import build_prompts, describe_predictions, find_tasks_dir
 from ecomgpt_jax.evaluation.scores import average, averages, measures, score_task, task_predictions
 from ecomgpt_jax.files import check_output, write_json
-from ecomgpt_jax.instruct.task_folder import load_tasks
+from ecomgpt_jax.instruct.task_folder import load_tested
 
 _TASKS = flags.DEFINE_string("tasks", "", "folder of tasks; default $ECOMGPT_EVAL")
 _PREDICTIONS = flags.DEFINE_string("predictions", "", "folder of <task>.jsonl files")
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> None:
     folder = Path(_PREDICTIONS.value)
     if not folder.is_dir():
         raise MissingInputError(f"{folder}: no such folder of predictions")
-    tasks = load_tasks(tasks_dir)
+    tasks = load_tested(tasks_dir)
     found = [task for task in tasks if (folder / f"{task.name}.jsonl").is_file()]
     if not found:
         raise MissingInputError(f"{folder}: no <task>.jsonl for any task of {tasks_dir}, such as {tasks[0].name}.jsonl")

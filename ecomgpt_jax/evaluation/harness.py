@@ -29,7 +29,7 @@ from ecomgpt_jax.evaluation.scores import (
     write_predictions,
 )
 from ecomgpt_jax.files import read_json, write_json
-from ecomgpt_jax.instruct.task_folder import load_tasks, warn_of_templates
+from ecomgpt_jax.instruct.task_folder import load_tested, warn_of_templates
 
 __all__ = ["evaluate_tasks", "find_tasks_dir"]
 
@@ -119,7 +119,7 @@ def finished_scores(
     if not path.is_file():
         return None
     scores = read_json(path)
-    tasks = [build_prompts(task, settings.limit, settings.protocol) for task in load_tasks(tasks_dir)]
+    tasks = [build_prompts(task, settings.limit, settings.protocol) for task in load_tested(tasks_dir)]
     complete = not settings.answer_loss or all("answer_loss" in entry for entry in scores["tasks"].values())
     complete = complete and scores["run"] == {"dtype": dtype}
     return scores if complete and scores["protocol"] == describe(tasks, settings) else None
@@ -175,7 +175,7 @@ def evaluate_slice(
 
 def slice_metrics(tasks_dir: str | os.PathLike[str]) -> list[str]:
     """Returns the metric names of `evaluate_slice` for a folder of tasks."""
-    names = [*(task.name for task in load_tasks(tasks_dir)), "average"]
+    names = [*(task.name for task in load_tested(tasks_dir)), "average"]
     return [f"eval/{task}/{name}" for task in names for _, _, name in MEASURES]
 
 
@@ -186,7 +186,7 @@ def read_samples(
 
     Each is {"task", "prompt", "gold", "prediction"}.
     """
-    tasks, found = load_tasks(tasks_dir), {}
+    tasks, found = load_tested(tasks_dir), {}
     for number in range(SAMPLES):
         task = tasks[number * len(tasks) // SAMPLES]
         prompt_set = build_prompts(task, settings.limit, settings.protocol)
@@ -228,7 +228,7 @@ def _answer(
     weights: str = "",
 ) -> list[_Answered]:
     """Answers tasks."""
-    folders = load_tasks(tasks_dir, only)
+    folders = load_tested(tasks_dir, only)
     warn_of_templates(folders)
     tasks = [build_prompts(task, settings.limit, settings.protocol) for task in folders]
     encoded = [prompt_tokens(tokenizer, prompt_set.prompts, settings.max_prompt_tokens) for prompt_set in tasks]

@@ -26,7 +26,7 @@ from ecomgpt_jax.instruct.task_folder import (
     TaskRow,
     candidates,
     gold_labels,
-    load_tasks,
+    load_tested,
     read_rows,
     to_instruction,
 )
@@ -148,7 +148,7 @@ def first_rows(tokenizer: Encoder, rows: int) -> tuple[list[list[int]], list[lis
       EcomError: there are no evaluation tasks, or one is damaged.
     """
     settings = EvalConfig()
-    sets = [build_prompts(task, rows) for task in load_tasks(find_tasks_dir(settings))]
+    sets = [build_prompts(task, rows) for task in load_tested(find_tasks_dir(settings))]
     prompts, _ = prompt_tokens(tokenizer, [text for each in sets for text in each.prompts], settings.max_prompt_tokens)
     golds = tokenizer.encode_batch([text for each in sets for text in each.golds])
     return prompts, [[*ids, tokenizer.eos_id][: settings.max_new_tokens] for ids in golds]

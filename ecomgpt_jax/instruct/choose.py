@@ -311,7 +311,8 @@ def cache_key(data: DataConfig) -> str:
     content["files"] = [(Path(spec).name, own_files.checksum(spec)) for spec in data.files]
     if data.mixture == "folder":
         choose(dataclasses.replace(data, strict_held_out=False))
-        content["tasks"] = contamination.checksum(Path(data.tasks_dir).expanduser(), "train")
+        directory = Path(data.tasks_dir).expanduser()
+        content["tasks"] = [contamination.checksum(directory, split) for split in ("train", "test")]
     return _hash(content | _checksums(data, source_names(data)))
 
 

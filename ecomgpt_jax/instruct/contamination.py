@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from ecomgpt_jax.files import BadRecord
 from ecomgpt_jax.instruct.records import (
     AspectText,
     AttributedItem,
@@ -23,7 +24,7 @@ from ecomgpt_jax.instruct.records import (
     SpannedText,
     TextPair,
 )
-from ecomgpt_jax.instruct.task_folder import TaskRow, load_tasks, read_rows
+from ecomgpt_jax.instruct.task_folder import TaskRow, load_tasks, load_tested, read_rows, scan_rows
 
 RUN_CHINESE, RUN = 18, 60
 # Shorter texts ("yes", "black") are common; equal ones do not indicate copying.
@@ -166,8 +167,18 @@ def load_exclusion(directories: Sequence[str | os.PathLike[str]]) -> Exclusion:
     Raises:
       EcomError: a folder cannot be read as tasks.
     """
-    tasks = (task for directory in directories for task in load_tasks(directory))
+    tasks = (task for directory in directories for task in load_tested(directory))
     return Exclusion(row for task in tasks for row in read_rows(task))
+
+
+def tested_texts(directory: str | os.PathLike[str]) -> set[str]:
+    """Returns the inputs of every `test.json` below a folder of tasks, normalised where they hold a letter or digit."""
+    texts: set[str] = set()
+    for task in load_tasks(Path(directory).expanduser()):
+        if (Path(task.path) / "test.json").is_file():
+            scanned = (row for _, _, row in scan_rows(task, "test"))
+            texts |= {normalise(row.sentences) or row.sentences for row in scanned if not isinstance(row, BadRecord)}
+    return texts
 
 
 def checksum(directory: str | os.PathLike[str], split: str = "test") -> str:

@@ -16,7 +16,7 @@ from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.files import BadRecord
 from ecomgpt_jax.instruct import own_data, read, task_folder
 from ecomgpt_jax.instruct.choose import Choice
-from ecomgpt_jax.instruct.contamination import Exclusion, fold, joined, normalise
+from ecomgpt_jax.instruct.contamination import Exclusion, fold, joined, normalise, tested_texts
 from ecomgpt_jax.instruct.duplicates import Sketch, sketch
 from ecomgpt_jax.instruct.example_rows import as_folder, as_row, row_of
 from ecomgpt_jax.instruct.instructions import ROW_FIELDS, Row, render
@@ -30,6 +30,7 @@ from ecomgpt_jax.instruct.tasks.task import Example, Task
 TEST_ROWS = 50  # per task at most
 HELD_OUT_ROWS = 100  # per task at most
 LETTERS = 0.5  # share of the rows that may have letters, with `data.template=...:letters`
+IN_TEST = "input of a test.json"  # why a row of a task folder is left out
 FOLDERS, FILES = "folder", "files"  # shards other than sources
 HeldOut = dict[str, tuple[TaskFolder, list[TaskRow]]]  # by the name of the task
 _DESCRIBED = ("language", "family", "operator", "parent", "source")
@@ -173,6 +174,7 @@ class _Candidate(NamedTuple):
 
 
 def _from_folders(rows: "Rows", tasks: Sequence[TaskFolder]) -> Iterator[tuple[str, Row]]:
+    own_test = tested_texts(rows.data.tasks_dir)
     counts: dict[str, tuple[int, int]] = {}  # of records and bad ones, by task
     fates: dict[tuple[str, int], str] = {}  # by task and index
     candidates: list[_Candidate] = []
@@ -187,6 +189,9 @@ def _from_folders(rows: "Rows", tasks: Sequence[TaskFolder]) -> Iterator[tuple[s
             place = task.name, index
             if reason := rows.excluded((row.sentences, *(span.term for span in row.spans))):
                 fates[place] = reason
+            elif (normalise(row.sentences) or row.sentences) in own_test:
+                fates[place] = IN_TEST
+                rows.stats.dropped[IN_TEST] += 1
             else:
                 content = task, index, row, rows.has_letters(task, task.template, index)
                 candidates.append(_Candidate(task.dataset, normalise(row.sentences), task.name, place, content))
@@ -305,7 +310,7 @@ class Rows:
                 made = 0
                 for each in chosen:
                     row, sentences, answer = render_row(each.content)
-                    reason = limited if limit and made == limit else self._unfit(task, sentences, answer)
+                    reason = limited if limit and made == limit else self._unfit(task, sentences, answer, spelled=True)
                     if reason:
                         fates.setdefault(each.record, reason)
                     else:
@@ -313,14 +318,18 @@ class Rows:
                         made += 1
                         yield split, row
 
-    def _unfit(self, task: str, sentences: str, answer: str) -> str:
-        """Returns why a row is left out, "" for one to keep; counts it."""
-        reason = self._reason(task, sentences, answer)
+    def _unfit(self, task: str, sentences: str, answer: str, spelled: bool = False) -> str:
+        """Returns why a row is left out, "" for one to keep; counts it.
+
+        A row repeats another one with the same letters and digits; with `spelled`, as of users, who may teach spelling,
+        prices and sizes, one with the same characters except for blanks.
+        """
+        reason = self._reason(task, sentences, answer, spelled)
         if reason:
             self.stats.dropped[reason] += 1
         return reason
 
-    def _reason(self, task: str, sentences: str, answer: str) -> str:
+    def _reason(self, task: str, sentences: str, answer: str, spelled: bool) -> str:
         if not answer.strip():
             return "empty answer"
         try:
@@ -333,6 +342,8 @@ class Rows:
         if reason:
             return f"evaluation {reason} (row)"
         content = f"{task}\n{joined(folded[0]) or sentences}\n{joined(folded[1]) or answer}".encode()
+        if spelled:
+            content = f"{task}\n{' '.join(sentences.split())}\n{' '.join(answer.split())}".encode()
         key = hashlib.blake2b(content, digest_size=8).digest()
         if key in self._seen:
             return "duplicate"

@@ -127,6 +127,27 @@ def load_tasks(directory: str | os.PathLike[str], only: Iterable[str] | None = N
     return [load_task(folders[name]) for name in dict.fromkeys(wanted)]
 
 
+def load_tested(directory: str | os.PathLike[str], only: Iterable[str] | None = None) -> list[TaskFolder]:
+    """Reads the tasks of `load_tasks` that have a `test.json`; a warning names the others once.
+
+    Raises:
+      MissingInputError: as `load_tasks`; also where no task has one, or `only` names one that has none.
+      DataError: as `load_tasks`.
+    """
+    tasks, wanted = load_tasks(directory, only), set(only or ())
+    without = [task.name for task in tasks if not (Path(task.path) / "test.json").is_file()]
+    if len(without) == len(tasks) or wanted.intersection(without):
+        raise MissingInputError(f"{directory}: no test.json in {', '.join(without)}")
+    if without:
+        _warn_once(f"{directory}: not evaluated, since there is no test.json: {', '.join(without)}")
+    return [task for task in tasks if task.name not in without]
+
+
+@functools.cache
+def _warn_once(line: str) -> None:
+    logging.warning(line)
+
+
 def find_tasks(directory: str | os.PathLike[str]) -> dict[str, Path]:
     """Returns the folder of every task under `<directory>/<Dataset>/tasks/`, unread, in order of name.
 

@@ -5,7 +5,7 @@ import csv
 import json
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -146,10 +146,12 @@ def test_real_needs_its_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         made(settings(mixture="real", sources_dir=str(tmp_path / "nowhere")))
 
 
-def folder(tmp_path: Path, rows: list[TaskRow], name: str = "EN-Mine-CLS-mood") -> TaskFolder:
+def folder(
+    tmp_path: Path, rows: list[TaskRow], name: str = "EN-Mine-CLS-mood", test: Sequence[TaskRow] = ()
+) -> TaskFolder:
     template = "### Instruction:\n{sentences}\nMood? {label_set}\n### Response:"
     task = TaskFolder(name=name, definition="mood", template=template, label_set={"default": ("good", "bad")})
-    return write_task(tmp_path, task, rows, rows)
+    return write_task(tmp_path, task, test, rows)
 
 
 def test_task_folders_are_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +173,7 @@ def test_folder_rows_from_the_evaluation_are_dropped_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leaked = "The staff was really friendly and the soup was hot."
-    folder(tmp_path / "eval", [TaskRow(leaked, {"default": ("good",)})])
+    folder(tmp_path / "eval", [], test=[TaskRow(leaked, {"default": ("good",)})])
     rows = [TaskRow(text, {"default": ("good",)}) for text in (leaked.upper(), "a clean text")]
     folder(tmp_path / "train", rows)
     monkeypatch.setenv("ECOMGPT_EVAL", str(tmp_path / "eval"))
@@ -209,7 +211,7 @@ def test_own_files_alone_and_beside_a_mixture(tmp_path: Path) -> None:
 
 def test_own_rows_of_the_evaluation_and_repeats_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     leaked = "The staff was really friendly and the soup was hot."
-    folder(tmp_path / "eval", [TaskRow(leaked, {"default": ("good",)})])
+    folder(tmp_path / "eval", [], test=[TaskRow(leaked, {"default": ("good",)})])
     monkeypatch.setenv("ECOMGPT_EVAL", str(tmp_path / "eval"))
     lines = (
         json.dumps({"prompt": leaked, "completion": "x"}),
@@ -219,6 +221,36 @@ def test_own_rows_of_the_evaluation_and_repeats_are_dropped(tmp_path: Path, monk
         stats = made(settings(mixture=kind, num_tasks=int(kind != "files"), files=(own_file(tmp_path, 5, *lines),)))[3]
         assert stats.dropped["evaluation text"] == 1
         assert stats.dropped["duplicate"] >= 1
+
+
+def test_own_rows_that_differ_in_spelling_signs_or_case_are_no_repeats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their number is what is taught; blanks alone make no other row. Sources drop more: the test below."""
+    monkeypatch.delenv("ECOMGPT_EVAL", raising=False)
+    pairs = [("1.50 EUR", "1.50"), ("15.0 EUR", "15.0"), ("150 EUR", "150"), ("-10 %", "-10"), ("+10 %", "+10"),
+             ("RED MUG", "x"), ("red mug", "x"), ("résumé", "y"), ("resume", "y")]  # fmt: skip
+    repeats = [("red  mug ", "x"), ("red mug", "x")]
+    lines = [json.dumps({"prompt": prompt, "completion": answer}) for prompt, answer in [*pairs, *repeats]]
+    train, test, _, stats = made(settings(mixture="files", files=(own_file(tmp_path, 0, *lines),)))
+    assert sorted(row["prompt"] for row in train + test) == sorted(prompt for prompt, _ in pairs)
+    assert stats.dropped == {"duplicate": 2}
+    rows = [TaskRow(text, {"default": ("good",)}) for text in ("M-8", "M8", "m8", "M8")]
+    folder(tmp_path / "tasks", rows)
+    train, test, _, stats = made(settings(mixture="folder", tasks_dir=str(tmp_path / "tasks"), instances_per_task=0))
+    assert (len(train) + len(test), stats.dropped) == (3, {"duplicate": 1})
+
+
+def test_rows_of_a_folders_own_test_are_not_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of any of its tasks, however it is spelled: `evaluate --tasks` asks them."""
+    monkeypatch.delenv("ECOMGPT_EVAL", raising=False)
+    rows = [TaskRow(f"text number {i}", {"default": ("good",)}) for i in range(30)]
+    folder(tmp_path, rows, test=rows[3:4])
+    folder(tmp_path, rows, "EN-Mine-CLS-other", test=[TaskRow("TEXT number 7!", rows[0].labels)])
+    train, test, _, stats = made(settings(mixture="folder", tasks_dir=str(tmp_path), instances_per_task=0))
+    assert stats.dropped == {"input of a test.json": 4}
+    assert len(train) + len(test) == 56
+    assert not any("text number 3\n" in row["prompt"] or "text number 7\n" in row["prompt"] for row in train + test)
 
 
 def test_bad_records_are_quarantined_and_many_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

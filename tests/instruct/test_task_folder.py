@@ -19,6 +19,7 @@ from ecomgpt_jax.instruct.task_folder import (
     gold_answer,
     load_task,
     load_tasks,
+    load_tested,
     read_rows,
     to_instruction,
     warn_of_templates,
@@ -61,6 +62,21 @@ def test_only_the_named_tasks_are_read_each_once(tmp_path: Path) -> None:
     assert 2 < len(english) < len(names)
     read = [task.name for task in load_tasks(tmp_path, [names[-1], "EN-*", english[1]])]
     assert read == [names[-1], *english]
+
+
+def test_tasks_to_train_on_alone_are_named_and_not_evaluated(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As `pseudo_label` writes them."""
+    make(tmp_path, "EN-Shop-CLS-topic")
+    alone = make(tmp_path, "EN-Shop-CLS-train")
+    (alone / "test.json").rename(alone / "train.json")
+    for _ in range(2):
+        assert [task.name for task in load_tested(tmp_path, ["EN-*"])] == ["EN-Shop-CLS-topic"]
+    assert [line.rsplit(": ", 2)[1:] for line in caplog.messages] == [
+        ["not evaluated, since there is no test.json", "EN-Shop-CLS-train"]
+    ]
+    for only in (["EN-Shop-CLS-train"], ["EN-Shop-CLS-t*", "EN-Shop-CLS-train"], ["EN-Shop-CLS-tr*"]):
+        with pytest.raises(MissingInputError, match=r"no test\.json in EN-Shop-CLS-train"):
+            load_tested(tmp_path, only)
 
 
 def test_name_gives_language_and_family_and_meta_task_is_ignored(tmp_path: Path) -> None:
