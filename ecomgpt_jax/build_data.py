@@ -35,7 +35,7 @@ from ecomgpt_jax.instruct import audit, choose, ecom_instruct, overlap, read
 from ecomgpt_jax.instruct.contamination import Exclusion
 from ecomgpt_jax.instruct.ecom_instruct import Built
 from ecomgpt_jax.instruct.instructions import render
-from ecomgpt_jax.instruct.task_folder import load_tasks, load_tested, read_rows, to_instruction
+from ecomgpt_jax.instruct.task_folder import answer_separator, load_tasks, load_tested, read_rows, to_instruction
 from ecomgpt_jax.model import hub
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, with an optional :argument")
@@ -198,7 +198,10 @@ def run_audit(built: Built, config: Config) -> None:
     def answer_tokens(response: str) -> int:
         return len(tokenizer().encode(response)) + 1
 
-    count = _print_findings(audit.audit(splits, read.exclusion(config.data), config.data.length, answer_tokens))
+    folders = choose.folder_tasks(config.data) if config.data.mixture == "folder" else []
+    separators = {task.name: answer_separator(task) for task in folders}
+    found = audit.audit(splits, read.exclusion(config.data), config.data.length, answer_tokens, separators)
+    count = _print_findings(found)
     rows = sum(map(len, splits.values()))
     if count:
         raise DataError(f"audit: {_findings(count)} in {rows:,} built rows")

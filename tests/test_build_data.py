@@ -1,5 +1,6 @@
 """The command, run as a user does."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import tiny_tasks
+
+from ecomgpt_jax.instruct.task_folder import write_task
 
 ROOT = Path(__file__).parents[1]
 
@@ -154,3 +157,13 @@ def test_a_folder_of_evaluation_tasks_is_audited_and_not_built(command: Callable
     assert "--list has no effect on evaluation files alone" in command(*config, "--list", rc=2)
     (tmp_path / "Shop/tasks/EN-Shop-CLS-topic/test.json").write_text("{")
     assert "test.json:1:2: " in command(*config, rc=65, one_line=False)
+
+
+def test_built_rows_of_a_folder_are_audited_with_its_separators(command: Callable[..., str], tmp_path: Path) -> None:
+    for (task, rows), separator in ((tiny_tasks.TOPICS, "、"), (tiny_tasks.PARTS, "; ")):
+        task = dataclasses.replace(task, separator=separator)
+        train = [dataclasses.replace(row, sentences=f"{row.sentences} {i}") for i in range(5) for row in rows]
+        write_task(tmp_path, task, (), train)
+    fields = ("num_tasks=0", "instances_per_task=0", f"tasks_dir={tmp_path}", "workers=1")
+    config = (OWN[0], f"{OWN[1]}:folder", *(f"--config.data.{field}" for field in fields))
+    assert "audit: no findings in 35 built rows" in command(*config, "--audit")

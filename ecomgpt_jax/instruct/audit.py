@@ -204,6 +204,7 @@ def audit(
     exclusion: Exclusion | None = None,
     length: int = 0,
     answer_tokens: Callable[[str], int] | None = None,
+    separators: Mapping[str, str] | None = None,
 ) -> Iterator[str]:
     """Yields a line "split:row: task: what is wrong" for each finding in built rows, rows counted from 1.
 
@@ -212,12 +213,14 @@ def audit(
       exclusion: the evaluation text that must not occur; None skips that check.
       length: positions in a row of tokens; 0 skips the check for answers that do not fit.
       answer_tokens: counts the tokens of a response with its end of sequence; called only for responses of many bytes.
+      separators: what joins the parts of an answer, by name of the task; ", " for any other task.
     """
     seen: dict[bytes, str] = {}
     for split, rows in splits.items():
         for number, row in enumerate(rows, 1):
             place = f"{split}:{number}"
-            found = (*_problems(row), *_repeat(row, place, seen), *_leak(row, exclusion))
+            separator = (separators or {}).get(row["task"], ", ")
+            found = (*_problems(row, separator), *_repeat(row, place, seen), *_leak(row, exclusion))
             for problem in (*found, *_cut(row, length, answer_tokens)):
                 yield f"{place}: {row['task']}: {problem} (record {row['record_id']!r} of {row['source']})"
 
@@ -230,7 +233,7 @@ def _cut(row: Row, length: int, answer_tokens: Callable[[str], int] | None) -> I
             yield f"the answer has {tokens} tokens, and a row of {length} cuts off its end"
 
 
-def _problems(row: Row) -> Iterator[str]:
+def _problems(row: Row, separator: str) -> Iterator[str]:
     prompt, response = row["prompt"], row["response"]
     if not prompt.strip() and not row["task"].endswith("-plain_text"):
         yield "the prompt is empty"
@@ -244,22 +247,22 @@ def _problems(row: Row) -> Iterator[str]:
             yield f"{name} holds the character {_name(found[0])} at {found.start()}"
     given = prompt.split("### Instruction:\n", 1)[-1]
     if row["family"] == "CLS":
-        missing = [label for label in response.split(", ") if label not in given]
+        missing = [label for label in response.split(separator) if label not in given]
         if missing and response not in given:
             yield f"label {missing[0]!r} is not among the candidates"
     elif row["family"] == "Condition_Extract":
-        yield from _not_copied(response, given)
+        yield from _not_copied(response, given, separator)
     elif row["family"] == "NER":
         for line in response.split("\n"):
             # Types and terms may contain a colon: the reading that fits the prompt best counts.
             cuts = [match.span() for match in re.finditer(": ", line) if line[: match.start()] in given]
-            problems = [list(_not_copied(line[end:], given)) for _, end in cuts]
+            problems = [list(_not_copied(line[end:], given, separator)) for _, end in cuts]
             yield from min(problems, key=len, default=[f"line {line!r} names no type of the prompt"])
 
 
-def _not_copied(terms: str, given: str) -> Iterator[str]:
+def _not_copied(terms: str, given: str, separator: str) -> Iterator[str]:
     if terms != NOTHING and terms not in given:
-        for term in terms.split(", "):
+        for term in terms.split(separator):
             if term not in given:
                 yield f"span {term!r} is not in the text"
 

@@ -70,6 +70,22 @@ def test_planted_faults_are_found(bad: Row, message: str) -> None:
     assert re.search(message, finding), finding
 
 
+def test_answers_are_split_at_the_separator_of_their_task() -> None:
+    shop = "### Instruction:\n{}\nPick: a、b、c or Brand, Acme, Bolt\n### Response:"
+    rows = [
+        row(prompt=shop.format("pan"), response="c、a", task="shop"),
+        row("NER", shop.format("two"), "Brand: Bolt; Acme", task="names"),
+        row("Condition_Extract", shop.format("words"), "Bolt; Acme", task="names"),
+        row(prompt=shop.format("pot"), response="c, a", task="shop"),
+        row("NER", shop.format("one"), "Brand: Bolt, Acme", task="names"),
+    ]
+    found = list(audit({"train": rows}, separators={"shop": "、", "names": "; "}))
+    assert [finding.split(" (record")[0] for finding in found] == [
+        "train:4: shop: label 'c, a' is not among the candidates",
+        "train:5: names: span 'Bolt, Acme' is not in the text",
+    ]
+
+
 def test_cut_answers_are_found_and_only_long_ones_are_tokenised() -> None:
     rows = [row("Generate", response="x" * size) for size in (9, 10, 20)]
     asked = []
