@@ -12,7 +12,7 @@ from ecomgpt_jax.instruct.answer_parts import name_of, split_known, split_type
 from ecomgpt_jax.instruct.contamination import normalise
 from ecomgpt_jax.instruct.instructions import Instruction
 from ecomgpt_jax.instruct.records import Record, Span
-from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, to_instruction
+from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, answer_separator, to_instruction
 from ecomgpt_jax.instruct.tasks.task import NOTHING, Task
 
 FAMILIES = ("CLS", "NER", "Condition_Extract", "Extract")
@@ -115,7 +115,7 @@ def accept(task: TaskFolder, text: str, answer: str, shown: Sequence[str]) -> Ta
             return "no candidate"
         return TaskRow(text, {task.label_key: labels}) if len(set(labels)) == len(labels) else "format"
     if task.family != "NER":
-        return _spanned(text, [("", answer)])
+        return _spanned(task, text, [("", answer)])
     named = {name_of(kind): kind for kind in shown}
     lines = [split_type(line, shown) for line in answer.split("\n")]
     kinds = {kind for kind, _ in lines}
@@ -123,13 +123,13 @@ def accept(task: TaskFolder, text: str, answer: str, shown: Sequence[str]) -> Ta
         return "format"
     if kinds != named.keys():
         return "no candidate" if kinds - named.keys() else "format"
-    return _spanned(text, [(named[kind], terms[1:]) for kind, terms in lines])
+    return _spanned(task, text, [(named[kind], terms[1:]) for kind, terms in lines])
 
 
-def _spanned(text: str, parts: Iterable[tuple[str, str]]) -> TaskRow | str:
-    spans = []
+def _spanned(task: TaskFolder, text: str, parts: Iterable[tuple[str, str]]) -> TaskRow | str:
+    separator, spans = answer_separator(task), []
     for kind, terms in parts:
-        for term in () if terms == NOTHING else [terms] if terms in text else terms.split(", "):
+        for term in () if terms == NOTHING else [terms] if terms in text else terms.split(separator):
             start = text.find(term)
             if start < 0 or not term.strip():
                 return "not in the text"

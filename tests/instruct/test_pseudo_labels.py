@@ -53,6 +53,22 @@ def test_filters(task: TaskFolder, answer: str, expected: object) -> None:
     assert (row.labels.get("default") or tuple((s.type, s.term, s.start) for s in row.spans)) == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "separator", "answer", "expected"),
+    [
+        ("ZH-Shop-Extract-words", "、", "drill、red", ("drill", "red")),
+        ("ZH-Shop-Extract-words", "、", "red, drill", "not in the text"),
+        ("EN-Shop-NER-parts", "; ", "Brand: Acme; drill\nPart: drill, red", ("Acme", "drill", "drill, red")),
+        ("EN-Shop-NER-parts", "; ", "Brand: Acme, chuck\nPart: None", "not in the text"),
+        ("EN-Shop-Condition_Extract-words", "; ", "Acme, chuck", ("Acme", "chuck")),  # its answers always have ", "
+    ],
+)
+def test_terms_are_split_at_the_separator_of_the_task(name: str, separator: str, answer: str, expected: object) -> None:
+    task = TaskFolder(name, "d", TEMPLATE, {"default": ("Brand", "Part")}, separator=separator)
+    row = accept(task, TEXT, answer, task.labels)
+    assert (tuple(span.term for span in row.spans) if isinstance(row, TaskRow) else row) == expected
+
+
 def test_what_is_accepted_reads_back_as_the_same_answer(tmp_path: object) -> None:
     for task, answer in ((MOOD, "so so, bad"), (PARTS, "Brand: Acme\nPart: None"), (WORDS, "Acme, chuck")):
         write_task(tmp_path, task, (), [accept(task, TEXT, answer, task.labels)])
