@@ -5,7 +5,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from ecomgpt_jax.evaluation.corrected_scores import class_scores, exact_matches, located_tokens
+from ecomgpt_jax.evaluation.benchmark_scores import is_ranking
+from ecomgpt_jax.evaluation.corrected_scores import class_scores, exact_matches, located_tokens, read_answers
 from ecomgpt_jax.evaluation.page import Marked, Section, Table, cell
 from ecomgpt_jax.evaluation.protocol import TaskPrompts
 from ecomgpt_jax.instruct.answer_parts import gold_parts, located_parts, name_of, read_parts, said_parts
@@ -24,7 +25,7 @@ _LEGEND = (
 def answer_sections(prompt_set: TaskPrompts, predictions: Sequence[str]) -> list[Section]:
     """Returns the sections of a report on the answers to one task."""
     sections, task = [], prompt_set.task
-    if task.family == "CLS":
+    if task.family == "CLS" and not is_ranking(task):  # the scores of a ranking have no classes
         sections.append(_confusion_section(prompt_set, predictions))
     elif task.family == "NER":
         scores = class_scores(task, prompt_set.rows, predictions)
@@ -43,7 +44,7 @@ def confusions(prompt_set: TaskPrompts, predictions: Sequence[str]) -> Counter[t
     a missing side, and `OTHER` an answer that is not a label of the task.
     """
     labels, found = set(map(name_of, prompt_set.task.labels)), Counter()
-    for row, answer in zip(prompt_set.rows, predictions, strict=True):
+    for row, answer in zip(prompt_set.rows, read_answers(prompt_set.task, predictions), strict=True):
         bags = gold_parts(prompt_set.task, row), said_parts(prompt_set.task, row, answer)
         wanted, said = ({label for _, label in bag} for bag in bags)
         known = labels | wanted
@@ -79,13 +80,13 @@ def _confusion_section(prompt_set: TaskPrompts, predictions: Sequence[str]) -> S
 def examples(prompt_set: TaskPrompts, predictions: Sequence[str]) -> list[tuple[str, list[tuple[str, Marked]]]]:
     """Returns `SHOWN_ROWS` rows, evenly spaced, as examples of a section."""
     right, count = exact_matches(prompt_set.task, prompt_set.rows, predictions), min(SHOWN_ROWS, len(prompt_set.rows))
-    shown = []
+    read, shown = read_answers(prompt_set.task, predictions), []
     for index in (number * len(prompt_set.rows) // count for number in range(count)):
         gold, answer = prompt_set.golds[index], predictions[index]
         fields = [
-            ("Prompt", _prompt(prompt_set, index, answer)),
-            ("Gold answer", mark(prompt_set, index, gold, answer, "missed")),
-            ("Answer", mark(prompt_set, index, answer, gold, "wrong") or "(empty)"),
+            ("Prompt", _prompt(prompt_set, index, read[index])),
+            ("Gold answer", _marked(prompt_set, index, right[index], (gold, answer), "missed")),
+            ("Answer", _marked(prompt_set, index, right[index], (answer, gold), "wrong") or "(empty)"),
         ]
         shown.append((f"Row {index}: {'right' if right[index] else 'wrong'}", fields))
     return shown
@@ -106,6 +107,16 @@ def mark(prompt_set: TaskPrompts, index: int, text: str, other: str, otherwise: 
             if task.family == "CLS":
                 left[found] -= 1  # a repeated label is wrong the second time
     return _pieces(text, [(start, end, "right" if good else otherwise) for start, end, good in spans])
+
+
+def _marked(
+    prompt_set: TaskPrompts, index: int, right: bool, texts: tuple[str, str], otherwise: str
+) -> list[tuple[str, str]]:
+    """Returns the first text in pieces, as `mark`; in one for a benchmark, whose scores compare what is read of it."""
+    text, task = texts[0], prompt_set.task
+    if task.metric and task.family != "Generate":
+        return _pieces(text, [(0, min(len(text), SHOWN_CHARACTERS), "right" if right else otherwise)])
+    return mark(prompt_set, index, *texts, otherwise)
 
 
 def _prompt(prompt_set: TaskPrompts, index: int, answer: str) -> Marked:

@@ -163,15 +163,19 @@ def _bleu(answer: str, gold: str) -> float:
     return sacrebleu.corpus_bleu([answer.strip("\n").split("\n")[0]], [[gold]], lowercase=True).score / 100
 
 
+def is_ranking(task: TaskFolder) -> bool:
+    """Returns whether answers of a task are rankings, which have a score by row and no classes."""
+    return task.metric.partition(":")[2] in ("ndcg", "hit rate@3")
+
+
 def ranking_scores(task: TaskFolder, rows: Sequence[TaskRow], answers: Sequence[str]) -> list[float] | None:
     """Returns nDCG or hit rate by row over distinct valid numbers; None for other tasks than rankings.
 
     nDCG is 1 where all weights are zero; the hit rate is out of three where more items are right.
     """
-    kind = task.metric.partition(":")[2]
-    if kind not in ("ndcg", "hit rate@3"):
+    if not is_ranking(task):
         return None
-    found = []
+    kind, found = task.metric.partition(":")[2], []
     for row, answer in zip(rows, answers, strict=True):
         if kind == "ndcg":
             weights = [float(item) for item in row.labels[TRUTH]]

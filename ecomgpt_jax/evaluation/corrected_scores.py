@@ -84,7 +84,7 @@ def _row_statistics(
     if shown is None:
         shown = [candidates(task, index, row) for index, row in enumerate(rows)]
     if (values := ranking_scores(task, rows, predictions)) is not None:
-        return {"score": _means(values), "exact-match": _means([value >= 1 for value in values])}
+        return {"score": _means(values), "exact-match": _means(exact_matches(task, rows, predictions))}
     predictions = read_answers(task, predictions)
     texts = [(text, gold_answer(task, row)) for row, text in _pairs(rows, predictions)]
     found = {
@@ -153,7 +153,9 @@ def _references(task: TaskFolder, row: TaskRow) -> tuple[str, ...]:
 
 
 def exact_matches(task: TaskFolder, rows: Sequence[TaskRow], predictions: Sequence[str]) -> list[bool]:
-    """Returns by row whether all parts are right; for Generate, whether the text is the same."""
+    """Returns by row whether all parts are right; for Generate, whether the text is the same; for rankings, score 1."""
+    if (values := ranking_scores(task, rows, predictions)) is not None:
+        return [value >= 1 for value in values]
     predictions = read_answers(task, predictions)
     if task.family == "Generate":
         return [_same(text, gold_answer(task, row)) for row, text in _pairs(rows, predictions)]

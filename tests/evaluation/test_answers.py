@@ -1,7 +1,8 @@
 import tiny_tasks
 
-from ecomgpt_jax.evaluation.answers import SHOWN_ROWS, answer_sections, confusions, examples, mark
+from ecomgpt_jax.evaluation.answers import SHOWN_CHARACTERS, SHOWN_ROWS, answer_sections, confusions, examples, mark
 from ecomgpt_jax.evaluation.protocol import TaskPrompts
+from ecomgpt_jax.instruct.benchmarks import TRUTH
 from ecomgpt_jax.instruct.instructions import render
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, gold_answer, to_instruction
 
@@ -110,3 +111,43 @@ def test_examples_are_spread_evenly_and_texts_come_whole() -> None:
                     pieces = fields[2][1]
                     text = pieces if isinstance(pieces, str) else "".join(piece for piece, _ in pieces)
                     assert text == (answer or "(empty)") or text.endswith(" …")
+
+
+def benchmark(metric: str, golds: list[str], family: str = "CLS", labels: tuple[str, ...] = ()) -> TaskPrompts:
+    label_set = {"default": labels} if labels else {}
+    task = TaskFolder(f"EN-Bench-{family}-t", "d", "{sentences}", label_set, separator=",", metric=metric)
+    if family == "CLS":
+        rows = tuple(TaskRow("q", {"default": tuple(gold.split(",")), TRUTH: tuple(gold.split(","))}) for gold in golds)
+    else:
+        rows = tuple(tiny_tasks.spanned(f"q {gold}.", ("", gold)) for gold in golds)
+    return prompts_of((task, rows))
+
+
+def test_answers_to_benchmarks_are_shown_as_they_are_scored() -> None:
+    part = benchmark("ecinstruct:letter", ["B", "B", "B", "B"], labels=("A", "B", "C"))
+    answers = ["B: because", "Answer: B", "C. no", "a good one"]
+    assert confusions(part, answers) == {("B", "B"): 2, ("B", "C"): 1, ("B", "(nothing)"): 1}
+    shown = examples(part, answers)
+    assert [title for title, _ in shown] == ["Row 0: right", "Row 1: right", "Row 2: wrong", "Row 3: wrong"]
+    assert [fields[1][1] for _, fields in shown] == [[("B", "right")]] * 2 + [[("B", "missed")]] * 2
+    kinds = ["right", "right", "wrong", "wrong"]
+    assert [fields[2][1] for _, fields in shown] == [[pair] for pair in zip(answers, kinds, strict=True)]
+    part = benchmark("chinese_ecom_qa:label", ["AC-1"], "Extract")
+    ((_, fields),) = examples(part, ["Answer: AC-1.\nso"])
+    assert [piece for piece in fields[0][1] if piece[1]] == [("AC-1", "right")]
+    assert fields[2][1] == [("Answer: AC-1.\nso", "right")]
+    long = "x" * 2 * SHOWN_CHARACTERS
+    assert examples(part, [long])[0][1][2][1] == [("x" * SHOWN_CHARACTERS, "wrong"), (" …", "")]
+    assert examples(part, [""])[0][1][2][1] == "(empty)"
+
+
+def test_rankings_are_shown_as_they_are_scored() -> None:
+    part = benchmark("shopping_mmlu:hit rate@3", ["1,2,3"] * 2)
+    (section,) = answer_sections(part, ["3, 2, 1\nbecause", "3, 4"])  # no table of classes
+    assert [title for title, _ in section.examples] == ["Row 0: right", "Row 1: wrong"]
+    assert section.examples[0][1][2][1] == [("3, 2, 1\nbecause", "right")]
+
+
+def test_texts_of_benchmarks_are_marked_by_their_words() -> None:
+    part = benchmark("chinese_ecom_qa:text", ["red cup"], "Generate")
+    assert mark(part, 0, "red mug", "red cup", "wrong") == examples(part, ["red mug"])[0][1][2][1]
