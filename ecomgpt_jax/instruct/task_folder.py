@@ -198,7 +198,7 @@ def load_task(directory: str | os.PathLike[str]) -> TaskFolder:
     if not isinstance(label_set, dict):
         raise DataError(f'{path}: label_set must be {{"key": ["label", ...]}}')
     labels = {key: _texts(value, f"{path}: label_set.{key}") for key, value in label_set.items()}
-    key = meta.get("label_key", next(iter(labels)) if len(labels) == 1 else "default")
+    key = _text(meta.get("label_key", next(iter(labels)) if len(labels) == 1 else "default"), f"{path}: label_key")
     if labels and key not in labels:
         raise DataError(f"{path}: label_key {key!r} is none of the label sets {', '.join(labels)}")
     if "{label_set}" in template and not labels:
@@ -208,7 +208,7 @@ def load_task(directory: str | os.PathLike[str]) -> TaskFolder:
         definition=_text(meta.get("defi", label_name.replace("_", " ")), f"{path}: defi"),
         template=template,
         label_set=labels,
-        label_key=_text(key, f"{path}: label_key"),
+        label_key=key,
         separator=_text(meta.get("label_sep", ", "), f"{path}: label_sep"),
         path=directory,
         metric=_text(meta.get("metric", ""), f"{path}: metric"),

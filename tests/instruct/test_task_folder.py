@@ -152,6 +152,7 @@ def test_a_row_cannot_act_as_a_template() -> None:
         ({"meta": {"test_prompt": {"instruction": "no input"}}}, "{sentences}"),
         ({"meta": {"test_prompt": {"instruction": "{sentences}{__class__}"}}}, "__class__"),
         ({"meta": {**META, "label_key": "b"}}, "'b'"),
+        ({"meta": {**META, "label_key": ["a"]}}, "meta-info.json: label_key must be a string, not list"),
         ({"meta": {**META, "label_set": ["x"]}}, "label_set"),
         ({"meta": {**META, "label_set": {"a": [1]}}}, "label_set.a"),
         ({"meta": {**META, "label_set": {}}}, "no label_set"),
