@@ -25,9 +25,9 @@ from ecomgpt_jax.evaluation.comparison import (
 )
 from ecomgpt_jax.evaluation.page import render_html, render_markdown
 from ecomgpt_jax.evaluation.protocol import TaskPrompts, build_prompts, digest, find_tasks_dir
-from ecomgpt_jax.evaluation.scores import read_answer_losses, task_predictions
+from ecomgpt_jax.evaluation.scores import read_answer_losses, read_scores, task_predictions
 from ecomgpt_jax.files import check_output, read_json, write_json, write_text
-from ecomgpt_jax.instruct.task_folder import load_tested
+from ecomgpt_jax.instruct.task_folder import load_tasks, load_tested
 
 _TASKS = flags.DEFINE_string("tasks", "", "folder of tasks with the gold answers; default $ECOMGPT_EVAL")
 _OUT = flags.DEFINE_string("out", "", "file to write: .md, .html, or JSON")
@@ -97,15 +97,7 @@ def _answers(source: Path | str, prompt_set: TaskPrompts) -> list[str]:
 def _read_scores(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise MissingInputError(f"{folder}: no such folder; compare takes two output folders of evaluate")
-    path = folder / "scores.json"
-    scores = read_json(path)
-    tasks, protocol = (scores.get(key) if isinstance(scores, dict) else None for key in ("tasks", "protocol"))
-    if not isinstance(tasks, dict) or not isinstance(protocol, dict) or not isinstance(protocol.get("sha256"), str):
-        raise DataError(f'{path}: no "tasks" and "protocol" with its sha256; evaluate and score write them')
-    for name, entry in tasks.items():
-        if not isinstance(entry, dict) or type(entry.get("rows")) is not int or entry["rows"] < 1:
-            raise DataError(f'{path}: task {name}: "rows" must be a whole number above 0')
-    return scores
+    return read_scores(folder / "scores.json")
 
 
 def _rows(folders: list[Path], scores: list[dict[str, Any]]) -> dict[str, int]:

@@ -5,10 +5,12 @@ Read them back: `python -m ecomgpt_jax.preference --judgements FILE ... --key ST
 
 A and B are output folders of `evaluate`, or folders of <task>.jsonl. STUDY receives `sheets/annotator-<k>.html`, an
 offline page per annotator, and `key.json`, which records whose answer is on which side: keep it from the annotators.
-Reading back writes `result.json` and its tables, `result.md`.
+Only the tasks of a folder's `scores.json` are taken where it has one. Reading back writes `result.json` and its tables,
+`result.md`.
 """
 
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -26,9 +28,9 @@ from ecomgpt_jax.evaluation.preference import (
     summarise,
 )
 from ecomgpt_jax.evaluation.protocol import TaskPrompts, build_prompts, find_tasks_dir
-from ecomgpt_jax.evaluation.scores import task_predictions
+from ecomgpt_jax.evaluation.scores import read_scores, task_predictions
 from ecomgpt_jax.files import read_json, read_json_lines, write_json, write_text
-from ecomgpt_jax.instruct.task_folder import load_tested
+from ecomgpt_jax.instruct.task_folder import load_tasks, load_tested
 
 _MAKE = flags.DEFINE_bool("make", False, "make sheets from the two folders given")
 _TASKS = flags.DEFINE_string("tasks", "", "folder of tasks; default $ECOMGPT_EVAL")
@@ -63,14 +65,18 @@ def _make(first: Path, second: Path) -> None:
     if (out / "key.json").exists():
         raise ConfigError(f"{out}: holds a study already; its sheets may be in use, so name another folder")
     folders = [_predictions(first), _predictions(second)]
-    protocols = [_protocol(first), _protocol(second)]
+    files = [folder / "scores.json" for folder in (first, second)]
+    scores = [read_scores(path) if path.is_file() else {} for path in files]
+    protocols = [_protocol(each) for each in scores]
     if protocols[0] != protocols[1]:
         raise DataError(f"{first} and {second} answer other prompts: protocol {protocols[0]} and {protocols[1]}")
     tasks_dir = find_tasks_dir(EvalConfig(tasks_dir=_TASKS.value))
     prompt_sets: list[TaskPrompts] = []
     for task in load_tested(tasks_dir):
         paths = [folder / f"{task.name}.jsonl" for folder in folders]
-        if all(path.is_file() for path in paths):
+        # evaluate leaves the files of earlier evaluations, which its scores.json is not about.
+        scored = all(task.name in each["tasks"] for each in scores if each)
+        if scored and all(path.is_file() for path in paths):
             prompt_sets.append(build_prompts(task, sum(1 for _ in read_json_lines(paths[0])), protocols[0]))
         else:
             print(f"left out: {task.name} (not in both)")
@@ -94,10 +100,9 @@ def _predictions(folder: Path) -> Path:
     return inner if inner.is_dir() else folder
 
 
-def _protocol(folder: Path) -> str:
+def _protocol(scores: dict[str, Any]) -> str:
     """Returns the protocol, which determines the candidates; folders with predictions alone have the fixed ones."""
-    path = folder / "scores.json"
-    name = str(read_json(path)["protocol"]["name"]) if path.is_file() else DEFAULT_PROTOCOL
+    name = str(scores["protocol"].get("name")) if scores else DEFAULT_PROTOCOL
     if name.endswith(":letters"):
         return f"{DEFAULT_PROTOCOL}:letters"
     return name if name.startswith("released:") else DEFAULT_PROTOCOL

@@ -45,9 +45,31 @@ def judge(world: Path, annotator: str) -> Path:
     return path
 
 
+def write_scores(world: Path, tasks: list[str], name: str = "greedy") -> None:
+    """Writes what `preference` reads of A's scores.json."""
+    scores = {"tasks": {task: {"rows": 1} for task in tasks}, "protocol": {"name": name, "sha256": "0"}}
+    (world / "a" / "scores.json").write_text(json.dumps(scores))
+
+
+def test_only_the_tasks_of_the_scores_are_taken(world: Path) -> None:
+    write_scores(world, ["EN-Shop-CLS-topic"])  # an evaluation of one task, where there were others before
+    made = make(world)
+    assert (made.returncode, made.stderr) == (0, "")
+    assert made.stdout.count("left out: ") == 5
+    key = json.loads((world / "study" / "key.json").read_text(encoding="utf-8"))
+    assert {item["task"] for item in key["items"].values()} == {"EN-Shop-CLS-topic"}
+
+
+def test_scores_of_other_programs_are_refused_in_one_line(world: Path) -> None:
+    (world / "a" / "scores.json").write_text('{"accuracy": 0.5}')
+    done = make(world)
+    assert (done.returncode, done.stderr.count("\n")) == (65, 1)
+    assert f'{world / "a" / "scores.json"}: no "tasks" and "protocol"' in done.stderr
+
+
 def test_the_prompts_are_those_that_were_answered(world: Path) -> None:
     def protocol(name: str) -> None:
-        (world / "a" / "scores.json").write_text(json.dumps({"protocol": {"name": name}}))
+        write_scores(world, sorted(path.stem for path in (world / "a" / "predictions").iterdir()), name)
 
     protocol("released:5")
     done = make(world)

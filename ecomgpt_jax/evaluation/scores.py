@@ -27,7 +27,7 @@ from ecomgpt_jax.evaluation.corrected_scores import (
 )
 from ecomgpt_jax.evaluation.official_scores import official_scores
 from ecomgpt_jax.evaluation.protocol import TaskPrompts
-from ecomgpt_jax.files import read_json_lines, write_json_lines
+from ecomgpt_jax.files import read_json, read_json_lines, write_json_lines
 from ecomgpt_jax.instruct.task_folder import TaskFolder
 
 # Scores that are averaged over tasks: (title, set of scores, name), the last two as in a task's entry.
@@ -75,6 +75,23 @@ def score_task(prompt_set: TaskPrompts, predictions: Sequence[str]) -> dict[str,
         entry["classes"] = class_scores(task, rows, predictions)
     answers = baseline_predictions(task, rows, shown)
     return {**entry, "baselines": {name: baseline(texts) for name, texts in answers.items()}}
+
+
+def read_scores(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads a `scores.json`.
+
+    Raises:
+      MissingInputError: the file is not there.
+      DataError: it has no tasks with their numbers of rows, or no protocol with its hash.
+    """
+    scores = read_json(path)
+    tasks, protocol = (scores.get(key) if isinstance(scores, dict) else None for key in ("tasks", "protocol"))
+    if not isinstance(tasks, dict) or not isinstance(protocol, dict) or not isinstance(protocol.get("sha256"), str):
+        raise DataError(f'{path}: no "tasks" and "protocol" with its sha256; evaluate and score write them')
+    for name, entry in tasks.items():
+        if not isinstance(entry, dict) or type(entry.get("rows")) is not int or entry["rows"] < 1:
+            raise DataError(f'{path}: task {name}: "rows" must be a whole number above 0')
+    return scores
 
 
 def domain(task: TaskFolder, trained_on: Iterable[str]) -> str:

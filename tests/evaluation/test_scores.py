@@ -12,6 +12,7 @@ from ecomgpt_jax.evaluation.scores import (
     averages,
     read_answer_losses,
     read_predictions,
+    read_scores,
     score_task,
     write_predictions,
 )
@@ -58,6 +59,27 @@ def test_wrong_files_are_refused(tmp_path: Path, lines: list, words: str) -> Non
     assert words in str(caught.value)
     with pytest.raises(MissingInputError):
         read_predictions(tmp_path / "q.jsonl", 2)
+
+
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [
+        ({"accuracy": 0.5}, 'no "tasks" and "protocol" with its sha256'),
+        ([], 'no "tasks" and "protocol"'),
+        ({"tasks": {}, "protocol": {"name": "greedy"}}, "sha256"),
+        ({"tasks": {"t": {"rows": 0}}, "protocol": {"sha256": "0"}}, 'task t: "rows" must be'),
+        ({"tasks": {"t": 1}, "protocol": {"sha256": "0"}}, 'task t: "rows" must be'),
+    ],
+)
+def test_files_that_hold_no_scores_are_refused(tmp_path: Path, scores: object, words: str) -> None:
+    path = tmp_path / "scores.json"
+    with pytest.raises(MissingInputError):
+        read_scores(path)
+    path.write_text(json.dumps(scores))
+    with pytest.raises(DataError) as caught:
+        read_scores(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert words in str(caught.value)
 
 
 def test_an_entry_holds_both_sets_and_the_baselines(tmp_path: Path) -> None:
