@@ -115,8 +115,9 @@ def _read(paths: list[str]) -> None:
     key = read_key(_KEY.value)
     result = summarise(key, *read_judgements(paths, key))
     result = {"a": key.get("a"), "b": key.get("b"), **result}
-    write_json(out.with_suffix(".json"), result)
-    write_text(out.with_suffix(".md"), render_markdown("Human preference", preference_sections(result)))
+    stem = out.with_suffix("") if out.suffix in (".json", ".md") else out  # "v1.2" ends in no suffix
+    write_json(f"{stem}.json", result)
+    write_text(f"{stem}.md", render_markdown("Human preference", preference_sections(result)))
     for name, entry in [*result["tasks"].items(), ("all", result["all"])]:
         if entry:
             shares = "  ".join(f"{outcome} {entry[outcome] / entry['items']:.1%}" for outcome in OUTCOMES)

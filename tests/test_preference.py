@@ -90,6 +90,9 @@ def test_sheets_are_made_judged_and_read(world: Path) -> None:
     saved = [judge(world, f"annotator-{number}") for number in (1, 2)]
     done = preference("--judgements", *saved, "--key", world / "study" / "key.json", "--out", world / "result.json")
     assert (done.returncode, done.stderr) == (0, "")
+    named = preference("--judgements", *saved, "--key", world / "study" / "key.json", "--out", world / "r" / "v1.2")
+    assert (named.returncode, named.stderr) == (0, "")
+    assert sorted(path.name for path in (world / "r").iterdir()) == ["v1.2.json", "v1.2.md"]
     result = json.loads((world / "result.json").read_text(encoding="utf-8"))
     items = 3 + 3 + 3 + 3 + 2 + 2
     assert (result["all"]["win"], result["all"]["items"], result["judgements"]) == (items, items, 2 * items)
