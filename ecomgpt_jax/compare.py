@@ -26,8 +26,8 @@ from ecomgpt_jax.evaluation.comparison import (
 from ecomgpt_jax.evaluation.page import render_html, render_markdown
 from ecomgpt_jax.evaluation.protocol import TaskPrompts, build_prompts, digest, find_tasks_dir
 from ecomgpt_jax.evaluation.scores import read_answer_losses, read_scores, task_predictions
-from ecomgpt_jax.files import check_output, read_json, write_json, write_text
-from ecomgpt_jax.instruct.task_folder import load_tasks, load_tested
+from ecomgpt_jax.files import check_output, write_json, write_text
+from ecomgpt_jax.instruct.task_folder import load_tested
 
 _TASKS = flags.DEFINE_string("tasks", "", "folder of tasks with the gold answers; default $ECOMGPT_EVAL")
 _OUT = flags.DEFINE_string("out", "", "file to write: .md, .html, or JSON")

@@ -29,8 +29,8 @@ from ecomgpt_jax.evaluation.preference import (
 )
 from ecomgpt_jax.evaluation.protocol import TaskPrompts, build_prompts, find_tasks_dir
 from ecomgpt_jax.evaluation.scores import read_scores, task_predictions
-from ecomgpt_jax.files import read_json, read_json_lines, write_json, write_text
-from ecomgpt_jax.instruct.task_folder import load_tasks, load_tested
+from ecomgpt_jax.files import read_json_lines, write_json, write_text
+from ecomgpt_jax.instruct.task_folder import load_tested
 
 _MAKE = flags.DEFINE_bool("make", False, "make sheets from the two folders given")
 _TASKS = flags.DEFINE_string("tasks", "", "folder of tasks; default $ECOMGPT_EVAL")

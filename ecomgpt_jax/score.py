@@ -1,7 +1,8 @@
 """Scores prediction files made anywhere: `python -m ecomgpt_jax.score --tasks DIR --predictions DIR --out scores.json`.
 
 A task's predictions are `<task>.jsonl` in the folder of predictions, {"index": i, "prediction": "..."} for each row of
-its `test.json`. Tasks without a file and files without a task are listed and left out.
+its `test.json`; those beyond `--limit` may be there and are not scored. Tasks without a file and files without a task
+are listed and left out.
 """
 
 from collections.abc import Iterable
@@ -15,7 +16,7 @@ from ecomgpt_jax.errors import MissingInputError
 from ecomgpt_jax.evaluation.protocol import build_prompts, describe_predictions, find_tasks_dir
 from ecomgpt_jax.evaluation.scores import average, averages, measures, score_task, task_predictions
 from ecomgpt_jax.files import check_output, write_json
-from ecomgpt_jax.instruct.task_folder import load_tested
+from ecomgpt_jax.instruct.task_folder import load_tested, scan_rows
 
 _TASKS = flags.DEFINE_string("tasks", "", "folder of tasks; default $ECOMGPT_EVAL")
 _PREDICTIONS = flags.DEFINE_string("predictions", "", "folder of <task>.jsonl files")
@@ -39,7 +40,8 @@ def main(arguments: list[str]) -> None:
     entries = {}
     for prompt_set in prompt_sets:
         name = prompt_set.task.name
-        entries[name] = score_task(prompt_set, task_predictions(folder, prompt_set))
+        total = sum(1 for _ in scan_rows(prompt_set.task, "test")) if _LIMIT.value else 0
+        entries[name] = score_task(prompt_set, task_predictions(folder, prompt_set, total))
         print(f"{name:56} {_line(entries[name])}", flush=True)
     means = (average(list(entries.values()), kind, name) for _, kind, name in measures(entries))
     print(f"{'average':56} {_numbers(means)}")

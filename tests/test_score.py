@@ -46,6 +46,19 @@ def test_scores_are_written_and_missing_files_named(world: Path) -> None:
     assert len(scores["protocol"]["sha256"]) == 64
 
 
+def test_a_limit_takes_the_first_rows_of_whole_prediction_files(world: Path) -> None:
+    arguments = ("--tasks", world / "tasks", "--predictions", world / "predictions", "--out", world / "s.json")
+    done = score(*arguments, "--limit", 1)
+    assert (done.returncode, done.stderr) == (0, "")
+    tasks = json.loads((world / "s.json").read_text(encoding="utf-8"))["tasks"]
+    assert {entry["rows"] for entry in tasks.values()} == {1}
+    with (world / "predictions" / "EN-Shop-CLS-topic.jsonl").open("a") as file:
+        file.write('{"index": 4, "prediction": "Price"}\n')
+    done = score(*arguments, "--limit", 1)
+    assert (done.returncode, done.stderr.count("\n")) == (65, 1)
+    assert "EN-Shop-CLS-topic.jsonl:5:1: index 4 is out of range; the task has 4 rows" in done.stderr
+
+
 def test_tasks_default_to_the_environment(world: Path) -> None:
     done = score("--predictions", world / "predictions", "--out", world / "s.json", ECOMGPT_EVAL=str(world / "tasks"))
     assert done.returncode == 0

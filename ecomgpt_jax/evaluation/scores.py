@@ -132,8 +132,13 @@ def averages(tasks: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def read_predictions(path: str | os.PathLike[str], rows: int) -> list[str]:
+def read_predictions(path: str | os.PathLike[str], rows: int, total: int = 0) -> list[str]:
     """Reads a prediction file: one {"index": i, "prediction": text} for each row, in any order; more keys may follow.
+
+    Args:
+      path: the file.
+      rows: how many rows of the task are wanted, from the first.
+      total: how many the task has, of which the file may hold more than the wanted ones; 0: no more.
 
     Raises:
       MissingInputError: the file is not there.
@@ -147,18 +152,21 @@ def read_predictions(path: str | os.PathLike[str], rows: int) -> list[str]:
             raise DataError(f'{path}:{line}:1: needs "index", a whole number, and "prediction", a string')
         if index in found:
             raise DataError(f"{path}:{line}:1: index {index} occurs twice")
-        if not 0 <= index < rows:
-            raise DataError(f"{path}:{line}:1: index {index} is out of range; the task has {rows} rows, from 0")
+        if not 0 <= index < (total or rows):
+            raise DataError(
+                f"{path}:{line}:1: index {index} is out of range; the task has {total or rows} rows, from 0"
+            )
         found[index] = text
     missing = [index for index in range(rows) if index not in found]
     if missing:
-        raise DataError(f"{path}: {len(found)} predictions for {rows} rows; the first missing index is {missing[0]}")
+        said = rows - len(missing)
+        raise DataError(f"{path}: {said} predictions for {rows} rows; the first missing index is {missing[0]}")
     return [found[index] for index in range(rows)]
 
 
-def task_predictions(folder: Path, prompt_set: TaskPrompts) -> list[str]:
+def task_predictions(folder: Path, prompt_set: TaskPrompts, total: int = 0) -> list[str]:
     """Reads a task's file in a folder of predictions; see `read_predictions`."""
-    return read_predictions(folder / f"{prompt_set.task.name}.jsonl", len(prompt_set.rows))
+    return read_predictions(folder / f"{prompt_set.task.name}.jsonl", len(prompt_set.rows), total)
 
 
 def write_predictions(

@@ -82,6 +82,17 @@ def test_files_that_hold_no_scores_are_refused(tmp_path: Path, scores: object, w
     assert words in str(caught.value)
 
 
+def test_predictions_beyond_the_wanted_rows_are_passed_over(tmp_path: Path) -> None:
+    write_predictions(tmp_path / "p.jsonl", ["a", "b", "c"])
+    assert read_predictions(tmp_path / "p.jsonl", 2, 3) == ["a", "b"]
+    write_predictions(tmp_path / "p.jsonl", ["a", "b", "c", "d"])
+    with pytest.raises(DataError, match=r":4:1: index 3 is out of range; the task has 3 rows"):
+        read_predictions(tmp_path / "p.jsonl", 2, 3)
+    (tmp_path / "p.jsonl").write_text('{"index": 0, "prediction": "a"}\n{"index": 2, "prediction": "c"}')
+    with pytest.raises(DataError, match="1 predictions for 2 rows; the first missing index is 1"):
+        read_predictions(tmp_path / "p.jsonl", 2, 3)
+
+
 def test_an_entry_holds_both_sets_and_the_baselines(tmp_path: Path) -> None:
     for task, rows in tiny_tasks.write_tiny_tasks(tmp_path):
         part = build_prompts(task)
