@@ -319,10 +319,9 @@ class Rows:
                         yield split, row
 
     def _unfit(self, task: str, sentences: str, answer: str, spelled: bool = False) -> str:
-        """Returns why a row is left out, "" for one to keep; counts it.
+        """Returns why a row is left out, "" for one to keep; counts it. Repeats have the same letters and digits.
 
-        A row repeats another one with the same letters and digits; with `spelled`, as of users, who may teach spelling,
-        prices and sizes, one with the same characters except for blanks.
+        With `spelled`, as users may teach spelling, prices and sizes, they have the same characters except for blanks.
         """
         reason = self._reason(task, sentences, answer, spelled)
         if reason:

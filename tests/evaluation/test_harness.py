@@ -60,7 +60,7 @@ class Engine:
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     tiny_tasks.write_tiny_tasks(tmp_path / "tasks")
-    parts = [harness.build_prompts(task) for task in harness.load_tasks(tmp_path / "tasks")]
+    parts = [harness.build_prompts(task) for task in harness.load_tested(tmp_path / "tasks")]
     answers = {prompt: gold for part in parts for prompt, gold in zip(part.prompts, part.golds, strict=True)}
     return tmp_path, parts, answers
 
@@ -223,7 +223,7 @@ def test_letters_are_scored_as_labels_in_whole_evaluations_and_slices(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = world[0]
-    parts = [harness.build_prompts(task, 0, "greedy:letters") for task in harness.load_tasks(root / "tasks")]
+    parts = [harness.build_prompts(task, 0, "greedy:letters") for task in harness.load_tested(root / "tasks")]
     answers = {text: said for part in parts for text, said in zip(part.prompts, part.responses(), strict=True)}
     topic = next(part for part in parts if "topic" in part.task.name)
     answers[topic.prompts[0]] = topic.golds[0]  # a label where a letter was asked for

@@ -175,7 +175,7 @@ def test_nothing_of_the_evaluation_is_left_and_a_second_opinion_would_see_it(
     clean = [f"A review of lamp {number}, which is bright enough." for number in range(20)]
     planted = [REVIEW.upper(), f"Seen elsewhere: {REVIEW[8:]}", f"标题\n{TITLE}\n选一个"]
     rows = [TaskRow(text, spans=(Span(0, 0, "", "bright"),)) for text in (*clean, *planted)]
-    task_folder.write_task(tmp_path / "mine", mine, rows, rows)
+    task_folder.write_task(tmp_path / "mine", mine, (), rows)
     data = DataConfig(mixture="folder", tasks_dir=str(tmp_path / "mine"))
 
     monkeypatch.delenv("ECOMGPT_EVAL", raising=False)
