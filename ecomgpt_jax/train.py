@@ -102,6 +102,8 @@ def main(arguments: list[str]) -> None:
     if "://" in (_WORKDIR.value or ""):
         raise ConfigError(f"--workdir {_WORKDIR.value}: is not a folder; mount the bucket as tpu_setup does (gcsfuse)")
     workdir = Path(_WORKDIR.value or f"runs/{config.name}").expanduser().absolute()
+    if _RESUME.value == "never":
+        resume.check_inputs_stay(workdir, config.model)
 
     # Weights (found, not loaded yet), devices and evaluation tasks: whatever is missing is reported before the data.
     init_from = config.model.init_from

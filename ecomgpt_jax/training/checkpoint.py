@@ -6,6 +6,8 @@ start of another run).
 
 import logging
 import os
+import re
+from pathlib import Path
 
 import orbax.checkpoint as ocp
 from etils import epath
@@ -41,8 +43,14 @@ def _newest_whole(workdir: str | os.PathLike[str]) -> int | None:
 def _quarantine(directory: epath.Path) -> epath.Path:
     folder = directory.parent.parent / QUARANTINE
     folder.mkdir(parents=True, exist_ok=True)
-    number = sum(1 for path in folder.iterdir() if path.name.split("-")[0] == directory.name)
+    number = next_number(folder, directory.name)
     return directory.rename(folder / (f"{directory.name}-{number}" if number else directory.name))
+
+
+def next_number(folder: epath.Path | Path, stem: str) -> int:
+    """Returns 1 + the largest N of the names `stem-N` in a folder, where `stem` itself counts as 0; 0 without any."""
+    found = (re.fullmatch(rf"{re.escape(stem)}(?:-(\d+))?", path.name) for path in folder.iterdir())
+    return 1 + max((int(name[1] or 0) for name in found if name), default=-1)
 
 
 def restore(directory: epath.Path, target: TrainState) -> TrainState:

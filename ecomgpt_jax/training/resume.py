@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from ecomgpt_jax import config as config_lib
-from ecomgpt_jax.config import Config, nearest
+from ecomgpt_jax.config import Config, ModelConfig, nearest
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
 from ecomgpt_jax.model.step_files import FOLDER, Meta, list_steps, read_meta
 from ecomgpt_jax.parallel.processes import from_first
@@ -67,6 +67,13 @@ FIELDS = {
 }  # fmt: skip
 
 
+# What a run leaves in its workdir and `--resume=never` moves aside; old checkpoints need their tokenizer.
+_LEFT = (
+    FOLDER, START, checkpoint.QUARANTINE, "metrics.jsonl", "tensorboard", "profile", "evaluation", "report", "hf",
+    "tokenizer", "config.json", "trained_on.json",
+)  # fmt: skip
+
+
 class Start(NamedTuple):
     """A checkpoint to continue from: its step directory and its meta."""
 
@@ -77,8 +84,8 @@ class Start(NamedTuple):
 def prepare_workdir(workdir: Path, resume: str) -> None:
     """Creates the workdir and applies `--resume`.
 
-    auto continues from the newest checkpoint if there is one; require fails without one; never moves an earlier run's
-    checkpoints and metrics to `previous-<n>` and starts anew.
+    auto continues from the newest checkpoint if there is one; require fails without one; never moves an earlier run,
+    tokenizer and all, to `previous-<n>` and starts anew.
 
     Raises:
       MissingInputError: `resume` is require and there is no checkpoint.
@@ -88,13 +95,20 @@ def prepare_workdir(workdir: Path, resume: str) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     if resume != "never":
         return
-    names = (FOLDER, START, "metrics.jsonl", "tensorboard", "evaluation", "report", "hf")
-    old = [workdir / name for name in names if (workdir / name).exists()]
+    old = [workdir / name for name in _LEFT if (workdir / name).exists()]
     if old:
-        number = 1 + sum(1 for _ in workdir.glob("previous-*"))
-        (workdir / f"previous-{number}").mkdir()
+        aside = workdir / f"previous-{max(1, checkpoint.next_number(workdir, 'previous'))}"
+        aside.mkdir()
         for path in old:
-            shutil.move(path, workdir / f"previous-{number}" / path.name)
+            shutil.move(path, aside / path.name)
+
+
+def check_inputs_stay(workdir: Path, model: ModelConfig) -> None:
+    """Raises ConfigError where `--resume=never` would move what the run itself is to read."""
+    for field, value in (("init_from", model.init_from), ("tokenizer", model.tokenizer)):
+        path = Path(value).expanduser().absolute()
+        if value and (path == workdir or any(path.is_relative_to(workdir / name) for name in _LEFT)):
+            raise ConfigError(f"model.{field}={value}: --resume=never would move it aside; use another --workdir")
 
 
 def check_drift_names(names: Sequence[str]) -> None:

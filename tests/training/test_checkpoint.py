@@ -62,3 +62,14 @@ def test_converted_parameters_stand_alone(run: tuple[Path, TrainState], tmp_path
     assert (model, equal(params, run[1].params)) == (CONFIG.model, True)
     other = decoder.init_params(CONFIG.model, jax.random.key(9))
     assert not equal(other, params)
+
+
+def test_a_number_is_free_where_an_earlier_one_was_deleted(tmp_path: Path) -> None:
+    def number(*names: str) -> int:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        for name in names:
+            (folder / name).mkdir(parents=True)
+        folder.mkdir(exist_ok=True)
+        return checkpoint.next_number(folder, "7")
+
+    assert [number(), number("7"), number("7-1"), number("7-9", "7-10"), number("77", "7-mine")] == [0, 1, 2, 11, 0]

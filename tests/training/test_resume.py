@@ -7,7 +7,7 @@ import pytest
 from toy import toy_config
 
 from ecomgpt_jax import config as config_lib
-from ecomgpt_jax.config import Config
+from ecomgpt_jax.config import Config, ModelConfig
 from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
 from ecomgpt_jax.training import checkpoint, resume, saving
 from ecomgpt_jax.training.train_step import TrainState
@@ -185,6 +185,27 @@ def test_never_puts_the_earlier_run_aside(tmp_path: Path) -> None:
         resume.prepare_workdir(tmp_path, "never")
         assert sorted(path.name for path in tmp_path.iterdir()) == [f"previous-{n}" for n in range(1, number + 1)]
         assert (tmp_path / f"previous-{number}" / "checkpoints" / "5").is_dir()
+
+
+def test_never_moves_all_that_the_earlier_run_left_and_its_number_is_free(tmp_path: Path) -> None:
+    left = {"tokenizer/tokenizer.json", "config.json", "trained_on.json", "quarantine/5/meta", "profile/trace"}
+    for name in left:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "previous-2").mkdir()  # the first was deleted
+    (tmp_path / "previous-best").mkdir()  # somebody's own
+    (tmp_path / "notes.txt").write_text("mine")
+    resume.prepare_workdir(tmp_path, "never")
+    moved = tmp_path / "previous-3"
+    assert {str(path.relative_to(moved)) for path in moved.rglob("*") if path.is_file()} == left
+    assert {path.name for path in tmp_path.iterdir()} == {"previous-2", "previous-3", "previous-best", "notes.txt"}
+
+
+def test_never_refuses_to_move_what_the_run_reads(tmp_path: Path) -> None:
+    for model in (ModelConfig(init_from=str(tmp_path)), ModelConfig(tokenizer=str(tmp_path / "tokenizer"))):
+        with pytest.raises(ConfigError, match=r"^model\.\w+=.*: --resume=never would move it aside"):
+            resume.check_inputs_stay(tmp_path, model)
+    resume.check_inputs_stay(tmp_path, ModelConfig(init_from=str(tmp_path / "previous-1")))
 
 
 def test_every_process_refuses_where_process_0_found_nothing_whole(
