@@ -25,6 +25,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -188,27 +189,38 @@ def allocate(
     """
     if sum(sizes.values()) < total:
         raise ConfigError(f"data.total_instances={total}, and the other settings leave {sum(sizes.values())}")
-    weights = {name: size ** (1 / temperature) if temperature else 1.0 for name, size in sorted(sizes.items()) if size}
+    values = {name: size for name, size in sorted(sizes.items()) if size}
+    power = 1 / temperature if temperature else 0.0
     if group_temperature == 1:
-        return _share(sizes, weights, total)
+        return _share(sizes, values, power, total)
     members: dict[str, list[str]] = collections.defaultdict(list)
-    for name in weights:
+    for name in values:
         members[groups[name]].append(name)
-    power = 1 / group_temperature if group_temperature else 0.0
+    weights = _powers(values, power)
     group_sizes = {group: sum(sizes[name] for name in names) for group, names in members.items()}
-    group_weights = {group: sum(weights[name] for name in names) ** power for group, names in members.items()}
+    # Not 0, which no power would make relative to another.
+    sums = {group: sum(weights[name] for name in names) or sys.float_info.min for group, names in members.items()}
+    group_power = 1 / group_temperature if group_temperature else 0.0
     limits: dict[str, int] = {}
-    for group, share in _share(group_sizes, group_weights, total).items():
-        limits |= _share(sizes, {name: weights[name] for name in members[group]}, share)
+    for group, share in _share(group_sizes, sums, group_power, total).items():
+        limits |= _share(sizes, {name: sizes[name] for name in members[group]}, power, share)
     return limits
 
 
-def _share(sizes: Mapping[str, int], weights: Mapping[str, float], total: int) -> dict[str, int]:
-    """Returns how much each name of `weights` gives, at most its size and else by weight; `total` in all."""
+def _powers(values: Mapping[str, float], power: float) -> dict[str, float]:
+    """Returns the values to a power; relative to the largest of them where floats do not reach that far."""
+    largest = max(values.values(), default=1)
+    unit = largest if abs(power * math.log2(largest)) > 1000 else 1
+    return {name: (value / unit) ** power for name, value in values.items()}
+
+
+def _share(sizes: Mapping[str, int], values: Mapping[str, float], power: float, total: int) -> dict[str, int]:
+    """Returns how much each name of `values` gives, at most its size and else by value ** power; `total` in all."""
     shares: dict[str, float] = {}
-    while len(shares) < len(weights):
-        left = [name for name in weights if name not in shares]
-        scale = (total - sum(shares.values())) / sum(weights[name] for name in left)
+    while len(shares) < len(values):
+        left = [name for name in values if name not in shares]
+        weights = _powers({name: values[name] for name in left}, power)
+        scale = (total - sum(shares.values())) / sum(weights.values())
         small = [name for name in left if sizes[name] <= scale * weights[name]]
         shares |= {name: sizes[name] if small else scale * weights[name] for name in small or left}
     limits = {name: math.floor(share) for name, share in shares.items()}

@@ -176,6 +176,19 @@ def test_shares_of_families(temperature: float, expected: dict[str, int]) -> Non
     assert weighted == {"a": 5, "b": 15, "c": 20}, "within a family by the tasks' weights"
 
 
+@pytest.mark.parametrize("of_groups", [1, 3, 0.01])
+def test_shares_where_a_power_is_no_float(of_groups: float) -> None:
+    sizes = {"a": 20000, "b": 19900, "c": 900, "d": 700}
+    groups = {"a": "x", "b": "x", "c": "y", "d": "z"}
+    one_by_one = {"a": 20000, "b": 19900, "c": 900, "d": 500}
+    assert write.allocate(sizes, 41300, 0.01, groups, of_groups) == one_by_one, "the largest first"
+    if of_groups == 1:
+        assert write.allocate(sizes, 100, 0.01, groups, 1) == {"a": 62, "b": 38, "c": 0, "d": 0}  # 1 and 0.995 ** 100
+    tiny = write.allocate({"a": 20000, "b": 300, "c": 200}, 20400, 0.001, groups | {"b": "y"}, 1)
+    assert tiny == {"a": 20000, "b": 300, "c": 100}
+    assert write.allocate({"a": 20000, "b": 300}, 100, 1.0, {"a": "x", "b": "y"}, 0.01) == {"a": 100, "b": 0}
+
+
 def test_shares_always_make_the_total() -> None:
     sizes = {f"t{i}": i * i % 37 for i in range(1, 30)}
     for total in (1, 7, 100, sum(sizes.values())):
