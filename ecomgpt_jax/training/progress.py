@@ -11,23 +11,31 @@ from types import ModuleType
 
 import tqdm
 
-from ecomgpt_jax.files import write_json_lines
+from ecomgpt_jax.files import write_text
 from ecomgpt_jax.training.step_clock import PARTS
 from ecomgpt_jax.training.throughput import Throughput
 
 LINE_EVERY = 30.0  # seconds between the lines that stand for the bar where the output is no terminal
 
 
-def read_metrics(path: Path) -> list[dict]:
-    """Returns the lines of a `metrics.jsonl`, without an incomplete last line of a killed run."""
+def _read_lines(path: Path) -> list[tuple[str, dict]]:
+    """Returns (text, value) of the lines of a `metrics.jsonl`, without an incomplete last line of a killed run."""
     lines = []
     if path.is_file():
         for text in path.read_text(encoding="utf-8").split("\n"):
             try:
-                lines.append(json.loads(text))
+                lines.append((text, json.loads(text)))
             except ValueError:
                 break
     return lines
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """Returns the whole lines of a `metrics.jsonl`, without values that were not finite."""
+    return [
+        {name: value for name, value in line.items() if value is not None and math.isfinite(value)}
+        for _, line in _read_lines(path)
+    ]
 
 
 def _import_tensorboard() -> ModuleType:
@@ -75,8 +83,7 @@ class Progress:
         if not writer:
             return
         path = workdir / "metrics.jsonl"
-        kept = [line for line in read_metrics(path) if line["step"] <= first_step]
-        write_json_lines(path, kept)
+        write_text(path, "".join(f"{text}\n" for text, line in _read_lines(path) if line["step"] <= first_step))
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
         self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
 
@@ -94,7 +101,8 @@ class Progress:
         `perf/seconds` is the time of all these steps, `perf/tokens_per_second` counts useful tokens. The mean seconds
         per step are split into `perf/data_seconds`, `perf/step_seconds` and `perf/host_seconds` (`StepClock.read`);
         `perf/checkpoint_seconds` is the part of the last that checkpoints took, if any. The result of `evaluate` is
-        added to the line, and its time is not counted. Without any measured time none of these is written.
+        added to the line, and its time is not counted. Without any measured time none of these is written. A value that
+        is not finite is written as null.
         """
         line, rate, seconds = {"step": step, **metrics}, "", self._spent["seconds"]
         if seconds > 0:
@@ -112,7 +120,8 @@ class Progress:
             self._last_line = time.monotonic()
             print(f"train: step {step:,} of {self._total:,}, {state}", file=sys.stderr, flush=True)
         if self._file is not None:
-            self._file.write(json.dumps(line) + "\n")
+            finite = {name: value if math.isfinite(value) else None for name, value in line.items()}
+            self._file.write(json.dumps(finite, allow_nan=False) + "\n")
             self._file.flush()
             for name, value in line.items():
                 if name != "step":

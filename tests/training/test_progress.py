@@ -1,10 +1,12 @@
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from ecomgpt_jax.evaluation.report import write_run_report
 from ecomgpt_jax.training import progress as progress_module
 from ecomgpt_jax.training.progress import Progress, read_metrics
 
@@ -100,6 +102,21 @@ def test_a_resumed_run_has_one_line_a_step(tmp_path: Path) -> None:
     progress.log(3, METRICS)
     progress.close()
     assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3]
+
+
+def test_a_value_that_is_not_finite_is_null_and_no_reader_sees_it(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    old = '{"step": 1, "train/loss": 1.0, "val/loss": NaN}\n'  # of an earlier version
+    path.write_text(old)
+    progress = Progress(tmp_path, first_step=1, total_steps=2)
+    progress.log(2, METRICS, lambda: {"val/loss": math.nan, "val/loss/en": math.inf})
+    progress.close()
+    first, second = path.read_text().splitlines(keepends=True)
+    assert first == old, "kept lines keep their text"
+    assert json.loads(second) == {"step": 2, **METRICS, "val/loss": None, "val/loss/en": None}
+    assert read_metrics(path) == [{"step": 1, "train/loss": 1.0}, {"step": 2, **METRICS}]
+    write_run_report(tmp_path, config={}, metrics=read_metrics(path))
+    assert "1.5000 at step 2" in (tmp_path / "report.md").read_text()
 
 
 def test_other_processes_write_nothing(tmp_path: Path) -> None:
