@@ -1,13 +1,18 @@
 """Progress of a run: `metrics.jsonl`, TensorBoard, and a progress bar, or lines where there is no terminal."""
 
 import collections
+import contextlib
 import json
+import logging
 import math
+import socket
+import struct
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import tqdm
 
@@ -57,6 +62,43 @@ def _import_tensorboard() -> ModuleType:
 tensorboardX = _import_tensorboard()
 
 
+class _Appended:
+    """A file that is appended to. What does not fit on a full disk is kept, and comes before what is added next."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._left, self._warned = path, b"", False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by close(); says how much was written
+
+    def add(self, data: bytes) -> None:
+        """Writes the bytes; where that fails, warns once until it works again."""
+        self._left += data
+        try:
+            while self._left:
+                self._left = self._left[self._file.write(self._left) :]
+            self._warned = False
+        except OSError as error:
+            if not self._warned:
+                logging.warning("%s: not written (%s); kept for when it works again", self._path, error.strerror)
+            self._warned = True
+
+    def close(self) -> None:
+        """Writes what is left, if it can be, and closes the file."""
+        self.add(b"")
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+
+def _event(**fields: Any) -> bytes:
+    """Returns the bytes of a TensorBoard event.
+
+    They are not left to `SummaryWriter`: a full disk ends its thread, and then its caller waits for ever.
+    """
+    data = tensorboardX.proto.event_pb2.Event(wall_time=time.time(), **fields).SerializeToString()
+    size = struct.pack("<Q", len(data))
+    return b"".join(part + struct.pack("<I", tensorboardX.record_writer.masked_crc32c(part)) for part in (size, data))
+
+
 class Progress:
     """Writes the metrics of a run and shows its progress; only process 0 writes.
 
@@ -84,8 +126,12 @@ class Progress:
             return
         path = workdir / "metrics.jsonl"
         write_text(path, "".join(f"{text}\n" for text, line in _read_lines(path) if line["step"] <= first_step))
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
-        self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
+        self._file = _Appended(path)
+        name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
+        self._board = _Appended(workdir / "tensorboard" / name)
+        self._board.add(_event(file_version="brain.Event:2"))
+        start = tensorboardX.proto.event_pb2.SessionLog(status="START")  # hides these steps of an earlier start
+        self._board.add(_event(step=first_step + 1, session_log=start))
 
     def step(self, spent: Mapping[str, float]) -> None:
         """Counts one optimizer step and its seconds, see `StepClock.read`."""
@@ -121,11 +167,12 @@ class Progress:
             print(f"train: step {step:,} of {self._total:,}, {state}", file=sys.stderr, flush=True)
         if self._file is not None:
             finite = {name: value if math.isfinite(value) else None for name, value in line.items()}
-            self._file.write(json.dumps(finite, allow_nan=False) + "\n")
-            self._file.flush()
+            self._file.add(json.dumps(finite, allow_nan=False).encode() + b"\n")
+            summary = tensorboardX.proto.summary_pb2.Summary()
             for name, value in line.items():
                 if name != "step":
-                    self._board.add_scalar(name, value, step)
+                    summary.MergeFrom(tensorboardX.summary.scalar(name, value))
+            self._board.add(_event(step=step, summary=summary))
 
     def close(self) -> None:
         """Closes the files and the bar."""

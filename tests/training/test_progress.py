@@ -1,5 +1,9 @@
+import errno
+import io
 import json
 import math
+import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +14,8 @@ from ecomgpt_jax.evaluation.report import write_run_report
 from ecomgpt_jax.training import progress as progress_module
 from ecomgpt_jax.training.progress import Progress, read_metrics
 
+tensorboardX = progress_module.tensorboardX  # imported without torch
+event_pb2 = tensorboardX.proto.event_pb2
 SPENT = {"seconds": 2.0, "data": 0.5, "step": 1.0, "host": 0.5, "checkpoint": 0.0}
 METRICS = {"train/loss": 1.5, "train/tokens": 100.0}
 
@@ -117,6 +123,62 @@ def test_a_value_that_is_not_finite_is_null_and_no_reader_sees_it(tmp_path: Path
     assert read_metrics(path) == [{"step": 1, "train/loss": 1.0}, {"step": 2, **METRICS}]
     write_run_report(tmp_path, config={}, metrics=read_metrics(path))
     assert "1.5000 at step 2" in (tmp_path / "report.md").read_text()
+
+
+def test_lines_that_a_full_disk_refuses_come_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    room = [1 << 20]  # bytes left on the disk
+
+    def open_limited(path: Path, mode: str, buffering: int) -> io.FileIO:
+        class Limited(io.FileIO):
+            def write(self, data: bytes) -> int:
+                if not room[0]:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                written = super().write(data[: room[0]])
+                room[0] -= written
+                return written
+
+        return Limited(path, mode)
+
+    monkeypatch.setattr(progress_module, "open", open_limited, raising=False)
+    progress = Progress(tmp_path, first_step=0, total_steps=20)
+    for step in range(1, 21):
+        room[0] = {3: 10, 15: 1 << 20, 17: 0}.get(step, room[0])  # full from step 3 to 14, and from 17
+        progress.log(step, METRICS)
+    assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == list(range(1, 17))
+    room[0] = 1 << 20
+    progress.close()
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": step, **METRICS} for step in range(1, 21)]
+    warned = [line for line in caplog.messages if "metrics.jsonl: not written (No space left on device)" in line]
+    assert len(warned) == 2, "once each time"
+    assert [event.step for event in events(tmp_path)] == [0, 1, *range(1, 21)]
+
+
+def events(workdir: Path) -> list:
+    """The events of a workdir's one TensorBoard file, checked to be what tensorboardX itself writes."""
+    (path,) = (workdir / "tensorboard").glob("events.out.tfevents.*")
+    data, found, start = path.read_bytes(), [], 0
+    again = tensorboardX.RecordWriter(str(workdir / "again"))
+    while start < len(data):
+        end = start + 12 + struct.unpack_from("<Q", data, start)[0]
+        found.append(event_pb2.Event.FromString(data[start + 12 : end]))
+        again.write(data[start + 12 : end])
+        start = end + 4
+    again.close()
+    assert (workdir / "again").read_bytes() == data
+    return found
+
+
+def test_tensorboard_gets_the_scalars_and_forgets_steps_that_are_repeated(tmp_path: Path) -> None:
+    progress = Progress(tmp_path, first_step=4, total_steps=5)
+    progress.log(5, METRICS)
+    progress.close()
+    version, start, line = events(tmp_path)
+    assert version.file_version == "brain.Event:2"
+    assert (start.step, start.session_log.status) == (5, event_pb2.SessionLog.START)
+    assert (line.step, line.wall_time > 1e9) == (5, True)
+    assert {value.tag: value.simple_value for value in line.summary.value} == METRICS
 
 
 def test_other_processes_write_nothing(tmp_path: Path) -> None:
