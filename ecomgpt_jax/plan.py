@@ -2,10 +2,13 @@
 
 For a TPU (v4-8, v5e-8, v5e:4x4, v5p-8, v6e-8, …) the training step is compiled, on any host, by the TPU's compiler (pip
 install 'ecomgpt_jax[plan]'), which reports its memory. For GPUs (h100, h200:8) it is arithmetic. Time and cost are
-estimates from FLOPs and an assumed share of the chip's peak, stated with the result.
+estimates from FLOPs and an assumed share of the chip's peak, stated with the result. The shape is that of
+`model.init_from` where that is a directory here, else that of the config, with a line that says so.
 """
 
 import json
+import logging
+from pathlib import Path
 
 import jax
 from absl import flags
@@ -15,6 +18,7 @@ from ecomgpt_jax import cli
 from ecomgpt_jax import config as config_lib
 from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.parallel.topology import parse_topology
+from ecomgpt_jax.training.initial_weights import fit_model_to_weights
 from ecomgpt_jax.training.planning import describe, make_plan
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, with an optional :argument")
@@ -33,9 +37,17 @@ def main(arguments: list[str]) -> None:
     if not topology.layout:
         cli.refuse_idle("on a GPU, which nothing is compiled for", _LARGEST)
     config = config_lib.resolve(cli.load_config(_CONFIG))
+    jax.config.update("jax_platforms", "cpu")  # leaves this host's accelerators free
+    init_from = config.model.init_from
+    if init_from and Path(init_from).expanduser().is_dir():
+        fit_model_to_weights(config, Path(), "never")
+    elif init_from:
+        logging.warning(
+            "model.init_from=%s: no directory here, so the planned shape is that of the config",
+            init_from,
+        )
     if not config.model.vocab_size:  # that of the tokenizer that training would create
         config.model.vocab_size = -(-config.data.tokenizer_vocab // 128) * 128
-    jax.config.update("jax_platforms", "cpu")  # leaves this host's accelerators free
     plan = make_plan(config, topology, _LARGEST.value, _PRICE.value)
     print(json.dumps(plan, indent=1) if _JSON.value else describe(plan), flush=True)
 

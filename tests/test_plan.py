@@ -1,8 +1,14 @@
 import json
+import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
+from forked import Command
+from safetensors import safe_open
 
 ROOT = Path(__file__).parent.parent
 KEYS = {
@@ -31,3 +37,33 @@ def test_the_command() -> None:
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: --topology='v5e-3'")
     assert refused.stderr.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def plan() -> Iterator[Command]:
+    with Command("ecomgpt_jax.plan", os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}) as command:
+        yield command
+
+
+def test_the_shape_is_that_of_the_weights(plan: Command) -> None:
+    there, absent, other = (
+        plan("--config=configs/own_data.py", "--topology=h200", "--json", *settings)
+        for settings in (
+            ["--config.model.init_from=configs/nano"],
+            ["--config.model.init_from=owner/name@main"],
+            ["--config.model.init_from=configs/nano", "--config.model.size=560m"],
+        )
+    )
+    held = sum(math.prod(shape) for shape in tensor_shapes(ROOT / "configs/nano/model.safetensors"))
+    assert (there.returncode, there.stderr) == (0, "")
+    assert json.loads(there.stdout)["parameters"] == held
+    assert absent.returncode == 0
+    assert json.loads(absent.stdout)["parameters"] < held / 4
+    assert absent.stderr.count("\n") == 1
+    assert "model.init_from=owner/name@main: no directory here, so the planned shape is" in absent.stderr
+    assert (other.returncode, "model.size=560m means" in other.stderr) == (2, True)
+
+
+def tensor_shapes(path: Path) -> list[list[int]]:
+    with safe_open(path, "numpy") as file:
+        return [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118 - no dictionary
