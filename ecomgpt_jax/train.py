@@ -5,6 +5,7 @@ them again, and writes the weights in Hugging Face format (`hf/`) and `report/in
 interrupted run. `--dry_run` builds the data too, prints config, data and plan, and stops there.
 """
 
+import contextlib
 import json
 import logging
 import shlex
@@ -21,7 +22,7 @@ from ecomgpt_jax.config import Config, parse_mesh
 from ecomgpt_jax.data.pipeline import make_rows
 from ecomgpt_jax.data.token_store import tokenize
 from ecomgpt_jax.data.tokenizer import Tokenizer, check_vocabulary, find_tokenizer
-from ecomgpt_jax.errors import ConfigError
+from ecomgpt_jax.errors import ConfigError, StorageError
 from ecomgpt_jax.evaluation import harness, report, terminal
 from ecomgpt_jax.files import write_json
 from ecomgpt_jax.instruct import ecom_instruct
@@ -36,7 +37,7 @@ from ecomgpt_jax.redaction import mask_secrets
 from ecomgpt_jax.training import loop, resume, run_summary, validation
 from ecomgpt_jax.training.initial_weights import fit_model_to_weights, load_initial, write_start
 from ecomgpt_jax.training.progress import read_metrics
-from ecomgpt_jax.waiting import file_lock
+from ecomgpt_jax.waiting import file_lock, only_one
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, with an optional :argument")
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; default runs/<config name>")
@@ -89,6 +90,12 @@ def _find_tokenizer(config: Config, weights: loading.Checkpoint | None, built: e
 def main(arguments: list[str]) -> None:
     """Runs the whole path; see the module's docstring."""
     cli.check_usage("settings are --config.<field>=value", arguments)
+    with contextlib.ExitStack() as held:
+        _run(held)
+
+
+def _run(held: contextlib.ExitStack) -> None:
+    """Runs the whole path; `held` gets the lock of the workdir."""
     asked = _apply_short_flags(cli.load_config(_CONFIG))
     config = config_lib.resolve(asked)
     if not _COORDINATOR.value:
@@ -147,7 +154,13 @@ def main(arguments: list[str]) -> None:
         return
 
     # Workdir: the checkpoint to continue from, and what the run is.
-    processes.from_first(lambda: resume.prepare_workdir(workdir, _RESUME.value))
+    def take_workdir() -> None:
+        if workdir.is_dir() or _RESUME.value != "require":  # which fails without one, and leaves none
+            advice = "wait for it, or use another --workdir"
+            held.enter_context(only_one(workdir, "training", StorageError, advice))
+        resume.prepare_workdir(workdir, _RESUME.value)
+
+    processes.from_first(take_workdir)
     run = loop.run_facts(config, rows, mesh)
     start = resume.find_start(workdir, config, run, _ALLOW_DRIFT.value)
     if first:

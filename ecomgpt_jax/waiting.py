@@ -1,6 +1,7 @@
 """Waits that print what they wait for: locks between processes, peers, downloads, compilations."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import logging
@@ -135,7 +136,7 @@ def file_lock(path: str | os.PathLike[str], what: str, *, wait: bool = True) -> 
 
 @contextlib.contextmanager
 def only_one(folder: Path, what: str, error: type[EcomError], advice: str) -> Iterator[None]:
-    """Holds the lock `.lock` of a folder, so that a second process cannot work there.
+    """Holds the lock `.lock` of a folder, so that a second process cannot work there; none where a mount has no locks.
 
     Args:
       folder: created if needed.
@@ -150,4 +151,7 @@ def only_one(folder: Path, what: str, error: type[EcomError], advice: str) -> It
         except BlockingIOError:
             by = _named(_holder(path))
             raise error(f"{folder}: another {what}{by and f' ({by})'} runs here; {advice}") from None
+        except OSError as failed:
+            if failed.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):  # of mounts that have no locks
+                raise
         yield

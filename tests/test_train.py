@@ -12,6 +12,7 @@ from forked import Command
 from safetensors.numpy import load_file, save_file
 
 from ecomgpt_jax.model.loading import find_checkpoint, trained_length
+from ecomgpt_jax.waiting import file_lock
 
 ROOT = Path(__file__).parent.parent
 TOKEN = "hf_" + "pLaNtEd0" * 4
@@ -158,6 +159,7 @@ def test_killed_while_it_evaluates_it_decodes_and_loads_only_what_it_must(
     assert (code, seen) == (-9, ["load", f"decode {total - 5}", f"decode {total}"])
     assert answers("before")[:5] == kept
     assert len(set(answers("before"))) == len(answers("before")) == total
+    assert json.loads((tmp_path / ".lock").read_text())["pid"], "held to the end, and no obstacle to the next start"
     kept, scored = answers("after"), (tmp_path / "evaluation/before/scores.json").stat().st_mtime_ns
     assert len(kept) == 7
     assert start(0) == (0, [f"decode {total - 7}"]), "weights of before neither loaded nor decoded again"
@@ -268,6 +270,20 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert (result.returncode, words in result.stderr) == (code, True), result.stderr
     assert len(result.stderr.strip().splitlines()) == 1, result.stderr
     assert not (tmp_path / "w").exists()
+
+
+def test_a_second_run_in_a_workdir_is_refused_and_changes_nothing(
+    tmp_path: Path, command: Command, run: tuple[Path, Path, subprocess.CompletedProcess[str]]
+) -> None:
+    (tmp_path / "checkpoints" / "7.partial").mkdir(parents=True)
+    with file_lock(tmp_path / ".lock", "the first"):
+        result = command(*TINY, f"--workdir={tmp_path}", f"--config.data.cache_dir={run[1]}", "--resume=never")
+    assert (result.returncode, result.stderr) == (
+        74,
+        f"error: {tmp_path}: another training (process {os.getpid()}) runs here; wait for it, or use another "
+        "--workdir\n",
+    )
+    assert {path.name for path in tmp_path.rglob("*")} == {".lock", "checkpoints", "7.partial"}
 
 
 def test_dry_run_says_what_would_happen_and_writes_no_workdir(

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from xla_flags import fake_devices
 
+from ecomgpt_jax.waiting import file_lock
+
 ROOT = Path(__file__).parent.parent
 TINY = (
     "--config=configs/demo.py", "--config.data.synthetic_records=60", "--config.data.instances_per_task=3",
@@ -68,6 +70,17 @@ def test_two_processes_train_and_evaluate_as_one(tmp_path: Path) -> None:
     assert scores[0]["protocol"] == scores[1]["protocol"]
     assert len(scores[0]["tasks"]) == 12
     assert (tmp_path / "two/checkpoints/4").is_dir()
+
+
+@pytest.mark.slow
+def test_every_process_refuses_a_workdir_where_another_training_runs(tmp_path: Path) -> None:
+    together = [f"--coordinator=localhost:{free_port()}", "--num_processes=2"]
+    with file_lock(tmp_path / "w/.lock", "the first"):
+        pair = [start(tmp_path / "w", tmp_path / "cache", 1, *together, f"--process_id={i}") for i in range(2)]
+        outputs = [process.communicate(timeout=1800) for process in pair]
+    assert [process.returncode for process in pair] == [74, 74], outputs
+    assert all("runs here; wait for it, or use another --workdir" in errors for _, errors in outputs)
+    assert [path.name for path in (tmp_path / "w").iterdir()] == [".lock"]
 
 
 @pytest.mark.slow

@@ -1,3 +1,4 @@
+import errno
 import logging
 import os
 import re
@@ -98,6 +99,19 @@ def test_a_second_process_is_refused_and_told_of_the_first(tmp_path: Path) -> No
         waiting.only_one(tmp_path / "new", "fetch", ConfigError, "wait for it"),
     ):
         raise BlockingIOError("the body's")
+
+
+def test_a_mount_without_locks_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(file: object, how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(waiting.fcntl, "flock", flock)
+    number = errno.ENOLCK
+    with waiting.only_one(tmp_path, "training", StorageError, "wait for it"):
+        pass
+    number = errno.EIO
+    with pytest.raises(OSError, match="Input/output"), waiting.only_one(tmp_path, "training", StorageError, "wait"):
+        pass
 
 
 def test_a_killed_holder_holds_nothing(tmp_path: Path, lines: Lines) -> None:
