@@ -9,8 +9,9 @@
 #   DIR/choice   their scores in each mode of answering after the longest training, and the best mode: answers.txt
 #   DIR/scores   official tasks, for SmolLM2 the English ones: {base,tuned}-{free,constrained,likelihood}, and the tuned
 #                model's answers in the best mode against-{base,majority,random,copy}.md
-# Each length decays over its last fifth and goes on from the one before, from its last step at the full rate; a later call
-# with more STEPS does so too. The same command again goes on where it stopped. ROWS=N scores the first N rows of each
+# Each length, a multiple of 5 from 20, warms up over 16 steps, decays over its last fifth and goes on from the one before,
+# from its last step at the full rate; a later call with more STEPS does so too. The same command again goes on where it
+# stopped; only one runs in DIR at a time. ROWS=N scores the first N rows of each
 # official task; without it all. The real sources and the official tasks are those of `python -m ecomgpt_jax.fetch`, or
 # $ECOMGPT_SOURCES, $ECOMGPT_EVAL.
 
@@ -31,8 +32,8 @@ rows=${ROWS:-0}
 read -ra steps <<<"${STEPS:-50 200 800}"
 last=0
 for count in "${steps[@]}"; do
-  if ! [[ $count =~ ^[1-9][0-9]*$ ]] || ((count <= last || count % 5)); then
-    echo "error: STEPS=${steps[*]}: needs rising multiples of 5" >&2
+  if ! [[ $count =~ ^[1-9][0-9]*$ ]] || ((count <= last || count % 5 || count < 20)); then
+    echo "error: STEPS=${steps[*]}: needs rising multiples of 5, from 20" >&2
     exit 2
   fi
   last=$count
@@ -40,6 +41,13 @@ done
 folder=$(realpath -m -- "$2")
 shift 2
 . "$(dirname "$0")/env.sh" "[dev]"
+
+mkdir -p "$folder"
+exec 9>>"$folder/.lock" # held by what this script starts too, so until all that works here has ended
+if ! flock -n 9; then
+  echo "error: $folder: another real_model.sh runs here; wait for it, or use another DIR" >&2
+  exit 74
+fi
 
 if [ ! -e "$folder/base" ]; then
   rm -rf "$folder/base.partial"
@@ -56,11 +64,21 @@ for count in "${steps[@]}"; do
     cp -r "$folder/run-$before/checkpoints/$((before * 4 / 5))" "$run.partial/checkpoints/"
     mv "$run.partial" "$run"
   fi
+  # The step at four fifths is saved, and kept: the largest divisor of a fifth that is 10 to 40, or else the fifth itself.
+  every=$((count / 5))
+  for divisor in {40..10}; do
+    if ((every % divisor == 0)); then
+      every=$divisor
+      break
+    fi
+  done
+  kept=$((count / 5 / every + 1))
   (
     keep_memory
     exec "$PYTHON" -m ecomgpt_jax.train --config "configs/real_model.py:${model//-/_}" --workdir "$run" \
       --config.model.init_from="$folder/base" --config.train.max_steps="$count" \
-      --config.optimizer.warmup_fraction="$("$PYTHON" -c "print(min(1, 16 / $count))")" "$@" \
+      --config.optimizer.warmup_fraction="$("$PYTHON" -c "print(min(1, 16 / $count))")" \
+      --config.train.save_every="$every" --config.train.keep="$((kept > 20 ? kept : 20))" "$@" \
       --allow_drift=total_steps,train.max_steps,optimizer.warmup_fraction
   )
   before=$count
