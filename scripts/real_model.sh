@@ -11,9 +11,8 @@
 #                model's answers in the best mode against-{base,majority,random,copy}.md
 # Each length, a multiple of 5 from 20, warms up over 16 steps, decays over its last fifth and goes on from the one before,
 # from its last step at the full rate; a later call with more STEPS does so too. The same command again goes on where it
-# stopped; only one runs in DIR at a time. ROWS=N scores the first N rows of each
-# official task; without it all. The real sources and the official tasks are those of `python -m ecomgpt_jax.fetch`, or
-# $ECOMGPT_SOURCES, $ECOMGPT_EVAL.
+# stopped; only one runs in DIR at a time. ROWS=N scores the first N rows of each official task; without it all. The real
+# sources and the official tasks are those of `python -m ecomgpt_jax.fetch`, or $ECOMGPT_SOURCES, $ECOMGPT_EVAL.
 
 set -euo pipefail
 
