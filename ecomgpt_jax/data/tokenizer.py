@@ -94,7 +94,7 @@ class Tokenizer:
         """
         written = {self.bos_id, self.pad_id, *self.stop_ids, *self.prefix}
         own = (index for index in self.ids.tolist() if index in written or index not in self.control)
-        return 1 + max(*self.prefix, *own)
+        return 1 + max((*self.prefix, *own))
 
     @property
     def token_ids(self) -> dict[str, int | list[int] | None]:

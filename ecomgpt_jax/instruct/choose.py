@@ -156,11 +156,11 @@ def select_names(
     if data.num_tasks > len(names):
         raise ConfigError(f"data.num_tasks={data.num_tasks}, and the other settings leave {len(names)} tasks")
     ranked = sorted(fitting, key=lambda name: hashlib.sha256(f"{data.seed} {name}".encode()).digest())
-    unseen = ranked[max(0, len(ranked) - data.unseen_tasks) :]
-    left = [name for name in ranked if name in names.difference(unseen)]
+    cut = max(0, len(ranked) - data.unseen_tasks)
+    left = [name for name in ranked[:cut] if name in names]
     if len(left) < max(1, data.num_tasks):
         raise ConfigError(f"data.unseen_tasks={data.unseen_tasks} of {len(fitting)} tasks leaves too few to train on")
-    return left[: data.num_tasks or None], unseen
+    return left[: data.num_tasks or None], ranked[cut:]
 
 
 def real_tasks() -> list[Task]:
