@@ -127,7 +127,7 @@ def write_stats(built: Built, path: str) -> None:
     """Writes the counts as JSON and as an HTML page next to it, and prints the page's tables."""
     sections = data_sections(built.stats)
     write_json(path, {**built.stats, "fingerprint": built.fingerprint})
-    write_text(Path(path).with_suffix(".html"), render_html("Data set", sections))
+    write_text(f"{path.removesuffix('.json')}.html", render_html("Data set", sections))
     print(render_markdown("Data set", sections))
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import tiny_tasks
 
+from ecomgpt_jax import build_data
+from ecomgpt_jax.instruct.ecom_instruct import Built
 from ecomgpt_jax.instruct.task_folder import write_task
 
 ROOT = Path(__file__).parents[1]
@@ -56,6 +58,16 @@ def test_list_stats_and_audit(shown: tuple[Path, str]) -> None:
     assert "audit: no findings" in output
     assert "| find spans |" in output
     assert "<svg" in out.with_suffix(".html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("name", "page"), [("v1.2", "v1.2.html"), ("x.html", "x.html.html"), ("s.json", "s.html")])
+def test_the_page_of_counts_stands_beside_them_under_the_whole_name(
+    name: str, page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build_data, "data_sections", lambda stats: [])
+    build_data.write_stats(Built(tmp_path, "f", {"a": 1}, None), str(tmp_path / name))
+    assert json.loads((tmp_path / name).read_text()) == {"a": 1, "fingerprint": "f"}
+    assert "<html" in (tmp_path / page).read_text()
 
 
 def test_tasks_are_listed_before_the_sources_are_there(command: Callable[..., str]) -> None:
