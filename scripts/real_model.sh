@@ -76,7 +76,7 @@ for count in "${steps[@]}"; do
     keep_memory
     exec "$PYTHON" -m ecomgpt_jax.train --config "configs/real_model.py:${model//-/_}" --workdir "$run" \
       --config.model.init_from="$folder/base" --config.train.max_steps="$count" \
-      --config.optimizer.warmup_fraction="$("$PYTHON" -c "print(min(1, 16 / $count))")" \
+      --config.optimizer.warmup_fraction="$("$PYTHON" -c "print(16 / $count)")" \
       --config.train.save_every="$every" --config.train.keep="$((kept > 20 ? kept : 20))" "$@" \
       --allow_drift=total_steps,train.max_steps,optimizer.warmup_fraction
   )

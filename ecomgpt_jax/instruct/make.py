@@ -24,6 +24,7 @@ from ecomgpt_jax.instruct.letters import can_show_letters, drawn, shuffled, with
 from ecomgpt_jax.instruct.read import BuildStats, describe_fates
 from ecomgpt_jax.instruct.records import Record
 from ecomgpt_jax.instruct.sources import all_sources
+from ecomgpt_jax.instruct.sources.rows import one_line
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow
 from ecomgpt_jax.instruct.tasks.task import Example, Task
 
@@ -186,15 +187,15 @@ def _from_folders(rows: "Rows", tasks: Sequence[TaskFolder]) -> Iterator[tuple[s
         for index, row in enumerate(scanned):
             if isinstance(row, BadRecord):
                 continue
-            place = task.name, index
+            place, group = (task.name, index), normalise(row.sentences)
             if reason := rows.excluded((row.sentences, *(span.term for span in row.spans))):
                 fates[place] = reason
-            elif (normalise(row.sentences) or row.sentences) in own_test:
+            elif (group or row.sentences) in own_test:
                 fates[place] = IN_TEST
                 rows.stats.dropped[IN_TEST] += 1
             else:
                 content = task, index, row, rows.has_letters(task, task.template, index)
-                candidates.append(_Candidate(task.dataset, normalise(row.sentences), task.name, place, content))
+                candidates.append(_Candidate(task.dataset, group, task.name, place, content))
     most = {name: TEST_ROWS * count for name, count in collections.Counter(task.dataset for task in tasks).items()}
     yield from rows.split(candidates, most, _folder_row, fates)
     by_task: dict[str, list[str]] = {task.name: [] for task in tasks}
@@ -340,10 +341,9 @@ class Rows:
         reason = self.exclusion.reason_of_folded(folded) if self.exclusion else ""
         if reason:
             return f"evaluation {reason} (row)"
-        content = f"{task}\n{joined(folded[0]) or sentences}\n{joined(folded[1]) or answer}".encode()
-        if spelled:
-            content = f"{task}\n{' '.join(sentences.split())}\n{' '.join(answer.split())}".encode()
-        key = hashlib.blake2b(content, digest_size=8).digest()
+        texts = zip((sentences, answer), folded, strict=True)
+        compared = [one_line(text) if spelled else joined(kept) or text for text, kept in texts]
+        key = hashlib.blake2b("\n".join((task, *compared)).encode(), digest_size=8).digest()
         if key in self._seen:
             return "duplicate"
         self._seen.add(key)

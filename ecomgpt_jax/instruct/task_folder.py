@@ -119,8 +119,8 @@ def load_tasks(directory: str | os.PathLike[str], only: Iterable[str] | None = N
     """
     folders = find_tasks(directory)
     wanted: list[str] = []
-    for pattern in folders if only is None else only:
-        fitting = [name for name in folders if fnmatch.fnmatchcase(name, pattern)]
+    for pattern in ("*",) if only is None else only:
+        fitting = [pattern] if pattern in folders else fnmatch.filter(folders, pattern)
         if not fitting:
             raise MissingInputError(f"{directory}: no task {pattern!r}{nearest(pattern, folders)}")
         wanted += fitting
