@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ecomgpt_jax.config import ModelConfig
-from ecomgpt_jax.model.attention import matmul_precision
+from ecomgpt_jax.model.product import matmul_precision
 from ecomgpt_jax.parallel.sharding import ambient_platform, constrain
 
 _MASKED = -1e30  # finite, so that no row of scores can turn into nan

@@ -16,6 +16,7 @@ import numpy as np
 
 from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.model import fused_attention
+from ecomgpt_jax.model.product import product
 from ecomgpt_jax.parallel.sharding import ambient_platform
 
 IMPLEMENTATIONS = ("auto", "reference", "xla", "cudnn", "splash")
@@ -77,17 +78,13 @@ def _cudnn_takes(width: int) -> bool:
     return capability >= 9 or (capability >= 8 and width <= 128)
 
 
-def matmul_precision(dtype: jax.typing.DTypeLike) -> jax.lax.Precision | None:
-    """Returns what makes float32 products float32 (accelerators round them by default); bfloat16 needs nothing."""
-    return jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
-
-
 class _Scores(NamedTuple):
     """Terms of the scores besides the product of query and key; see `attend`."""
 
     slopes: np.ndarray | None
     window: int
     scale: float
+    operands: jnp.dtype  # of the products
 
 
 def _softmax_context(
@@ -98,8 +95,7 @@ def _softmax_context(
 
     q [batch, kv_heads, groups, queries, head_dim], k and v [batch, kv_heads, keys, head_dim]; returns q's shape.
     """
-    precision = matmul_precision(q.dtype)
-    scores = jnp.einsum("bhgqd,bhkd->bhgqk", q, k, precision=precision, preferred_element_type=jnp.float32)
+    scores = product("bhgqd,bhkd->bhgqk", q, k, rules.operands, jnp.float32)
     distance = jnp.arange(k.shape[2])[None, :] - (first + jnp.arange(q.shape[3]))[:, None]
     scores = scores * rules.scale
     if rules.slopes is not None:
@@ -108,7 +104,7 @@ def _softmax_context(
     if rules.window:
         visible &= (distance > -rules.window) | jnp.logical_not(slides)
     weights = jax.nn.softmax(jnp.where(visible[:, None, None], scores, _MASKED), axis=-1).astype(v.dtype)
-    return jnp.einsum("bhgqk,bhkd->bhgqd", weights, v, precision=precision)
+    return product("bhgqk,bhkd->bhgqd", weights, v, rules.operands)
 
 
 def _xla(
@@ -131,6 +127,7 @@ def _xla(
 def attend(
     q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array | None = None, implementation: str = "auto", *,
     slopes: np.ndarray | None = None, window: int = 0, slides: jax.Array | bool = True, scale: float | None = None,
+    operands: jax.typing.DTypeLike | None = None,
 ) -> jax.Array:  # fmt: skip
     """Attends causally within segments.
 
@@ -145,6 +142,7 @@ def attend(
       window: keys that a query sees where the layer slides, itself included; 0: all.
       slides: whether it slides, bool [], which may be traced in a scan over layers.
       scale: of the scores; None: 1 / sqrt(head_dim).
+      operands: dtype that products round their inputs to, in `reference` and `xla`; None: that of `q`.
 
     Returns:
       [batch, length, heads, head_dim] in the dtype of `v`.
@@ -161,7 +159,7 @@ def attend(
     if implementation in _HOME:
         kernel = fused_attention.cudnn if implementation == "cudnn" else fused_attention.splash
         return fused_attention.by_kind(kernel, window, slides)(q, k, v, segment_ids, slopes, scale=scale)
-    rules, shape = _Scores(slopes, window, scale), q.shape
+    rules, shape = _Scores(slopes, window, scale, jnp.dtype(operands or q.dtype)), q.shape
     # Heads before positions, once and not per block of queries; the heads that share a key are one product with it.
     q = q.reshape(*shape[:2], k.shape[2], -1, shape[3]).transpose(0, 2, 3, 1, 4)
     k, v = (x.swapaxes(1, 2) for x in (k, v))

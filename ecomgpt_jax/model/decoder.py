@@ -19,11 +19,11 @@ from jax.sharding import Mesh
 
 from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.model import attention
-from ecomgpt_jax.model.attention import matmul_precision
 from ecomgpt_jax.model.families import family_of
 from ecomgpt_jax.model.fused_attention import CONTEXT, segment_positions
 from ecomgpt_jax.model.layers import Adapters, Attend, Declare, in_decoding_step, residual
 from ecomgpt_jax.model.parameters import Params, param_shardings, parameter_table
+from ecomgpt_jax.model.product import matmul_precision, narrower, stream_dtype
 from ecomgpt_jax.model.rotation import Rotation, angles, inverse_frequencies, rotate
 from ecomgpt_jax.parallel.sharding import constrain
 
@@ -110,8 +110,9 @@ def make_attend(
         if keep is not None:
             keep.append((k, v))
         return attention.attend(
-            q, k, v, segment_ids, model.attention, slopes=of.slopes, window=of.window, slides=kind, scale=of.scale
-        )
+            q, k, v, segment_ids, model.attention, slopes=of.slopes, window=of.window, slides=kind, scale=of.scale,
+            operands=model.compute_dtype,
+        )  # fmt: skip
 
     return attend
 
@@ -146,7 +147,9 @@ class Embedding(nnx.Module):
         activations, a hundredth of the table, are exchanged for whole rows.
         """
         ids = constrain(inputs.astype(jnp.uint32), "group_batch", "length")  # a negative id would count from the end
-        rows = jnp.take(self.table[...], ids, axis=0, mode="fill", fill_value=jnp.nan).astype(self.dtype)
+        table = self.table[...]
+        rows = jnp.take(table, ids, axis=0, mode="fill", fill_value=jnp.nan)
+        rows = rows.astype(stream_dtype(table.dtype, self.dtype))
         return residual(constrain(rows, "group_batch", "length", "embed"))
 
     def logits(self, hidden: jax.Array, by_vocab: bool = False) -> jax.Array:
@@ -155,9 +158,11 @@ class Embedding(nnx.Module):
         By vocab the table is multiplied as it lies. For [batch, vocab] a CPU lays it out anew at every step, which
         takes as long as the product itself where the batch is small.
         """
-        step, table = in_decoding_step(hidden), self.table[...].astype(hidden.dtype)
-        hidden = residual(hidden) if step else hidden
-        product = partial(jnp.einsum, precision=matmul_precision(hidden.dtype), preferred_element_type=jnp.float32)
+        step, table = in_decoding_step(hidden), self.table[...]
+        operands = narrower(hidden, table)
+        hidden = (residual(hidden) if step else hidden).astype(operands)
+        table = table.astype(operands)
+        product = partial(jnp.einsum, precision=matmul_precision(operands), preferred_element_type=jnp.float32)
         if by_vocab:
             return constrain(product("ve,be->vb", table, hidden[:, 0]), "vocab", "batch")
         logits = product("...e,ve->...v", hidden, table)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ecomgpt_jax.config import ModelConfig
-from ecomgpt_jax.model.attention import matmul_precision
+from ecomgpt_jax.model.product import matmul_precision, narrower
 from ecomgpt_jax.parallel.sharding import ambient_mesh, spec
 
 _PARTS = 4  # the remainder runs in chunks of this fraction of the size
@@ -94,9 +94,11 @@ def _sums(
     """`_targets_only` for hidden [batch, length, embed], on each device's own rows where there is a mesh."""
 
     def run(table: jax.Array, hidden: jax.Array, targets: jax.Array, weights: jax.Array, **mesh_axes: object) -> Sums:
-        flat = (table.astype(hidden.dtype), hidden.reshape(-1, hidden.shape[-1]), targets.ravel(), weights.ravel())
+        operands = narrower(hidden, table)
+        rows = hidden.astype(operands).reshape(-1, hidden.shape[-1])
+        flat = (table.astype(operands), rows, targets.ravel(), weights.ravel())
         loss, d_hidden, d_table = _targets_only(*flat, chunk, gradients, **mesh_axes)
-        return loss, d_hidden.reshape(hidden.shape), d_table
+        return loss, d_hidden.astype(hidden.dtype).reshape(hidden.shape), d_table
 
     mesh = ambient_mesh()
     if mesh is None or mesh.size == 1:
@@ -105,7 +107,7 @@ def _sums(
     row_axes, vocab_axis, width_axis = rows[0], table_spec[0], table_spec[1]
 
     def device(table: jax.Array, hidden: jax.Array, targets: jax.Array, weights: jax.Array) -> Sums:
-        whole = jax.lax.all_gather(table.astype(hidden.dtype), width_axis, axis=1, tiled=True)
+        whole = jax.lax.all_gather(table.astype(narrower(hidden, table)), width_axis, axis=1, tiled=True)
         split = {"axis": vocab_axis, "every_axis": mesh.axis_names} if mesh.shape[vocab_axis] > 1 else {}
         loss, d_hidden, d_table = run(whole, hidden, targets, weights, **split)
         if gradients:

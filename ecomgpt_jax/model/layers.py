@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from ecomgpt_jax.model.attention import matmul_precision
+from ecomgpt_jax.model.product import narrower, product
 from ecomgpt_jax.model.table import Params
 from ecomgpt_jax.parallel.sharding import constrain
 
+_AXES = "hijkl"  # of a layer's inputs or outputs, in equations
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # (q, k, v) -> context
 Declare = Callable[[str], nnx.Param | None]  # makes the parameter of a path; None where the table has none
 
@@ -34,40 +35,44 @@ class Adapters:
     scale: float
     dropout: float
 
-    def __call__(self, name: str, x: jax.Array) -> jax.Array:
-        """Maps x [batch, length, in…] to one block's adapters' term of a layer's output [batch, length, out…]."""
+    def __call__(self, name: str, x: jax.Array, operands: jnp.dtype) -> jax.Array:
+        """Maps x [batch, length, in…] to one block's adapters' term of a layer's output [batch, length, out…].
+
+        Products are those of arrays rounded to the dtype `operands`.
+        """
         a, b = self.layers[name]["lora_a"], self.layers[name]["lora_b"] * self.scale
         if self.keys is not None:
             key = jax.random.fold_in(self.keys, sorted(self.layers).index(name))
             x = jnp.where(jax.random.bernoulli(key, 1 - self.dropout, x.shape), x / (1 - self.dropout), 0)
-        return _low_rank(x, a.astype(x.dtype), b.astype(x.dtype))
+        return _low_rank(operands, x, a.astype(operands), b.astype(operands))
 
 
-def _low_rank_forward(x: jax.Array, a: jax.Array, b: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    product = partial(jnp.tensordot, precision=matmul_precision(x.dtype))
-    narrow = product(x, a, axes=a.ndim - 1)
-    return product(narrow, b, axes=1), (x, narrow, a, b)
+def _low_rank_forward(
+    operands: jnp.dtype, x: jax.Array, a: jax.Array, b: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    ins, outs = _AXES[: a.ndim - 1], _AXES[: b.ndim - 1]
+    narrow = product(f"bt{ins},{ins}r->btr", x, a, operands)
+    return product(f"btr,r{outs}->bt{outs}", narrow, b, operands), (x, narrow, a, b)
 
 
-def _low_rank_backward(kept: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array, ...]:
+def _low_rank_backward(operands: jnp.dtype, kept: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array, ...]:
     x, narrow, a, b = kept
-    product = partial(jax.lax.dot_general, precision=matmul_precision(x.dtype))
-    tokens, outs = (0, 1), tuple(range(1, b.ndim))
-    d_narrow = product(gradient, b, ((tuple(range(2, gradient.ndim)), outs), ((), ())))
-    d_b = product(narrow, gradient, ((tokens, tokens), ((), ())))
-    d_a = product(d_narrow, x, ((tokens, tokens), ((), ())))
-    d_x = product(d_narrow, a, (((2,), (a.ndim - 1,)), ((), ())))
+    ins, outs = _AXES[: a.ndim - 1], _AXES[: b.ndim - 1]
+    d_narrow = product(f"bt{outs},r{outs}->btr", gradient, b, operands)
+    d_b = product(f"btr,bt{outs}->r{outs}", narrow, gradient, operands, b.dtype)
+    d_a = product(f"btr,bt{ins}->r{ins}", d_narrow, x, operands, a.dtype)
+    d_x = product(f"btr,{ins}r->bt{ins}", d_narrow, a, operands)
     return d_x, jnp.moveaxis(d_a, 0, -1), d_b
 
 
-@jax.custom_vjp
-def _low_rank(x: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _low_rank(operands: jnp.dtype, x: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     """Returns x [batch, length, in…] times a [in…, rank] times b [rank, out…].
 
     The transposed product that jax derives for b makes a CPU lay out the gradient of the output anew, which took a
     sixth of a training step; here only the narrow arrays are transposed.
     """
-    return _low_rank_forward(x, a, b)[0]
+    return _low_rank_forward(operands, x, a, b)[0]
 
 
 _low_rank.defvjp(_low_rank_forward, _low_rank_backward)
@@ -134,11 +139,13 @@ class Linear(nnx.Module):
 
     def __call__(self, x: jax.Array, adapters: Adapters | None = None) -> jax.Array:
         """Maps x [batch, length, in…] to [batch, length, out…] in x's dtype; `adapters` are those of this block."""
-        kernel = self.kernel[...].astype(x.dtype)
+        kernel = self.kernel[...]
+        operands = narrower(x, kernel)
         bias = None if self.bias is None else self.bias[...].astype(x.dtype)
-        product = jnp.tensordot(x, kernel, axes=self.inputs, precision=matmul_precision(x.dtype))
-        product = product if bias is None else product + bias
-        return product if adapters is None or self.name not in adapters.layers else product + adapters(self.name, x)
+        ins, outs = _AXES[: self.inputs], _AXES[self.inputs : kernel.ndim]
+        y = product(f"bt{ins},{ins}{outs}->bt{outs}", x, kernel, operands)
+        y = y if bias is None else y + bias
+        return y if adapters is None or self.name not in adapters.layers else y + adapters(self.name, x, operands)
 
 
 def in_decoding_step(x: jax.Array) -> bool:

@@ -57,6 +57,9 @@ def test_fresh_adapters_change_nothing(base: Params) -> None:
     assert all(float(jnp.abs(leaves["lora_a"]).max()) > 0 for leaves in fresh["blocks"].values())
 
 
+low_rank = partial(layers._low_rank, jnp.dtype(jnp.float32))
+
+
 @pytest.mark.parametrize(("ins", "outs"), [((6,), (10,)), ((3, 2), (5,)), ((6,), (2, 3, 5))])
 def test_gradients_of_adapters_are_those_of_the_two_products(ins: tuple[int, ...], outs: tuple[int, ...]) -> None:
     random = np.random.default_rng(4)
@@ -69,10 +72,10 @@ def test_gradients_of_adapters_are_those_of_the_two_products(ins: tuple[int, ...
     def gradients(product: Callable[..., jax.Array], weights: np.ndarray = weights) -> tuple[jax.Array, ...]:
         return jax.grad(lambda *of: (product(*of) * weights).sum(), argnums=(0, 1, 2))(x, a, b)
 
-    np.testing.assert_allclose(layers._low_rank(x, a, b), plain(x, a, b), atol=1e-5)
-    for ours, expected in zip(gradients(layers._low_rank), gradients(plain), strict=True):
+    np.testing.assert_allclose(low_rank(x, a, b), plain(x, a, b), atol=1e-5)
+    for ours, expected in zip(gradients(low_rank), gradients(plain), strict=True):
         np.testing.assert_allclose(ours, expected, atol=2e-5)
-    for ours, other in zip(gradients(layers._low_rank), gradients(plain, weights[:, ::-1]), strict=True):
+    for ours, other in zip(gradients(low_rank), gradients(plain, weights[:, ::-1]), strict=True):
         assert np.abs(ours - other).max() > 0.1
 
 
@@ -88,7 +91,7 @@ def test_no_gradient_of_a_layers_output_is_transposed() -> None:
         return jax.jit(gradient).lower(*(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)).compile().as_text()
 
     assert "f32[200,384]" in program(plain)
-    assert "f32[200,384]" not in program(layers._low_rank)
+    assert "f32[200,384]" not in program(low_rank)
 
 
 @pytest.mark.parametrize("targets", [("qkv", "attention_out", "mlp_up", "mlp_down"), ("mlp_down",)])
@@ -175,7 +178,7 @@ def test_dropout_keeps_the_mean_and_drops_other_inputs_in_each_block_and_layer()
 
     def of_block(index: int, name: str) -> np.ndarray:
         block = jax.tree.map(lambda leaf: leaf[index], beside)
-        return np.asarray(block(name, jnp.ones((50, 50, 32))))[..., 0]
+        return np.asarray(block(name, jnp.ones((50, 50, 32)), jnp.dtype(jnp.float32)))[..., 0]
 
     dropped = of_block(0, "mlp_up")
     assert dropped.mean() == pytest.approx(64, rel=0.01)
