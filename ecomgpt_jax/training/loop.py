@@ -20,6 +20,7 @@ from ecomgpt_jax.model.content_hash import content_hash
 from ecomgpt_jax.model.loading import BASE, check_base
 from ecomgpt_jax.model.parameters import Params
 from ecomgpt_jax.parallel.mesh import batch_shards
+from ecomgpt_jax.parallel.processes import from_first
 from ecomgpt_jax.redaction import mask_secrets
 from ecomgpt_jax.training import checkpoint, faults, guards, resume, signals, validation
 from ecomgpt_jax.training.initial_weights import fresh_params, params_dtype
@@ -29,6 +30,8 @@ from ecomgpt_jax.training.saving import Checkpoints
 from ecomgpt_jax.training.step_clock import StepClock
 from ecomgpt_jax.training.throughput import Tracer, make_throughput_metrics
 from ecomgpt_jax.training.train_step import abstract_state, global_batch, init_state, make_train_step, step_rows
+
+_UNMEASURED = "unmeasured"  # in a checkpoint: its validation and evaluation were interrupted
 
 
 def rows_per_step(config: Config, mesh: Mesh) -> int:
@@ -159,9 +162,12 @@ def train(
 
         def measure(at: int) -> dict[str, float]:
             for take in measures(at):
-                with clock.spending("evaluation"):
+                with clock.spending("evaluation"), signals.interruptible(sigterm):
                     measured.update(take())
             return measured
+
+        def report(at: int) -> None:
+            progress.log(at, latest, partial(measure, at) if measures(at) else None)
 
         def drain_metrics(pending: int) -> None:
             """Reads the metrics of all steps but the newest `pending`, which may still be running."""
@@ -173,17 +179,21 @@ def train(
                 progress.step(clock.read())
                 monitor.check(at, origin + (at - 1) * per_step, numbers)
                 if at % config.train.log_every == 0 or at == total_steps or measures(at):
-                    summary = _summary(since_log, float(schedule(at - 1)), monitor)
-                    progress.log(at, summary, partial(measure, at) if measures(at) else None)
-                    latest.update(summary)
+                    latest.clear()
+                    latest.update(_summary(since_log, float(schedule(at - 1)), monitor))
                     since_log.clear()
+                    report(at)
 
-        def save() -> None:
+        def save(unmeasured: bool = False) -> None:
             meta = {"config": masked, "run": run, "next_row": origin + step * per_step, "metrics": latest | measured}
+            meta |= {_UNMEASURED: True} if unmeasured else {}
             with clock.spending("checkpoint"):
                 checkpoints.save(state, meta | base)
 
         try:
+            if start is not None and start.meta.get(_UNMEASURED) and not from_first(lambda: progress.has_line):
+                latest.update(start.meta["metrics"])
+                report(step)
             while step < total_steps and not stop:
                 tracer.before(step, state)
                 with clock.spending("data"):
@@ -200,6 +210,10 @@ def train(
                     save()
             checkpoints.wait()
             stop = stop or vote(sigterm.is_set()) or vote(False)  # it may have arrived during the last save
+        except signals.Interrupted:  # in a validation or evaluation, which the next start repeats
+            stop = True
+            save(unmeasured=True)
+            checkpoints.wait()
         except guards.NotFiniteError:
             save()  # the step applied nothing, so this is the last finite state
             checkpoints.wait()

@@ -114,7 +114,11 @@ class Progress:
         writer: bool = True,
         throughput: Throughput | None = None,
     ) -> None:
-        """Opens the files; `throughput(metrics, steps, seconds)` adds to what `log` writes."""
+        """Opens the files; `throughput(metrics, steps, seconds)` adds to what `log` writes.
+
+        Afterwards `has_line` says whether an earlier start has written the line of `first_step`; it is process 0's.
+        """
+        self.has_line = False
         self._throughput, self._steps, self._spent = throughput, 0, collections.Counter()
         self._file = self._board = None
         self._bar = tqdm.tqdm(
@@ -125,7 +129,9 @@ class Progress:
         if not writer:
             return
         path = workdir / "metrics.jsonl"
-        write_text(path, "".join(f"{text}\n" for text, line in _read_lines(path) if line["step"] <= first_step))
+        lines = _read_lines(path)
+        self.has_line = any(line["step"] == first_step for _, line in lines)
+        write_text(path, "".join(f"{text}\n" for text, line in lines if line["step"] <= first_step))
         self._file = _Appended(path)
         name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
         self._board = _Appended(workdir / "tensorboard" / name)

@@ -51,6 +51,34 @@ def on_sigterm() -> Iterator[threading.Event]:
         os.close(writer)
 
 
+class Interrupted(Exception):
+    """SIGTERM arrived inside `interruptible`."""
+
+
+@contextlib.contextmanager
+def interruptible(event: threading.Event) -> Iterator[None]:
+    """Raises `Interrupted` where the SIGTERM that `event` waits for arrives, or at once if it has arrived.
+
+    For work between steps that takes long and can be done again. With several processes it changes nothing, since they
+    would stop at different places.
+    """
+    if jax.process_count() > 1 or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        event.set()
+        raise Interrupted
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        if event.is_set():
+            raise Interrupted
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def make_vote(mesh: Mesh) -> Callable[[bool], bool]:
     """Returns `vote(flag)`: with one process the flag itself, else whether any process voted True in the previous call.
 

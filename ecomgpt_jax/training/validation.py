@@ -85,14 +85,20 @@ def make_validate(
     loss, held = jax.jit(loss, out_shardings=NamedSharding(mesh, PartitionSpec())), step_rows(rows_per_batch, 1, mesh)
 
     def validate(state: TrainState) -> dict[str, float]:
-        found = {
-            group: [loss(state, global_batch(batch, 1, mesh)) for batch in batches(rows, rows_per_batch, held=held)]
-            for group, rows in held_back.items()
-        }
         sums: dict[str, np.ndarray] = collections.defaultdict(lambda: np.zeros(2))
-        for group, pairs in jax.device_get(found).items():
-            for name in _names(group):
-                sums[name] += np.sum(pairs, axis=0, dtype=np.float64)
+        running: tuple[tuple[str, ...], tuple[jax.Array, jax.Array]] | None = None
+
+        def read() -> None:
+            if running is not None:
+                for name in _names(running[0]):
+                    sums[name] += np.array(jax.device_get(running[1]), np.float64)
+
+        for group, rows in held_back.items():
+            for batch in batches(rows, rows_per_batch, held=held):
+                following = group, loss(state, global_batch(batch, 1, mesh))
+                read()  # while the next batch runs; if all were read at the end, no signal would be seen until then
+                running = following
+        read()
         return {name: float(total / targets) for name, (total, targets) in sums.items() if targets}
 
     return validate

@@ -1,5 +1,6 @@
 import json
 import logging
+import signal
 from pathlib import Path
 
 import jax
@@ -11,7 +12,7 @@ from toy import toy_config, toy_rows
 
 from ecomgpt_jax.config import Config, LoraConfig, MeshConfig
 from ecomgpt_jax.data.pipeline import make_rows
-from ecomgpt_jax.errors import ConfigError
+from ecomgpt_jax.errors import ConfigError, PreemptedError
 from ecomgpt_jax.model import decoder, lora
 from ecomgpt_jax.model.step_files import read_meta
 from ecomgpt_jax.parallel.mesh import make_mesh
@@ -107,6 +108,50 @@ def test_a_checkpoint_has_the_loss_of_its_own_step_and_the_best_is_kept(
     kept = {int(path.name): epath.Path(path) for path in (tmp_path / "checkpoints").iterdir()}
     found = {step: read_meta(path)["metrics"].get("val/loss") for step, path in sorted(kept.items())}
     assert found == {2: 1.0, 5: None, 6: 2.0}
+
+
+@pytest.mark.parametrize(("kind", "at"), [("val", 2), ("val", 5), ("eval", 4)])
+def test_a_signal_ends_a_measurement_which_the_next_start_repeats(
+    kind: str, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Machines that are taken back leave half a minute, and measurements take many."""
+    config = toy_config(max_steps=5, validate_every=2, save_every=5, log_every=1)
+    config.eval.every, config.lora = 2, LoraConfig(rank=2) if kind == "eval" else config.lora
+    rows = held_back(loop.micro_batch_rows(config, MESH))
+    make, came, signals = validation.make_validate, [], [at]
+
+    def measured(name: str, step: int) -> None:
+        came.append((name, step))
+        if name == kind and step in signals:
+            signals.remove(step)
+            signal.raise_signal(signal.SIGTERM)
+            came.append("went on")
+
+    def make_validate(*given: object) -> object:
+        validate = make(*given)
+        return lambda state: measured("val", int(state.step)) or validate(state)
+
+    def evaluate(params: object) -> dict[str, float]:
+        measured("eval", came[-1][1])  # the validation of the same step came before
+        return {"eval/sum": float(sum(abs(np.asarray(leaf, np.float64)).sum() for leaf in jax.tree.leaves(params)))}
+
+    monkeypatch.setattr(validation, "make_validate", make_validate)
+    with pytest.raises(PreemptedError, match=f"saved at step {at};"):
+        start(tmp_path / "w", config, held_back=rows, evaluate=evaluate)
+    assert [line["step"] for line in read_metrics(tmp_path / "w" / "metrics.jsonl")] == list(range(1, at))
+    for _ in range(2):  # the second start finds a finished run
+        start(tmp_path / "w", config, held_back=rows, evaluate=evaluate)
+    found = read_metrics(tmp_path / "w" / "metrics.jsonl")
+    assert came.count((kind, at)) == 2
+    assert "went on" not in came
+    monkeypatch.setattr(validation, "make_validate", make)
+    start(tmp_path / "whole", config, held_back=rows, evaluate=evaluate)
+    whole = read_metrics(tmp_path / "whole" / "metrics.jsonl")
+    names = {"step", "train/loss", *NAMES, "eval/sum"}
+    assert [{name: line[name] for name in names & set(line)} for line in found] == [
+        {name: line[name] for name in names & set(line)} for line in whole
+    ]
+    assert {name for line in found for name in line} > names
 
 
 def check(metric: str, **train: int) -> None:
