@@ -13,6 +13,7 @@
 # from its last step at the full rate; a later call with more STEPS does so too. The same command again goes on where it
 # stopped; only one runs in DIR at a time. ROWS=N scores the first N rows of each official task; without it all. The real
 # sources and the official tasks are those of `python -m ecomgpt_jax.fetch`, or $ECOMGPT_SOURCES, $ECOMGPT_EVAL.
+# On a CPU with AMX --config.model.compute_dtype=bfloat16 trains and answers in less than half the time.
 
 set -euo pipefail
 
@@ -39,6 +40,10 @@ for count in "${steps[@]}"; do
 done
 folder=$(realpath -m -- "$2")
 shift 2
+dtype=float32
+for argument in "$@"; do
+  case $argument in --config.model.compute_dtype=*) dtype=${argument#*=} ;; esac
+done
 . "$(dirname "$0")/env.sh" "[dev]"
 
 mkdir -p "$folder"
@@ -100,7 +105,7 @@ if [ ! -e "$folder/unseen" ]; then
 fi
 
 evaluate() {
-  "$PYTHON" -m ecomgpt_jax.evaluate --dtype float32 "$@"
+  "$PYTHON" -m ecomgpt_jax.evaluate --dtype "$dtype" "$@"
 }
 
 # The mode is chosen by tasks of the training sources, before any official answer is looked at.

@@ -54,15 +54,18 @@ def this_environment(folder: Path) -> Path:
     return folder
 
 
-# Keeps what `train` would have kept of its checkpoints; ends the script at its next stage.
+# Keeps what `train` would have kept of its checkpoints; ends the script at its first answers.
 PRETEND = """
 import sys
 from pathlib import Path
 if sys.argv[1] == "-c":
     exec(sys.argv[2])
-elif sys.argv[2] != "ecomgpt_jax.train":
+elif sys.argv[2] == "ecomgpt_jax.evaluate":
+    print("answers in", sys.argv[sys.argv.index("--dtype") + 1], file=sys.stderr)
     sys.exit(99)
-else:
+elif sys.argv[2] == "ecomgpt_jax.build_data":
+    Path(sys.argv[sys.argv.index("--unseen") + 1]).mkdir()
+elif sys.argv[2] == "ecomgpt_jax.train":
     given = dict(argument.partition("=")[::2] for argument in sys.argv)
     steps, every, keep = (int(given[f"--config.train.{name}"]) for name in ("max_steps", "save_every", "keep"))
     folder = Path(sys.argv[sys.argv.index("--workdir") + 1]) / "checkpoints"
@@ -95,6 +98,11 @@ def test_each_length_goes_on_from_four_fifths_of_the_one_before(tmp_path: Path) 
 
 def test_settings_of_the_call_come_after_its_own(tmp_path: Path) -> None:
     assert "from 0 every 2" in pretended(tmp_path, "--config.train.save_every=2", STEPS="20").stdout
+
+
+@pytest.mark.parametrize(("given", "used"), [([], "float32"), (["--config.model.compute_dtype=bfloat16"], "bfloat16")])
+def test_answers_come_in_the_dtype_of_training(given: list[str], used: str, tmp_path: Path) -> None:
+    assert f"answers in {used}\n" in pretended(tmp_path, *given, STEPS="20").stderr
 
 
 def test_a_second_script_in_a_folder_is_refused(tmp_path: Path) -> None:
