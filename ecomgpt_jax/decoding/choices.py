@@ -7,6 +7,7 @@ from functools import lru_cache
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tqdm
 from jax.sharding import Mesh
 
 from ecomgpt_jax.config import ModelConfig
@@ -41,15 +42,15 @@ def _score(fields: tuple) -> Callable[..., jax.Array]:
         """
         first = jnp.take_along_axis(jax.nn.log_softmax(logits)[owners], answers[0][:, None], axis=1)[:, 0]
 
-        def step(carry: tuple[Cache, jax.Array], at: jax.Array) -> tuple[tuple[Cache, jax.Array], None]:
+        def step(at: jax.Array, carry: tuple[Cache, jax.Array]) -> tuple[Cache, jax.Array]:
             cache, total = carry
             cache, logits = forward.decode_step(params, cache, answers[at], lengths[owners] + at, model)
             chances = jnp.take_along_axis(jax.nn.log_softmax(logits), answers[at + 1][:, None], axis=1)[:, 0]
-            return (cache, total + jnp.where(at + 1 < counts, chances, 0)), None
+            return cache, total + jnp.where(at + 1 < counts, chances, 0)
 
         cache = jax.tree.map(lambda leaf: leaf[owners], cache)
-        (_, total), _ = jax.lax.scan(step, (cache, first), jnp.arange(len(answers) - 1))
-        return constrain(total)
+        # Only as far as the longest of these answers: one of all answers may be several times as long.
+        return constrain(jax.lax.fori_loop(0, counts.max() - 1, step, (cache, first))[1])
 
     return score
 
@@ -62,6 +63,7 @@ def log_probabilities(
     *,
     batch: int,
     mesh: Mesh | None = None,
+    title: str = "",
 ) -> list[np.ndarray]:
     """Returns for each prompt the sum of the log-probabilities (natural) of each of its answers' tokens.
 
@@ -74,6 +76,7 @@ def log_probabilities(
       answers: for each prompt its answers' ids, at least one each; the end-of-sequence token counts where it is given.
       batch: answers scored together, rounded up to what `mesh` divides.
       mesh: where to compute; None: where the parameters are.
+      title: of the progress bar; empty: there is none.
 
     Raises:
       DataError: an empty prompt or answer, or an id that the model does not have.
@@ -90,7 +93,9 @@ def log_probabilities(
     width = max((len(answers[owner][place]) for owner, place in rows), default=0)
     rows.sort(key=lambda row: (len(prompts[row[0]]), row))
     found = [np.zeros(len(group)) for group in answers]
-    with on_mesh(mesh):
+    shown = None if title and jax.process_index() == 0 else True
+    bar = tqdm.tqdm(total=len(rows), desc=title, unit="answer", dynamic_ncols=True, disable=shown)
+    with bar, on_mesh(mesh):
         for start in range(0, len(rows), batch):
             group = rows[start : start + batch]
             known = list(dict.fromkeys(owner for owner, _ in group))
@@ -107,4 +112,5 @@ def log_probabilities(
             totals = np.asarray(_score(fields)(params, cache, logits, lengths, owners, tokens, counts))
             for (owner, place), total in zip(group, totals, strict=False):
                 found[owner][place] = total
+            bar.update(len(group))
     return found

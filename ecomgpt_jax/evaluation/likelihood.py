@@ -51,7 +51,8 @@ def likeliest(
     distinct = list(dict.fromkeys(zip([*prompt_set.prompts, *empty], [*names, *names], strict=True)))
     read = prompt_tokens(tokenizer, [prompt for prompt, _ in distinct], settings.max_prompt_tokens)[0]
     answers = [[ids[name] for name in group] for _, group in distinct]
-    totals = log_probabilities(params, model, read, answers, batch=settings.batch, mesh=mesh)
+    title = f"rank {prompt_set.task.name}"
+    totals = log_probabilities(params, model, read, answers, batch=settings.batch, mesh=mesh, title=title)
     of_prompt = dict(zip(distinct, totals, strict=True))
     found: dict[str, list[str]] = {name: [] for name in COUNTS}
     for prompt, blank, labels, group in zip(prompt_set.prompts, empty, shown, names, strict=True):

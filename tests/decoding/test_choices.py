@@ -1,3 +1,4 @@
+import contextlib
 from pathlib import Path
 
 import jax
@@ -7,6 +8,7 @@ import tiny_bloom
 from tiny_bloom import EOS, MODEL
 
 from ecomgpt_jax.config import MeshConfig
+from ecomgpt_jax.decoding import choices
 from ecomgpt_jax.decoding.choices import log_probabilities
 from ecomgpt_jax.decoding.scoring import mean_log_probabilities
 from ecomgpt_jax.errors import DataError
@@ -99,3 +101,27 @@ def test_empty_answers_and_foreign_ids_are_refused(params: Params) -> None:
         with pytest.raises(DataError):
             log_probabilities(params, MODEL, [[5, 6]], answers, batch=8)
     assert log_probabilities(params, MODEL, [], [], batch=8) == []
+
+
+def test_a_batch_takes_as_many_steps_as_its_own_longest_answer_and_counts_its_answers(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, told, step = [], [], choices.forward.decode_step
+
+    def counted(*given: object) -> object:
+        jax.debug.callback(lambda: steps.append(1))
+        return step(*given)
+
+    class Bar(contextlib.nullcontext):
+        update = told.append
+
+    monkeypatch.setattr(choices.forward, "decode_step", counted)
+    monkeypatch.setattr(choices.tqdm, "tqdm", lambda **given: told.append((given["total"], given["disable"])) or Bar())
+    choices._score.cache_clear()
+    answers = [[[5] * length + [EOS]] for length in (1, 9, 1)]
+    for title in ("rank", ""):
+        log_probabilities(params, MODEL, PROMPTS[:3], answers, batch=1, title=title)
+    choices._score.cache_clear()
+    jax.effects_barrier()
+    assert len(steps) == 2 * (1 + 9 + 1)
+    assert told == [(3, None), 1, 1, 1, (3, True), 1, 1, 1]
