@@ -93,8 +93,8 @@ def log_probabilities(
     width = max((len(answers[owner][place]) for owner, place in rows), default=0)
     rows.sort(key=lambda row: (len(prompts[row[0]]), row))
     found = [np.zeros(len(group)) for group in answers]
-    shown = None if title and jax.process_index() == 0 else True
-    bar = tqdm.tqdm(total=len(rows), desc=title, unit="answer", dynamic_ncols=True, disable=shown)
+    hidden = None if title and jax.process_index() == 0 else True  # None: where the output is no terminal
+    bar = tqdm.tqdm(total=len(rows), desc=title, unit="answer", dynamic_ncols=True, disable=hidden)
     with bar, on_mesh(mesh):
         for start in range(0, len(rows), batch):
             group = rows[start : start + batch]

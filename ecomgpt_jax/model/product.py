@@ -47,9 +47,8 @@ def product(
     operands, dtype = jnp.dtype(operands), jnp.dtype(dtype or x.dtype)
     if operands == jnp.bfloat16 and ambient_platform() == "cpu":
         return _rounded(equation, operands, dtype, x, y)
-    wide = None if dtype == operands else dtype
     x, y = x.astype(operands), y.astype(operands)
-    return jnp.einsum(equation, x, y, precision=matmul_precision(operands), preferred_element_type=wide)
+    return jnp.einsum(equation, x, y, precision=matmul_precision(operands), preferred_element_type=dtype)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))

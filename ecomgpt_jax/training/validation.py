@@ -85,20 +85,15 @@ def make_validate(
     loss, held = jax.jit(loss, out_shardings=NamedSharding(mesh, PartitionSpec())), step_rows(rows_per_batch, 1, mesh)
 
     def validate(state: TrainState) -> dict[str, float]:
-        sums: dict[str, np.ndarray] = collections.defaultdict(lambda: np.zeros(2))
-        running: tuple[tuple[str, ...], tuple[jax.Array, jax.Array]] | None = None
-
-        def read() -> None:
-            if running is not None:
-                for name in _names(running[0]):
-                    sums[name] += np.array(jax.device_get(running[1]), np.float64)
-
+        found: list[tuple[tuple[str, ...], tuple[jax.Array, jax.Array]]] = []
         for group, rows in held_back.items():
             for batch in batches(rows, rows_per_batch, held=held):
-                following = group, loss(state, global_batch(batch, 1, mesh))
-                read()  # while the next batch runs; if all were read at the end, no signal would be seen until then
-                running = following
-        read()
+                found.append((group, loss(state, global_batch(batch, 1, mesh))))
+                jax.block_until_ready(found[-2:-1])  # else all would be queued, and no signal seen until all had run
+        sums: dict[str, np.ndarray] = collections.defaultdict(lambda: np.zeros(2))
+        for group, pair in found:
+            for name in _names(group):
+                sums[name] += np.array(jax.device_get(pair), np.float64)
         return {name: float(total / targets) for name, (total, targets) in sums.items() if targets}
 
     return validate
