@@ -26,12 +26,10 @@ from ecomgpt_jax.training import checkpoint, faults, guards, resume, signals, va
 from ecomgpt_jax.training.initial_weights import fresh_params, params_dtype
 from ecomgpt_jax.training.optimizer import make_optimizer, make_schedule
 from ecomgpt_jax.training.progress import Progress
-from ecomgpt_jax.training.saving import Checkpoints
+from ecomgpt_jax.training.saving import UNMEASURED, Checkpoints
 from ecomgpt_jax.training.step_clock import StepClock
 from ecomgpt_jax.training.throughput import Tracer, make_throughput_metrics
 from ecomgpt_jax.training.train_step import abstract_state, global_batch, init_state, make_train_step, step_rows
-
-_UNMEASURED = "unmeasured"  # in a checkpoint: its validation and evaluation were interrupted
 
 
 def rows_per_step(config: Config, mesh: Mesh) -> int:
@@ -186,12 +184,12 @@ def train(
 
         def save(unmeasured: bool = False) -> None:
             meta = {"config": masked, "run": run, "next_row": origin + step * per_step, "metrics": latest | measured}
-            meta |= {_UNMEASURED: True} if unmeasured else {}
+            meta |= {UNMEASURED: True} if unmeasured else {}
             with clock.spending("checkpoint"):
                 checkpoints.save(state, meta | base)
 
         try:
-            if start is not None and start.meta.get(_UNMEASURED) and not from_first(lambda: progress.has_line):
+            if start is not None and start.meta.get(UNMEASURED) and not from_first(lambda: progress.has_line):
                 latest.update(start.meta["metrics"])
                 report(step)
             while step < total_steps and not stop:

@@ -25,9 +25,11 @@ from ecomgpt_jax.model.parameters import Params
 from ecomgpt_jax.model.step_files import FOLDER, Meta, list_steps, one_line, read_meta
 from ecomgpt_jax.parallel import processes
 from ecomgpt_jax.training import faults
+from ecomgpt_jax.training.progress import read_metrics
 from ecomgpt_jax.training.train_step import TrainState
 
 PARTIAL = ".partial"
+UNMEASURED = "unmeasured"  # in the meta of a step whose validation and evaluation were interrupted
 MAX_FAILURES = 3  # failed saves in a row that end the run
 _HEADROOM = 1.1  # free bytes required per byte to be written
 _SLICE_BYTES = 1 << 20  # smallest slice of an array that one of its replicas writes, since each cut compiles a program
@@ -86,6 +88,8 @@ class Checkpoints:
 
     def save(self, state: TrainState, meta: Meta) -> None:
         """Starts saving a state, after the previous save has ended; `best_metric` is looked up in `meta["metrics"]`.
+
+        Of a step with `UNMEASURED` in its meta it is also looked up in its line of `metrics.jsonl`.
 
         Raises:
           StorageError: it is the last of `MAX_FAILURES` saves in a row that failed.
@@ -176,11 +180,19 @@ class Checkpoints:
     def _best(self, steps: list[int]) -> list[int]:
         if not self._metric:
             return []
-        values: dict[int, Any] = {step: read_meta(self._folder / str(step)).get("metrics", {}) for step in steps}
+        values = {step: self._metrics(step) for step in steps}
         scores = {step: metrics[self._metric] for step, metrics in values.items() if self._metric in metrics}
         scores = {step: score for step, score in scores.items() if math.isfinite(score)}
         choose = min if "loss" in self._metric.split("/")[:2] else max  # a task's name may contain the word
         return [choose(scores, key=scores.get)] if scores else []
+
+    def _metrics(self, step: int) -> dict[str, Any]:
+        meta = read_meta(self._folder / str(step))
+        metrics = meta.get("metrics", {})
+        if meta.get(UNMEASURED):  # the next start measured it
+            lines = read_metrics(self._folder.parent / "metrics.jsonl")
+            metrics = metrics | next((line for line in lines if line["step"] == step), {})
+        return metrics
 
 
 def save_orbax_params(

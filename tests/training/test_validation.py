@@ -19,7 +19,7 @@ from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.training import loop, validation
 from ecomgpt_jax.training.optimizer import make_optimizer
 from ecomgpt_jax.training.progress import read_metrics
-from ecomgpt_jax.training.train_step import init_state
+from ecomgpt_jax.training.train_step import TrainState, init_state
 
 GROUPS = {("en", "CLS"): range(0, 6), ("zh", "CLS"): range(6, 8), ("zh", "NER"): range(8, 18)}
 NAMES = ["val/loss", "val/loss/CLS", "val/loss/NER", "val/loss/en", "val/loss/zh"]
@@ -108,6 +108,26 @@ def test_a_checkpoint_has_the_loss_of_its_own_step_and_the_best_is_kept(
     kept = {int(path.name): epath.Path(path) for path in (tmp_path / "checkpoints").iterdir()}
     found = {step: read_meta(path)["metrics"].get("val/loss") for step, path in sorted(kept.items())}
     assert found == {2: 1.0, 5: None, 6: 2.0}
+
+
+def test_a_step_whose_loss_the_next_start_measured_can_be_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = toy_config(max_steps=6, save_every=1, validate_every=2, keep=1, best_metric="val/loss")
+    losses, signals = {2: 1.0, 4: 3.0, 6: 2.0}, [2]
+
+    def validate(state: TrainState) -> dict[str, float]:
+        if int(state.step) in signals:
+            signals.clear()
+            signal.raise_signal(signal.SIGTERM)
+        return {"val/loss": losses[int(state.step)]}
+
+    monkeypatch.setattr(validation, "make_validate", lambda *_: validate)
+    rows = held_back(loop.micro_batch_rows(config, MESH))
+    with pytest.raises(PreemptedError, match="saved at step 2;"):
+        start(tmp_path, config, held_back=rows)
+    start(tmp_path, config, held_back=rows)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "6"]
 
 
 @pytest.mark.parametrize(("kind", "at"), [("val", 2), ("val", 5), ("eval", 4)])
