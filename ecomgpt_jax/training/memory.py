@@ -9,6 +9,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh
 
 from ecomgpt_jax.config import Config, ModelConfig, parse_mesh
 from ecomgpt_jax.model.parameters import parameter_table
+from ecomgpt_jax.model.product import stream_dtype
 from ecomgpt_jax.parallel.mesh import AXES, batch_shards, mesh_shape
 from ecomgpt_jax.parallel.sharding import array_sharding
 from ecomgpt_jax.training.optimizer import make_optimizer
@@ -50,11 +51,17 @@ def _kernels(model: ModelConfig) -> list[int]:
     return [math.prod(p.layer_shape) for p in parameter_table(model) if p.stacked and p.inputs]
 
 
-def row_bytes(config: Config) -> int:
+def _stream_width(weights: str, compute_dtype: str, mesh: AnyMesh) -> int:
+    """Returns the bytes of a value between layers; an abstract mesh stands for accelerators."""
+    platform = mesh.devices.flat[0].platform if isinstance(mesh, Mesh) else "gpu"
+    return stream_dtype(weights, compute_dtype, platform).itemsize
+
+
+def row_bytes(config: Config, mesh: AnyMesh) -> int:
     """Returns the bytes of activations per row on a device (an upper bound where `tensor` splits them)."""
     model = config.model
     live = 0 if model.remat == "none" else _kept(model, "none")  # the block that is being recomputed
-    width = jnp.dtype(model.compute_dtype).itemsize
+    width = _stream_width(model.compute_dtype if config.lora.rank else "float32", model.compute_dtype, mesh)
     return config.data.length * width * (model.layers * _kept(model, model.remat) + live)
 
 
@@ -71,7 +78,7 @@ def estimated_bytes(config: Config, mesh: AnyMesh) -> int:
     head = words * model.embed * (narrow + 4)  # the table and its float32 gradient, whole rows
     positions = min(model.head_chunk, config.train.rows_per_device * config.data.length)
     logits = positions * words * (2 * 4 + narrow)
-    activations = config.train.rows_per_device * row_bytes(config)
+    activations = config.train.rows_per_device * row_bytes(config, mesh)
     return shard_bytes(held) + gradients + copies + gathered + head + logits + activations
 
 
@@ -97,15 +104,15 @@ def evaluation_bytes(config: Config, mesh: AnyMesh) -> int:
     """
     model, settings, held = config.model, config.eval, state(config, mesh)
     dtype, at = settings.dtype or model.compute_dtype, _evaluation_mesh(config, mesh)
-    narrow, tensor = jnp.dtype(dtype).itemsize, at.shape["tensor"]
+    narrow, wide, tensor = jnp.dtype(dtype).itemsize, _stream_width(dtype, dtype, mesh), at.shape["tensor"]
     beside = shard_bytes((held.params, held.optimizer))
     if config.lora.rank and (dtype != model.compute_dtype or at is not mesh):
         beside += _weight_bytes(config, mesh, model.compute_dtype)
     rows, words = math.ceil(settings.batch * settings.num_beams / batch_shards(at)), model.vocab_size // tensor
     held_heads = model.key_heads // tensor if model.key_heads % tensor == 0 else model.key_heads
-    cached = model.layers * 2 * held_heads * model.head_width * narrow  # keys and values of a token
+    cached = model.layers * 2 * held_heads * model.head_width * wide  # keys and values of a token
     cache = rows * (settings.max_prompt_tokens + settings.max_new_tokens) * cached
-    reading = math.ceil(rows / 4) * settings.max_prompt_tokens * (cached + _kept(model, "none") * narrow)
+    reading = math.ceil(rows / 4) * settings.max_prompt_tokens * (cached + _kept(model, "none") * wide)
     gathered = (2 * sum(_kernels(model)) // tensor + words * model.embed) * narrow if at.shape["fsdp"] > 1 else 0
     return beside + _weight_bytes(config, at, dtype) + cache + reading + gathered + rows * words * 2 * 4
 

@@ -110,7 +110,7 @@ def make_plan(config: Config, topology: Topology, largest: bool = False, price: 
         fits = used <= chip.hbm_bytes
     stages = memory.stage_bytes(config, mesh) | {"training": used}
     # One compilation gives the bytes that do not depend on rows; arithmetic gives the bytes per row.
-    rows = max(0, train.rows_per_device + math.floor((chip.hbm_bytes - used) / memory.row_bytes(config)))
+    rows = max(0, train.rows_per_device + math.floor((chip.hbm_bytes - used) / memory.row_bytes(config, mesh)))
     rows = max(rows, train.rows_per_device) if fits else min(rows, train.rows_per_device - 1)
     by_compiling = compiled and largest
     if by_compiling:
