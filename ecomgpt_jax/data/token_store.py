@@ -9,6 +9,7 @@ import numpy as np
 import tqdm
 
 from ecomgpt_jax.data.tokenizer import Tokenizer
+from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.files import new_directory, read_json, write_json
 
 FORMAT = 2
@@ -73,7 +74,15 @@ def tokenize(
       tokenizer: encodes prompt and response separately, so a prompt has the same ids here and in evaluation.
       length: positions in a row; an instance may have length + 1 tokens.
       cache_dir: the store is a folder in it, named after its fingerprint.
+
+    Raises:
+      ConfigError: what each prompt begins with fills a row, so that no answer would have a token.
     """
+    if length <= len(tokenizer.prefix):
+        raise ConfigError(
+            f"config: data.length={length} has no room for an answer: with this tokenizer or chat template each prompt "
+            f"begins with the same {len(tokenizer.prefix)} tokens; make it longer"
+        )
     key = hashlib.sha256(f"{FORMAT}:{fingerprint}:{tokenizer.fingerprint}:{length}".encode()).hexdigest()
     directory = Path(cache_dir).expanduser() / f"tokens-{key[:16]}"
     if not (directory / "store.json").is_file():

@@ -1,3 +1,4 @@
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 
 from ecomgpt_jax.data.token_store import TokenStore, tokenize
 from ecomgpt_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from ecomgpt_jax.errors import ConfigError
 
 INSTANCES = [{"prompt": f"Which colour is item {n}? " * (n + 1), "response": f"red {n}"} for n in range(9)]
 
@@ -48,6 +50,17 @@ def test_what_is_too_long_is_cut_and_counted(tokenizer: Tokenizer, tmp_path: Pat
     prompt = tokenizer.encode(rows[0]["prompt"])
     assert instance(store, 0) == [*prompt[-7:], *tokenizer.encode("x"), tokenizer.eos_id]
     assert instance(store, 1) == [*tokenizer.encode("a"), *tokenizer.encode(rows[1]["response"])[:8]]
+
+
+def test_rows_that_the_beginning_of_each_prompt_fills_are_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """As a chat template does whose system prompt is as long as a short row."""
+    chat = dataclasses.replace(tokenizer, prefix=tuple(range(4, 20)))
+    for length in (9, 16):
+        with pytest.raises(ConfigError, match=rf"data\.length={length} has no room for an answer.* same 16 tokens"):
+            tokenize(INSTANCES, "f", chat, length, tmp_path)
+    store = tokenize(INSTANCES, "f", chat, 17, tmp_path)
+    assert store.positions.max() == 17
+    assert (np.diff(store.offsets) - store.prompt_lengths).min() == 1
 
 
 def test_the_second_time_nothing_is_tokenised(
