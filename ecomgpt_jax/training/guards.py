@@ -115,8 +115,9 @@ def explain_out_of_memory(error: Exception, config: Config, mesh: Mesh) -> Confi
         less = memory.evaluation_bytes(dataclasses.replace(config, eval=fewer), mesh) / 2**30
         tips.append(f"eval.batch={fewer.batch} ({less:.3g} GiB while evaluating)")
     if train.rows_per_device > 1:
-        half = train.rows_per_device // 2
-        steps = train.accumulation * train.rows_per_device // half
+        rows = train.accumulation * train.rows_per_device
+        half = max(fewer for fewer in range(1, train.rows_per_device // 2 + 1) if rows % fewer == 0)
+        steps = rows // half
         fewer = dataclasses.replace(train, rows_per_device=half, accumulation=steps)
         less = need(dataclasses.replace(config, train=fewer))
         tips.append(f"train.rows_per_device={half} with train.accumulation={steps} (the same rows per step; {less})")

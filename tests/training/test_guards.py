@@ -81,6 +81,16 @@ def test_out_of_memory_names_settings(text: str) -> None:
     assert guards.explain_out_of_memory(RuntimeError("INVALID_ARGUMENT"), config, mesh) is None
 
 
+@pytest.mark.parametrize(("rows", "accumulation"), [(2, 1), (5, 1), (5, 2), (7, 8), (9, 3)])
+def test_fewer_rows_per_device_are_as_many_per_step(rows: int, accumulation: int) -> None:
+    config, mesh = toy_config(rows_per_device=rows, accumulation=accumulation), make_mesh(MeshConfig())
+    text = str(guards.explain_out_of_memory(RuntimeError("RESOURCE_EXHAUSTED"), config, mesh))
+    found = re.search(r"rows_per_device=(\d+) with train\.accumulation=(\d+) \(the same", text)
+    fewer, steps = map(int, found.groups())
+    assert fewer * steps == rows * accumulation
+    assert fewer < rows
+
+
 def test_out_of_memory_while_evaluating_names_the_batch() -> None:
     config, mesh = toy_config(), make_mesh(MeshConfig())
     config.eval.batch = 64
