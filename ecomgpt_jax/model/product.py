@@ -18,19 +18,14 @@ def narrower(x: jax.Array, y: jax.Array) -> jnp.dtype:
     return min(x.dtype, y.dtype, key=lambda dtype: dtype.itemsize)
 
 
-def stream_dtype(weights: jax.typing.DTypeLike, compute_dtype: str, platform: str | None = None) -> jnp.dtype:
+def stream_dtype(weights: jax.typing.DTypeLike, compute_dtype: str) -> jnp.dtype:
     """Returns the dtype of what flows between layers, of a model with `weights` of this dtype.
 
     It is the compute dtype, but float32 on a CPU whose weights are bfloat16: there only products are faster in
     bfloat16, with units like AMX, and everything else, which is computed in float32 anyway, would be converted twice.
-
-    Args:
-      weights: their dtype.
-      compute_dtype: of the model.
-      platform: `cpu`, `gpu` or `tpu`; None: that of the ambient mesh, or of the default device outside one.
     """
     narrow = jnp.bfloat16
-    wide = (platform or ambient_platform()) == "cpu" and jnp.dtype(weights) == jnp.dtype(compute_dtype) == narrow
+    wide = ambient_platform() == "cpu" and jnp.dtype(weights) == jnp.dtype(compute_dtype) == narrow
     return jnp.dtype(jnp.float32 if wide else compute_dtype)
 
 

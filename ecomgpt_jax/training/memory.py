@@ -9,7 +9,6 @@ from jax.sharding import AbstractMesh, AxisType, Mesh
 
 from ecomgpt_jax.config import Config, ModelConfig, parse_mesh
 from ecomgpt_jax.model.parameters import parameter_table
-from ecomgpt_jax.model.product import stream_dtype
 from ecomgpt_jax.parallel.mesh import AXES, batch_shards, mesh_shape
 from ecomgpt_jax.parallel.sharding import array_sharding
 from ecomgpt_jax.training.optimizer import make_optimizer
@@ -51,17 +50,21 @@ def _kernels(model: ModelConfig) -> list[int]:
     return [math.prod(p.layer_shape) for p in parameter_table(model) if p.stacked and p.inputs]
 
 
-def _stream_width(weights: str, compute_dtype: str, mesh: AnyMesh) -> int:
-    """Returns the bytes of a value between layers; an abstract mesh stands for accelerators."""
-    platform = mesh.devices.flat[0].platform if isinstance(mesh, Mesh) else "gpu"
-    return stream_dtype(weights, compute_dtype, platform).itemsize
+def _activation_width(dtype: str, mesh: AnyMesh) -> int:
+    """Returns the bytes of an activation or cached value of a model that computes in `dtype`.
+
+    A CPU holds them in float32 (`product.stream_dtype`); those that layers keep in bfloat16 XLA converts as a whole
+    before it goes back through the layers. An abstract mesh stands for accelerators.
+    """
+    on_cpu = isinstance(mesh, Mesh) and mesh.devices.flat[0].platform == "cpu"
+    return 4 if on_cpu else jnp.dtype(dtype).itemsize
 
 
 def row_bytes(config: Config, mesh: AnyMesh) -> int:
     """Returns the bytes of activations per row on a device (an upper bound where `tensor` splits them)."""
     model = config.model
     live = 0 if model.remat == "none" else _kept(model, "none")  # the block that is being recomputed
-    width = _stream_width(model.compute_dtype if config.lora.rank else "float32", model.compute_dtype, mesh)
+    width = _activation_width(model.compute_dtype, mesh)
     return config.data.length * width * (model.layers * _kept(model, model.remat) + live)
 
 
@@ -104,7 +107,7 @@ def evaluation_bytes(config: Config, mesh: AnyMesh) -> int:
     """
     model, settings, held = config.model, config.eval, state(config, mesh)
     dtype, at = settings.dtype or model.compute_dtype, _evaluation_mesh(config, mesh)
-    narrow, wide, tensor = jnp.dtype(dtype).itemsize, _stream_width(dtype, dtype, mesh), at.shape["tensor"]
+    narrow, wide, tensor = jnp.dtype(dtype).itemsize, _activation_width(dtype, mesh), at.shape["tensor"]
     beside = shard_bytes((held.params, held.optimizer))
     if config.lora.rank and (dtype != model.compute_dtype or at is not mesh):
         beside += _weight_bytes(config, mesh, model.compute_dtype)

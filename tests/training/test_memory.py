@@ -1,14 +1,11 @@
 import dataclasses
-from functools import partial
 
 import jax
-import jax.numpy as jnp
 import pytest
 from jax.sharding import AbstractMesh, AxisType
 
 from ecomgpt_jax.config import MODEL_SHAPES, Config, resolve
-from ecomgpt_jax.model import decoder
-from ecomgpt_jax.model.parameters import param_shapes, parameter_count
+from ecomgpt_jax.model.parameters import parameter_count
 from ecomgpt_jax.parallel.mesh import AXES, make_mesh, mesh_shape
 from ecomgpt_jax.training import memory
 
@@ -53,16 +50,14 @@ def test_what_makes_a_run_smaller_does_so_in_the_estimate() -> None:
     assert memory.estimated_bytes(more, mesh) == whole + 4 * memory.row_bytes(config, mesh)
 
 
-@pytest.mark.parametrize(("rank", "dtype"), [(0, "bfloat16"), (0, "float32"), (8, "bfloat16"), (8, "float32")])
-def test_activations_on_a_cpu_are_counted_in_the_dtype_that_flows_there(rank: int, dtype: str) -> None:
-    config = changed(changed(sharded("560m"), "lora", rank=rank), "model", compute_dtype=dtype)
+@pytest.mark.parametrize("rank", [0, 8])
+def test_activations_on_a_cpu_are_counted_in_float32(rank: int) -> None:
+    """Compiled, a row of a small model takes 2.5 times what it would in bfloat16, with and without adapters."""
+    config = changed(sharded("560m"), "lora", rank=rank)
     here, absent = make_mesh(config.mesh, jax.devices()[:1]), abstract_mesh(config, 1)
-    params = param_shapes(config.model, dtype if rank else "float32")
-    with jax.set_mesh(here):
-        stream = jax.eval_shape(partial(decoder.embed, model=config.model), params, jnp.zeros((1, 8), jnp.int32))
-    wider = stream.dtype.itemsize // jnp.dtype(dtype).itemsize
-    assert memory.row_bytes(config, here) == wider * memory.row_bytes(config, absent)
-    assert wider == (2 if rank and dtype == "bfloat16" else 1)
+    wide = changed(config, "model", compute_dtype="float32")
+    assert memory.row_bytes(config, here) == 2 * memory.row_bytes(config, absent)
+    assert memory.row_bytes(wide, here) == memory.row_bytes(wide, absent) == memory.row_bytes(config, here)
     token = 24 * 2 * 1024 * 4  # keys and values of all blocks in float32, as a CPU caches them
     longer = changed(config, "eval", max_new_tokens=config.eval.max_new_tokens + 1)
     more = memory.evaluation_bytes(longer, here) - memory.evaluation_bytes(config, here)
