@@ -257,7 +257,10 @@ class SlotBatch:
         self.reset()
 
     def admit(self, requests: Sequence[Request]) -> list[Token]:
-        """Reads prompts into free slots, which must be as many; returns each one's first token, in their order."""
+        """Reads prompts into free slots, which must be as many; returns each one's first token, in their order.
+
+        Prompts of like length are read together, so one that ends at once may leave its slot to an earlier one.
+        """
         by_bucket: dict[int, list[int]] = {}
         for index, request in enumerate(requests):
             bucket = smallest(self._buckets, len(request.prompt))

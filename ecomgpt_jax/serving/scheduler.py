@@ -154,16 +154,17 @@ class Scheduler:
         except Exception as error:
             tokens += [(ticket, error) for ticket in entering]
             raise
-        for ticket, token in zip(entering, first, strict=True):  # one that ends at once frees its slot
-            self.running[token.slot] = ticket
-            self._said(token, tokens)
+        for ticket, token in zip(entering, first, strict=True):
+            if not token.last:  # the slot of one that ends at once may already be that of another, earlier or later
+                self.running[token.slot] = ticket
+            tokens.append((ticket, _said(token)))
         for token in self.engine.step() if self.running else ():
-            self._said(token, tokens)
+            ticket = self.running.pop(token.slot) if token.last else self.running[token.slot]
+            tokens.append((ticket, _said(token)))
 
-    def _said(self, token: Token, tokens: list[tuple[Ticket, Token | Exception]]) -> None:
-        ticket = self.running.pop(token.slot) if token.last else self.running[token.slot]
-        not_finite = token.id == -1
-        tokens.append((ticket, DataError("the model's logits are not finite") if not_finite else token))
+
+def _said(token: Token) -> Token | Exception:
+    return DataError("the model's logits are not finite") if token.id == -1 else token
 
 
 def _deliver(tokens: Sequence[tuple[Ticket, Token | Exception]]) -> None:

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -51,6 +51,27 @@ def test_answers_that_end_at_once_do_not_mix_with_those_that_take_their_slots() 
     engine = ScriptedEngine()
     run(engine, 40, work)
     assert sorted(engine.free) == [0, 1, 2, 3]
+
+
+def test_a_slot_may_be_left_to_an_earlier_prompt_of_the_same_round() -> None:
+    """The engine reads prompts of like length together: the third enters, ends, and leaves its slot to the second."""
+
+    class ByLength(ScriptedEngine):
+        def admit(self, requests: Sequence[Request]) -> list[Token]:
+            order = sorted(range(len(requests)), key=lambda index: len(requests[index].prompt))
+            said = dict(zip(order, super().admit([requests[index] for index in order]), strict=True))
+            return [said[index] for index in range(len(requests))]
+
+    told: list[Told] = [[] for _ in range(3)]
+    asked = [Request([5, 6], 2), Request([7, 8, 9], 3), Request([4, 5], 1)]
+
+    def work(scheduler: Scheduler) -> None:
+        scheduler.submit([(request, own.append) for request, own in zip(asked, told, strict=True)])
+        assert eventually(lambda: all(own and own[-1].last for own in told), seconds=5)
+        assert [ids(own) for own in told] == [[5, 6], [7, 8, 9], [4]]
+        assert scheduler.running == {}
+
+    run(ByLength(), 3, work)
 
 
 def test_the_queue_takes_all_or_none() -> None:
