@@ -79,7 +79,7 @@ def log_probabilities(
       title: of the progress bar; empty: there is none.
 
     Raises:
-      DataError: an empty prompt or answer, or an id that the model does not have.
+      DataError: an empty prompt or answer, an id that the model does not have, or logits that are not finite.
     """
     rows = [(owner, place) for owner, group in enumerate(answers) for place in range(len(group))]
     if any(not len(answers[owner][place]) for owner, place in rows):
@@ -109,8 +109,10 @@ def log_probabilities(
             for row, (owner, place) in enumerate(group):
                 answer = answers[owner][place]
                 owners[row], counts[row], tokens[: len(answer), row] = known.index(owner), len(answer), answer
-            totals = np.asarray(_score(fields)(params, cache, logits, lengths, owners, tokens, counts))
-            for (owner, place), total in zip(group, totals, strict=False):
+            totals = np.asarray(_score(fields)(params, cache, logits, lengths, owners, tokens, counts))[: len(group)]
+            if not np.isfinite(totals).all():  # the largest of them would be the first that is nan
+                raise DataError(greedy.NOT_FINITE)
+            for (owner, place), total in zip(group, totals, strict=True):
                 found[owner][place] = total
             bar.update(len(group))
     return found

@@ -23,6 +23,8 @@ from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.model.parameters import Params, split_layers
 from ecomgpt_jax.parallel.sharding import constrain
 
+NOT_FINITE = "the model's logits are not finite: the weights are corrupt, or their training diverged"
+
 
 class DecodeLimits(NamedTuple):
     """When a row ends, and the ids that it may choose.
@@ -175,7 +177,7 @@ def new_tokens(output: np.ndarray, count: int) -> list[int]:
     """
     tokens = output[:count].tolist()
     if -1 in tokens:
-        raise DataError("the model's logits are not finite: the weights are corrupt, or their training diverged")
+        raise DataError(NOT_FINITE)
     return tokens
 
 

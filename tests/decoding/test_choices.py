@@ -103,6 +103,13 @@ def test_empty_answers_and_foreign_ids_are_refused(params: Params) -> None:
     assert log_probabilities(params, MODEL, [], [], batch=8) == []
 
 
+def test_weights_that_are_not_finite_are_reported(params: Params) -> None:
+    """The largest of values that are nan would be the first, so every row would have an answer."""
+    broken = {**params, "final_norm": jax.tree.map(lambda leaf: leaf * np.nan, params["final_norm"])}
+    with pytest.raises(DataError, match="logits are not finite"):
+        log_probabilities(broken, MODEL, PROMPTS, ANSWERS, batch=8)
+
+
 def test_a_batch_takes_as_many_steps_as_its_own_longest_answer_and_counts_its_answers(
     params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
