@@ -16,6 +16,7 @@ from ecomgpt_jax.errors import MissingInputError
 from ecomgpt_jax.evaluation import harness
 from ecomgpt_jax.evaluation.protocol import TaskPrompts
 from ecomgpt_jax.evaluation.scores import read_answer_losses
+from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, write_task
 from ecomgpt_jax.model.decoder import init_sharded_params
 from ecomgpt_jax.parallel.mesh import make_mesh
 
@@ -327,3 +328,18 @@ def test_the_likeliest_candidate_answers(small: tuple[Any, ModelConfig, Tokenize
             assert entry["likelihood"]["sum"] == entry["corrected"]["score"]
             assert set(entry["likelihood"]) == {"sum", "mean", "prior"}
     assert scores["protocol"]["name"] == "likelihood"
+
+
+@pytest.mark.parametrize("protocol", ["constrained", "likelihood"])
+def test_open_questions_of_a_benchmark_are_decoded_freely(
+    small: tuple[Any, ModelConfig, Tokenizer, Path], tmp_path: Path, protocol: str
+) -> None:
+    """ChineseEcomQA has such tasks, and `--benchmark all` comes to them after hours."""
+    *model, _ = small
+    task = TaskFolder("ZH-Q-CLS-open", "", "{sentences}", separator="\n", metric="chinese_ecom_qa:label")
+    write_task(tmp_path, task, [TaskRow("red mug, what color?", {"default": ("red",)})])
+    said = {}
+    for name in ("greedy", protocol):
+        harness.evaluate_tasks(*model, tmp_path, tmp_path / name, EvalConfig(max_new_tokens=8, protocol=name))
+        said[name] = (tmp_path / name / "predictions" / f"{task.name}.jsonl").read_text(encoding="utf-8")
+    assert said[protocol] == said["greedy"]
