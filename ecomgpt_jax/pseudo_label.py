@@ -135,10 +135,14 @@ def _label(
             passed.append((index, row))
         else:
             dropped[row] += 1
-    log_probs = mean_log_probabilities(
-        params, model, [prompts[index] for index, _ in passed],
-        [[*answers[index], tokenizer.eos_id] for index, _ in passed], batch=_BATCH.value, mesh=mesh,
-    )  # fmt: skip
+    by_end = [
+        mean_log_probabilities(
+            params, model, [prompts[index] for index, _ in passed], [[*answers[index], end] for index, _ in passed],
+            batch=_BATCH.value, mesh=mesh,
+        )
+        for end in tokenizer.stop_ids
+    ]  # fmt: skip
+    log_probs = map(max, zip(*by_end, strict=True))  # the id that ended an answer was the likeliest of all
     sure = [(row, log_prob) for (_, row), log_prob in zip(passed, log_probs, strict=True) if log_prob >= _LEAST.value]
     dropped["log-probability"] = len(passed) - len(sure)
     return [row for row, _ in sure], [log_prob for _, log_prob in sure]

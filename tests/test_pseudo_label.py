@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,7 @@ import pytest
 from xla_flags import fake_devices
 
 from ecomgpt_jax.config import DataConfig, ModelConfig
-from ecomgpt_jax.data.tokenizer import train_tokenizer
+from ecomgpt_jax.data.tokenizer import load_tokenizer, train_tokenizer
 from ecomgpt_jax.decoding.engine import generate_tokens
 from ecomgpt_jax.decoding.scoring import mean_log_probabilities
 from ecomgpt_jax.instruct import make, pseudo_labels
@@ -106,6 +107,24 @@ def test_answers_that_pass_become_a_task_to_train_on(setting: dict[str, Any], tm
     (shard,) = make.shards(choose(data))
     made = [row for split, row in make.make_rows(choose(data), shard, BuildStats(), {}) if split == "train"]
     assert {row["task"] for row in made} == {written.name}
+
+
+@pytest.mark.slow
+def test_an_answer_may_end_with_any_id_that_ends_one(setting: dict[str, Any], tmp_path: Path) -> None:
+    """Chat models name two ends, and the one that they say need not be the tokenizer's."""
+    checkpoint = shutil.copytree(setting["checkpoint"], tmp_path / "hf")
+    settings = checkpoint / "tokenizer_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "eos_token": "<pad>"}))
+    ends = load_tokenizer(setting["checkpoint"]).eos_id, load_tokenizer(checkpoint).eos_id
+    (checkpoint / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+    assert load_tokenizer(checkpoint).stop_ids == ends[::-1]
+    run(
+        "--checkpoint", checkpoint, "--task", setting["task"], "--pool", setting["root"] / "pool.txt",
+        "--max_new_tokens", LONGEST, "--batch", 8, "--out", tmp_path, "--min_log_probability", -100,
+    )  # fmt: skip
+    (path,) = tmp_path.glob("*/tasks/*/provenance.json")
+    found = json.loads(path.read_text())["mean_log_probabilities"]
+    assert sorted(found) == pytest.approx(setting["chances"], abs=1e-3)
 
 
 def test_errors_are_one_line(setting: dict[str, Any], tmp_path: Path) -> None:
