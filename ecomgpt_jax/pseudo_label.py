@@ -86,7 +86,8 @@ def main(arguments: list[str]) -> None:
     data = config_lib.resolve(cli.load_config(_CONFIG)).data if _CONFIG.value is not None else DataConfig()
     task, pool = find_task(_TASK.value, _POOL.value, data)
     dropped: collections.Counter[str] = collections.Counter()
-    exclusion = read.exclusion(DataConfig(mixture="folder"))  # of any mixture: the texts may come from any of them
+    compared = DataConfig(mixture="folder")  # whatever the mixture: the texts may come from anywhere
+    exclusion = read.exclusion(compared)
     texts = [text for text in pool if not (exclusion and exclusion.reason_of_texts([text]))]
     dropped["evaluation text"] = len(pool) - len(texts)
     texts = texts[: _LIMIT.value or None]
@@ -100,6 +101,11 @@ def main(arguments: list[str]) -> None:
     if jax.process_index() == 0:
         check_output(_log())
     print(loading.describe(checkpoint, mesh), flush=True)
+    if read.lacks_evaluation(compared):
+        print(
+            "no official evaluation tasks are installed, so no text was compared with them; "
+            "`python -m ecomgpt_jax.fetch evaluation` installs them"
+        )
     params = loading.load_params(checkpoint, mesh)
     weights = content_hash(params)
     rows, log_probs = _label(task, texts, dropped, params, weights, checkpoint.model, tokenizer, mesh)

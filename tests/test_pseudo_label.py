@@ -95,6 +95,7 @@ def test_answers_that_pass_become_a_task_to_train_on(setting: dict[str, Any], tm
     rows = read_rows(written, "train")
     provenance = json.loads((written.path / "provenance.json").read_text())
     assert " in float32 (the checkpoint's own); 2 x cpu, mesh data=1 fsdp=2 tensor=1" in output.splitlines()[0]
+    assert "no official evaluation tasks are installed, so no text was compared with them" in output
     assert (provenance["weights"], provenance["dtype"]) == (setting["weights"], "float32")
     assert provenance["texts"] == 12
     assert provenance["kept"] == len(rows) == len(setting["chances"]) - 1
