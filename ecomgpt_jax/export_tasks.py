@@ -10,6 +10,7 @@ from absl import flags
 
 from ecomgpt_jax import cli
 from ecomgpt_jax.config import DEFAULT_PROTOCOL, Config, EvalConfig, resolve
+from ecomgpt_jax.errors import ConfigError
 from ecomgpt_jax.evaluation.lm_eval_export import export_tasks
 from ecomgpt_jax.evaluation.protocol import build_prompts, find_tasks_dir
 from ecomgpt_jax.evaluation.report import PAPER_ROUGE_L
@@ -27,6 +28,8 @@ def main(arguments: list[str]) -> None:
     """Runs the command; see the module's docstring."""
     cli.check_usage("export_tasks --tasks DIR --out O", arguments, _OUT)
     settings = resolve(Config(eval=EvalConfig(tasks_dir=_TASKS.value, protocol=_PROTOCOL.value))).eval
+    if settings.protocol.startswith(("constrained", "likelihood")):
+        raise ConfigError(f"--protocol={settings.protocol}: lm_eval decides how answers are chosen; use greedy")
     tasks = load_tested(find_tasks_dir(settings))
     parts = [build_prompts(task, _LIMIT.value, settings.protocol) for task in tasks]
     names = [task.name for task in tasks]

@@ -28,6 +28,7 @@ def test_every_task_is_exported(tmp_path: Path) -> None:
         (["--tasks", "x"], 2, "--out is missing"),
         (["--out", "x"], 66, "ECOMGPT_EVAL"),
         (["--out", "x", "--protocol", "released"], 2, "none of greedy, constrained, likelihood and released:SEED"),
+        (["--tasks", "x", "--out", "x", "--protocol", "likelihood"], 2, "lm_eval decides how answers are chosen"),
     ],
 )
 def test_bad_usage_is_one_line(arguments: list[str], code: int, words: str) -> None:

@@ -60,8 +60,11 @@ def constrain_answers(prompt_sets: Sequence[TaskPrompts], tokenizer: Tokenizer, 
     single = {text[0] for text in vocabulary.texts if len(text) == 1}
     found: list[Answer | None] = []
     for prompt_set in prompt_sets:
-        for row, shown in zip(prompt_set.rows, prompt_set.names(), strict=True):
-            form = answer_form(prompt_set.task, row, shown, before)
+        for number, (row, shown) in enumerate(zip(prompt_set.rows, prompt_set.names(), strict=True)):
+            try:
+                form = answer_form(prompt_set.task, row, shown, before)
+            except DataError as error:
+                raise DataError(f"{error} (row {number}); decode the task freely (--answers free)") from error
             if form and (least := len(tokenizer.encode(form.shortest()))) > limit:
                 raise DataError(
                     f"task {prompt_set.task.name}: the shortest answer of its form has {least} tokens; the limit is "

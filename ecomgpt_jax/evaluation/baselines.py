@@ -18,8 +18,8 @@ def baseline_predictions(
     """Returns each baseline's predictions, one per row; `shown` are the candidates of each row, None the fixed ones.
 
     Returns:
-      majority: the most frequent gold answer of the evaluated rows (the first of equals): an upper bound for any
-        constant answer.
+      majority: the most frequent gold answer of the evaluated rows (the first of equals). No constant answer scores
+        higher where answers have one part.
       random: drawn with seed 0, row by row. CLS: one of the candidates; NER: a piece of the input under one type;
         elsewhere a piece of the input. Pieces are separated by punctuation.
       copy: the first 60 characters of the input.

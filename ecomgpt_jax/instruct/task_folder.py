@@ -32,6 +32,7 @@ from ecomgpt_jax.instruct.instructions import Instruction, check_template
 from ecomgpt_jax.instruct.records import Span
 
 FAMILIES = ("CLS", "Extract", "Condition_Extract", "NER", "Generate")
+BENCHMARKS = ("chinese_ecom_qa", "ecinstruct", "shopping_mmlu")  # what a metric begins with
 MAX_CANDIDATES = 50
 _NAME = re.compile(r"(?P<language>EN|ZH)-(?P<dataset>\w[\w.]*)-(?P<family>\w+)-(?P<name>\w[\w.\-]*)")
 
@@ -215,6 +216,8 @@ def load_task(directory: str | os.PathLike[str]) -> TaskFolder:
     )
     if not task.separator:
         raise DataError(f"{path}: label_sep must not be empty")
+    if task.metric and task.metric.partition(":")[0] not in BENCHMARKS:
+        raise DataError(f"{path}: metric is for tasks of {', '.join(BENCHMARKS)}; leave it out, not {task.metric!r}")
     if task.family == "NER" and not task.labels:
         raise DataError(f"{path}: a NER task needs label_set, the types of its answer")
     return task

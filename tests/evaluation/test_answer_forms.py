@@ -141,6 +141,14 @@ def test_a_frame_over_the_limit_is_refused_with_both_numbers(tokenizer: Tokenize
         constrain_answers([part], tokenizer, least - 1)
 
 
+def test_a_row_without_a_form_is_named(tokenizer: Tokenizer) -> None:
+    task, rows = tiny_tasks.VALUES
+    rows = [rows[0], dataclasses.replace(rows[0], sentences=" ")]
+    part = TaskPrompts(task, rows, ("",) * len(rows), ("",) * len(rows))
+    with pytest.raises(DataError, match=rf"task {task.name}: .* \(row 1\); decode the task freely"):
+        constrain_answers([part], tokenizer, 40)
+
+
 def test_candidates_are_those_that_the_prompt_shows() -> None:
     task, rows = tiny_tasks.TOPICS
     assert answer_form(task, rows[0], ("Size", "Price")).labels == ("Size", "Price")

@@ -157,6 +157,7 @@ def test_a_row_cannot_act_as_a_template() -> None:
         ({"meta": {**META, "label_set": {"a": [1]}}}, "label_set.a"),
         ({"meta": {**META, "label_set": {}}}, "no label_set"),
         ({"meta": {**META, "label_sep": ""}}, "label_sep"),
+        ({"meta": {**META, "metric": "accuracy"}}, "leave it out, not 'accuracy'"),
         ({"rows": [{"labels": {"a": ["x"]}}]}, "test.json:1:1: sentences"),
         ({"rows": [ROW, {"sentences": "s"}]}, "test.json:2:1: labels.a"),
         ({"rows": [{"sentences": "s", "labels": {"a": []}}]}, "no gold answer"),
