@@ -3,9 +3,9 @@
 python -m ecomgpt_jax.ablate --config configs/ablations.py:cot --out runs/cot
 
 `:cot,mini` runs the same on another size of `configs/ecom_base.py`. All cells of an experiment start from the same
-weights, trained by the same stages, and get the same number of instances unless the experiment varies it. `domain`
-compares with the general instructions in the file that ECOMGPT_GENERAL names (JSON lines or Parquet, any form that
-`data.files` reads).
+weights, trained by the same stages, and have the same number of instances unless the experiment varies it. `domain`
+compares with the general instructions in the file that ECOMGPT_GENERAL names (JSON lines or Parquet, any form of
+`data.files`).
 """
 
 import math
@@ -20,20 +20,19 @@ _FAMILY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "ecom_base.py
 _BUDGET = {"nano": (1_200, 48), "micro": (40_000, 200), "mini": (200_000, 500)}
 # Parameters without the embedding table.
 _PARAMETERS = {"pico": 0.45e6, "nano": 2.7e6, "micro": 14.2e6, "mini": 56.7e6}
-# The stages that lead to what the cells of an experiment start from, whatever their size. Two cores cannot read enough
-# plain text for a model to learn to copy, nor enough instructions in a cell for it to learn to follow any. So it is
-# taught both before, as BLOOMZ followed instructions before EcomGPT, with no Chain-of-Task task and nothing of the
-# sources' annotation.
+# The stages that make the initial weights of an experiment's cells. Two cores cannot process enough plain text for a
+# model to learn copying, nor enough instructions per cell for it to learn to follow them. So both are trained before,
+# as BLOOMZ was trained on instructions before EcomGPT, without Chain-of-Task tasks and the sources' annotation.
 _STAGES = {"nano": ("repeat", "follow"), "micro": ("",), "mini": ("",)}
 _EPOCHS = "train.epochs=1"
 _ATOMIC = ("simplification", "reversal", "recombination", "pseudo_label")
-# Abilities that the twelve official tasks are declared to use.
+# Abilities that the official tasks are declared to use.
 _ABILITIES = (
     "find spans", "type spans", "spot topics", "find evidence", "find the answer", "categorise a product",
     "write from facts", "compare facts", "compare texts",
 )  # fmt: skip
-_BASE_TASKS = 109  # tasks straight from the annotation
-_FEW_TASKS = 20  # of `instances` on two cores, where 800 per task would take a day
+_BASE_TASKS = 109  # tasks made directly from the annotation
+_FEW_TASKS = 20  # of `instances` on two cores, since 800 per task would take a day
 
 
 def get_config(arg: str = "cot") -> Experiment:
@@ -50,7 +49,7 @@ def get_config(arg: str = "cot") -> Experiment:
         )
     question, make = _EXPERIMENTS[name]
     instances, limit = _BUDGET[size]
-    # Tasks give equal shares; the limit leaves enough for the fewest tasks and keeps the whole data set small.
+    # Tasks have equal shares; the limit is enough for the fewest tasks and keeps the whole data set small.
     shared = f"data.total_instances={instances}", "data.temperature=0", f"data.instances_per_task={instances // 5}"
     fixed = () if name == "instances" else shared
     held = f"; {instances:,} instances per cell, the same number of each task"
@@ -59,7 +58,7 @@ def get_config(arg: str = "cot") -> Experiment:
     stages = " and then ".join(stage or "plain text" for stage in _STAGES[size])
     caveats = (
         f"Start: {size} of configs/ecom_base.py after {stages}{held}.",
-        "Intervals resample rows and seeds; with three seeds the second is a rough guess.",
+        "Intervals resample rows and seeds; with three seeds the part of the seeds is a rough estimate.",
     )
     return Experiment(
         name=name,
@@ -74,7 +73,7 @@ def get_config(arg: str = "cot") -> Experiment:
 
 
 def _start(each: str, size: str) -> tuple[str, ...]:
-    """Returns the stages of a model of size `each` before the cells of an experiment sized for `size`."""
+    """Returns the stages before the cells for a model of size `each`, in an experiment for `size`."""
     return tuple(f"{_FAMILY}:{each}" + (f",{stage}" if stage else "") for stage in _STAGES[size])
 
 

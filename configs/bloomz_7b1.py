@@ -14,7 +14,7 @@ def get_config() -> Config:
     config = Config(name="bloomz_7b1")
     config.model.size = "7b1"
     config.model.remat = "full"
-    config.model.head_chunk = 512  # logits of 512 positions take 0.5 GB; a TPU chip of 16 GB has no room for more
+    config.model.head_chunk = 512  # logits of 512 positions take 0.5 GB; more do not fit on a TPU chip of 16 GB
     # Half the recipe's rows per micro-batch and twice the micro-batches, so that 16 such chips are enough.
     config.train.rows_per_device, config.train.accumulation = 2, 16
     config.mesh.fsdp = -1  # weights and Adam state over all devices

@@ -12,9 +12,9 @@ from ecomgpt_jax.config import Config
 from ecomgpt_jax.errors import ConfigError
 
 _PRETRAINED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "nano_base")
-# A model this small learns frequent patterns only. So of the catalogue's 198 training tasks it gets those related to
-# the held-out ones (another language, another product, one step of several), and those with long copied answers, which
-# train copying.
+# A model this small learns only frequent patterns. So of the catalogue's 198 training tasks it is trained on those
+# related to the held-out ones (another language, another product, one step of several), and on those with long copied
+# answers, which train copying.
 TASKS = (
     "*-Goods_Titles-Extract-text_selection",
     "*-Items-Extract-title_selection",
@@ -55,7 +55,7 @@ TASKS = (
 
 
 def get_config(arg: str = "") -> Config:
-    """Returns a run for two CPU cores: six minutes from fresh weights, or as "nano" five from configs/nano_base."""
+    """Returns a run for two CPU cores: six minutes from fresh weights, or with "nano" five from configs/nano_base."""
     if arg not in ("", "nano"):
         raise ConfigError(f"demo.py:{arg}: no argument for fresh weights, or nano for configs/nano_base")
     config = Config(name="demo")

@@ -5,13 +5,14 @@ python -m ecomgpt_jax.train --config configs/ecom_base.py:nano,tune --config.mod
     --workdir runs/nano
 
 ECOMGPT_SOURCES names the folder of unpacked sources, ECOMGPT_EVAL that of the evaluation tasks. `nano` takes half an
-hour on two CPU cores for both commands; `micro` is for a workstation, `mini` for one GPU. `pico` is a smaller model to
-compare `nano` with.
+hour on two CPU cores for both commands; `micro` is for a workstation, `mini` for one GPU. `pico` is a smaller model for
+comparison with `nano`.
 
-A model with too little text to learn to copy from its prompt can be trained for that: `:nano,repeat`, where the answer
-repeats the prompt, then `:nano,few` with model.init_from of that, which adds tasks that need little more than copying.
-`configs/nano` is made so (scripts/publish_nano.py). `:nano,follow` instead trains on instructions from the embedded
-catalogue alone, the start of the experiments (configs/ablations.py). These three were tried on `pico` and `nano` only.
+If there is too little text to learn copying from the prompt, a model can be trained for it: `:nano,repeat`, whose
+answers repeat the prompt, then `:nano,few` with its result as model.init_from, which adds tasks that need little more
+than copying. This is how `configs/nano` is made (scripts/publish_nano.py). `:nano,follow` instead trains only on
+instructions from the embedded catalogue, the start of the experiments (configs/ablations.py). These three were tested
+only on `pico` and `nano`.
 """
 
 from ecomgpt_jax.config import Config
@@ -32,7 +33,7 @@ SCHEDULES = {
     "mini": {"steps": (12_000, 4_000), "rows": (64, 64), "rates": (1e-3, 2e-4), "instances": (8_000, 400), "limit": 0},
 }
 STAGES = ("", "tune", "repeat", "follow", "few")
-# Tasks whose answers occur in short prompts or are one of a few labels, for a model with few instructions.
+# Tasks whose answers occur in short prompts or are one of a few labels, for a model trained on few instructions.
 FEW = (
     "*-copying",
     "*-NER-*",
@@ -72,7 +73,7 @@ def get_config(arg: str = "nano") -> Config:
     config.model.compute_dtype = "bfloat16" if size == "mini" else "float32"
     config.data.mixture = "real"
     config.data.plain_text = not tune
-    if not tune:  # the other stages start from weights and their tokenizer
+    if not tune:  # the other stages start from existing weights and their tokenizer
         config.data.tokenizer_vocab = shape["vocab"]
     config.data.length = 512 if tune else 256
     config.data.instances_per_task = schedule["instances"][tune]
@@ -80,7 +81,7 @@ def get_config(arg: str = "nano") -> Config:
     config.optimizer.learning_rate = schedule["rates"][tune]
     config.optimizer.b2 = 0.98
     # The row of a token that is not in the batch has a gradient of about 1e-5, weights of blocks one of 1e-3. Adam's
-    # usual epsilon gives both the same step, which drives the rows of rare tokens towards one point. Held-out copies
+    # usual epsilon gives both the same step, which moves the rows of rare tokens towards one point. Held-out copies
     # lose 0.6 nats per token more with it, with and without weight decay (scripts/results/epsilon_2026-11-29.json).
     config.optimizer.epsilon = 1e-4
     config.optimizer.weight_decay = 0.1
@@ -100,7 +101,7 @@ def get_config(arg: str = "nano") -> Config:
         config.data.length, config.train.rows_per_device, config.train.max_steps = 256, 8, 600
     if stage == "few":
         config.data.copying, config.data.tasks, config.data.instances_per_task = 4, FEW, 160
-        config.data.prompt_language = "en"  # as all official prompts are
+        config.data.prompt_language = "en"  # like all official prompts
         config.data.length, config.train.rows_per_device, config.train.max_steps = 256, 8, 1_550
         config.optimizer.learning_rate = 2e-3
         config.eval.limit = 80

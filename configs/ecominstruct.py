@@ -3,7 +3,7 @@
 python -m ecomgpt_jax.train --config configs/ecominstruct.py --config.model.init_from=DIR --workdir runs/ecominstruct
 
 DIR is a Hugging Face directory of bigscience/bloomz-560m (safetensors and tokenizer). ECOMGPT_SOURCES names the folder
-of unpacked sources, ECOMGPT_EVAL that of the evaluation tasks, whose texts are kept out. To build and count only:
+of unpacked sources, ECOMGPT_EVAL that of the evaluation tasks, whose texts are removed. To build and count only:
 
 python -m ecomgpt_jax.build_data --config configs/ecominstruct.py --stats stats.json
 """
@@ -17,7 +17,7 @@ def get_config() -> Config:
     config.model.size = "560m"
     config.mesh.fsdp = -1  # weights and Adam state over all devices
     config.data.mixture = "real"
-    # 5.0 million instances from 546 tasks, without a limit. This one leaves about the paper's 2.5 million and reduces
+    # Without a limit 546 tasks give 5.0 million instances. The limit keeps about the paper's 2.5 million and reduces
     # the share of the large sources (reviews, offers, search results).
     config.data.instances_per_task = 8000
     config.data.workers = 0

@@ -4,7 +4,7 @@ python -m ecomgpt_jax.train --config configs/own_data.py --config.data.files=min
 
     ... --config configs/own_data.py:folder --config.data.tasks_dir=tasks     task folders in place of files
 
-For a few hundred lines on a laptop. For a real model use a recipe of configs/bloomz_<size>.py instead, with
+For a few hundred lines on a laptop. For a real model use configs/bloomz_<size>.py instead, with
 --config.data.mixture=files and the same --config.data.files.
 """
 
@@ -13,7 +13,7 @@ from ecomgpt_jax.errors import ConfigError
 
 
 def get_config(arg: str = "") -> Config:
-    """Returns a run that memorises a few lines of files, or as "folder" of task folders, in about a minute on a CPU."""
+    """Returns a run that memorises a few lines of files, or with "folder" of task folders, in a minute on a CPU."""
     if arg not in ("", "folder"):
         raise ConfigError(f"own_data.py:{arg}: no argument for data.files, or folder for data.tasks_dir")
     config = Config(name="own_data")

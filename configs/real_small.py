@@ -1,10 +1,10 @@
-"""A small BLOOM from scratch on five real sources, scored on the 12 official held-out tasks.
+"""A small BLOOM from scratch on five real sources, scored on the 13 official held-out tasks.
 
 python -m ecomgpt_jax.train --config configs/real_small.py --workdir runs/real_small
 
 ECOMGPT_SOURCES names the folder of unpacked sources, ECOMGPT_EVAL that of the evaluation tasks (500 rows each;
---config.eval.limit=50 scores the first 50). The model is far too small and trained far too briefly for a comparison
-with the paper: the run shows that the whole path works on real data.
+--config.eval.limit=50 scores the first 50). The model is too small and trained too briefly for a comparison with the
+paper; the run tests all steps on real data.
 """
 
 from ecomgpt_jax.config import Config

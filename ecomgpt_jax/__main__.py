@@ -28,7 +28,7 @@ def main() -> None:
     print(f"ecomgpt_jax {ecomgpt_jax.__version__}\n")
     for name, does in known.items():
         print(f"  python -m ecomgpt_jax.{name:<12} {does}")
-    print("\n--help of each shows an example and its flags; README.md explains what they are for.")
+    print("\n--help of a command shows an example and its flags; README.md explains the commands.")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ concurrently. The same command continues an interrupted experiment: finished cel
 from its checkpoint. DIR receives `results.json`, `table.md` and `figure.png`, rewritten after each cell.
 
 `python -m ecomgpt_jax.ablate --interpolate BASE:TUNED --weights 0,0.25,0.5,0.75,1 --out DIR` scores the weights between
-two checkpoints (WiSE-FT, see `convert --interpolate`) likewise: each cell mixes them tensor by tensor into a directory,
+two checkpoints (WiSE-FT, see `convert --interpolate`): each cell writes the mixture to a directory tensor by tensor,
 evaluates it and removes it.
 """
 
@@ -55,7 +55,7 @@ _INTERPOLATE = flags.DEFINE_string("interpolate", "", "BASE:TUNED, instead of --
 _WEIGHTS = flags.DEFINE_list("weights", "0,0.25,0.5,0.75,1", "with --interpolate: shares of TUNED, 0 to 1")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "with --interpolate: of the mixed weights")
 
-START = "start"  # the variant that is the untuned start, in the results
+START = "start"  # name of the untuned start in the results
 _WEIGHT = "weight"
 
 
@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> None:
     runs = cells(experiment)
     started = Path(_STARTS.value).absolute() if _STARTS.value else out / "starts"
     chains = {cell.start[:count] for cell in runs for count in range(1, len(cell.start) + 1)}
-    starts = {chain: started / _folder(chain[-1]) for chain in sorted(chains)}  # each stage starts from the one before
+    starts = {chain: started / _folder(chain[-1]) for chain in sorted(chains)}  # a stage starts from the previous one
     with (
         only_one(out, "experiment", ConfigError, "use another --out"),
         tqdm.tqdm(total=len(starts) + len(runs), desc=experiment.name, unit="run", disable=None) as bar,
@@ -92,10 +92,10 @@ def main(arguments: list[str]) -> None:
 
 
 def _curve() -> Experiment:
-    """Returns the experiment of `--interpolate`: a variant for each weight, which is its factor."""
+    """Returns the experiment of `--interpolate`: one variant per weight; the weight is its factor."""
     cli.refuse_idle("with --interpolate", _CONFIG, _SEEDS, _STARTS)
     if _INTERPOLATE.value.count(":") != 1:
-        raise ConfigError(f"--interpolate={_INTERPOLATE.value}: give BASE:TUNED, and --weights beside it")
+        raise ConfigError(f"--interpolate={_INTERPOLATE.value}: give BASE:TUNED and --weights")
     try:
         weights = [float(text) for text in _WEIGHTS.value]
     except ValueError:
@@ -162,7 +162,7 @@ def _train(config: str, overrides: Sequence[str], start: Path | None) -> list[st
 
 
 def _run(folder: Path, make: Sequence[str], tasks_dir: Path, limit: int) -> None:
-    """Makes (trains, or mixes) and evaluates one cell unless an earlier call has; then there is `cost.json`."""
+    """Trains or mixes one cell and evaluates it, unless an earlier call has done so and written `cost.json`."""
     mixed, checkpoint = "--interpolate" in make, folder / "run"
     folder.mkdir(parents=True, exist_ok=True)
     evaluate = ["-m", "ecomgpt_jax.evaluate", "--answer_loss", "--tasks", str(tasks_dir)]
@@ -177,7 +177,7 @@ def _run(folder: Path, make: Sequence[str], tasks_dir: Path, limit: int) -> None
             return
         began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
         environment = {**os.environ, "ECOMGPT_EVAL": str(tasks_dir)}
-        if not mixed or not checkpoint.exists():  # a mixture is written whole or not at all
+        if not mixed or not checkpoint.exists():  # a mixture is written completely or not at all
             _call([*make, "--to" if mixed else "--workdir", str(checkpoint)], folder / "log.txt", environment)
         where = ["--checkpoint", str(checkpoint), "--out", str(folder / "evaluation")]
         _call([*evaluate, *where], folder / "log.txt", environment)
@@ -202,7 +202,7 @@ def _call(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
         try:
             code = process.wait()
-        except BaseException:  # asked to stop: the child saves before this process ends
+        except BaseException:  # after SIGTERM: the child saves before this process ends
             process.terminate()
             process.wait()
             raise
@@ -224,7 +224,7 @@ def _write(
     """Writes the results of the finished cells; `scored` caches each run's rows between calls."""
     runs = [(cell.variant, out / "cells" / cell.folder) for cell in finished]
     trained = [(f"{START} {folder.name}", folder) for folder in starts.values()]
-    ends = {starts[cell.start] for cell in finished if cell.start}  # only the last stage is compared with
+    ends = {starts[cell.start] for cell in finished if cell.start}  # only the last stage is used for comparison
     runs += [(name, folder) for name, folder in trained if folder in ends]
     seen = list(dict.fromkeys(name for name, _ in runs))
     for _, folder in runs:
@@ -261,7 +261,7 @@ def _write(
     rows = {prompt_set.task.name: len(prompt_set.rows) for prompt_set in prompt_sets}
     write_json(out / "results.json", {**described, "rows": rows, "baselines": baselines, **summary})
     counted = ", ".join(f"{name} {owners.count(index)}" for index, name in enumerate(seen))
-    # Concurrent runs count twice by the clock, so processor time is given too.
+    # Wall time counts concurrent runs twice, so CPU time is given too.
     wall, cpu = (sum(cost[f"{kind}_seconds"] for cost in costs) / 3600 for kind in ("wall", "cpu"))
     notes = [
         f"Runs: {counted}; {sum(rows.values()):,} evaluation rows each; {wall:.1f} hours, {cpu:.1f} CPU-hours on "
@@ -279,7 +279,7 @@ def _write(
 
 
 def _scores(folder: Path, prompt_sets: Sequence[TaskPrompts]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Returns by task what a run's rows scored ([rows, 2], `score_rows`) and the losses of their answers ([rows])."""
+    """Returns by task the scores of a run's rows ([rows, 2], `score_rows`) and the losses of their answers ([rows])."""
     ratios, losses = {}, {}
     for prompt_set in prompt_sets:
         predictions, task = folder / "evaluation" / "predictions", prompt_set.task
@@ -289,7 +289,7 @@ def _scores(folder: Path, prompt_sets: Sequence[TaskPrompts]) -> tuple[dict[str,
 
 
 def _described(experiment: Experiment) -> dict[str, Any]:
-    """Returns the experiment as JSON, with config files as seen from the working directory."""
+    """Returns the experiment as JSON, with paths of config files relative to the working directory."""
 
     def seen(config: str) -> str:
         path, colon, argument = config.partition(":")

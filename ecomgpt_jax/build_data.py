@@ -1,7 +1,7 @@
-"""Builds the instruction data and shows it: `python -m ecomgpt_jax.build_data --config configs/demo.py --list`.
+"""Builds the instruction data and prints it: `python -m ecomgpt_jax.build_data --config configs/demo.py --list`.
 
-Without any other flag it builds (or finds) the data set and prints its path. `--list` prints a line per task; alone, it
-needs no sources, which only the numbers of rows need. `--preview TASK` prints some instances as text and as tokens,
+Without any other flag it builds (or finds) the data set and prints its path. `--list` prints a line per task; without
+the sources it omits the numbers of rows. `--preview TASK` prints some instances as text and as tokens,
 with tokens that carry loss marked (in colour on a terminal). `--stats OUT.json` prints the counts, writes them, and
 writes a page with the ability graph to OUT.html. `--audit` looks for faults, first in your files, then in the built
 rows, and exits with code 65 if there are any. `--unseen DIR` writes the tasks that `data.unseen_tasks` keeps out of
@@ -69,7 +69,7 @@ def _print_tasks(tasks: dict[str, dict[str, Any]]) -> None:
 
 
 def print_declared(data: DataConfig) -> None:
-    """Prints the line of each task that the settings choose, without numbers of rows, which only the sources tell.
+    """Prints the line of each task that the settings choose, without numbers of rows, which depend on the sources.
 
     Raises:
       ConfigError: the settings leave no task.
@@ -154,7 +154,7 @@ def write_overlap(data: DataConfig, path: str) -> None:
 
 
 def audit_files(data: DataConfig) -> bool:
-    """Prints the faults in the task folders and files of the settings; returns whether there are any to train on.
+    """Prints the faults in the task folders and files of the settings; returns whether any of them has training rows.
 
     Raises:
       DataError: there are some.
@@ -244,7 +244,7 @@ def main(arguments: list[str]) -> None:
         return
     files = config.data.files or config.data.mixture == "folder"
     if _AUDIT.value and files and not audit_files(config.data):
-        cli.refuse_idle("on evaluation files alone, which nothing is built from", _LIST, _PREVIEW, _STATS, _UNSEEN)
+        cli.refuse_idle("on evaluation files alone, from which nothing is built", _LIST, _PREVIEW, _STATS, _UNSEEN)
         return
     try:
         built = ecom_instruct.build(config.data)

@@ -17,7 +17,7 @@ from ecomgpt_jax.config import Config, field_paths, nearest
 from ecomgpt_jax.errors import ConfigError, EcomError, PreemptedError, StorageError
 from ecomgpt_jax.redaction import mask_text
 
-# Before importing libraries that would print notes about features that this project does not use.
+# Before the import of libraries that print notes about features that this project does not use.
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -153,11 +153,11 @@ def refuse_idle(where: str, *given: flags.FlagHolder) -> None:
 
 def _preempted(number: int, frame: object) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends the process at once
-    raise PreemptedError("stopped by SIGTERM; start the same command again and it goes on")
+    raise PreemptedError("stopped by SIGTERM; start the same command again to continue")
 
 
 def _raise_again(dropped: "sys.UnraisableHookArgs") -> None:
-    """Repeats a SIGTERM whose error Python could not raise, as in a callback of its garbage collector."""
+    """Repeats a SIGTERM whose error Python could not raise, for example in a callback of its garbage collector."""
     if isinstance(dropped.exc_value, PreemptedError):
         signal.signal(signal.SIGTERM, _preempted)
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()  # once the callback has returned
@@ -169,7 +169,7 @@ def run(main: Callable[[list[str]], None]) -> None:
     """Parses the flags, runs `main(positional_arguments)` and ends the process.
 
     An `EcomError` becomes one line on stderr and its exit code, an `OSError` likewise with code 74; anything else is a
-    bug and keeps its traceback (exit code 1). SIGTERM ends it as a `PreemptedError` does, after incomplete files are
+    bug and keeps its traceback (exit code 1). SIGTERM has the effect of a `PreemptedError`, after incomplete files are
     removed; the training loop handles the signal itself and saves.
     """
 

@@ -1,9 +1,9 @@
 """Compares two evaluations: `python -m ecomgpt_jax.compare A B --out F`.
 
 A and B are output folders of `evaluate` (`scores.json` and `predictions/<task>.jsonl`) made with the same protocol. The
-suffix of F chooses the format: `.md` a Markdown table, `.html` a page, anything else JSON. Tasks that only one of them
-has are listed and left out. Where both were made with `--answer_loss`, the losses are compared too. B may also be the
-name of a baseline, `majority`, `random` or `copy`, which answers the rows of A.
+suffix of F selects the format: `.md` a Markdown table, `.html` a page, anything else JSON. Tasks that only one of them
+has are listed and left out. If both were made with `--answer_loss`, the losses are compared too. B may also be the name
+of a baseline, `majority`, `random` or `copy`, whose answers to the rows of A are computed.
 """
 
 from collections.abc import Mapping
@@ -88,7 +88,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _answers(source: Path | str, prompt_set: TaskPrompts) -> list[str]:
-    """Returns the predictions in an evaluation's folder, or those of the baseline of this name."""
+    """Returns the predictions in an evaluation's folder, or those of the baseline with this name."""
     if isinstance(source, Path):
         return task_predictions(source / "predictions", prompt_set)
     return baseline_predictions(prompt_set.task, prompt_set.rows, prompt_set.shown)[source]

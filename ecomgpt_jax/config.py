@@ -32,7 +32,7 @@ OPERATORS = ("base", "simplification", "reversal", "recombination", "pseudo_labe
 SLICE_ROWS = 16  # per task, for `eval.every`
 _SOURCED = ("synthetic", "real", "all")  # mixtures made from sources
 _DTYPES = ("float32", "bfloat16")
-# Layers of a block, by family, that adapters can stand beside.
+# Layers of a block, by family, that can have adapters.
 _GATED = ("query", "key", "value", "attention_out", "mlp_gate", "mlp_up", "mlp_down")
 LAYERS = {"bloom": ("qkv", "attention_out", "mlp_up", "mlp_down"), "llama": _GATED, "gemma": _GATED}
 
@@ -80,21 +80,19 @@ class ModelConfig(_Strict):
     # what the backward pass recomputes: none | dots (all but products) | selective (MLP) | full
     remat: str = _field("none", choices=("none", "dots", "selective", "full"))
     head_chunk: int = _field(2048, above=0)  # target positions whose logits exist at one time
-    # What follows comes from init_from, where that is set. bloom has none of it.
+    # The following fields are those of init_from, if it is set. bloom uses none of them.
     family: str = _field("bloom", choices=tuple(LAYERS))  # bloom | llama (Mistral, Qwen2, Qwen3 too) | gemma (Gemma 3)
     kv_heads: int = _field(0, least=0)  # heads of keys and values, each for a group of query heads; 0 = heads
     head_dim: int = _field(0, least=0)  # width of a head; 0 = embed / heads
     mlp: int = _field(0, least=0)  # hidden width of the MLP; 0 = 4 * embed
     biases: str = _field(
         "", choices=("", "qkv", "attention")
-    )  # llama: of q, k, v (Qwen2); attention: of the output too
+    )  # llama: qkv (of q, k and v, as in Qwen2) | attention (of the output too)
     qk_norm: bool = False  # llama: each head's queries and keys are normed (Qwen3; gemma always does)
     tied_head: bool = True  # llama: the head is the embedding; False = it has weights of its own
     rope_theta: float = _field(10_000.0, above=0)  # base of the rotary frequencies
     rope_scaling: str = ""  # of these: linear:FACTOR or llama3:FACTOR:LOW:HIGH:ORIGINAL_LENGTH; empty = none
-    window: int = _field(
-        0, least=0
-    )  # tokens that a sliding layer looks back over, its own included; 0 = no layer slides
+    window: int = _field(0, least=0)  # tokens that a sliding layer attends to, its own included; 0 = no layer slides
     layer_kinds: str = ""  # a letter per layer, s (sliding) or f (full); empty = with a window all slide
     local_rope_theta: float = _field(10_000.0, above=0)  # gemma: base of the frequencies in sliding layers
     query_scale: float = _field(0.0, least=0)  # gemma: scores are scaled by this to the power -1/2; 0 = head_dim
@@ -116,7 +114,7 @@ class ModelConfig(_Strict):
 
     @property
     def slides(self) -> tuple[bool, ...]:
-        """Whether each layer looks back over the window alone."""
+        """Whether each layer attends only to the tokens of the window."""
         return tuple(kind == "s" for kind in self.layer_kinds) or (self.window > 0,) * self.layers
 
 
@@ -134,7 +132,7 @@ class DataConfig(_Strict):
     # synthetic (embedded) | real (sources_dir) | all (both) | folder (tasks_dir) | files
     mixture: str = _field("synthetic", choices=("synthetic", "real", "all", "folder", "files"))
     files: tuple[str, ...] = ()  # your own .jsonl .csv .tsv .parquet or hub:owner/name@commit; joins any mixture
-    tasks: tuple[str, ...] = ()  # patterns of the names of tasks to train on, "*" stands for anything; empty = all
+    tasks: tuple[str, ...] = ()  # patterns of the names of tasks to train on, "*" matches anything; empty = all
     sources: tuple[str, ...] = ()  # names of the sources to read; empty = all of the mixture
     licences: tuple[str, ...] = ()  # real sources: "redistributable", or how a licence begins; empty = all
     # base simplification reversal recombination pseudo_label; empty = all
@@ -151,18 +149,18 @@ class DataConfig(_Strict):
     chain_of_task: bool = True  # include the atomic tasks that the Chain-of-Task operators derive
     num_tasks: int = _field(0, least=0)  # train on this many tasks (a seeded, nested choice); 0 = all
     instances_per_task: int = _field(0, least=0)  # at most this many training instances per task; 0 = all
-    # exactly this many training instances, shared out among the tasks; 0 = all
+    # exactly this many training instances, divided among the tasks; 0 = all
     total_instances: int = _field(0, least=0)
     # with total_instances: a task's weight is its size ** (1 / temperature); 0 = equal
     temperature: float = _field(1.0, least=0)
-    # with total_instances: a family's tasks of one language, those of the annotation and those of Chain-of-Task apart,
-    # have together the weight (sum of their weights) ** (1 / this); 0 = equal
+    # with total_instances: annotation tasks and Chain-of-Task tasks of each family and language are a group, whose
+    # weight is (sum of its tasks' weights) ** (1 / this); 0 = equal
     family_temperature: float = _field(1.0, least=0)
-    # with total_instances: so many tasks are not trained on; val/loss/unseen is the loss of their held-back instances
+    # with total_instances: number of tasks not trained on; val/loss/unseen is the loss of their held-back instances
     unseen_tasks: int = _field(0, least=0)
     length: int = _field(1024, above=0)  # tokens in a row
     plain_text: bool = False  # train on the texts of the records themselves, without instructions (pretraining)
-    # also rows that repeat one of up to so many source texts, for learning to copy
+    # also rows that repeat one of at most this many source texts, to learn copying; 0 = no such rows
     copying: int = _field(0, least=0)
     # layout of prompts: released (EcomInstruct's) | chat (the checkpoint's chat template); with :letters half of the
     # rows of CLS tasks have letters as labels
@@ -171,9 +169,9 @@ class DataConfig(_Strict):
     # a target's loss has the weight (targets of its instance) ** -this: 0 = all tokens alike, 1 = all instances alike
     length_weighting: float = _field(0.0, least=0, most=1)
     packing: bool = True  # several instances share a row (True) or each has its own (False)
-    workers: int = _field(1, least=0)  # processes that make the data, one source each at a time; 0 = one per core
-    beam_options: tuple[str, ...] = ()  # makes the data on Apache Beam instead: --runner=DirectRunner, ...
-    # size of the tokenizer trained when there is none to load; 256 bytes and four special tokens are in each
+    workers: int = _field(1, least=0)  # processes that build the data, one source each at a time; 0 = one per core
+    beam_options: tuple[str, ...] = ()  # builds the data on Apache Beam instead: --runner=DirectRunner, ...
+    # size of a tokenizer trained here; 256 bytes and four special tokens are always part of it
     tokenizer_vocab: int = _field(8192, least=260)
     seed: int = _field(0, least=0)  # wording, candidates, sampling, packing order
 
@@ -186,7 +184,7 @@ class OptimizerConfig(_Strict):
     weight_decay: float = _field(0.0, least=0)
     # share of all steps with a linear warm-up
     warmup_fraction: float = _field(0.03, least=0, most=1)
-    # share of all steps, their last, that the cosine to zero covers, after a constant rate; 1 = all but the warm-up
+    # share of all steps, at the end, with the cosine to zero; constant before it; 1 = all but the warm-up
     decay_fraction: float = _field(1.0, above=0, most=1)
     b2: float = _field(0.999, least=0, below=1)  # Adam's; its b1 is 0.9
     epsilon: float = _field(1e-8, above=0)
@@ -203,7 +201,7 @@ class LoraConfig(_Strict):
     alpha: float = _field(16.0, above=0)  # the adapters' product is scaled by alpha / rank
     targets: tuple[str, ...] = _field(
         LAYERS["bloom"], choices=tuple(dict.fromkeys(LAYERS["bloom"] + _GATED))
-    )  # layers of a block that get adapters; unless named here, all of the family: LAYERS
+    )  # layers of a block that get adapters; the default is all of the family: LAYERS
     dropout: float = _field(0.0, least=0, below=1)  # share of an adapter's inputs that training drops
 
 
@@ -230,7 +228,7 @@ class TrainConfig(_Strict):
 
 @dataclasses.dataclass
 class MeshConfig(_Strict):
-    """How devices are laid out; the product of the three axes is the number of devices."""
+    """The layout of devices; the product of the three axes is the number of devices."""
 
     data: int = -1  # devices along the batch with replicated weights; -1 = all that are left
     fsdp: int = 1  # devices along the batch with sharded weights; -1 = all that are left, and data=-1 is then 1
@@ -288,7 +286,7 @@ def to_dict(config: Config) -> dict[str, typing.Any]:
     return dataclasses.asdict(config)
 
 
-# Fields of earlier versions and the value that is now fixed; a checkpoint of then may name them.
+# Removed fields and their now fixed values, which older checkpoints may contain.
 _REMOVED = {"model.head": "targets", "optimizer.b1": 0.9}
 
 
@@ -314,7 +312,7 @@ def _split(text: str) -> list[str]:
 
 
 def split_paths(text: str) -> list[str]:
-    """Splits a comma list of files; a file may have commas in its name, the longest name that exists is taken."""
+    """Splits a comma-separated list of files; of names with commas, the longest that exists is used."""
     pieces, names = text.split(","), []
     while pieces:
         heads = [",".join(pieces[: size + 1]) for size in range(len(pieces))]
@@ -374,7 +372,7 @@ _BOUNDS: dict[str, tuple[typing.Callable[[float, float], bool], str]] = {
 
 
 class _Use(typing.NamedTuple):
-    """Fields with an effect in some runs only: which runs, and whether others refuse them."""
+    """Fields that have an effect only in some runs: which runs, and whether they are an error in others."""
 
     fields: str
     used: typing.Callable[[Config], object]
@@ -382,8 +380,8 @@ class _Use(typing.NamedTuple):
     refused: bool = False
 
 
-# Every field that is not named here has an effect in every run (`tests/test_config.py` holds the list). A setting that
-# the run cannot fulfil is refused; one that a recipe may carry into other runs is a warning.
+# Every field that is not named here has an effect in every run (`tests/test_config.py` lists them). A setting that the
+# run cannot apply is an error; one that a recipe may also set for other runs is a warning.
 USES = (
     _Use("lora.alpha lora.targets lora.dropout", lambda c: c.lora.rank, "with lora.rank above 0", True),
     _Use(
@@ -425,10 +423,10 @@ USES = (
         "data.prompt_language", lambda c: c.data.mixture in _SOURCED and not c.data.plain_text,
         "on instructions made from sources: data.mixture=synthetic, real or all",
     ),
-    _Use("data.workers", lambda c: not c.data.beam_options, "without data.beam_options, which bring workers"),
+    _Use("data.workers", lambda c: not c.data.beam_options, "without data.beam_options, which use other workers"),
     _Use(
         "data.tokenizer_vocab", lambda c: not (c.model.tokenizer or c.model.init_from),
-        "on a tokenizer trained here, and model.tokenizer or model.init_from brings one",
+        "on a tokenizer trained here, and model.tokenizer or model.init_from provides one",
     ),
     _Use(
         "model.kv_heads model.head_dim model.mlp model.rope_theta model.rope_scaling model.window model.layer_kinds",
@@ -462,7 +460,7 @@ def unused(config: Config) -> list[str]:
     an error stays one line.
 
     Raises:
-      ConfigError: the run cannot fulfil one of them.
+      ConfigError: the run cannot apply one of them.
     """
     values, defaults, lines = field_paths(config), field_paths(Config()), []
     for use in USES:
@@ -483,7 +481,7 @@ def resolve(config: Config) -> Config:
     """Returns a checked copy with the model's shape filled in and comma lists split.
 
     Raises:
-      ConfigError: a field has the wrong type, is out of range, contradicts another, or asks for what the run cannot do.
+      ConfigError: a field has the wrong type, is out of range, contradicts another, or requests what the run cannot do.
     """
     config = from_dict(to_dict(config))
     for section in (None, *(f.name for f in dataclasses.fields(config) if dataclasses.is_dataclass(f.type))):
@@ -520,7 +518,7 @@ def resolve(config: Config) -> Config:
         raise ConfigError("config: data.languages is empty; name en, zh or both")
     if not config.data.chain_of_task and set(config.data.operators) - {"base"}:
         raise ConfigError(
-            f"config: data.operators={','.join(config.data.operators)} asks for Chain-of-Task tasks, and "
+            f"config: data.operators={','.join(config.data.operators)} selects Chain-of-Task tasks, and "
             "data.chain_of_task is off"
         )
     if config.data.mixture == "files" and not config.data.files:
@@ -541,7 +539,7 @@ def resolve(config: Config) -> Config:
             setattr(model, name, value)
     check_shape(model)
     fit_targets(config)
-    if not model.init_from:  # else the family is the checkpoint's
+    if not model.init_from:  # otherwise the family is the checkpoint's
         check_targets(config)
     if model.heads % config.mesh.tensor:
         raise ConfigError(f"config: model.heads={model.heads} is not a multiple of mesh.tensor={config.mesh.tensor}")
@@ -549,13 +547,13 @@ def resolve(config: Config) -> Config:
 
 
 def fit_targets(config: Config) -> None:
-    """Makes `lora.targets`, where it is left as it is, all layers of the model's family."""
+    """Sets `lora.targets`, if it has its default, to all layers of the model's family."""
     if config.lora.rank and config.lora.targets == LAYERS["bloom"]:
         config.lora.targets = LAYERS[config.model.family]
 
 
 def check_targets(config: Config) -> None:
-    """Raises ConfigError where `lora.targets` names a layer that the model's family has not."""
+    """Raises ConfigError where `lora.targets` names a layer that the model's family does not have."""
     family = config.model.family
     unknown = [name for name in config.lora.targets if name not in LAYERS[family]]
     if config.lora.rank and unknown:
@@ -575,7 +573,7 @@ def _is_scaling(text: str) -> bool:
 
 
 def check_shape(model: ModelConfig) -> None:
-    """Refuses a shape that no network of its family has.
+    """Checks that a network of its family can have the shape.
 
     Raises:
       ConfigError: a field is not filled in, or two do not fit together.

@@ -5,8 +5,8 @@
 `python -m ecomgpt_jax.convert --check DIR [--dtype q8_0]`
 
 Reads a training workdir (its newest step), an orbax step directory, an HF directory, adapters of `peft` or a GGUF file,
-and writes the other format, with the tokenizer that belongs to it. Of adapters, `hf`, `orbax` and `gguf` are base and
-adapters merged, `peft` the adapters alone; `--base` names their base. It runs on the CPU and needs no accelerator.
+and writes another format, with the tokenizer of the checkpoint. Adapters are merged into their base for `hf`, `orbax`
+and `gguf`, and written without it for `peft`; `--base` names their base. It runs on the CPU.
 """
 
 import contextlib
@@ -55,7 +55,9 @@ _DTYPE = flags.DEFINE_enum("dtype", "float32", [*TYPES], "Stored type of the wei
 _ADAPTER = flags.DEFINE_bool("adapter", False, "With --format=gguf: the adapters of a LoRA run alone.")
 _BASE = flags.DEFINE_string("base", "", "Base of adapters: the one to read, or the name in --format=peft.")
 _CHECK = flags.DEFINE_string(
-    "check", "", "HF directory to check before it is served; with --dtype also a GGUF file of that type. Keeps nothing."
+    "check",
+    "",
+    "HF directory to check before it is served; with --dtype also a GGUF file of it. Writes nothing.",
 )
 _INTERPOLATE = flags.DEFINE_string("interpolate", "", "BASE:TUNED:0.5, or A:B:C for their mean; written as hf.")
 _CHECK_ROWS = 4  # of each evaluation task
@@ -69,10 +71,10 @@ def _new_path(target: str) -> Path:
 
 
 def convert_gguf(source: str, target: str, dtype: str) -> None:
-    """Writes the model and tokenizer of a GGUF file as an HF directory, whole or not at all.
+    """Writes the model and tokenizer of a GGUF file as an HF directory, completely or not at all.
 
     Args:
-      source: the file; `gguf_read.TYPES` says which types of tensors are dequantised.
+      source: the file; `gguf_read.TYPES` lists the types of tensors that are dequantised.
       target: directory that does not exist or is empty.
       dtype: `float32` or `bfloat16`.
 
@@ -91,14 +93,14 @@ def convert_gguf(source: str, target: str, dtype: str) -> None:
 
 
 def convert(source: str, target: str, layout: str, dtype: str, base: str = "") -> None:
-    """Writes the checkpoint at `source` to `target` in another layout, whole or not at all.
+    """Writes the checkpoint at `source` to `target` in another layout, completely or not at all.
 
     Args:
       source: training workdir, orbax step directory, HF directory, or `owner/name@revision` on the Hub.
       target: directory that does not exist or is empty.
       layout: `hf`, `orbax`, or for a LoRA run `peft`.
       dtype: `float32` or `bfloat16`.
-      base: with `peft`, what names the base in place of `model.init_from`, such as its name on the Hub.
+      base: with `peft`, the name of the base instead of `model.init_from`, such as its name on the Hub.
 
     Raises:
       ConfigError: `target` is in use.
@@ -111,7 +113,7 @@ def convert(source: str, target: str, layout: str, dtype: str, base: str = "") -
 
 
 def _write(source: str, target_path: Path, layout: str, dtype: str, base: str = "") -> str:
-    """Does what `convert` does, and returns what became of the tokenizer."""
+    """Writes the checkpoint as `convert` describes; returns a note on the tokenizer."""
     checkpoint, mesh = find_checkpoint(source, dtype), make_mesh(MeshConfig(), jax.devices("cpu")[:1])
     try:
         tokenizer = load_tokenizer(tokenizer_directory(checkpoint.directory))
@@ -144,21 +146,21 @@ def _write(source: str, target_path: Path, layout: str, dtype: str, base: str = 
                 beside = scratch / "tokenizer"
             if tokenizer is not None:
                 tokenizer.save(beside)
-    return "with its tokenizer" if tokenizer is not None else "weights only: no tokenizer found beside the source"
+    return "with its tokenizer" if tokenizer is not None else "weights only: no tokenizer found next to the source"
 
 
 def merge_peft(source: str, target: str, dtype: str, base: str = "") -> None:
-    """Writes base and the adapters of a PEFT directory, merged in float32, as a Hugging Face directory.
+    """Merges the adapters of a PEFT directory into their base in float32 and writes a Hugging Face directory.
 
     Args:
-      source: the PEFT directory; a tokenizer in it goes along, else that of the base.
+      source: the PEFT directory; its tokenizer is copied, or without one that of the base.
       target: directory that does not exist or is empty.
       dtype: `float32` or `bfloat16`, of the stored weights.
       base: checkpoint under the adapters, see `convert`; empty: the one that they name. It is read in its own dtype.
 
     Raises:
-      ConfigError, MissingInputError: as `convert`; also where the base is not there.
-      DataError: the adapters do not belong to this base's network, see `read_peft`.
+      ConfigError, MissingInputError: as `convert`; also if the base is missing.
+      DataError: the adapters do not fit this base's network, see `read_peft`.
     """
     target_path, named = _new_path(target), base or str(read_config(source).get("base_model_name_or_path", ""))
     try:
@@ -197,13 +199,13 @@ def export_gguf(source: str, target: str, dtype: str, adapter: bool = False) -> 
     """Writes `model.gguf`, or with `adapter` the adapters of a LoRA run as `adapter.gguf`, and a Modelfile for Ollama.
 
     Args:
-      source: a checkpoint, see `convert`; it passes through an HF directory beside the target.
+      source: a checkpoint, see `convert`; a temporary HF directory next to the target is made of it.
       target: directory that does not exist or is empty.
       dtype: of the kernels, a key of `gguf_write.TYPES`; adapters are float32.
       adapter: write the adapters alone.
 
     Raises:
-      ConfigError: `target` is in use, or adapters are asked of a run that has none.
+      ConfigError: `target` is in use, or adapters are requested of a run without adapters.
       MissingInputError: no checkpoint or no tokenizer at `source`, or no `gguf` package.
       DataError: see `gguf_write`.
     """
@@ -217,7 +219,7 @@ def export_gguf(source: str, target: str, dtype: str, adapter: bool = False) -> 
             write_adapter(beside, values, scratch / "adapter.gguf")
             base, beside_base = "./base.gguf", "./adapter.gguf"
             named = config.model.init_from or "the base"
-            lines = [f"the Modelfile takes the GGUF file of {named} as base.gguf beside it"]
+            lines = [f"the Modelfile takes the GGUF file of {named} as base.gguf next to it"]
         else:
             directory = _hf_directory(source, Path(beside))
             values, tokenizer = read_json(directory / "config.json"), load_tokenizer(directory)
@@ -242,8 +244,8 @@ def interpolate(sources: str, target: str, dtype: str) -> None:
       dtype: `float32` or `bfloat16`.
 
     Raises:
-      ConfigError: `target` is in use, or no such form of `sources`.
-      MissingInputError: a checkpoint is not there.
+      ConfigError: `target` is in use, or `sources` has another form.
+      MissingInputError: a checkpoint is missing.
       DataError: they are not checkpoints of one model with one tokenizer.
     """
     target_path, parts = _new_path(target), sources.split(":")
@@ -275,7 +277,7 @@ def interpolate(sources: str, target: str, dtype: str) -> None:
 
 
 def check(directory: str, dtype: str = "") -> int:
-    """Prints one line per check of an HF directory (`export_check`); returns 1 where one failed, else 0.
+    """Prints one line per check of an HF directory (`export_check`); returns 1 if one failed, else 0.
 
     Args:
       directory: to check.

@@ -20,7 +20,7 @@ from ecomgpt_jax.errors import DataError, MissingInputError, StorageError
 
 UPSTREAM = "https://raw.githubusercontent.com"
 MAX_BYTES = 256 * 2**20
-MAX_RATIO = 200  # maximum ratio of decoded to received bytes, where a server compresses against the request
+MAX_RATIO = 200  # maximum ratio of decoded to received bytes, if a server compresses although not requested
 MAX_PAUSE = 120.0  # seconds, upper bound of Retry-After
 ATTEMPTS = 8
 TIMEOUT = (10, 60)  # seconds to connect, and between two pieces of a body
@@ -30,7 +30,7 @@ _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class _TryAgainError(Exception):
-    """A failure worth another attempt; `pause` is the server's Retry-After in seconds."""
+    """A failure after which another attempt is made; `pause` is the server's Retry-After in seconds."""
 
     def __init__(self, reason: str, pause: float | None = None) -> None:
         super().__init__(reason)
@@ -40,7 +40,7 @@ class _TryAgainError(Exception):
 class Downloader:
     """A connection pool to one base address; several threads may share it.
 
-    The threads share pauses: when a host asks for one, every request to it waits.
+    The threads share pauses: when a host requests one, every request to it waits.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Downloader:
             if response.status_code == 416 and _total(response) == start:
                 return
             if response.status_code in (206, 416) and not (_begins(response) == start and not _encoding(response)):
-                target.unlink(missing_ok=True)  # another version or range: start anew
+                target.unlink(missing_ok=True)  # another version or range: start from the beginning
                 raise _TryAgainError(f"HTTP {response.status_code} does not continue at byte {start:,}")
             _check_status(response, url)
             kept = start if response.status_code == 206 else 0

@@ -26,12 +26,12 @@ class MissingInputError(EcomError):
 
 
 class StorageError(EcomError):
-    """Reading or writing failed: no space, no permission, a remote store that does not answer."""
+    """Reading or writing failed: no space, no permission, a remote store without a response."""
 
     exit_code = 74
 
 
 class PreemptedError(EcomError):
-    """The run was asked to stop and is saved; the same command continues it."""
+    """The run was stopped by a signal and is saved; the same command continues it."""
 
     exit_code = 75

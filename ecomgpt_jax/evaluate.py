@@ -107,12 +107,12 @@ def _task_folders(settings: EvalConfig) -> dict[str, str]:
     if not wanted:
         return {"": find_tasks_dir(settings)}
     if settings.tasks_dir:
-        raise ConfigError("--benchmark and --tasks both say what to evaluate; give one of them")
+        raise ConfigError("--benchmark and --tasks both select tasks; give one of them")
     names = ["official", *BENCHMARKS] if wanted == "all" else [wanted]
     if wanted == "all":
         absent = [name for name in names[1:] if not find_benchmark(name)]
         for name in absent:
-            print(f"benchmark {name}: not found and left out; `ecomgpt_jax.fetch benchmarks` says how to get it")
+            print(f"benchmark {name}: not found and left out; see `python -m ecomgpt_jax.fetch benchmarks`")
         names = [name for name in names if name not in absent]
     return {
         name: find_tasks_dir(settings) if name == "official" else str(task_folders(name, _CACHE_DIR.value))

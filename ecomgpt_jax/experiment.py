@@ -18,12 +18,12 @@ class Variant:
     """One condition of an experiment.
 
     Attributes:
-      name: of the cells' folders and of the table's row; lower case, digits, `_`, `.` and `-`.
+      name: used for the cells' folders and the table's row; lower case, digits, `_`, `.` and `-`.
       overrides: config fields of this variant, each "a.b=value".
-      config: its own config file with argument, where it differs from the experiment's (another model size).
-      start: its own start, likewise; () = the experiment's.
-      left_out: the ability whose tasks it trains without, if the experiment varies that.
-      factors: {name: value} of the varied quantities, on the scale in which a trend is linear.
+      config: config file with argument, if it differs from the experiment's (another model size).
+      start: config files of another start than the experiment's; () = the experiment's.
+      left_out: the ability whose tasks are left out, if the experiment varies that.
+      factors: {name: value} of the varied quantities, on a scale on which a trend is linear.
     """
 
     name: str
@@ -42,10 +42,10 @@ class Experiment:
       name: names the experiment in its results.
       question: one sentence.
       config: config file, with argument, of every cell.
-      variants: the conditions; the first is the one that others are compared with.
+      variants: the conditions; the others are compared with the first.
       seeds: one run each; a seed determines sampling and wording of the data.
-      start: config files, with arguments, of the runs that lead to the weights all cells start from, each from those
-        of the one before; trained once and shared.
+      start: config files, with arguments, of the runs that make the initial weights of all cells, each from the
+        weights of the previous one; trained once and shared.
       overrides: config fields that every cell sets, each "a.b=value".
       limit: evaluation rows per task; 0 = all.
       caveats: notes for readers of the results.

@@ -2,9 +2,9 @@
 
     python -m ecomgpt_jax.fetch sources|evaluation|benchmarks|all [NAME ...] --dir DIR
 
-Shows licence and size of everything, asks, and downloads what is missing; each file is checked against its sha256 and
-put in place in one step. What is there and right stays, so that the same command goes on where an earlier one stopped.
-The token of $GITHUB_TOKEN, if any, goes to GitHub alone.
+Prints licences and sizes, asks for confirmation, and downloads missing files; each file is compared with its sha256 and
+renamed into place. Correct files stay, so the same command continues where an earlier one stopped. The token of
+$GITHUB_TOKEN, if set, is sent to GitHub only.
 """
 
 import concurrent.futures
@@ -31,24 +31,24 @@ from ecomgpt_jax.waiting import only_one
 
 _DIR = flags.DEFINE_string("dir", "", "receives sources/, evaluation/, benchmarks/; default ~/.cache/ecomgpt_jax/data")
 _YES = flags.DEFINE_bool("yes", False, "do not ask")
-_REDISTRIBUTABLE = flags.DEFINE_bool("redistributable", False, "only what its licence lets everybody pass on")
+_REDISTRIBUTABLE = flags.DEFINE_bool("redistributable", False, "only collections whose licence allows redistribution")
 _MIRROR = flags.DEFINE_string("mirror", UPSTREAM, "address to fetch from; owner/name/commit/path is appended to it")
 _PIN = flags.DEFINE_string("pin", "", "for contributors: write checksums of DIR/<this>, such as sources/en_mams")
 
-PARTS = ".parts"  # folder of what has not arrived whole
-CONNECTIONS = 4  # at one time; the limit for a host
+PARTS = ".parts"  # folder of incomplete downloads
+CONNECTIONS = 4  # concurrent, to one host
 VARIABLES = {"sources": "ECOMGPT_SOURCES", "evaluation": "ECOMGPT_EVAL", "benchmarks": "ECOMGPT_BENCHMARKS"}
 
 
 def digest_of(data: bytes, like: str) -> str:
-    """Returns the sha256 of bytes, or their git blob id where `like` has the 40 digits of one."""
+    """Returns the sha256 of bytes, or their git blob id if `like` has the 40 digits of one."""
     if len(like) == 40:
         return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
     return hashlib.sha256(data).hexdigest()
 
 
 def is_right(path: Path, wanted: Wanted) -> bool:
-    """Returns whether a file is there with the bytes that it should have."""
+    """Returns whether a file exists and has the expected bytes."""
     if not path.is_file():
         return False
     if len(wanted.digest) == 64:
@@ -59,21 +59,21 @@ def is_right(path: Path, wanted: Wanted) -> bool:
 def fetch_remote(
     downloader: Downloader, remote: str, wanted: list[Wanted], directory: Path, received: Callable[[int], None]
 ) -> None:
-    """Downloads one upstream file and makes the files that come out of it.
+    """Downloads one upstream file and makes the wanted files from it.
 
     Args:
       downloader: shared by all threads.
       remote: path below the downloader's base.
-      wanted: files that come from it, none of them there yet.
+      wanted: files to make from it, none of which exists yet.
       directory: folder of `--dir`.
       received: gets the number of bytes of each piece.
 
     Raises:
-      EcomError: as `Downloader.download`; DataError where bytes are not those that this version reads.
+      EcomError: as `Downloader.download`; DataError if the bytes differ from the pinned ones.
     """
     part = directory / PARTS / hashlib.sha256(remote.encode()).hexdigest()
     plain = wanted[0] if not (wanted[0].member or wanted[0].derive) else None
-    for anew in (False, True) if part.exists() else (True,):  # a kept part may be of something else
+    for anew in (False, True) if part.exists() else (True,):  # a kept part may belong to another file
         if anew or not (plain and is_right(part, plain)):
             downloader.download(remote, part, received)
         try:
@@ -104,7 +104,7 @@ def _place(downloader: Downloader, part: Path, wanted: list[Wanted], directory: 
 
 
 def _write(directory: Path, name: str, data: bytes) -> None:
-    """Puts a file in place in one step; what a kill leaves behind lies in `.parts`."""
+    """Writes a file atomically; after a kill an incomplete one is left only in `.parts`."""
     target, scratch = directory / name, directory / PARTS / hashlib.sha256(name.encode()).hexdigest()
     try:
         scratch.write_bytes(data)
@@ -128,8 +128,8 @@ def missing_files(collections: list[Collection], directory: Path) -> dict[str, l
 def fetch(missing: dict[str, list[Wanted]], directory: Path, mirror: str = UPSTREAM, token: str = "") -> None:
     """Downloads everything, `CONNECTIONS` files at one time.
 
-    A file that is gone or wrong leaves the others their turn; a connection or disk that fails ends it. What is in place
-    stays, parts too.
+    After a missing or wrong file the others are still downloaded; a failing connection or disk ends the download.
+    Complete files and parts stay.
 
     Raises:
       EcomError: the first failure.
@@ -172,7 +172,7 @@ def fetch(missing: dict[str, list[Wanted]], directory: Path, mirror: str = UPSTR
 
 
 def table(collections: list[Collection], missing: dict[str, list[Wanted]]) -> str:
-    """Returns a line per collection: name, what it takes, whether it may be passed on, licence."""
+    """Returns a line per collection: name, size, whether it may be redistributed, licence."""
     open_ = {wanted.target for files in missing.values() for wanted in files}
     width = max(len(each.name) for each in collections) + 2
     lines = [f"{'name':<{width}}{'size':>9}  {'pass on':<8} licence and terms"]
@@ -185,11 +185,11 @@ def table(collections: list[Collection], missing: dict[str, list[Wanted]]) -> st
 
 
 def _agree(collections: list[Collection], missing: dict[str, list[Wanted]], directory: Path) -> None:
-    """Asks, and checks the room on the disk.
+    """Asks for confirmation, and checks the free space.
 
     Raises:
-      ConfigError: the answer is no, or nobody can answer.
-      StorageError: the disk has too little room.
+      ConfigError: the answer is no, or there is no terminal.
+      StorageError: the disk has too little space.
     """
     absent = [
         each for each in collections if each.files and not any((directory / w.target).exists() for w in each.files)
@@ -200,7 +200,7 @@ def _agree(collections: list[Collection], missing: dict[str, list[Wanted]], dire
     if _YES.value:
         return
     if not sys.stdin.isatty():
-        raise ConfigError("fetch: no terminal to ask on; say --yes if you accept these licences and terms")
+        raise ConfigError("fetch: no terminal to ask on; use --yes if you accept these licences and terms")
     files = sum(len(wanted) for wanted in missing.values())
     answer = input(f"Fetch {files} files into {directory} under these licences and terms? [y/N] ")
     if answer.strip().lower() not in ("y", "yes"):
@@ -215,7 +215,7 @@ def main(arguments: list[str]) -> None:
         _print_variables(directory, [group for group in GROUPS if _PIN.value.startswith(f"{group}/")])
         return
     if not arguments or arguments[0] not in (*GROUPS, "all"):
-        raise ConfigError(f"fetch: say what to fetch: {', '.join(GROUPS)} or all")
+        raise ConfigError(f"fetch: name what to fetch: {', '.join(GROUPS)} or all")
     if not _MIRROR.value.startswith(("https://", "http://")):
         raise ConfigError(f"fetch: --mirror {_MIRROR.value!r} must begin with https:// or http://")
     groups = GROUPS if arguments[0] == "all" else (arguments[0],)
@@ -227,14 +227,14 @@ def main(arguments: list[str]) -> None:
             _agree(collections, missing, directory)
             fetch(missing, directory, _MIRROR.value.rstrip("/"), os.environ.get("GITHUB_TOKEN", ""))
     files = sum(len(each.files) for each in collections)
-    print(f"{files} files of {len(collections)} collections are in {directory}, each as its checksum says")
+    print(f"{files} files of {len(collections)} collections are in {directory}, each with the pinned checksum")
     _print_variables(directory, groups)
 
 
 def _print_variables(directory: Path, groups: Sequence[str]) -> None:
-    """Prints what makes the other commands find these groups of a folder."""
+    """Prints the environment variables by which the other commands find these groups."""
     if directory == data_home():
-        print("that is the default place: the commands find it without a variable")
+        print("this is the default folder, which the commands find without a variable")
         return
     for group in groups:
         print(f"export {VARIABLES[group]}={shlex.quote(str(directory / group))}")

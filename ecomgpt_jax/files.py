@@ -29,7 +29,7 @@ TOKENIZER_FILES = (
 MAX_LINE_BYTES = 2**20  # per record; a longer line is a damaged file, not an instance
 _HEAD_BYTES = 2**20  # bytes of a file that determine its kind
 _BOMS = {
-    codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32",  # the first has UTF-16's mark as its beginning
+    codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32",  # before UTF-16, whose mark is a prefix of this one
     codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16",
 }  # fmt: skip
 _MAGIC = {
@@ -54,8 +54,8 @@ class BadRecord(NamedTuple):
 def guess_encoding(content: bytes) -> str:
     """Returns the likely encoding of bytes that are not UTF-8: "GBK" or "Latin-1 or damaged".
 
-    Much Latin-1 text is valid GBK, with an accented letter and the next letter as one character; so at least half of
-    the other characters must be in GB2312, where both bytes are high.
+    Most Latin-1 text is valid GBK, in which an accented letter and the next letter are one character. So for GBK at
+    least half of the other characters must be in GB2312, where both bytes are high.
     """
     try:
         high = [character for character in content.decode("gb18030") if character > "\x7f"]
@@ -66,10 +66,10 @@ def guess_encoding(content: bytes) -> str:
 
 
 def foreign(head: bytes) -> str:
-    """Returns the kind of a file that begins so and is not UTF-8 text, and what to do; "" where it may be text.
+    """Returns the kind of a file with this beginning that is not UTF-8 text, and what to do; "" if it may be text.
 
     UTF-16 without a byte order mark is recognised by the zero bytes of its ASCII characters, at even or at odd offsets.
-    Where all bytes are valid UTF-8 too, nearly all characters must be such: a table may hold NUL characters.
+    If all bytes are valid UTF-8 too, nearly all characters must be ASCII, since a table may contain NUL characters.
     """
     for magic, what in _MAGIC.items():
         if head.startswith(magic):
@@ -98,8 +98,8 @@ def read_text(path: str | os.PathLike[str]) -> str:
     """Returns the text of a UTF-8 file; a byte order mark is dropped.
 
     Raises:
-      MissingInputError: the file is not there.
-      DataError: it is not UTF-8; names line, column, byte offset and the encoding it looks like.
+      MissingInputError: the file does not exist.
+      DataError: it is not UTF-8; names line, column, byte offset and the probable encoding.
     """
     path = Path(path)
     try:
@@ -126,8 +126,8 @@ def read_text(path: str | os.PathLike[str]) -> str:
 def parse_json(text: str, path: str | os.PathLike[str], line: int = 1) -> Any:
     """Parses one JSON value that starts at `line` of `path`.
 
-    Besides invalid JSON it refuses numbers that are not finite (NaN, 1e999), repeated keys, half a surrogate pair, and
-    more than 100 levels.
+    Numbers that are not finite (NaN, 1e999), repeated keys, half a surrogate pair, and more than 100 levels are errors
+    too.
 
     Raises:
       DataError: `path:line:column: what is wrong`.
@@ -153,7 +153,7 @@ def read_json_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[st
     text = read_text(path)
     if problem := strict_json.layout_fault(text):
         raise DataError(f"{path}:{problem}")
-    for number, line in enumerate(text.split("\n"), start=1):  # splitlines() would split at U+2028 too
+    for number, line in enumerate(text.split("\n"), start=1):  # splitlines() would also split at U+2028
         if line.strip():
             value = parse_json(line, path, number)
             if not isinstance(value, dict):
@@ -162,13 +162,13 @@ def read_json_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[st
 
 
 def scan_json_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str, dict[str, Any] | BadRecord]]:
-    """Yields (line number from 1, its text, object) for each line that is not blank; a damaged line as a `BadRecord`.
+    """Yields (line number from 1, its text, object) for each line that is not blank; for a damaged one a `BadRecord`.
 
     Reads line by line, so a file may be larger than memory, and reading continues after a bad line.
 
     Raises:
-      MissingInputError: the file is not there.
-      DataError: it is not JSON lines at all: compressed, UTF-16, one JSON array, or objects over several lines.
+      MissingInputError: the file does not exist.
+      DataError: it is not a JSON lines file: compressed, UTF-16, one JSON array, or objects over several lines.
     """
     path, offset = Path(path), 0
     if not path.is_file():
@@ -191,7 +191,7 @@ def scan_json_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str, di
 
 
 def _scan(content: bytes, text: str, start: int) -> dict[str, Any] | tuple[int, str]:
-    """Returns the object of a line that begins at byte `start`, or column and reason of its fault."""
+    """Returns the object of a line that begins at byte `start`, or column and reason of its error."""
     if len(content) > MAX_LINE_BYTES:
         return 1, f"the line has {len(content):,} bytes, more than {MAX_LINE_BYTES:,}; split or shorten the record"
     try:
@@ -225,7 +225,7 @@ def find_data(named: str, variable: str, group: str) -> Path | None:
       group: name of the folder in `data_home()`: sources, evaluation or benchmarks.
 
     Raises:
-      MissingInputError: the setting or the variable names no folder.
+      MissingInputError: the setting or the variable does not name a folder.
     """
     if found := named or os.environ.get(variable, ""):
         folder = Path(found).expanduser()
@@ -265,7 +265,7 @@ def write_json_lines(path: str | os.PathLike[str], values: Iterable[dict[str, An
 
 
 def check_output(path: str | os.PathLike[str]) -> None:
-    """Creates the folder of a file to be written after long work, and checks that it is writable.
+    """Creates the folder of a file that will be written after a long computation, and checks that it is writable.
 
     Raises:
       OSError: the path is a folder, or its folder cannot be made or written to.
@@ -279,7 +279,7 @@ def check_output(path: str | os.PathLike[str]) -> None:
 
 
 def copy_tokenizer_files(source: Path, target: Path) -> None:
-    """Copies the files of a Hugging Face tokenizer into an existing directory, replacing those of another."""
+    """Copies the files of a Hugging Face tokenizer into an existing directory, in place of another tokenizer's."""
 
     def found(folder: Path) -> dict[Path, Path]:
         paths = (path for pattern in TOKENIZER_FILES for path in folder.glob(pattern) if path.is_file())
@@ -298,11 +298,11 @@ def copy_tokenizer_files(source: Path, target: Path) -> None:
 def new_directory(directory: str | os.PathLike[str], *, shared: bool = False) -> Iterator[Path]:
     """Yields a scratch folder that is renamed to `directory` when the block ends, and removed when it raises.
 
-    Scratch folders of killed processes are removed first; one in use is locked.
+    Scratch folders of killed processes are removed first; those in use are locked.
 
     Args:
       directory: must not exist or be empty, else OSError.
-      shared: several processes may write the same content at once; the first one is kept.
+      shared: several processes may write the same content concurrently; the first result is kept.
     """
     directory = Path(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -326,7 +326,7 @@ def new_directory(directory: str | os.PathLike[str], *, shared: bool = False) ->
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Holds a lock on a folder that ends with this process; raises BlockingIOError where another one holds it."""
+    """Holds a lock on a folder until this process ends; raises BlockingIOError if another one holds it."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

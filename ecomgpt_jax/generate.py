@@ -1,12 +1,12 @@
 """Continues prompts: `python -m ecomgpt_jax.generate --checkpoint C --prompts IN.jsonl --out OUT.jsonl`.
 
-Each line of IN.jsonl is {"prompt": "...", "id": anything}; the id may be missing (then it is the row's number from 0).
+Each line of IN.jsonl is {"prompt": "...", "id": anything}; the id is optional (default: the row's number from 0).
 A prompt is raw text: no template is added, it is never cut, and "</s>" in it is four characters. A line in the
 instruction or messages form of `data.files` is rendered as in training. OUT.jsonl gets one {"id", "prompt",
 "completion", "token_ids"} per prompt in the same order, written at the end; `token_ids` are the new tokens without the
 end-of-sequence token. Until then finished answers are in OUT.jsonl.partial, from which the same command continues.
 
-Without --prompts, at a terminal, it asks for a prompt, answers, and asks again; "\\n" in a line is a new line, and
+Without --prompts, at a terminal, it reads a prompt, prints the answer, and repeats; "\\n" in a line is a new line, and
 Ctrl-D ends.
 """
 
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> None:
     """Runs the command; see the module's docstring."""
     interactive = not (_PROMPTS.value or _OUT.value) and sys.stdin.isatty()
     if interactive:
-        cli.refuse_idle("at a terminal, where prompts come one by one", _BATCH)
+        cli.refuse_idle("at a terminal, where prompts are entered one by one", _BATCH)
     required = (_CHECKPOINT,) if interactive else (_CHECKPOINT, _PROMPTS, _OUT)
     cli.check_usage("generate --checkpoint C --prompts IN.jsonl --out OUT.jsonl", arguments, *required)
     rows = [] if interactive else read_prompts(_PROMPTS.value)
@@ -91,7 +91,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _converse(answer: Callable[[str], str]) -> None:
-    """Asks for prompts and prints answers until the input ends."""
+    """Reads prompts from the terminal and prints answers until the input ends."""
     while True:
         try:
             prompt = input("prompt> ").replace("\\n", "\n")
@@ -106,9 +106,9 @@ def read_prompts(path: str) -> list[dict[str, Any]]:
     """Reads {"id", "prompt"} of each line that is not blank; prints the fields that are not read, with their counts.
 
     Raises:
-      MissingInputError: the file is not there.
+      MissingInputError: the file does not exist.
       DataError: a line is not a JSON object, or its prompt is missing, empty or not text (names file and line), or
-        there is no line.
+        the file has no line.
     """
     rows, unread = [], collections.Counter()
     for line, value in read_json_lines(path):

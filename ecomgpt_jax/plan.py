@@ -1,9 +1,9 @@
 """Estimates what a run needs: `python -m ecomgpt_jax.plan --config configs/bloomz_7b1.py --topology v5e:4x4`.
 
 For a TPU (v4-8, v5e-8, v5e:4x4, v5p-8, v6e-8, …) the training step is compiled, on any host, by the TPU's compiler (pip
-install 'ecomgpt_jax[plan]'), which reports its memory. For GPUs (h100, h200:8) it is arithmetic. Time and cost are
+install 'ecomgpt_jax[plan]'), which reports its memory. For GPUs (h100, h200:8) nothing is compiled. Time and cost are
 estimates from FLOPs and an assumed share of the chip's peak, stated with the result. The shape is that of
-`model.init_from` where that is a directory here, else that of the config, with a line that says so.
+`model.init_from` if it is a local directory, else that of the config, which is printed.
 """
 
 import json
@@ -35,9 +35,9 @@ def main(arguments: list[str]) -> None:
         raise ConfigError(f"--price must not be negative, not {_PRICE.value}")
     topology = parse_topology(_TOPOLOGY.value)
     if not topology.layout:
-        cli.refuse_idle("on a GPU, which nothing is compiled for", _LARGEST)
+        cli.refuse_idle("on a GPU, for which nothing is compiled", _LARGEST)
     config = config_lib.resolve(cli.load_config(_CONFIG))
-    jax.config.update("jax_platforms", "cpu")  # leaves this host's accelerators free
+    jax.config.update("jax_platforms", "cpu")  # does not occupy this host's accelerators
     init_from = config.model.init_from
     if init_from and Path(init_from).expanduser().is_dir():
         fit_model_to_weights(config, Path(), "never")

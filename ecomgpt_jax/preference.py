@@ -4,9 +4,8 @@ Make the sheets: `python -m ecomgpt_jax.preference --make A B --tasks DIR --rows
 Read them back: `python -m ecomgpt_jax.preference --judgements FILE ... --key STUDY/key.json --out result.json`
 
 A and B are output folders of `evaluate`, or folders of <task>.jsonl. STUDY receives `sheets/annotator-<k>.html`, an
-offline page per annotator, and `key.json`, which records whose answer is on which side: keep it from the annotators.
-Only the tasks of a folder's `scores.json` are taken where it has one. Reading back writes `result.json` and its tables,
-`result.md`.
+offline page per annotator, and `key.json`, which records whose answer is on which side: do not show it to annotators.
+If a folder has a `scores.json`, only its tasks are used. Reading back writes `result.json` and its tables, `result.md`.
 """
 
 from pathlib import Path
@@ -74,7 +73,7 @@ def _make(first: Path, second: Path) -> None:
     prompt_sets: list[TaskPrompts] = []
     for task in load_tested(tasks_dir):
         paths = [folder / f"{task.name}.jsonl" for folder in folders]
-        # evaluate leaves the files of earlier evaluations, which its scores.json is not about.
+        # The folder may contain files of earlier evaluations, whose tasks are not in scores.json.
         scored = all(task.name in each["tasks"] for each in scores if each)
         if scored and all(path.is_file() for path in paths):
             prompt_sets.append(build_prompts(task, sum(1 for _ in read_json_lines(paths[0])), protocols[0]))
@@ -101,7 +100,7 @@ def _predictions(folder: Path) -> Path:
 
 
 def _protocol(scores: dict[str, Any]) -> str:
-    """Returns the protocol, which determines the candidates; folders with predictions alone have the fixed ones."""
+    """Returns the protocol, which determines the candidates; folders with predictions only have the fixed ones."""
     name = str(scores["protocol"].get("name")) if scores else DEFAULT_PROTOCOL
     if name.endswith(":letters"):
         return f"{DEFAULT_PROTOCOL}:letters"
@@ -115,7 +114,7 @@ def _read(paths: list[str]) -> None:
     key = read_key(_KEY.value)
     result = summarise(key, *read_judgements(paths, key))
     result = {"a": key.get("a"), "b": key.get("b"), **result}
-    stem = out.with_suffix("") if out.suffix in (".json", ".md") else out  # "v1.2" ends in no suffix
+    stem = out.with_suffix("") if out.suffix in (".json", ".md") else out  # ".2" of "v1.2" is not a suffix
     write_json(f"{stem}.json", result)
     write_text(f"{stem}.md", render_markdown("Human preference", preference_sections(result)))
     for name, entry in [*result["tasks"].items(), ("all", result["all"])]:

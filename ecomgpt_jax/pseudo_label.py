@@ -3,7 +3,7 @@
 T is a task of the config's mixture, or a task folder (then --config is not needed). The pool is the unannotated records
 of T's source, or --pool: another source, or a UTF-8 file with one text per line. Each text is put into T's prompt and
 decoded greedily. An answer is kept if it ends with the end-of-sequence token, has the format of T's family, names only
-candidates, takes its terms from the text, and has a mean log-probability per token of at least --min_log_probability.
+candidates, contains only terms of the text, and has a mean log-probability per token of at least --min_log_probability.
 Evaluation texts ($ECOMGPT_EVAL) are left out. DIR receives a task folder with a `train.json`, ready for
 `--config.data.mixture=folder --config.data.tasks_dir=DIR`, and `provenance.json`: weights, pool, prompt, filters,
 counts, acceptance rate, and the mean log-probability of each row. The same command continues an interrupted one.
@@ -51,11 +51,11 @@ _MESH = flags.DEFINE_string("mesh", EvalConfig.mesh, "devices, such as data=1,fs
 
 
 def find_task(name: str, pool: str, data: DataConfig) -> tuple[TaskFolder, list[str]]:
-    """Returns the task to label for and the texts of the pool.
+    """Returns the task and the texts of the pool.
 
     Raises:
       ConfigError: there is no such task, or its answers cannot be checked.
-      MissingInputError: the pool is not there.
+      MissingInputError: the pool does not exist.
       EcomError: a source or the task folder cannot be read.
     """
     if Path(name).is_dir():

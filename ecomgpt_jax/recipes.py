@@ -55,7 +55,7 @@ def recipe(name: str, arg: str = "") -> Config:
     config.mesh.fsdp = -1  # weights and Adam state over all devices
     config.data.mixture = "real"
     config.data.workers = 0
-    if large:  # the rows of the recipe in half as large micro-batches
+    if large:  # the rows of the recipe, in micro-batches of half the size
         config.train.rows_per_device, config.train.accumulation = 2, 16
     if arg == "lora":
         config.lora.rank = 16

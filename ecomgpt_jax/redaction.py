@@ -26,7 +26,7 @@ def mask_text(text: str) -> str:
 
 
 def mask_secrets(value: Any) -> Any:
-    """Returns a copy of a nested value with secrets masked: values of such keys, and such parts of texts."""
+    """Returns a copy of a nested value with secrets masked: values of keys that name one, and parts of texts."""
     if isinstance(value, str):
         return mask_text(value)
     if isinstance(value, dict):

@@ -1,8 +1,8 @@
-"""Scores prediction files made anywhere: `python -m ecomgpt_jax.score --tasks DIR --predictions DIR --out scores.json`.
+"""Scores prediction files of any origin: `python -m ecomgpt_jax.score --tasks DIR --predictions DIR --out scores.json`.
 
 A task's predictions are `<task>.jsonl` in the folder of predictions, {"index": i, "prediction": "..."} for each row of
-its `test.json`; those beyond `--limit` may be there and are not scored. Tasks without a file and files without a task
-are listed and left out.
+its `test.json`; rows beyond `--limit` are not scored. Tasks without a file and files without a task are listed and left
+out.
 """
 
 from collections.abc import Iterable

@@ -1,7 +1,7 @@
 """Serves a checkpoint over HTTP: `python -m ecomgpt_jax.serve --checkpoint C`.
 
 OpenAI's `/v1/completions`, `/v1/chat/completions` and `/v1/models`; `/health`, `/metrics`; a page to try tasks at `/`.
-All requests share one batch. It listens on 127.0.0.1 unless `--host` says otherwise; there is no encryption and no key,
+All requests share one batch. It listens on 127.0.0.1 unless `--host` is given; there is no encryption and no API key,
 so use a proxy where others can reach it. After SIGTERM running requests finish and the exit code is 0.
 """
 
@@ -19,7 +19,7 @@ from ecomgpt_jax.model import loading
 from ecomgpt_jax.parallel.mesh import make_mesh
 from ecomgpt_jax.parallel.processes import enable_compilation_cache
 
-_LONGEST = 2048  # tokens of context unless asked for more, since the cache of every slot is that long
+_LONGEST = 2048  # default maximum of the context, since the cache of every slot has this length
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "workdir, step or Hugging Face directory, or owner/name@revision")
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "address to listen on; 0.0.0.0 for all")
@@ -28,7 +28,7 @@ _ALLOWED_HOSTS = flags.DEFINE_list("allowed_hosts", [], "host names that clients
 _MODEL_NAME = flags.DEFINE_string("model_name", "", "name of the model in requests; default the checkpoint's last part")
 _BATCH = flags.DEFINE_integer("batch", 16, "prompts decoded together", lower_bound=1)
 _CONTEXT = flags.DEFINE_integer(
-    "context", 0, f"tokens of a prompt and its answer; default what was trained on, at most {_LONGEST}", lower_bound=0
+    "context", 0, f"tokens of a prompt and its answer; default that of training, at most {_LONGEST}", lower_bound=0
 )
 _QUEUE = flags.DEFINE_integer("queue", 256, "prompts that may wait for a slot", lower_bound=1)
 _REQUEST_SECONDS = flags.DEFINE_float("request_seconds", 600, "longest time for a request", lower_bound=0.1)

@@ -1,4 +1,4 @@
-"""Parses JSON strictly: no values that a writer refuses, no repeated keys, every fault with its position."""
+"""Parses JSON strictly: no values that writers refuse, no repeated keys, every error with its position."""
 
 import contextlib
 import json
@@ -6,7 +6,7 @@ import math
 import re
 from typing import Any
 
-_MAX_DEPTH = 100  # of nested lists and objects; writers have a limit too
+_MAX_DEPTH = 100  # of nested lists and objects; writers are limited too
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]|[^\s"{}\[\],:]+', re.DOTALL)  # without commas and colons
 _COLON = re.compile(r"\s*:")
 _HALF_PAIR = re.compile(
@@ -23,7 +23,7 @@ class NotJSON(ValueError):
 
 
 class _Refused(ValueError):
-    """Accepted by `json`, but refused here; `_refusal` returns where and why."""
+    """The text is accepted by `json`, but not here; `_refusal` returns position and reason."""
 
 
 def _refuse(_: str) -> None:

@@ -43,7 +43,7 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, w
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; default runs/<config name>")
 _RESUME = flags.DEFINE_enum(
     "resume", "auto", ["auto", "never", "require"],
-    "auto: continue a saved run, if any; require: insist; never: start anew",
+    "auto: continue a saved run, if any; require: fail without one; never: start a new run",
 )  # fmt: skip
 _ALLOW_DRIFT = flags.DEFINE_list("allow_drift", [], "settings that may differ from the checkpoint's")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "print config, data table and plan; train nothing, write no workdir")
@@ -51,7 +51,7 @@ _COORDINATOR = flags.DEFINE_string("coordinator", "", "several processes: host:p
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "several processes: how many")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "several processes: which one this is, from 0")
 _JOIN_TIMEOUT = flags.DEFINE_integer("join_timeout", 300, "seconds to wait for the other processes", lower_bound=1)
-_SHORT_FLAGS = {  # by the field that they set
+_SHORT_FLAGS = {  # by config field
     "data.chain_of_task": flags.DEFINE_bool("cot", None, "train on Chain-of-Task tasks"),
     "data.num_tasks": flags.DEFINE_integer("num_tasks", None, "number of training tasks"),
     "data.instances_per_task": flags.DEFINE_integer("instances_per_task", None, "instances per task"),
@@ -112,7 +112,7 @@ def _run(held: contextlib.ExitStack) -> None:
     if _RESUME.value == "never":
         resume.check_inputs_stay(workdir, config.model)
 
-    # Weights (found, not loaded yet), devices and evaluation tasks: whatever is missing is reported before the data.
+    # Weights (found, not loaded yet), devices, evaluation tasks: anything missing is reported before the data is built.
     init_from = config.model.init_from
     weights = fit_model_to_weights(config, workdir, _RESUME.value)
     trained_length = max(config.data.length, loading.trained_length(weights) if weights else 0)
@@ -132,7 +132,7 @@ def _run(held: contextlib.ExitStack) -> None:
             config.model.vocab_size = -(-tokenizer.size // 128) * 128
         check_vocabulary(tokenizer, config.model.vocab_size)
         eval_model.vocab_size = config.model.vocab_size
-        param_shardings(eval_model, eval_mesh)  # refuses a mesh that does not fit before anything is trained
+        param_shardings(eval_model, eval_mesh)  # raises for a mesh that does not fit, before any training
         instances = ecom_instruct.open_split(built.directory, "train")
         store = tokenize(instances, built.fingerprint, tokenizer, config.data.length, cache)
         split = ecom_instruct.open_split(built.directory, "test") if config.train.validate_every else []
@@ -153,9 +153,9 @@ def _run(held: contextlib.ExitStack) -> None:
         print(devices, run_summary.plan_line(config, rows, mesh), "dry run: nothing was trained", sep="\n")
         return
 
-    # Workdir: the checkpoint to continue from, and what the run is.
+    # Workdir: the checkpoint to continue from, and a record of the run.
     def take_workdir() -> None:
-        if workdir.is_dir() or _RESUME.value != "require":  # which fails without one, and leaves none
+        if workdir.is_dir() or _RESUME.value != "require":  # require creates no workdir
             advice = "wait for it, or use another --workdir"
             held.enter_context(only_one(workdir, "training", StorageError, advice))
         resume.prepare_workdir(workdir, _RESUME.value)
@@ -173,7 +173,7 @@ def _run(held: contextlib.ExitStack) -> None:
             print(f"validation: {min(len(split), validation.INSTANCES):,} of {len(split):,} instances held back")
 
     # Evaluation before, training, evaluation after.
-    loaded: list[Params] = []  # initial weights that were evaluated and are not trained yet
+    loaded: list[Params] = []  # initial weights that are evaluated and not trained yet
 
     def initial_params(layered: bool = False) -> Params:
         return loaded.pop() if loaded else load_initial(config, weights, mesh, workdir, start is not None, layered)
@@ -185,14 +185,14 @@ def _run(held: contextlib.ExitStack) -> None:
         )  # fmt: skip
 
     def evaluate_start() -> dict:
-        """Scores the initial weights, once per run; they are kept for `loop.train` where that asks for them."""
+        """Returns the scores of the initial weights, computed once per run; keeps the weights for `loop.train`."""
         done = workdir / "evaluation" / "before"
         found = processes.from_first(
             lambda: harness.finished_scores(tasks_dir, done, config.eval, eval_model.compute_dtype) if start else None
         )
         if found:
             return found
-        # A base is loaded again for training, stacked, since both forms together would be over half a base more.
+        # A base is loaded again for training, stacked: both forms together would need over half a base more memory.
         params = initial_params(layered=config.lora.rank > 0)
         found = evaluate(params, "before")
         if start is None and not config.lora.rank:
@@ -210,7 +210,7 @@ def _run(held: contextlib.ExitStack) -> None:
     )
     after = evaluate(params, "after") if scored else None
 
-    # Weights in Hugging Face format, in place of those of an earlier start, and the report.
+    # Weights in Hugging Face format, replacing those of an earlier start, and the report.
     if first:
         shutil.rmtree(workdir / "hf", ignore_errors=True)
     licences = {task["source"]: licence_of(task["source"]) for task in built.stats["tasks"].values()}

@@ -1,4 +1,4 @@
-"""Waits that print what they wait for: locks between processes, peers, downloads, compilations."""
+"""Locks between processes, and notices about waits: for locks, other processes, downloads, compilations."""
 
 import contextlib
 import errno
@@ -23,7 +23,7 @@ class Notice:
     """One line about a wait, printed once it has taken `PATIENCE` seconds."""
 
     def __init__(self, what: str | Callable[[], str]) -> None:
-        """Starts the timer; `what` names what is waited for, or returns it when the line is printed."""
+        """Starts the timer; `what` is the reason for the wait, or a function called for it when the line is printed."""
         self._what = what
         self._timer = threading.Timer(PATIENCE, self._say)
         self._timer.daemon = True
@@ -39,7 +39,7 @@ class Notice:
 
 @contextlib.contextmanager
 def notice(what: str | Callable[[], str]) -> Iterator[None]:
-    """Prints a line about what the block waits for if it takes longer than `PATIENCE` seconds."""
+    """Prints a line with the reason for the wait if the block takes longer than `PATIENCE` seconds."""
     started = Notice(what)
     try:
         yield
@@ -91,7 +91,7 @@ def _take(file: TextIO, path: Path, what: str) -> None:
         pid, here = holder.get("pid", 0), holder.get("place") == _own_place()
         if here and (pid, holder.get("thread")) == (os.getpid(), threading.get_ident()):
             raise StorageError(f"{path}: this process holds the lock already and would wait for itself ({what})")
-        if here and not _runs(pid):  # or the next one has not written its own id yet
+        if here and not _runs(pid):  # or the next holder has not written its id yet
             if doubted[0] != pid:
                 doubted = pid, time.monotonic()
             elif time.monotonic() - doubted[1] >= 5 * PATIENCE:
@@ -112,11 +112,11 @@ def file_lock(path: str | os.PathLike[str], what: str, *, wait: bool = True) -> 
     Args:
       path: a file, created if needed; holds the id of the process that has the lock.
       what: names the lock in the line that is printed when another process holds it for longer than `PATIENCE` seconds.
-      wait: False: raise at once where another process holds it.
+      wait: False: raise at once if another process holds it.
 
     Raises:
       BlockingIOError: it is held, and `wait` is off.
-      StorageError: the wait cannot end: this thread holds the lock itself, or the process that took it has ended.
+      StorageError: the wait cannot end: this thread holds the lock itself, or the process that acquired it has ended.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,7 +136,7 @@ def file_lock(path: str | os.PathLike[str], what: str, *, wait: bool = True) -> 
 
 @contextlib.contextmanager
 def only_one(folder: Path, what: str, error: type[EcomError], advice: str) -> Iterator[None]:
-    """Holds the lock `.lock` of a folder, so that a second process cannot work there; none where a mount has no locks.
+    """Holds the lock `.lock` of a folder against a second process; without effect on mounts that have no locks.
 
     Args:
       folder: created if needed.
@@ -145,7 +145,7 @@ def only_one(folder: Path, what: str, error: type[EcomError], advice: str) -> It
       advice: what to do then.
     """
     path = folder / ".lock"
-    with contextlib.ExitStack() as held:  # not around the body, whose errors are its own
+    with contextlib.ExitStack() as held:  # the body is outside the `try`, so its errors pass
         try:
             held.enter_context(file_lock(path, what, wait=False))
         except BlockingIOError:

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """This project against Hugging Face's torch models: `scripts/benchmark.py --suite cpu|gpu|decode|family --json OUT`.
 
-Each side runs in its own process on the same inputs and, where it matters, on the same weights; they take turns, and
-medians are compared. On a CPU the cost is CPU seconds (user and system), which a busy machine disturbs little; on a GPU
-it is wall seconds. Prints and writes one row per bar as it comes, and exits with 0 only when every bar is met; rows
-without a bar are informative. `--suite gpu` has parts, `gpu:train` for one (`benchmarks/gpu.py`). `--plot OUT.svg`
-draws the ratios. Needs torch besides: `pip install -e .[torch]`.
+Each side runs in a separate process on the same inputs and, where they matter, the same weights; the sides alternate,
+and medians are compared. On a CPU the cost is CPU seconds (user and system), which depend little on other load; on a
+GPU it is wall seconds. Prints and writes one row per bar (a target) as it is measured, and exits with 0 only if every
+bar is met; rows without a bar are informative. `--suite gpu` has parts, such as `gpu:train` (`benchmarks/gpu.py`).
+`--plot OUT.svg` draws the ratios. Needs torch: `pip install -e .[torch]`.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from drive import Case, Row, Side, SideError, at_least, at_most, difference, fas
 
 GPU_SUITES = ("gpu", "gpu:attention", "gpu:train", "gpu:peer", "gpu:decode")
 
-# The CPU suites' model and batch; the peer takes the weights and so the shape from the folder that our side writes.
+# The CPU suites' model and batch; the peer reads weights and shape from the folder that our side writes.
 SMALL = {
     "size": "custom", "embed": 256, "layers": 4, "heads": 8, "vocab_size": 32_000, "compute_dtype": "float32",
     "head_chunk": 128,
@@ -36,7 +36,7 @@ def _write_weights(model: Case, folder: Path) -> None:
 
 
 def run_cpu(repeats: int, folder: Path) -> Iterator[Row]:
-    """Training on a CPU against torch, in CPU seconds."""
+    """Compares training on a CPU with torch, in CPU seconds."""
     _write_weights(SMALL, folder)
     case = {"kind": "train", "model": SMALL, "weights": str(folder / "random"), **BATCH}
     for share, chunk, bar in ((1.0, 256, 1.15), (0.15, 128, 1.8)):
@@ -57,7 +57,7 @@ def run_cpu(repeats: int, folder: Path) -> Iterator[Row]:
 
 
 def run_decode(repeats: int, folder: Path) -> Iterator[Row]:
-    """Greedy decoding on a CPU against `generate`, in CPU seconds; every answer must be the same."""
+    """Compares greedy decoding on a CPU with `generate`, in CPU seconds; all answers must be equal."""
     _write_weights(SMALL, folder)
     case = {"kind": "generate", "model": SMALL, "rows": 16}
     equal = {**case, "weights": str(folder / "random"), "length": 64, "new": 64}
@@ -80,7 +80,7 @@ def run_decode(repeats: int, folder: Path) -> Iterator[Row]:
 
 
 def run_family(repeats: int, folder: Path) -> Iterator[Row]:
-    """A pretrained model of any family, `--base`, on a CPU: adapters on packed rows of 512, and greedy decoding."""
+    """Compares a pretrained model, `--base`, on a CPU: adapters on packed rows of 512, and greedy decoding."""
     base = folder / "base"
     vocab = json.loads((base / "config.json").read_text())["vocab_size"]
     case = {
@@ -102,8 +102,8 @@ def run_family(repeats: int, folder: Path) -> Iterator[Row]:
 
 
 def run_gpu(part: str, fake_device: str, repeats: int) -> Iterator[Row]:
-    """A part of the suite for one GPU, or all of them in turn."""
-    import gpu  # needs jax, which the other suites leave to their sides
+    """Runs a part of the suite for one GPU, or all of them in turn."""
+    import gpu  # imports jax, which the other suites do only in their sides
 
     device = gpu.find_device(fake_device)
     for name in [part] if part else gpu.PARTS:

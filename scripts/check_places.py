@@ -1,9 +1,9 @@
-"""Compares every place that `fetch` knows with copies of the upstream repositories, and prints a Markdown table.
+"""Compares every file of `fetch` with copies of the upstream repositories, and prints a Markdown table.
 
     python scripts/check_places.py CLONES > table.md
 
-CLONES holds git directories (`owner/name`, bare or not). A file that a partial clone lacks is compared by its git blob
-id where nothing is unpacked or derived from it; the bytes are then taken from --data, a folder made by `fetch`.
+CLONES contains git directories (`owner/name`, bare or not). A file that is missing in a partial clone is compared by
+its git blob id, if it is not unpacked or derived; its bytes are then read from --data, a folder made by `fetch`.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from ecomgpt_jax.instruct.sources.rows import zip_member
 
 
 def _git(repository: Path, *arguments: str) -> bytes | None:
-    """Returns the output of a git command; None where it fails."""
+    """Returns the output of a git command; None if it fails."""
     command = ["git", "-c", "safe.directory=*", "-C", str(repository), *arguments]
     done = subprocess.run(command, capture_output=True, check=False)
     return None if done.returncode else done.stdout

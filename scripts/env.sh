@@ -27,7 +27,7 @@ make_environment() {
   PYTHON=$venv/bin/python
 }
 
-# glibc gives large blocks back at once and pages them in again at every step; keeping them saves a seventh of the time.
+# glibc returns large blocks at once and pages them in again at every step; keeping them saves a seventh of the time.
 keep_memory() {
   export MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296 MALLOC_TOP_PAD_=268435456
 }

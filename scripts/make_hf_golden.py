@@ -1,4 +1,4 @@
-"""Makes tests/model/golden/*.npz: outputs of HF's torch networks that those here must equal.
+"""Makes tests/model/golden/*.npz: outputs of HF's torch networks that this project's must equal.
 
 Run it after a case changes:
 `python scripts/make_hf_golden.py [CASE ...]` (needs the `torch` extra). Weights and batches come from a seed, so only a
@@ -20,7 +20,7 @@ from ecomgpt_jax.model.hf_weights import save_hf  # noqa: E402
 
 
 def main() -> None:
-    """Writes one file a case."""
+    """Writes one file per case."""
     for name in sys.argv[1:] or hf_cases.CASES:
         model = hf_cases.case_model(name)
         with tempfile.TemporaryDirectory() as folder:

@@ -3,7 +3,7 @@
     ECOMGPT_SOURCES=DIR ECOMGPT_EVAL=DIR python scripts/publish_nano.py --folder configs/nano --work runs
 
 Half an hour on two CPU cores. It reads only sources whose licence allows redistribution, and the embedded catalogue.
-The base is trained to copy and on no task yet. Besides the tuned weights in bfloat16 it writes `training.json` (loss
+The base is trained to copy and not on tasks. Besides the tuned weights in bfloat16 it writes `training.json` (loss
 curves and cost), `evaluation.json` (scores of the official tasks before and after tuning, and of the baselines) and
 `losses.json` (the loss of right answers, by family, on rows of trained tasks and on held-out tasks). The same command
 continues an interrupted run.
@@ -39,14 +39,14 @@ from ecomgpt_jax.training.progress import read_metrics
 CONFIG = "configs/ecom_base.py:nano"
 STAGES = ("repeat", "few")
 OPEN = ("--config.data.mixture=all", "--config.data.licences=redistributable")
-ROWS_A_FAMILY = 60  # of each language, whose loss is taken
+ROWS_A_FAMILY = 60  # rows of each language for the losses
 BASE_CARD = """
 ## What it is for
 
-A start for small runs: `scripts/quickstart.sh` tunes it. It has learned to repeat a short text out of its prompt, and
-no task yet. `scripts/publish_nano.py` makes it again, together with the tuned model in `configs/nano`.
+A start for small runs: `scripts/quickstart.sh` tunes it. It was trained to repeat a short text from its prompt, and on
+no task. `scripts/publish_nano.py` rebuilds it, together with the tuned model in `configs/nano`.
 """
-UNCUT = 10**6  # tokens; no answer has so many
+UNCUT = 10**6  # tokens; more than any answer has
 
 
 def command(module: str, *arguments: str) -> dict[str, float]:
@@ -96,11 +96,11 @@ def limits(evaluation: dict[str, Any]) -> str:
     verdict = "above" if after > value else "below"
     return (
         "\n## What it is for\n\n"
-        "Trying out this repository's commands, and a start for small runs of one's own. Average of official tasks, "
+        "Trying the commands of this repository, and a start for small runs. Average of official tasks, "
         f"{evaluation['protocol']['limit']} rows each: {before:.3f} before tuning, {after:.3f} after. "
         f"That is {verdict} `{best}`, the best of three baselines that need no model ({value:.3f}). "
-        "`training.json`, `evaluation.json` and `losses.json` say how it was made and what it does; "
-        "`scripts/publish_nano.py` makes it again.\n"
+        "`training.json`, `evaluation.json` and `losses.json` record its training and results; "
+        "`scripts/publish_nano.py` rebuilds it.\n"
     )
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# From nothing to a report: environment, embedded data, a small pretrained model that is tuned on it, 12 held-out tasks
-# scored before and after.
+# Creates the environment, tunes a small pretrained model on the embedded data, scores 12 held-out tasks before and after,
+# and writes a report.
 # Usage: scripts/quickstart.sh [further arguments of `python -m ecomgpt_jax.train`]
 
 . "$(dirname "$0")/env.sh" ""

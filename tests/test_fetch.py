@@ -272,7 +272,7 @@ def test_the_command_says_licences_and_asks_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["source"], "say what to fetch"),
+        (["source"], "name what to fetch"),
         (["sources", "en_mam"], "en_mams"),
         (["sources", "--mirror", "file:///data"], "must begin with https://"),
     ],

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Keeps a run going until it is done: makes the TPU when it is missing, deletes and remakes it when it was taken away,
-# starts the run again where it ended early. The run's name, code and arguments stay those of the last launch.sh.
+# Keeps a run going until it is done: creates the TPU if it is missing, deletes and recreates it after a preemption, and
+# restarts the run if it ended early. The run's name, code and arguments stay those of the last launch.sh.
 #
 # Usage: babysit.sh [--api tpu|compute] [--spot] [--interval SECONDS] [--max-tries N] [--dry-run]
-#   --interval   between looks (default 60); doubles with each try in a row that did not help, up to ten minutes
-#   --max-tries  tries in a row that did not help before it gives up (default 20)
+#   --interval   between checks (default 60); doubles with each unsuccessful try in a row, up to ten minutes
+#   --max-tries  unsuccessful tries in a row before it gives up (default 20)
 # Exit codes: 0 the run is done; 2, 65, 66 the run's own configuration, data or input is wrong; 74 gave up.
 # Reads PROJECT ZONE TPU_NAME TPU_TYPE BUCKET RUN_NAME.
 
@@ -32,14 +32,14 @@ if [ "$DRY_RUN" = 1 ]; then
 fi
 
 tries=0
-# attempt WORDS: counts a step that may not help; gives up when there were too many in a row.
+# attempt WORDS: counts a step that may be unsuccessful; gives up after too many in a row.
 attempt() {
   tries=$((tries + 1))
   say "$(date -u +%FT%TZ) $RUN_NAME: $*"
   [ "$tries" -le "$max_tries" ] || die "$RUN_NAME: gave up after $max_tries tries in a row; see logs.sh --stored" 74
 }
 
-# Looks after the processes of a TPU that is ready.
+# Checks the processes of a TPU that is ready, and restarts them if needed.
 care() {
   local report code
   report=$(worker status) || report=''
@@ -47,7 +47,7 @@ care() {
   if [ -n "$code" ]; then
     die "$RUN_NAME: ended with exit code $code; starting it again would not help, see logs.sh" "$code"
   elif grep -q ': running$' <<<"$report"; then
-    # Those who have ended well wait for the others; one that fell out takes the whole run with it.
+    # Workers that ended with 0 wait for the others; if one failed, the whole run must be restarted.
     if grep -qE ': ended( [1-9][0-9]*)?$' <<<"$report"; then
       attempt "a worker fell out; starting all again"
       worker stop || true

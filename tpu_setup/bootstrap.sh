@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Start-up script of every worker (create.sh hands it over): root runs it at each boot. It prepares what a run needs
-# before its own code comes: a Python that is new enough, through uv, in /opt/ecomgpt, and gcsfuse, through which the
-# bucket holds the workdir.
+# Start-up script of every worker (create.sh passes it on): root runs it at each boot. It installs what a run needs before
+# its code arrives: a recent Python, through uv, in /opt/ecomgpt, and gcsfuse, which mounts the bucket for the workdir.
 #
 # Usage: bootstrap.sh [--dry-run]
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Prints what the TPU costs an hour at list price, and what it has cost since it was made. No bill: an estimate.
+# Prints the cost of the TPU per hour at list price, and its cost since it was created. An estimate, not a bill.
 #
 # Usage: cost.sh [--api tpu|compute] [--spot] [--hours H] [--dry-run]
-#   --hours  the cost of so many hours, instead of since it was made (then nothing is asked of the cloud)
-# Reads PROJECT ZONE TPU_NAME TPU_TYPE; PRICE, US dollars a chip-hour, replaces the list price and is needed with --spot.
+#   --hours  the cost of this many hours, instead of since creation (makes no request to the cloud)
+# Reads PROJECT ZONE TPU_NAME TPU_TYPE; PRICE, US dollars per chip-hour, replaces the list price and is needed with --spot.
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 hours=''

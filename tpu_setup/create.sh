@@ -2,9 +2,9 @@
 # Creates the TPU: a queued resource of the Cloud TPU API, or machines of Compute Engine. Does not wait for it.
 #
 # Usage: create.sh [--api tpu|compute] [--spot] [--dry-run]
-#   --api tpu      queued resource (v2 to v6e; the API takes no newer chips)
+#   --api tpu      queued resource (v2 to v6e; the API has no newer chips)
 #   --api compute  one machine, or workload policy + instance template + managed group for several hosts
-#   --spot         cheaper, can be taken away at any time (babysit.sh brings it back)
+#   --spot         cheaper, can be preempted at any time (babysit.sh recreates it)
 # Reads PROJECT ZONE TPU_NAME TPU_TYPE; RUNTIME_VERSION or IMAGE_FAMILY replace the software chosen by the type.
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Deletes the TPU and all that create.sh made for it. Asks first. The bucket is left alone.
+# Deletes the TPU and everything that create.sh created for it, after confirmation. The bucket is not changed.
 #
 # Usage: delete.sh [--api tpu|compute] [--yes] [--dry-run]
 # Reads PROJECT ZONE TPU_NAME TPU_TYPE.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Looks for what usually goes wrong: rights and the bucket here; on the workers (after launch.sh) scopes, bucket, the
-# coordinator's port, chips, and that all run the same code.
+# Checks for common problems: rights and the bucket here; on the workers (after launch.sh) scopes, bucket, the
+# coordinator's port, chips, and that all have the same code.
 #
 # Usage: doctor.sh [--api tpu|compute] [--dry-run]
 # Reads PROJECT ZONE TPU_NAME TPU_TYPE BUCKET RUN_NAME. Exit code 1 if anything is wrong.

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Starts the run on all workers of a TPU that is ready; it goes on when the ssh session ends.
+# Starts the run on all workers of a TPU that is ready; it continues after the ssh session ends.
 #
 # Usage: launch.sh [--api tpu|compute] [--dry-run] [-- ARGUMENTS OF python -m ecomgpt_jax.train]
 # Example: launch.sh -- --config configs/bloomz_7b1.py --config.model.init_from=assets/bloomz-7b1 --config.mesh.fsdp=16
 #
 # With arguments: this code and these arguments become the run's (gs://BUCKET/RUN_NAME/code.tar.gz). Without: the run
-# is started again as it was. What lies in gs://BUCKET/assets is at assets/ where the run starts; assets/sources and
-# assets/eval become ECOMGPT_SOURCES and ECOMGPT_EVAL. Where a worker runs already, nothing changes.
+# is started again unchanged. The content of gs://BUCKET/assets is at assets/ in the run's folder; assets/sources and
+# assets/eval become ECOMGPT_SOURCES and ECOMGPT_EVAL. A worker that runs already is not changed.
 # Reads PROJECT ZONE TPU_NAME TPU_TYPE BUCKET RUN_NAME.
 
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Shows the last lines of the run's log on every worker, or the copies in the bucket, which outlive the TPU.
+# Prints the last lines of the run's log on every worker, or the copies in the bucket, which stay after the TPU.
 #
 # Usage: logs.sh [--api tpu|compute] [--lines N] [--follow] [--stored] [--dry-run]
-#   --lines   how many of each worker (default 50)
-#   --follow  go on showing what is added
+#   --lines   number of lines per worker (default 50)
+#   --follow  keep printing new lines
 #   --stored  from the bucket; at most a minute old
 # Reads PROJECT ZONE TPU_NAME TPU_TYPE BUCKET RUN_NAME.
 

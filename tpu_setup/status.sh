@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Says in what state the TPU, its workers and the run are.
+# Prints the state of the TPU, its workers and the run.
 #
 # Usage: status.sh [--api tpu|compute] [--dry-run]
 # Reads PROJECT ZONE TPU_NAME TPU_TYPE BUCKET RUN_NAME.

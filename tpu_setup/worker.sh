@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Runs on the workers, sent there by launch.sh: one run, detached from the ssh session, once at a time.
+# Runs on the workers, where launch.sh copies it: one run at a time, detached from the ssh session.
 #
 # Usage: worker.sh start|run|stop|status|log|doctor BUCKET RUN_NAME
-# Reads PROCESS_ID NUM_PROCESSES COORDINATOR (else the metadata of a Cloud TPU worker says them), and ECOMGPT_PYTHON,
-# a Python that has all dependencies (else /opt/ecomgpt/venv gets them).
+# Reads PROCESS_ID NUM_PROCESSES COORDINATOR (default: from the metadata of a Cloud TPU worker), and
+# ECOMGPT_PYTHON, a Python with all dependencies (default: /opt/ecomgpt/venv, where they are installed).
 
 set -euo pipefail
 if [ $# != 3 ]; then sed -n '2,/^[^#]/{s/^# \{0,1\}//p;}' "$0" && exit 2; fi

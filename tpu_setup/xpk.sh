@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Starts the run on a GKE cluster through xpk (pip install xpk), for those who have one: xpk builds the image, and GKE
-# starts the run again after a preemption.
+# Starts the run on an existing GKE cluster through xpk (pip install xpk): xpk builds the image, and GKE restarts the run
+# after a preemption.
 #
 # The workdir is /bucket/RUN_NAME/workdir; attach the bucket to the cluster once:
 #   xpk storage attach ecomgpt --type=gcsfuse --bucket=BUCKET --mount-point=/bucket --auto-mount=true --readonly=false \

@@ -1,8 +1,8 @@
 """A checkpoint's chat template as the layout of a prompt: the parts around a user's text, and the end of an answer.
 
-transformers renders the template, sandboxed, around two words; what it puts before, between and after them are the
-pieces of every prompt. So any text is encoded as data, and a prompt has the same ids in training, in evaluation and in
-`generate`. The template's parts carry no loss; the token that ends an answer does.
+transformers renders the template, sandboxed, around two words; the text before, between and after them makes up the
+pieces of every prompt. So user text is always encoded as data, and a prompt has the same ids in training, in evaluation
+and in `generate`. The parts of the template carry no loss; the token that ends an answer does.
 """
 
 import re
@@ -16,9 +16,9 @@ import transformers
 from ecomgpt_jax.errors import DataError
 
 _USER, _ANSWER = "QqUserqQ", "QqAnswerqQ"
-# A template that prints the date would give other ids on each day; this is the default of Llama 3's own.
+# A template that prints the date would give other ids every day; this is the default of Llama 3's template.
 _DATE = "26 Jul 2024"
-_FROZEN = f"{{% macro strftime_now(form) %}}{_DATE}{{% endmacro %}}{{{{ '' }}}}"  # instead of transformers' clock
+_FROZEN = f"{{% macro strftime_now(form) %}}{_DATE}{{% endmacro %}}{{{{ '' }}}}"  # replaces transformers' clock
 
 
 class Turn(NamedTuple):
@@ -47,7 +47,7 @@ class Turn(NamedTuple):
 
 
 def freeze_date(loaded: transformers.PreTrainedTokenizerFast) -> dict[str, str]:
-    """Replaces the clock of a tokenizer's chat template by a fixed date; returns what to render the template with."""
+    """Replaces the clock of a tokenizer's chat template by a fixed date; returns variables for rendering it."""
     template = loaded.chat_template if isinstance(loaded.chat_template, str) else loaded.get_chat_template()
     loaded.chat_template = _FROZEN + template
     return {"date_string": _DATE}
@@ -59,16 +59,16 @@ def read_turn(
     control: Mapping[int, str],
     path: Path,
 ) -> Turn:
-    """Returns the layout that a tokenizer's chat template gives to a prompt.
+    """Returns the layout of prompts in a tokenizer's chat template.
 
     Args:
       loaded: the tokenizer with its template.
-      encode_batch: encodes texts in which no control token is recognised.
+      encode_batch: encodes texts without recognising control tokens.
       control: {id: token} of the control tokens.
       path: of tokenizer.json.
 
     Raises:
-      DataError: there is no template, or one that does not keep a text and an answer apart as `Turn` has it.
+      DataError: there is no template, or it does not separate a text and an answer as `Turn` requires.
     """
     if not loaded.chat_template:
         raise DataError(f"{path.parent}: has no chat template, which data.template=chat needs")

@@ -1,4 +1,4 @@
-"""The tokenizer inside a GGUF file, as Hugging Face files, and those files as the keys of a GGUF file.
+"""Converts the tokenizer of a GGUF file to Hugging Face files, and such files to the keys of a GGUF file.
 
 A GGUF file lists tokens, their types, and merges or scores; the split before merging is only named
 (`tokenizer.ggml.pre`). `SPLITS` holds llama.cpp's splits for the names of the families here.
@@ -20,7 +20,7 @@ from ecomgpt_jax.files import read_json, write_json, write_text
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # tokenizer.ggml.token_type
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-# {name: (patterns that split text, or "digits" and "gpt2" for what the tokenizers library has a part for)}
+# {name: (patterns that split text, or "digits" and "gpt2" for components of the tokenizers library)}
 SPLITS: dict[str, tuple[str, ...]] = {
     "gpt-2": ("gpt2",),
     "bloom": (" ?[^(\\s|.,!?…。，、।۔،)]+",),
@@ -34,13 +34,13 @@ SPLITS: dict[str, tuple[str, ...]] = {
     ),
 }
 _SAME = {"llama3": "llama-bpe", "llama-v3": "llama-bpe", "deepseek-r1-qwen": "qwen2", "gpt2": "gpt-2"}
-_WHOLE_WORDS = ("llama-bpe", "tekken")  # a word in the vocabulary is one token, independent of the merges
-_TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>")  # the engine stops on these without a key
+_WHOLE_WORDS = ("llama-bpe", "tekken")  # a word in the vocabulary is one token, without merges
+_TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>")  # llama.cpp stops at these without a key
 _ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 
 
 def _ids(values: Mapping[str, Any], tokens: list[str], where: str) -> dict[str, int | None]:
-    """Returns {role: id}; SentencePiece files may leave out three, as the engine knows them."""
+    """Returns {role: id}; SentencePiece files may omit three, for which llama.cpp has defaults."""
     known = {"bos": 1, "eos": 2, "unk": 0} if values["tokenizer.ggml.model"] == "llama" else {}
     found = {role: values.get(f"tokenizer.ggml.{key}_token_id", known.get(role)) for role, key in _ROLES.items()}
     for role, index in found.items():
@@ -52,7 +52,7 @@ def _ids(values: Mapping[str, Any], tokens: list[str], where: str) -> dict[str, 
 
 
 def _scored_merges(vocab: Mapping[str, int], rank: Mapping[str, float]) -> list[tuple[str, str]]:
-    """Returns each way to build a token from two others, the lowest `rank` first."""
+    """Returns each pair of tokens that concatenates to a token, the lowest `rank` first."""
     found = []
     for token in vocab:
         halves = ((token[:at], token[at:]) for at in range(1, len(token)))
@@ -68,7 +68,7 @@ def _sentencepiece(
     tokens, scores = values["tokenizer.ggml.tokens"], values.get("tokenizer.ggml.scores")
     if scores is None or len(scores) != len(tokens):
         raise DataError(f"{where}: no key tokenizer.ggml.scores with a score per token")
-    if values["general.architecture"] == "gemma3":  # its merges are ordered by ids, not by scores
+    if values["general.architecture"] == "gemma3":  # merges are ordered by ids, not by scores
         respelled = {" " * len(token): "\u2581" * len(token) for token in vocab if token and not token.strip(" ")}
         vocab = {respelled.get(token, token): index for token, index in vocab.items()}
         rank = {token: float(index) for token, index in vocab.items()}
@@ -121,7 +121,7 @@ def write_tokenizer(values: Mapping[str, Any], directory: Path, where: str) -> T
       where: name of the file, for errors.
 
     Raises:
-      DataError: keys are missing or contradict each other, or the tokenizer is of an unknown kind.
+      DataError: keys are missing or contradictory, or the kind of tokenizer is unknown.
     """
     kind = values.get("tokenizer.ggml.model")
     if kind not in ("gpt2", "llama"):
@@ -146,13 +146,13 @@ def write_tokenizer(values: Mapping[str, Any], directory: Path, where: str) -> T
     plain = [token for token, i in vocab.items() if types[i] == USER_DEFINED and token in added]
     backend.add_tokens([tokenizers.AddedToken(token, special=False, normalized=False) for token in plain])
     names = {role: tokens[index] for role, index in roles.items() if index is not None}
-    begins = kind == "llama" or values.get("tokenizer.ggml.pre") == "llama-bpe"  # what the engine does without a key
+    begins = kind == "llama" or values.get("tokenizer.ggml.pre") == "llama-bpe"  # llama.cpp's default without a key
     around = {
         "bos": values.get("tokenizer.ggml.add_bos_token", begins),
         "eos": values.get("tokenizer.ggml.add_eos_token", False),
     }
     if around["bos"] and "bos" not in names:
-        raise DataError(f"{where}: a token begins each text, but no key tokenizer.ggml.bos_token_id says which")
+        raise DataError(f"{where}: a token begins each text, but there is no key tokenizer.ggml.bos_token_id")
     if any(around.values()):
         single = [*([names["bos"]] if around["bos"] else []), "$A", *([names["eos"]] if around["eos"] else [])]
         special = [(names[role], roles[role]) for role in ("bos", "eos") if around[role]]
@@ -175,7 +175,7 @@ def write_tokenizer(values: Mapping[str, Any], directory: Path, where: str) -> T
 
 
 def pre_tokenizer_name(description: Mapping[str, Any]) -> str:
-    """Returns llama.cpp's name of how a byte-level tokenizer.json splits text; "" where it has none.
+    """Returns llama.cpp's name of the pre-tokenizer of a byte-level tokenizer.json; "" if it has none.
 
     Args:
       description: content of a tokenizer.json.
@@ -198,7 +198,7 @@ def pre_tokenizer_name(description: Mapping[str, Any]) -> str:
 
 
 def chat_template(directory: Path) -> str:
-    """Returns the chat template of a tokenizer's files, of several the one named "default"; "": there is none."""
+    """Returns the chat template of a tokenizer's files, of several the one named "default"; "" if there is none."""
     return _templates(directory).get("default", "")
 
 
@@ -217,8 +217,8 @@ def vocabulary(tokenizer: Tokenizer, rows: int) -> tuple[dict[str, Any], list[st
     """Returns the keys `tokenizer.…` that describe a tokenizer in a GGUF file, and notes on what they cannot represent.
 
     Args:
-      tokenizer: to be described.
-      rows: of the model's embedding; those without a token get a name and the type UNUSED.
+      tokenizer: the tokenizer.
+      rows: of the model's embedding; rows without a token get a name and the type UNUSED.
 
     Raises:
       DataError: the tokenizer has ids beyond the model's.
@@ -240,7 +240,7 @@ def vocabulary(tokenizer: Tokenizer, rows: int) -> tuple[dict[str, Any], list[st
     for entry in description.get("added_tokens", []):
         if entry["id"] < rows:
             types[entry["id"]] = CONTROL if entry["special"] else USER_DEFINED
-    for index in tokenizer.hidden & {*vocab.values()}:  # also a turn's marks in a chat template, whatever the file says
+    for index in tokenizer.hidden & {*vocab.values()}:  # also turn markers, whatever their type
         types[index] = CONTROL
     if not byte_level and tokenizer.unk_id is not None:
         types[tokenizer.unk_id] = UNKNOWN
@@ -266,7 +266,7 @@ def vocabulary(tokenizer: Tokenizer, rows: int) -> tuple[dict[str, Any], list[st
         lines.append(f"the file keeps two ends of an answer, {tokenizer.eos_id} and {ends[0]}; also stop on {ends[1:]}")
     ids = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "unknown": tokenizer.unk_id, "padding": tokenizer.pad_id}
     ids["eot"] = ends[0] if ends else None
-    if ids["bos"] is None:  # left out, the engine takes id 11 (gpt2) or 1 (llama) for it
+    if ids["bos"] is None:  # if absent, llama.cpp assumes id 11 (gpt2) or 1 (llama)
         ids["bos"] = tokenizer.eos_id
     keys |= {f"tokenizer.ggml.{role}_token_id": index for role, index in ids.items() if index is not None}
     whole = tokenizer.backend.encode("a", add_special_tokens=True).ids
@@ -285,7 +285,7 @@ def vocabulary(tokenizer: Tokenizer, rows: int) -> tuple[dict[str, Any], list[st
 
 
 def _scores(model: Mapping[str, Any], tokens: list[str]) -> list[float]:
-    """Returns a score per token: minus the place of the first merge that makes it; of Unigram its own."""
+    """Returns a score per token: minus the index of the first merge that makes it; for Unigram the stored score."""
     if model["type"] == "Unigram":
         own = dict(model["vocab"])
         return [own.get(token, -1000.0) for token in tokens]

@@ -33,14 +33,14 @@ class Plan:
 
 
 def _pack_window(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, list[int]]:
-    """Packs best fit decreasing; ties keep their order.
+    """Packs by best-fit decreasing; ties keep their order.
 
     Returns:
       The positions into `lengths` in the order in which they are placed, and the row, from 0, that each is placed in.
     """
     rows: list[int] = []
     made = 0
-    # waiting[room] lists the rows with that much room; bit `room` of `open_rooms` says that the list is not empty.
+    # waiting[room] lists the rows with that much room; bit `room` of `open_rooms` is set if it is not empty.
     waiting: list[list[int]] = [[] for _ in range(capacity + 1)]
     open_rooms = 0
     order = np.argsort(-lengths, kind="stable")
@@ -68,7 +68,7 @@ def plan_epoch(lengths: np.ndarray, capacity: int, seed: int, packing: bool = Tr
       lengths: [instances] positions that each instance takes, 1..capacity.
       capacity: positions in a row.
       seed: shuffles the instances into windows and the rows of the plan.
-      packing: False gives every instance its own row.
+      packing: if False, every instance has a separate row.
 
     Raises:
       ValueError: a length is outside 1..capacity.
@@ -94,7 +94,7 @@ def plan_epoch(lengths: np.ndarray, capacity: int, seed: int, packing: bool = Tr
 
 
 def plan_epochs(lengths: np.ndarray, capacity: int, epochs: int, seed: int, packing: bool = True) -> Plan:
-    """Plans several passes, each with its own shuffle; all rows of an epoch precede those of the next."""
+    """Plans several passes, each shuffled differently; all rows of an epoch precede those of the next."""
     plans = [plan_epoch(lengths, capacity, seed * 1_000_003 + epoch, packing) for epoch in range(epochs)]
     offsets = np.cumsum([0, *(len(plan.members) for plan in plans)])
     starts = [plan.starts[:-1] + offset for plan, offset in zip(plans, offsets, strict=False)]

@@ -24,7 +24,7 @@ class PackedRows:
       length: positions in a row.
       rows: number of rows: the plan's, then empty ones up to a whole number of steps.
       loss_on_prompt: whether prompt tokens are targets too.
-      length_weighting: p, where a target of an instance with n targets has the weight n ** -p.
+      length_weighting: p; a target of an instance with n targets has the weight n ** -p.
     """
 
     store: TokenStore
@@ -40,7 +40,7 @@ class PackedRows:
     def __getitem__(self, index: int) -> Batch:
         """Returns one row: `inputs targets segment_ids` int32 and `loss_mask` bool, each [length].
 
-        With `length_weighting` `loss_mask` has the weights, float32.
+        With `length_weighting` `loss_mask` contains the weights, float32.
 
         For the prompt [p q r] and the response [s t] of the first segment:
 
@@ -74,7 +74,7 @@ def make_rows(store: TokenStore, data: DataConfig, epochs: int, rows_per_step: i
     """Plans every row of a run; the last step is padded with empty rows, so no instance is left out.
 
     Raises:
-      DataError: there is nothing to train on.
+      DataError: there is no training instance.
     """
     if not len(store):
         raise DataError("data: no training instance is left; loosen data.languages, data.num_tasks or data.sources")
@@ -85,7 +85,7 @@ def make_rows(store: TokenStore, data: DataConfig, epochs: int, rows_per_step: i
 
 @dataclasses.dataclass(frozen=True)
 class _HostRows:
-    """The rows of each step from `first_row` on that one process feeds, as a grain random-access source."""
+    """The rows of this process in each step from `first_row` on, as a grain random-access source."""
 
     rows: PackedRows
     rows_per_step: int
@@ -109,7 +109,7 @@ def batches(
       rows: all rows of the run; row `first_row + i * rows_per_step + j` is row j of the i-th step that is yielded.
       rows_per_step: rows of one optimizer step over all processes.
       first_row: the first row to yield.
-      held: numbers of the rows of a step that this process feeds (`train_step.held_rows`); None: all.
+      held: numbers of the rows of this process in a step (`train_step.step_rows`); None: all.
     """
     held = np.arange(rows_per_step) if held is None else held
     source = grain.MapDataset.source(_HostRows(rows, rows_per_step, first_row, held))

@@ -1,4 +1,4 @@
-"""An instance in readable form: its text, its tokens, and which of them carry loss."""
+"""An instance in readable form: its text, and its tokens with those that carry loss marked."""
 
 from ecomgpt_jax.config import DataConfig
 from ecomgpt_jax.data.tokenizer import Tokenizer
@@ -23,7 +23,7 @@ def preview(prompt: str, response: str, tokenizer: Tokenizer, data: DataConfig, 
 
 
 def _token(tokenizer: Tokenizer, token: int) -> str:
-    """Returns a token as text, or its id where it is only a part of a character."""
+    """Returns a token as text, or its id if it is only a part of a character."""
     if token in (tokenizer.eos_id, *tokenizer.prefix):
         return tokenizer.backend.id_to_token(token)
     text = tokenizer.decode([token])

@@ -1,4 +1,4 @@
-"""What each token of a vocabulary writes, as bytes: of byte-level BPE, and of SentencePiece's with its byte tokens."""
+"""The bytes of each token: for byte-level BPE, and for SentencePiece vocabularies with byte tokens."""
 
 import json
 from typing import Any
@@ -10,10 +10,10 @@ _PROBE = "a  red mug, 红色 马克杯 😀\n1: É_x"
 
 
 def token_bytes(tokenizer: Tokenizer) -> dict[int, bytes]:
-    """Returns {id: bytes} of all tokens that text may become; control tokens are left out.
+    """Returns {id: bytes} of all tokens that encode text; control tokens are left out.
 
     Raises:
-      DataError: the tokenizer changes text before it encodes it, or its decoder is none of the two kinds.
+      DataError: the tokenizer changes text before encoding, or its decoder is neither of the two kinds.
     """
     backend = tokenizer.backend
     kinds = {step["type"] for step in _steps(json.loads(backend.to_str()).get("decoder") or {})}
@@ -42,7 +42,7 @@ def token_bytes(tokenizer: Tokenizer) -> dict[int, bytes]:
 
 
 def lead(tokenizer: Tokenizer) -> str:
-    """Returns what the tokenizer writes before every text: a blank where it has a dummy prefix, else nothing."""
+    """Returns the prefix that the tokenizer adds to every text: a blank, or nothing."""
     first = tokenizer.backend.id_to_token(tokenizer.encode("x")[0]) or ""
     return " " if first.startswith("\u2581") else ""
 
@@ -52,9 +52,9 @@ def _steps(decoder: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _byte_characters() -> dict[str, int]:
-    """Returns the byte that each character of a byte-level vocabulary stands for.
+    """Returns the byte that each character of a byte-level vocabulary represents.
 
-    Printable Latin-1 characters stand for themselves; the other bytes, ascending, for the characters from 256 on.
+    Printable Latin-1 characters represent themselves, the characters from 256 on the other bytes, ascending.
     """
     shown = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
     hidden = [byte for byte in range(256) if byte not in set(shown)]

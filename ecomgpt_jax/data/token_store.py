@@ -25,8 +25,8 @@ class TokenStore:
       offsets: [instances + 1] int64.
       prompt_lengths: [instances] int32, tokens of the prompt.
       fingerprint: identifies instances, tokenizer and length limit.
-      cut_prompts: instances whose prompt lost its beginning to fit a row.
-      cut_answers: instances whose answer alone is longer than a row, so that its end and eos are missing.
+      cut_prompts: instances whose prompt is cut at its beginning to fit a row.
+      cut_answers: instances whose answer is longer than a row, so that its end and eos are missing.
     """
 
     tokens: np.ndarray
@@ -107,7 +107,7 @@ def _write(instances: Sequence[Mapping[str, str]], tokenizer: Tokenizer, limit: 
             tqdm.tqdm(total=len(instances), desc="tokenise", unit="instance", disable=None, delay=2) as bar,
         ):
             for start in range(0, len(instances), _CHUNK):
-                rows = instances[start : start + _CHUNK]  # reading them one by one would cost as much as tokenising
+                rows = instances[start : start + _CHUNK]  # reading them one by one would take as long as tokenising
                 prompts = tokenizer.encode_prompts([row["prompt"] for row in rows])
                 answers = tokenizer.encode_batch([row["response"] for row in rows])
                 chunk: list[int] = []

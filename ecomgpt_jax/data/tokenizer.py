@@ -3,9 +3,9 @@
 A trained tokenizer has BLOOM's scheme (bigscience/bloom, tokenizer.json: byte-level BPE after one split pattern, no
 prefix space, no normalisation, `<unk> <s> </s> <pad>` at ids 0 to 3) with another pattern: each Chinese character and
 each run of punctuation is separate, so a span has the same tokens in a title, in a list of labels and as an answer,
-which makes copying easier for a small model. BLOOM merges "品牌:" and whole Chinese phrases.
+which simplifies copying for a small model. BLOOM merges "品牌:" and whole Chinese phrases.
 
-The ids of special tokens come from the tokenizer's files, or where these name none, from generation_config.json and
+The ids of special tokens come from the tokenizer's files, or if these name none, from generation_config.json and
 config.json. Text is never encoded as a control token: "</s>" inside a product review is four ordinary characters, and
 the end-of-sequence token is added by id.
 
@@ -36,9 +36,9 @@ from ecomgpt_jax.instruct import choose
 SPLIT_PATTERN = r"\p{Han}|[\p{P}\p{S}]+| ?[^\s\p{Han}\p{P}\p{S}]+|\s"
 SPECIAL_TOKENS = ("<unk>", "<s>", "</s>", "<pad>")
 _ROLES = ("bos", "eos", "pad", "unk")
-_CLASSES_OF_5 = ("TokenizersBackend", "PythonBackend", "SentencePieceBackend")  # which transformers 4 does not know
+_CLASSES_OF_5 = ("TokenizersBackend", "PythonBackend", "SentencePieceBackend")  # unknown to transformers 4
 _TEMPLATE = "ecomgpt_template"  # key of tokenizer_config.json
-_SAMPLE = 100_000  # instances that a tokenizer is trained on, evenly spaced
+_SAMPLE = 100_000  # instances for training a tokenizer, evenly spaced
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,20 +49,20 @@ class Tokenizer:
     special, and those that look like markup and occur in a chat template. Other added tokens are ordinary words.
 
     Attributes:
-      directory: its files, which are copied to exported weights.
+      directory: folder of its files, which are copied to exported weights.
       backend: the compiled tokenizer.
       eos_id: end-of-sequence id, which closes every response.
       stop_ids: ids that end an answer: `eos_id`, and others listed in generation_config.json.
-      pad_id: id of padding; `eos_id` where the files name none, as in HF's `generate`.
-      bos_id: id of the beginning of a sequence; None where there is none.
-      unk_id: id of unknown text; None where there is none.
+      pad_id: id of padding; `eos_id` if the files name none, as in HF's `generate`.
+      bos_id: id of the beginning of a sequence; None if there is none.
+      unk_id: id of unknown text; None if there is none.
       prefix: ids that the tokenizer's post-processor puts before a text; none for BLOOM.
       ids: [number of tokens] int32, all ids, ascending, possibly with gaps.
-      respelled: {id of a control token that the vocabulary produces from plain text: ids that spell it otherwise}.
+      respelled: {id of a control token that plain text can encode to: other ids that spell it}.
       fingerprint: sha256 of everything that determines the ids of a text and of its end.
       control: {id: token} of the control tokens.
-      hidden: ids of the control tokens that decoding leaves out: all but tags of an answer's parts, such as `<think>`
-        and `</think>` where no file marks them special.
+      hidden: ids of the control tokens that decoding omits: all but tags of an answer's parts, such as `<think>` and
+        `</think>`, if no file marks them special.
       turn: layout of a prompt by the chat template, with `data.template=chat`; None: a prompt is a text.
     """
 
@@ -88,7 +88,7 @@ class Tokenizer:
 
     @property
     def rows(self) -> int:
-        """Rows that a model's embedding must have: `size`, without control tokens past its end that nothing writes.
+        """Rows that a model's embedding must have: `size`, without unused control tokens at the end.
 
         The text-only checkpoints of Gemma 3 have an image token without a row.
         """
@@ -98,13 +98,13 @@ class Tokenizer:
 
     @property
     def token_ids(self) -> dict[str, int | list[int] | None]:
-        """The ids under their names in HF's config.json and generation_config.json."""
+        """The ids by their names in HF's config.json and generation_config.json."""
         ends = self.eos_id if len(self.stop_ids) == 1 else list(self.stop_ids)
         ids = (self.bos_id, ends, self.pad_id, self.unk_id)
         return {f"{role}_token_id": value for role, value in zip(_ROLES, ids, strict=True)}
 
     def encode(self, text: str) -> list[int]:
-        """Returns the ids of a text, as HF's `encode(text, add_special_tokens=False)`, no control token among them."""
+        """Returns the ids of a text, as HF's `encode(text, add_special_tokens=False)`, without control tokens."""
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
@@ -129,7 +129,7 @@ class Tokenizer:
     def _respell(self, text: str) -> list[int]:
         encoding, ids = self.backend.encode(text, add_special_tokens=False), []
         for index, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
-            # The unknown token also replaces text other than its own name, and stays there.
+            # The unknown token also replaces text other than its own name, where it is kept.
             written = index != self.unk_id or text[start:end].strip() == self.backend.id_to_token(index)
             ids += self.respelled.get(index, [index]) if written else [index]
         return ids
@@ -139,7 +139,7 @@ class Tokenizer:
         return self.backend.decode([index for index in ids if index not in self.hidden], skip_special_tokens=False)
 
     def save(self, directory: str | os.PathLike[str]) -> None:
-        """Copies the tokenizer's files to `directory` (created if needed) and writes what transformers 4 and 5 read.
+        """Copies the tokenizer's files to `directory` (created if needed), in a form that transformers 4 and 5 read.
 
         Special tokens and class are named in tokenizer_config.json, the ids in generation_config.json.
         """
@@ -150,7 +150,7 @@ class Tokenizer:
         config = read_json(path) if path.is_file() else {}
         added = (
             self.backend.get_added_tokens_decoder()
-        )  # HF would add a token for any other name, and skip it in decoding
+        )  # HF would add a token for any other name, and omit it in decoding
         for role, index in zip(_ROLES, (self.bos_id, self.eos_id, self.pad_id, self.unk_id), strict=True):
             if index in added and not config.get(f"{role}_token") and (role, index) != ("pad", self.eos_id):
                 config[f"{role}_token"] = added[index].content
@@ -174,13 +174,13 @@ def load_tokenizer(directory: str | os.PathLike[str], template: str | None = Non
 
     Args:
       directory: its files.
-      template: layout of prompts, `released` or `chat`; None: the one that the weights were trained with, which `save`
-        notes in tokenizer_config.json.
+      template: layout of prompts, `released` or `chat`; None: the layout of training, which `save` records in
+        tokenizer_config.json.
 
     Raises:
-      MissingInputError: the directory or its `tokenizer.json` is not there.
+      MissingInputError: the directory or its `tokenizer.json` does not exist.
       DataError: the tokenizer cannot be read, or its files name no end-of-sequence token, or one that is ordinary text;
-        for `chat`, there is no chat template, or one that `read_turn` refuses.
+        for `chat`, there is no chat template, or `read_turn` does not support it.
     """
     directory = Path(directory)
     path = directory / "tokenizer.json"
@@ -188,7 +188,7 @@ def load_tokenizer(directory: str | os.PathLike[str], template: str | None = Non
         raise MissingInputError(f"{path}: no tokenizer there; point model.tokenizer at a directory that has one")
     content = path.read_bytes()
     try:
-        # This class reads any tokenizer.json as it is; others rebuild parts of it.
+        # This class reads any tokenizer.json unchanged; others rebuild parts of it.
         loaded = transformers.PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
     except Exception as error:  # the compiled library raises bare Exception
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -238,9 +238,9 @@ def export_tokenizer(source: Path, target: Path, declared: Mapping[str, Any]) ->
     """Writes a tokenizer's files to an existing directory as `Tokenizer.save` does, and returns the tokenizer.
 
     Args:
-      source: its files; of trainers they come without generation_config.json and config.json.
+      source: its files; trainers write them without generation_config.json and config.json.
       target: the directory.
-      declared: ids of the weights (`declared_ids`), where `source` has none of its own.
+      declared: ids of the weights (`declared_ids`), used if `source` has none.
     """
     copy_tokenizer_files(source, target)
     own = declared_ids(source)
@@ -308,7 +308,7 @@ def _roles(
 def _control_tokens(
     loaded: transformers.PreTrainedTokenizerFast, with_role: Set[int | None], eos_id: int
 ) -> tuple[dict[int, str], frozenset[int]]:
-    """Returns the tokens that text must never become, {id: token}, and the ids of those that decoding leaves out."""
+    """Returns the tokens that text must never encode to, {id: token}, and the ids of those that decoding omits."""
     templates = loaded.chat_template or ""
     text = templates if isinstance(templates, str) else "\n".join(templates.values())
     named = set(loaded.all_special_tokens)
@@ -326,15 +326,15 @@ def _control_tokens(
 
 
 def _respellings(backend: tokenizers.Tokenizer, control: Mapping[int, str], unk_id: int | None) -> dict[int, list[int]]:
-    """Returns how to spell each control token that the vocabulary produces from plain text; [] where there is no way.
+    """Returns other ids for each control token that plain text can encode to; [] if there are none.
 
-    Unigram and word vocabularies match any of their entries in text, and BPE those that its merges produce.
+    Unigram and word vocabularies match any of their entries in text, BPE those that its merges produce.
     """
 
     def pieces(text: str) -> list[int]:
         try:
             return [token.id for token in backend.model.tokenize(text)]
-        except Exception:  # text that the vocabulary does not have, and no unknown token
+        except Exception:  # text that the vocabulary cannot encode, and no unknown token
             return []
 
     found: dict[int, list[int]] = {}
@@ -356,8 +356,8 @@ def _prefix(backend: tokenizers.Tokenizer) -> tuple[int, ...]:
 def train_tokenizer(texts: Iterable[str], vocab_size: int, directory: str | os.PathLike[str]) -> Tokenizer:
     """Trains a tokenizer in the module's scheme, writes it to `directory` and loads it back.
 
-    The same texts give the same file. An existing directory is used as it is, so `directory` should be named after
-    what the tokenizer is trained on.
+    The same texts give the same file. An existing directory is used unchanged, so the name of `directory` should depend
+    on the training texts.
     """
     directory = Path(directory)
     if (directory / "tokenizer.json").is_file():
@@ -389,7 +389,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, directory: str | os.P
 def find_tokenizer(
     directory: str | os.PathLike[str], instances: Sequence[Mapping[str, str]], fingerprint: str, data: DataConfig
 ) -> Tokenizer:
-    """Returns the tokenizer of `directory`; if empty, the one trained on the instances, now or earlier.
+    """Returns the tokenizer in `directory`, or if that is empty one trained on the instances, now or earlier.
 
     Args:
       directory: of a `tokenizer.json`, or "".
@@ -398,7 +398,7 @@ def find_tokenizer(
       data: size and cache of a trained tokenizer.
 
     Raises:
-      EcomError: `directory` holds no tokenizer.
+      EcomError: `directory` contains no tokenizer.
     """
     layout = data.template.partition(":")[0]
     if directory:
@@ -408,7 +408,7 @@ def find_tokenizer(
     stride = max(1, len(instances) // _SAMPLE)
     slices = (instances[i : i + 1024 * stride : stride] for i in range(0, len(instances), 1024 * stride))
     rows = itertools.chain.from_iterable(slices)
-    # Pretraining texts and instructions share the tokenizer; ten repeats give both about the same weight.
+    # Texts of pretraining and instructions share the tokenizer; ten repeats give both about the same weight.
     wordings = choose.wordings(data) * 10 if data.plain_text else []
     texts = itertools.chain((row[part] for row in rows for part in ("prompt", "response")), wordings)
     known = hashlib.sha256("\0".join(wordings).encode()).hexdigest()
@@ -417,10 +417,10 @@ def find_tokenizer(
 
 
 def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
-    """Refuses a tokenizer that can produce ids past the embedding table (jax would clamp them silently).
+    """Checks that a tokenizer produces no ids past the embedding table (jax would clamp them silently).
 
     Raises:
-      DataError: naming the largest id and the rows.
+      DataError: it does; names the largest id and the rows.
     """
     if tokenizer.rows > vocab_size:
         raise DataError(

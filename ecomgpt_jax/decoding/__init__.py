@@ -1,1 +1,1 @@
-"""Jitted greedy decoding."""
+"""Decoding: greedy, beam search, continuous batching, constrained answers."""

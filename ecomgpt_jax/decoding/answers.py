@@ -1,10 +1,10 @@
-"""The tokens that may follow in an answer of a given form.
+"""The tokens that are allowed next in an answer of a given form.
 
-A form is a grammar over the bytes of the answer's text (`forms.py`), and a token is allowed where its bytes continue
-the grammar. So an answer may be cut into tokens in any way, and the tokenizer's own way of writing it is always among
-them: a label after a separator may have other tokens than the same label at the beginning, and a span may begin inside
-a token of the prompt. Each state knows the fewest tokens that complete its answer, and a token that would leave no room
-for them is not allowed.
+A form is a grammar over the bytes of the answer's text (`forms.py`), and a token is allowed if its bytes continue the
+grammar. So every split of an answer into tokens is allowed, including the tokenizer's own: a label after a separator
+may have other tokens than the same label at the beginning, and a span may begin inside a token of the prompt. The
+fewest tokens that complete an answer are known in each state, and a token that would leave no room for them is not
+allowed.
 """
 
 import copy
@@ -19,22 +19,22 @@ from ecomgpt_jax.errors import DataError
 
 
 class Vocabulary:
-    """The bytes of all tokens, sorted, so that those along a grammar are found without looking at the others."""
+    """The bytes of all tokens, sorted, so that tokens that fit a grammar are found without reading the others."""
 
     def __init__(self, token_bytes: Mapping[int, bytes]) -> None:
-        """Takes the bytes of each token that answers may hold, {id: bytes}."""
+        """Sorts the bytes of each token that answers may contain, {id: bytes}."""
         pairs = sorted((text, index) for index, text in token_bytes.items() if text)
         self.texts, self.ids = [text for text, _ in pairs], [index for _, index in pairs]
         self.of_id = {index: text for text, index in pairs}
         self._ranges: dict[bytes, tuple[int, int]] = {b"": (0, len(pairs))}
         self._fewest: dict[bytes, int | float] = {b"": 0}
         self._most: dict[bytes, int] = {}
-        # What `Answer` has found: the tokens that may follow, and the states after tokens.
+        # Results of `Answer`: the tokens allowed next, and the states after tokens.
         self.moves: dict[tuple, tuple[np.ndarray, list[tuple[int, State]]]] = {}
         self.steps: dict[tuple, State] = {}
 
     def within(self, low: int, high: int, prefix: bytes) -> tuple[int, int]:
-        """Returns the range of the tokens that begin with `prefix`; those of [low, high) share all but its end."""
+        """Returns the range of the tokens that begin with `prefix`; [low, high): those with all but its last byte."""
         if prefix not in self._ranges:
             low = bisect_left(self.texts, prefix, low, high)
             if prefix[-1] < 255:
@@ -43,15 +43,15 @@ class Vocabulary:
         return self._ranges[prefix]
 
     def most(self, part: bytes) -> int:
-        """Returns how often the token that holds a text most often holds it."""
+        """Returns the maximum number of times that one token contains a text."""
         if part not in self._most:
             self._most[part] = max((text.count(part) for text in self.texts), default=0)
         return self._most[part]
 
     def fewest(self, text: bytes) -> int | float:
-        """Returns the smallest number of tokens that write a text; infinity where none do."""
+        """Returns the smallest number of tokens that spell a text; infinity if none do."""
         known, new, rest = self._fewest, [], text
-        while rest not in known:  # the ends of a known text are known
+        while rest not in known:  # the suffixes of a known text are known
             new.append(rest)
             rest = rest[1:]
         for rest in reversed(new):
@@ -69,13 +69,13 @@ class Vocabulary:
 
 
 class Answer:
-    """One answer during decoding: the state after the tokens so far, and the tokens that may follow."""
+    """One answer during decoding: the state after the tokens so far, and the tokens that are allowed next."""
 
     def __init__(self, form: Form, vocabulary: Vocabulary, max_new_tokens: int) -> None:
-        """Begins an answer of at most `max_new_tokens` tokens, of which those of an end-of-sequence token are none.
+        """Begins an answer of at most `max_new_tokens` tokens, not counting the end-of-sequence token.
 
         Raises:
-          DataError: the vocabulary has no way to write the shortest answer, or none that is short enough.
+          DataError: no tokens spell the shortest answer, or too many are needed.
         """
         self._form, self._vocabulary, self._room = form, vocabulary, max_new_tokens
         self._state = form.start()
@@ -96,17 +96,17 @@ class Answer:
         return self._form.complete(self._state)
 
     def allowed(self) -> list[int]:
-        """Returns the ids that may come next, beside the end of the sequence."""
+        """Returns the ids that are allowed next, besides the end-of-sequence token."""
         return sorted({index for piece in self.next_ids() for index in piece.tolist()})
 
     def next_ids(self) -> list[np.ndarray]:
-        """Returns the ids of `allowed` in pieces, int32, which may overlap and which other answers share."""
+        """Returns the ids of `allowed` as int32 arrays, which may overlap and are shared with other answers."""
         left, (spare, tail) = self._room - 1, self._form.longest_closing(self._state)
         spare += LONGEST_CHARACTER * self._vocabulary.most(self._form.separator.encode())  # terms inside one token
         far = left >= spare + max(self._vocabulary.fewest(tail[start:]) for start in range(len(tail) + 1))
         fixed, unsure = self._fixed(left, far)
         pieces, found = [fixed], [index for index, state in unsure if self._fits(state, left)]
-        across: set[int] = set()  # the same for many readings, and each is read from the whole state
+        across: set[int] = set()  # the same for many readings; each is computed from the whole state
         for lead, reading in self._form.begun_spans(self._state):
             begun = self._begun_span(reading.text, lead)
             if begun.inside:
@@ -119,9 +119,9 @@ class Answer:
         return [piece for piece in (*pieces, _array(found)) if len(piece)]
 
     def _fixed(self, left: int, far: bool) -> tuple[np.ndarray, list[tuple[int, State]]]:
-        """Returns the tokens that are read without entering a span, and those that only a span can complete in time.
+        """Returns the tokens outside spans, and those whose answer only a span can complete within the limit.
 
-        The latter have their states. Answers whose forms differ in their source alone share the result.
+        The latter come with their states. Answers whose forms differ only in their source share the result.
         """
         key = self._form.without_source(self._state)
         known = self._vocabulary.moves if key else {}
@@ -133,11 +133,11 @@ class Answer:
         return known[key]
 
     def _begun_span(self, span: bytes, lead: bytes) -> "_BegunSpan":
-        """Returns what may follow a begun span, whatever was said before it.
+        """Returns the tokens allowed after a begun span, independent of the answer before it.
 
         Args:
-          span: what has been read of it.
-          lead: what each token has to begin with before it goes on with the span.
+          span: its text so far.
+          lead: bytes with which each token must begin before it continues the span.
         """
         form, vocabulary = self._form, self._vocabulary
         if (span, lead) not in form.tokens_after:
@@ -169,9 +169,9 @@ class Answer:
         return form.tokens_after[span, lead]
 
     def _inside(self, reading: Reading, begun: "_BegunSpan", left: int, far: bool) -> list[np.ndarray]:
-        """Returns which of the tokens that only make a begun span longer may come next, in pieces."""
+        """Returns which tokens that only lengthen a begun span are allowed next, as several arrays."""
         form, said, inside = self._form, reading.used or (), begun.inside
-        # What was said before decides only about the beginnings of the terms said, and about blanks.
+        # The answer before the span matters only for beginnings of the terms in it, and for blanks.
         single = {term[:end] for term in said for end in range(len(reading.text), len(term) + 1)} & inside.keys()
         closing, others = begun.closing_ids, begun.other_ids
         if single:
@@ -213,14 +213,14 @@ class Answer:
         return known[key]
 
     def _fits(self, state: State, tokens: int) -> bool:
-        """Tells whether so many tokens complete an answer; the first way that does is enough."""
+        """Returns whether at most this many tokens complete an answer."""
         return any(self._vocabulary.fewest(text) <= tokens for text in self._form.closings(state))
 
     def _distance(self, state: State) -> int | float:
         return min(map(self._vocabulary.fewest, self._form.closings(state)), default=float("inf"))
 
     def _moves(self) -> list[tuple[int, State]]:
-        """Returns (token, the state after it) for every token that is read without entering a span."""
+        """Returns (token, the state after it) for every token that does not enter a span."""
         found, texts = [], self._vocabulary.texts
         todo = [(self._state, b"", 0, len(texts))]
         while todo:
@@ -241,13 +241,13 @@ class Answer:
 
 
 class _BegunSpan(NamedTuple):
-    """The tokens that may follow a begun span, whatever was said before it.
+    """The tokens allowed after a begun span, independent of the answer before it.
 
     Attributes:
-      inside: {the span with a token: ids of that token} where the token stays inside a span.
-      across: the tokens in which a span may end.
-      blank: keys of `inside` that are no span by themselves.
-      closing: those that are whole spans.
+      inside: {the span after a token: ids of that token}, for tokens that stay inside the span.
+      across: the tokens in which the span may end.
+      blank: keys of `inside` that are not a span by themselves.
+      closing: keys that are complete spans.
       others: the other keys.
       closing_ids: int32, the ids of `closing`.
       other_ids: int32, the ids of `others`.
@@ -274,13 +274,13 @@ class Begun:
     """The answers during decoding, by the number of their prompt."""
 
     def __init__(self, empty: Mapping[int, Answer | None]) -> None:
-        """Takes for each prompt its empty answer, which stays as it is; None where anything may be said."""
+        """Takes the empty answer of each prompt, which is not changed; None if answers are free."""
         self._empty, self._begun, self._counts = empty, {}, {}
 
     def masks(self, indices: Sequence[int | None], eos_ids: Sequence[int], size: int) -> np.ndarray:
-        """Returns which of `size` ids may come next in the row of each prompt, bool [rows, size].
+        """Returns which of `size` ids are allowed next in the row of each prompt, bool [rows, size].
 
-        All of them for None and for unrestricted answers.
+        All of them for None and for free answers.
 
         Raises:
           DataError: an answer can neither continue nor end.
@@ -291,14 +291,14 @@ class Begun:
                 continue
             pieces = answer.next_ids() + ([eos] if answer.complete else [])
             if not pieces:
-                raise DataError("a constrained answer can neither go on nor end")
+                raise DataError("a constrained answer can neither continue nor end")
             found[row] = False
             for piece in pieces:
                 found[row, piece] = True
         return found
 
     def follow(self, indices: Sequence[int | None], tokens: np.ndarray, counts: np.ndarray) -> None:
-        """Adds the newest token of each row; `counts` are the tokens that rows have, and -1 is no token."""
+        """Adds the newest token of each row; `counts` are the numbers of tokens per row, and -1 means no token."""
         for row, index in enumerate(indices):
             answer = self._answer(index)
             if answer is not None and counts[row] > self._counts.get(index, 0) and tokens[row] >= 0:

@@ -4,13 +4,13 @@ The semantics are those of HF's `generate(num_beams=K, do_sample=False, length_p
 (`_beam_search` of transformers 5), for each prompt by itself:
   - A step looks at the best continuations of the K running beams by summed log-probability: 2K, or with E > 1 ids that
     end an answer (1 + E)K, so that K of them do not end. Those among the first K that end are finished; the K best that
-    do not end run on.
+    do not end continue.
   - A finished beam scores the sum divided by the number of its new tokens, the end-of-sequence token included.
   - The search ends when K beams are finished and the best running beam, scored as if it ended here, is not above the
     worst of them; or at the limit, where the first K all count as finished.
   - The answer is the best finished beam. The end-of-sequence token is not part of it.
-Log-probabilities are over all rows of the head, also those that are not allowed and so never chosen: this is what HF
-computes with `suppress_tokens`, and without where no such row comes up.
+Log-probabilities are over all rows of the head, including those that are not allowed and so never chosen. This equals
+HF with `suppress_tokens`, and without it if no such row would be chosen.
 """
 
 from typing import NamedTuple
@@ -39,8 +39,8 @@ class Beams(NamedTuple):
       scores: [batch, num_beams] float32, the sums of their log-probabilities, best first.
       finished: [batch, num_beams] float32, scores of the best finished beams, best first; -inf where there is none yet.
       answer: [batch, width] int32, tokens of the best one; -1 where the model's logits were not finite.
-      counts: [batch] int32, how many these are, without the end-of-sequence token.
-      active: [batch] bool, False for a search that is over and for a row that never held a prompt.
+      counts: [batch] int32, their number, without the end-of-sequence token.
+      active: [batch] bool, False for a finished search and for a row without a prompt.
     """
 
     cache: Cache
@@ -55,7 +55,7 @@ class Beams(NamedTuple):
 
 
 def check_beams(num_beams: int, allowed: int) -> None:
-    """Refuses an impossible number of beams.
+    """Checks the number of beams.
 
     Raises:
       ConfigError: below 1, or more than half the ids that may be chosen (a step needs two of them for each beam).
@@ -67,12 +67,12 @@ def check_beams(num_beams: int, allowed: int) -> None:
 
 
 def _take(array: jax.Array, beams: jax.Array) -> jax.Array:
-    """Picks beams [batch, chosen] of an array [batch, beams, ...], each prompt's from its own."""
+    """Selects beams [batch, chosen] of an array [batch, beams, ...], for each prompt among its own."""
     return jax.vmap(lambda rows, index: rows.at[index].get(mode="promise_in_bounds"))(array, beams)
 
 
 def _take_cache(cache: Cache, parents: jax.Array) -> Cache:
-    """Gives each of the chosen beams [batch, chosen] the cache row of its parent."""
+    """Returns the cache with the row of its parent for each of the chosen beams [batch, chosen]."""
     batch = parents.shape[0]
 
     def take(leaf: jax.Array) -> jax.Array:
@@ -83,10 +83,10 @@ def _take_cache(cache: Cache, parents: jax.Array) -> Cache:
 
 
 def _likeliest(logits: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    """Returns the `count` largest of each row of logits [rows, vocab] and their ids, each device its own rows."""
+    """Returns the `count` largest of each row of logits [rows, vocab] and their ids, on each device for its rows."""
     if ambient_mesh() is None:
         return jax.lax.top_k(logits, count)
-    # Left to the partitioner, every device would gather and sort the rows of all.
+    # Without `shard_map`, every device would gather and sort the rows of all.
     rows = spec("batch", None)
     return jax.shard_map(lambda part: tuple(jax.lax.top_k(part, count)), in_specs=rows, out_specs=(rows, rows))(logits)
 
@@ -94,22 +94,22 @@ def _likeliest(logits: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
 def _continuations(
     logits: jax.Array, scores: jax.Array, allowed: jax.typing.ArrayLike, count: int
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Ranks what may follow the running beams.
+    """Ranks the continuations of the running beams.
 
     Args:
       logits: [batch * beams, vocab] float32.
       scores: [batch, beams] float32, of the beams.
-      allowed: [vocab] bool, the ids that may follow.
+      allowed: [vocab] bool, the ids that are allowed next.
       count: continuations to keep for each prompt.
 
     Returns:
-      (summed log-probabilities, beams that are continued, tokens that follow), each [batch, count] and best first, and
-      whether a prompt's logits are finite, bool [batch].
+      (summed log-probabilities, continued beams, next tokens), each [batch, count] and best first, and whether the
+      logits of a prompt are finite, bool [batch].
     """
     batch, beams = scores.shape
     total = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
     allowed = jnp.where(allowed, logits, -jnp.inf)
-    # The best of all beams are among the best of each, and a row is far shorter than all rows of a prompt.
+    # The best of all beams are among the best of each; one row is much shorter than all of a prompt.
     best, ids = _likeliest(allowed, count)
     sums = scores[:, :, None] + (best - total).reshape(batch, beams, count)
     best, places = jax.lax.top_k(sums.reshape(batch, -1), count)
@@ -118,7 +118,7 @@ def _continuations(
 
 
 def _advance(beams: Beams, cache: Cache, logits: jax.Array, stop: DecodeLimits) -> Beams:
-    """Adds one token to the running beams, which may be fewer before the step than after it."""
+    """Adds one token to the running beams, whose number may grow in the step."""
     num_beams, count = beams.finished.shape[1], beams.steps + 1
     seen = min((1 + max(1, jnp.size(stop.eos_ids))) * num_beams, logits.shape[1])
     scores, parents, tokens, finite = _continuations(logits, beams.scores, stop.allowed, seen)
@@ -146,7 +146,7 @@ def _advance(beams: Beams, cache: Cache, logits: jax.Array, stop: DecodeLimits) 
         counts=jnp.where(broken, 1, counts),
         active=beams.active & finite & ~limit & (scores[:, 0] / count > finished[:, -1]),
     )
-    return Beams(beams.cache, *map(constrain, beams[1:]))  # values for the host are replicated
+    return Beams(beams.cache, *map(constrain, beams[1:]))  # values that the host reads are replicated
 
 
 def start(

@@ -1,10 +1,10 @@
-"""The key/value cache of decoding: one pair of arrays per layer, with a separate position in every row.
+"""The key/value cache of decoding: one pair of arrays per layer, with a separate position for every row.
 
-Rows are padded on the right and each row knows its own position, so no left padding is needed: ALiBi and a window
-depend on the distance `key - query` alone, keys are rotated by their positions before they are kept, and what lies
-after a row's position is masked until it is overwritten. Layers are a tuple rather than one stacked array because a
-stacked cache is copied in every step of a loop. On a CPU a bfloat16 model's cache is float32 and holds the same values:
-XLA would convert a bfloat16 one whole, forth and back, in every call that writes to it.
+Rows are padded on the right and have separate positions, so no left padding is needed: ALiBi and a window depend only
+on the distance `key - query`, keys are rotated by their positions before they are stored, and entries after a row's
+position are masked until they are overwritten. Layers are a tuple and not one stacked array, which would be copied in
+every step of a loop. On a CPU the cache of a bfloat16 model is float32, with the same values: XLA would convert a whole
+bfloat16 cache to float32 and back in every call that writes to it.
 """
 
 from functools import partial
@@ -38,7 +38,7 @@ def cache_dtype(compute_dtype: jax.typing.DTypeLike) -> jnp.dtype:
 
 
 def place(array: jax.Array) -> jax.Array:
-    """Pins a layer's keys or values to the mesh: rows over the batch axes, kv_heads over `tensor`."""
+    """Constrains a layer's keys or values to the mesh: rows over the batch axes, kv_heads over `tensor`."""
     return constrain(array, "batch", "kv_heads", "length", "head_dim")
 
 
@@ -85,10 +85,10 @@ def attend_cached(
 
     Args:
       q: [batch, 1, heads, head_dim] in the compute dtype.
-      layer: a layer's cache, the queries' own keys and values written.
+      layer: a layer's cache, with the keys and values of the queries' own tokens.
       positions: int32 [batch], of the queries.
       slopes: ALiBi's, float [heads]; None: none.
-      window: keys that a query sees, its own included; 0: all.
+      window: keys that a query attends to, its own included; 0: all.
       scale: of the scores.
 
     Returns:
@@ -101,7 +101,7 @@ def attend_cached(
     query = q.reshape(batch, layer.keys.shape[1], -1, q.shape[-1]) if shared else q[:, 0]
     product = partial(jnp.einsum, precision=precision, preferred_element_type=jnp.float32)
     if shared and ambient_platform() == "cpu":
-        # With the queries first all keys are laid out anew. The barrier keeps the compiler from that order.
+        # With the queries as first operand XLA copies all keys into another layout; the barrier prevents that order.
         scores = jax.lax.optimization_barrier(product("bgkd,bgrd->bgkr", layer.keys, query)).swapaxes(2, 3)
     else:
         scores = product("bgrd,bgkd->bgrk" if shared else "bhd,bhkd->bhk", query, layer.keys)

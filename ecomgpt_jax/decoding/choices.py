@@ -1,4 +1,4 @@
-"""Log-likelihoods of several answers to a prompt: the prompt is prefilled once, its answers run in parallel."""
+"""Log-likelihoods of several answers to a prompt: the prompt is prefilled once, its answers are scored in parallel."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -49,7 +49,7 @@ def _score(fields: tuple) -> Callable[..., jax.Array]:
             return cache, total + jnp.where(at + 1 < counts, chances, 0)
 
         cache = jax.tree.map(lambda leaf: leaf[owners], cache)
-        # Only as far as the longest of these answers: one of all answers may be several times as long.
+        # Stops at the longest of these answers, since `width` may be several times as large.
         return constrain(jax.lax.fori_loop(0, counts.max() - 1, step, (cache, first))[1])
 
     return score
@@ -73,10 +73,10 @@ def log_probabilities(
       params: the model's parameters, stacked or layered.
       model: shapes and numerics.
       prompts: token ids of each prompt, at least one.
-      answers: for each prompt its answers' ids, at least one each; the end-of-sequence token counts where it is given.
+      answers: for each prompt the ids of its answers, at least one each, with or without the end-of-sequence token.
       batch: answers scored together, rounded up to what `mesh` divides.
-      mesh: where to compute; None: where the parameters are.
-      title: of the progress bar; empty: there is none.
+      mesh: devices; None: those of the parameters.
+      title: of the progress bar; empty: no bar.
 
     Raises:
       DataError: an empty prompt or answer, an id that the model does not have, or logits that are not finite.
@@ -93,7 +93,7 @@ def log_probabilities(
     width = max((len(answers[owner][place]) for owner, place in rows), default=0)
     rows.sort(key=lambda row: (len(prompts[row[0]]), row))
     found = [np.zeros(len(group)) for group in answers]
-    hidden = None if title and jax.process_index() == 0 else True  # None: where the output is no terminal
+    hidden = None if title and jax.process_index() == 0 else True  # None: no bar if the output is not a terminal
     bar = tqdm.tqdm(total=len(rows), desc=title, unit="answer", dynamic_ncols=True, disable=hidden)
     with bar, on_mesh(mesh):
         for start in range(0, len(rows), batch):

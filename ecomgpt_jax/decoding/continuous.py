@@ -1,9 +1,8 @@
 """Continuous batching: decodes requests in a fixed batch of slots, a few steps at a time, with settings per row.
 
 Prompts are read one by one (on a mesh one per batch shard), padded to one of a few lengths; all slots step together.
-The shapes of a request depend on its own prompt only, so its answer does not depend on the rest of the batch, and no
-request compiles anything after `SlotBatch.warm_up`. A draw depends on the request's seed and on the number of its
-token.
+The shapes of a request depend only on its own prompt, so its answer does not depend on the rest of the batch, and
+nothing is compiled after `SlotBatch.warm_up`. A draw depends on the request's seed and the index of the token.
 """
 
 import dataclasses
@@ -27,10 +26,10 @@ from ecomgpt_jax.model.parameters import Params, split_layers
 from ecomgpt_jax.parallel.mesh import batch_shards, on_mesh
 from ecomgpt_jax.parallel.sharding import constrain
 
-STEPS = 4  # run before the host reads results; fewer where a row ends
+STEPS = 4  # executed before the host reads results; fewer if a row ends
 MOST_LIKELIEST = 20  # alternatives reported per token
-COLDEST = 1e-5  # a temperature below is 0
-ENDED, NOTHING = -2, -3  # in place of an id: the end-of-sequence token, and a row that is not active; -1: not finite
+COLDEST = 1e-5  # lower temperatures count as 0
+ENDED, NOTHING = -2, -3  # in place of an id: the end-of-sequence token, a row that is not active; -1: logits not finite
 
 
 class Request(NamedTuple):
@@ -39,10 +38,10 @@ class Request(NamedTuple):
     Attributes:
       prompt: token ids, at least one.
       max_new_tokens: at least 1; with the prompt at most the batch's `context`.
-      temperature: 0 takes the likeliest token.
-      top_p: tokens are drawn from the fewest likeliest whose probabilities reach this sum; the likeliest always counts.
+      temperature: 0 selects the most likely token.
+      top_p: tokens are drawn from the smallest set of the most likely ones whose probabilities reach this sum.
       seed: of 64 bits, signed or not.
-      logprobs: whether log-probabilities are wanted.
+      logprobs: whether to return log-probabilities.
     """
 
     prompt: Sequence[int]
@@ -57,11 +56,11 @@ class Token(NamedTuple):
     """One step of a slot.
 
     Attributes:
-      slot: which one.
+      slot: its number.
       id: the new token; ENDED where the end-of-sequence token ends the answer, -1 where logits were not finite.
       last: the slot is finished and free.
-      logprob: natural logarithm of the token's probability at temperature 1 among the allowed ids; 0 unless wanted.
-      likeliest: (id, its logarithm) of the likeliest tokens, best first; empty unless wanted.
+      logprob: natural logarithm of the token's probability at temperature 1 among the allowed ids; 0 unless requested.
+      likeliest: (id, its logarithm) of the most likely tokens, best first; empty unless requested.
     """
 
     slot: int
@@ -72,7 +71,7 @@ class Token(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """The slots on the device, an array [batch, ...] each: `greedy.Slots` without an output, and settings by row."""
+    """The slots on the device, as arrays [batch, ...]: `greedy.Slots` without an output, and settings by row."""
 
     cache: Cache
     tokens: jax.Array
@@ -87,7 +86,7 @@ class Rows(NamedTuple):
 
 
 class Said(NamedTuple):
-    """The result of a step by row: ids [batch], their log-probabilities, and ids and those of the likeliest tokens."""
+    """The result of a step: ids [batch], their log-probabilities, and ids and log-probabilities of the likeliest."""
 
     ids: jax.Array
     chances: jax.Array
@@ -100,7 +99,7 @@ def _place(rows: Rows) -> Rows:
 
 
 def _draw(logits: jax.Array, temperature: jax.Array, top_p: jax.Array, seed: jax.Array, count: jax.Array) -> jax.Array:
-    """Draws an id by one row's logits [vocab], -inf where an id is not allowed: the largest after Gumbel noise."""
+    """Draws an id from one row's logits [vocab], -inf for ids that are not allowed: the largest with Gumbel noise."""
     scaled = (logits - jnp.max(logits)) / jnp.maximum(temperature, COLDEST)
     ordered = jnp.sort(scaled, descending=True)
     chances = jax.nn.softmax(ordered)
@@ -112,7 +111,7 @@ def _draw(logits: jax.Array, temperature: jax.Array, top_p: jax.Array, seed: jax
 
 
 def _choose(logits: jax.Array, rows: Rows, allowed: jax.Array) -> jax.Array:
-    """Returns each row's next id [batch]; nothing is sorted or drawn where no active row asks for it."""
+    """Returns each row's next id [batch]; sorts and draws only if an active row needs it."""
     likeliest, warm = greedy.choose(logits, allowed), rows.temperature >= COLDEST
 
     def drawn() -> jax.Array:
@@ -176,7 +175,7 @@ def _programs(fields: tuple) -> _Programs:
 
     @partial(jax.jit, donate_argnames="rows")
     def steps(params: Params, rows: Rows, kept: jax.Array, stop: DecodeLimits) -> tuple[Rows, Said]:
-        """Steps the rows in `kept` [batch] bool STEPS times, or until one ends; says [STEPS, batch, ...]."""
+        """Steps the rows in `kept` [batch] bool STEPS times, or until one ends; returns [STEPS, batch, ...]."""
         rows = rows._replace(active=rows.active & kept)
         before = rows.active.sum()
 
@@ -200,11 +199,11 @@ def _programs(fields: tuple) -> _Programs:
 
 
 class SlotBatch:
-    """A batch of slots that requests enter and leave while others continue. Not thread-safe.
+    """A batch of slots for requests that start and end independently. Not thread-safe.
 
     Attributes:
       context: tokens that a prompt and its answer may have together.
-      free: slots without a request, last used last.
+      free: slots without a request, the last used one at the end.
     """
 
     def __init__(
@@ -227,7 +226,7 @@ class SlotBatch:
           context: see the class.
           eos_ids: ids of the tokens that end an answer.
           allowed_ids: ids that may be chosen.
-          mesh: where to decode; None: where the parameters are.
+          mesh: devices; None: those of the parameters.
         """
         self.context = context
         self._mesh, self._params, self._model = mesh, split_layers(params, model), model
@@ -241,7 +240,7 @@ class SlotBatch:
         self.reset()
 
     def reset(self) -> None:
-        """Empties all slots, also after an error that took their memory."""
+        """Empties all slots, also after an error that invalidated their arrays."""
         self._requests: dict[int, Request] = {}
         self._left: dict[int, int] = {}
         self.free = list(range(self._size))
@@ -250,16 +249,16 @@ class SlotBatch:
             self._rows = self._programs.empty(batch=self._size, length=self._length)
 
     def warm_up(self) -> None:
-        """Compiles every program that a request may meet."""
+        """Compiles every program that a request may need."""
         for bucket in self._buckets:
             self.admit([Request([0] * min(bucket, self.context - 1), 1)])
         self.step()
         self.reset()
 
     def admit(self, requests: Sequence[Request]) -> list[Token]:
-        """Reads prompts into free slots, which must be as many; returns each one's first token, in their order.
+        """Reads prompts into free slots, of which there must be enough; returns their first tokens, in order.
 
-        Prompts of like length are read together, so one that ends at once may leave its slot to an earlier one.
+        Prompts of similar length are read together, so one that ends at once may free its slot for an earlier one.
         """
         by_bucket: dict[int, list[int]] = {}
         for index, request in enumerate(requests):

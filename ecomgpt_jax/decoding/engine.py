@@ -1,9 +1,9 @@
 """Decodes any number of prompts with a batch of slots that is refilled, and few compiled programs.
 
 Prompts are read longest first, a group at a time, packed without padding between them, and enter slots whose answers
-are finished; attention pads each group to one of a few lengths, and the cache gets shorter as the prompts do. When no
-prompt is waiting, the number of slots is halved whenever the rest fits. The order depends on the prompts alone, so
-shuffled input gives the same computations. Beam search takes whole groups instead: its slots are not refilled.
+are finished; attention pads each group to one of a few lengths, and the cache gets shorter with the prompts. When no
+prompt is waiting, the number of slots is halved as soon as the remaining answers fit. The order depends only on the
+prompts, so shuffled input gives the same computations. Beam search decodes whole groups: its slots are not refilled.
 """
 
 import dataclasses
@@ -39,16 +39,16 @@ from ecomgpt_jax.parallel.mesh import batch_shards, on_mesh
 
 OnFinished = Callable[[int, list[int]], None]
 
-_PREFILL_PART = 4  # about this part of the slots is read as one group
+_PREFILL_PART = 4  # about this fraction of the slots is read as one group
 _ENTER_PART = 32  # prefilled prompts enter when this fraction of the slots is free
 
 log = logging.getLogger(__name__)
 
 
 class _Programs(NamedTuple):
-    """The functions of one model, compiled; see `greedy` and, for the last two, `beam` for what they compute.
+    """The compiled functions of one model, from `greedy` and, for the last two, `beam`.
 
-    `start` and `branch` read prompts with one program per block and then run one of their own.
+    `start` and `branch` read prompts with one program per block and then call one more program.
     """
 
     start: Callable[..., Slots]
@@ -63,7 +63,7 @@ class _Programs(NamedTuple):
 
 
 def put_rows(slots: Any, new: Any, rows: jax.Array) -> Any:
-    """Puts the rows of `new` into the slots named in `rows`; a row for the slot past the last is dropped."""
+    """Copies the rows of `new` into the slots in `rows`; a row for the slot past the last is dropped."""
 
     def put(old: jax.Array, new: jax.Array) -> jax.Array:
         return old.at[(rows, *(slice(size) for size in new.shape[1:]))].set(new, mode="drop")
@@ -139,10 +139,10 @@ def _run(
     finished: OnFinished,
     forms: Mapping[int, Answer | None] | None,
 ) -> None:
-    """Decodes all `prompts` with `batch` slots, at the end with fewer, and hands each result to `finished`.
+    """Decodes all `prompts` with `batch` slots, at the end with fewer, and passes each result to `finished`.
 
     Prompts are read in groups and wait for a free slot: few programs read many tokens each, and slots stay full.
-    With `forms` the ids that a row may choose change with every token, so each step returns to the host.
+    With `forms` the allowed ids of a row change with every token, so each step returns to the host.
     """
     programs = _programs(dataclasses.astuple(model))
     buckets = bucket_lengths([len(prompt) for prompt in prompts.values()])
@@ -180,7 +180,7 @@ def _run(
                 left -= 1
             slots = programs.insert(slots, new, rows)
             if not waiting:
-                new = None  # frees its cache while the others decode
+                new = None  # frees the group's cache while the others are decoded
         held = [index for index in owners if index is not None]
         need = smallest(buckets, max(len(prompts[index]) for index in held)) + width
         if smallest(caches, need) < length:
@@ -218,7 +218,7 @@ def _run_beams(
     num_beams: int,
     finished: OnFinished,
 ) -> None:
-    """Decodes all `prompts` by beam search, `batch` at a time, and hands each result to `finished`."""
+    """Decodes all `prompts` by beam search, `batch` at a time, and passes each result to `finished`."""
     programs = _programs(dataclasses.astuple(model))
     buckets = bucket_lengths([len(prompt) for prompt in prompts.values()])
     width = round_up(stop.max_new_tokens, GRANULE)
@@ -250,24 +250,24 @@ def generate_tokens(
     on_finished: OnFinished | None = None,
     forms: Sequence[Answer | None] | None = None,
 ) -> list[list[int]]:
-    """Continues prompts greedily or by beam search, as many at a time as `batch` says.
+    """Continues prompts greedily or by beam search, `batch` at a time.
 
     In float32 the answers depend neither on `batch`, nor on the order of the prompts, nor on `mesh`, unless two tokens'
     logits are closer than rounding (about 1e-6 of their size): other shapes sum in another order.
 
     Args:
-      params: the model's parameters; of stacked ones a layered copy in the compute dtype is made, of layered ones none.
+      params: the model's parameters; stacked ones are copied to layered ones in the compute dtype.
       model: shapes and numerics.
-      prompts: token ids of each prompt. None is ever cut: cutting is up to the caller.
+      prompts: token ids of each prompt, which are not cut.
       max_new_tokens: limit of an answer without an end-of-sequence token.
       eos_ids: ids of the tokens that end an answer (`Tokenizer.stop_ids`).
-      allowed_ids: ids that may be chosen: those that the tokenizer has (`Tokenizer.ids`), of the model's rows.
+      allowed_ids: ids that may be chosen: those of the tokenizer (`Tokenizer.ids`) that the model has.
       batch: prompts decoded together, rounded up to 8 and to what the mesh divides. It is halved, with a warning, when
         the device's memory runs out.
-      num_beams: beams of each prompt, a row of the batch each; 1 decodes greedily.
-      mesh: where to decode; None: where the parameters are.
+      num_beams: beams of each prompt, one row of the batch each; 1 decodes greedily.
+      mesh: devices; None: those of the parameters.
       on_finished: called with (index of the prompt, its new tokens) as soon as an answer is known.
-      forms: for each prompt its empty answer, which decoding cannot leave; None, or None for a prompt: anything goes.
+      forms: for each prompt its empty answer, which constrains decoding; None, or None for a prompt: no constraint.
 
     Returns:
       The new tokens of each prompt, in the order of `prompts`, without the end-of-sequence token.
@@ -312,5 +312,5 @@ def generate_tokens(
                         "a time; use more devices, a smaller model, or fewer tokens or beams"
                     ) from error
                 batch = round_up(max(1, batch // 2), shards)
-                log.warning("out of device memory: going on with a batch of %d", batch)
+                log.warning("out of device memory: continuing with a batch of %d", batch)
     return [results[index] for index in range(len(prompts))]

@@ -1,4 +1,4 @@
-"""Checks of a Hugging Face directory before it is served: what transformers, vLLM and llama.cpp read in it."""
+"""Checks of a Hugging Face directory before it is served, for transformers, vLLM and llama.cpp."""
 
 import dataclasses
 import importlib.util
@@ -29,14 +29,14 @@ PROMPTS = (
     "请将下面的商品标题分类", "这款陶瓷马克杯质量很好，物流也快。", "价格99元 👍", "### Response:", "f(x):\n    12",
 )  # fmt: skip
 NEW_TOKENS = 16
-# Rounded weights change some answers; fewer equal ones, or a larger change of the loss, are a wrong file.
+# Rounded weights change some answers; with fewer equal ones, or a larger change of the loss, the file is wrong.
 _LEAST_EQUAL, _MOST_LOSS, _BATCH = 0.5, 0.1, 8
 _SAMPLING = ("temperature", "top_p", "top_k", "do_sample", "repetition_penalty")
 _ONLY_IN_5 = ("TokenizersBackend", "PythonBackend", "SentencePieceBackend")
 
 
 class Check(NamedTuple):
-    """Outcome of one check: what was looked at, whether it failed, and a few words."""
+    """Outcome of one check: its name, whether it failed, and a short text."""
 
     name: str
     failed: bool
@@ -44,7 +44,7 @@ class Check(NamedTuple):
 
 
 class _Failed(Exception):
-    """A check that does not hold."""
+    """A check failed."""
 
 
 def _require(holds: bool, words: str) -> None:
@@ -57,12 +57,12 @@ def _has(package: str) -> bool:
 
 
 def check_export(directory: Path, tokenizer: Any, keys: Mapping[str, Any] | None) -> Iterator[Check]:
-    """Yields the outcome of each check, in order of cost; what needs a package that is not installed is passed over.
+    """Yields the outcome of each check, in order of cost; checks that need a package that is not installed are skipped.
 
     Args:
       directory: of Hugging Face's layout.
       tokenizer: its tokenizer (`data.tokenizer.Tokenizer`).
-      keys: the tokenizer's keys in a GGUF file; None where it has none.
+      keys: the tokenizer's keys in a GGUF file; None if it cannot be described.
     """
     prompts, cache = tokenizer.encode_prompts(PROMPTS), {}
 
@@ -98,19 +98,19 @@ def check_dtype(
     Args:
       directory: of Hugging Face's layout.
       tokenizer: its tokenizer.
-      keys: the tokenizer's keys in a GGUF file; None where it has none.
+      keys: the tokenizer's keys in a GGUF file; None if it cannot be described.
       dtype: of the kernels, a key of `gguf_write.TYPES`.
       prompts: token ids, cut from the left to the context.
       right: token ids of each prompt's right answer, with its end.
 
     Returns:
-      How many of llama.cpp's greedy answers on the file equal ours in float32, and by how much the weights that are
-      read back from it raise the mean loss, in nats per token.
+      How many of llama.cpp's greedy answers with the file equal ours in float32, and by how much the weights read back
+      from it raise the mean loss, in nats per token.
     """
 
     def run() -> str:
         _require(keys is not None, "the tokenizer cannot be described")
-        context = _context(files.read_json(directory / "config.json"))  # past which llama.cpp takes no prompt
+        context = _context(files.read_json(directory / "config.json"))  # the longest prompt that llama.cpp accepts
         asked = [tokenizer.cut(list(ids), context - NEW_TOKENS) for ids in prompts]
         with tempfile.TemporaryDirectory() as beside:
             path, back = Path(beside) / "m.gguf", Path(beside) / "hf"
@@ -165,7 +165,7 @@ def _files(directory: Path) -> str:
 def _config(directory: Path) -> str:
     config = files.read_json(directory / "config.json")
     context = _context(config)
-    _require(bool(config.get("architectures")), "no architectures; servers would not know the class")
+    _require(bool(config.get("architectures")), "no architectures, from which servers choose the class")
     model_config_from_hf(directory)
     return f"{config['architectures'][0]}, {context} positions"
 
@@ -249,10 +249,10 @@ def llama_cpp_answers(
     settings = xllamacpp.CommonParams()
     settings.model.path, settings.n_ctx, settings.n_parallel = str(path), context, 1
     settings.warmup, settings.fit_params, settings.verbosity = False, False, 0
-    # Its threads wait for each other busily: where others compute too, one per core takes many times as long.
+    # Its threads busy-wait for each other: on a busy machine one per core takes many times as long.
     settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = max(1, (os.cpu_count() or 1) // 2)
     settings.cache_type_k = settings.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-    settings.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED  # it is float16
+    settings.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED  # the default is float16
     server = xllamacpp.Server(settings)
     asked = {"n_predict": new_tokens, "temperature": 0, "top_k": 1, "return_tokens": True, "cache_prompt": False}
     answers = []
@@ -265,7 +265,7 @@ def llama_cpp_answers(
 
 
 def _compare(theirs: list[list[int]], ours: list[list[int]], stops: Sequence[int]) -> str:
-    """Returns how many answers, up to their ends, are equal; one of them may fall otherwise at a near tie."""
+    """Checks that all answers but one, which may be a near tie, are equal up to their ends; returns it as text."""
 
     same = _equal(theirs, ours, stops)
     words = f"{same} of {len(ours)} greedy answers equal ours"

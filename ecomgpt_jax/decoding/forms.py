@@ -1,7 +1,7 @@
 """The forms of answers as grammars over bytes: labels, spans of a text, or lines of them.
 
-A state is the set of all readings of the bytes so far, so a label that begins another is complete and goes on at the
-same time.
+A state is the set of all readings of the bytes so far, so a label that is a prefix of another is complete and can
+continue at the same time.
 """
 
 import dataclasses
@@ -12,18 +12,18 @@ from typing import Any, NamedTuple
 from ecomgpt_jax.errors import DataError
 
 LONGEST_CHARACTER = 4  # bytes in UTF-8
-_KNOWN = 1_024  # begun spans whose shortest ends a form remembers
+_KNOWN = 1_024  # begun spans whose shortest ends are cached
 
 
 class Reading(NamedTuple):
     """One way to read an answer's bytes.
 
     Attributes:
-      kind: where it stands: in a "head", "label", "span", "nothing" or "separator", or at a term's "end".
+      kind: the position: in a "head", "label", "span", "nothing" or "separator", or at a term's "end".
       line: number of the line.
-      used: the terms before this one in the line, sorted; None where no term may follow.
-      text: what is being read, whole; of a span only what has been read of it.
-      at: bytes of `text` that have been read.
+      used: the terms before this one in the line, sorted; None if no term may follow.
+      text: the whole text being read; of a span only the part read so far.
+      at: bytes of `text` read so far.
     """
 
     kind: str
@@ -38,17 +38,17 @@ State = frozenset[Reading]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Form:
-    """What an answer looks like: for each of `heads` a line of terms that `separator` joins.
+    """The form of an answer: for each of `heads` a line of terms joined by `separator`.
 
-    A term is one of `labels`, each once per line, or where there are none a piece of one line of `source`, as often per
-    line as it stands there. A span begins with no white space and is not made of the separator's characters alone.
+    A term is one of `labels`, each once per line, or if there are none a piece of one line of `source`, at most as
+    often as it occurs there. A span does not begin with white space and has characters other than the separator's.
 
     Attributes:
       separator: between two terms of a line.
-      labels: the terms that there are, as they are written.
+      labels: the possible terms.
       source: the text whose spans are the terms.
-      heads: what each line begins with; every one but the first begins with the line break.
-      nothing: what may stand instead of a line's terms; empty: a line has at least one.
+      heads: the beginning of each line; every one but the first starts with the line break.
+      nothing: the text that may replace a line's terms; empty: a line has at least one.
     """
 
     separator: str
@@ -64,7 +64,7 @@ class Form:
             raise DataError("a constrained answer needs candidates, or an input to take spans from; there are none")
 
     def bytes_used(self) -> set[int]:
-        """Returns the bytes that answers may hold."""
+        """Returns the bytes that answers may contain."""
         texts = (self.separator, self.source, self.nothing, *self.labels, *self.heads)
         return set("".join(texts).encode())
 
@@ -73,15 +73,15 @@ class Form:
         return self._literal("head", 0, (), self.heads[0].encode(), 0)
 
     def shortest(self) -> str:
-        """Returns the answer with the fewest bytes; of one that begins with a blank, what comes after it."""
+        """Returns the answer with the fewest bytes, without a leading blank."""
         return min(self.closings(self.start()), key=len).decode().lstrip(" ")
 
     def complete(self, state: State) -> bool:
-        """Tells whether the answer may end here."""
+        """Returns whether the answer may end here."""
         return any(reading.kind == "end" and reading.line == len(self.heads) - 1 for reading in state)
 
     def next_bytes(self, state: State) -> set[int]:
-        """Returns every byte that some reading goes on with; `step` has the last word."""
+        """Returns every byte with which some reading may continue; `step` may still reject it."""
         found: set[int] = set()
         for reading in state:
             if reading.kind == "span":
@@ -94,7 +94,7 @@ class Form:
         return found
 
     def step(self, state: State, byte: int) -> State:
-        """Returns the state after one more byte, empty where the byte is not allowed."""
+        """Returns the state after one more byte; empty if the byte is not allowed."""
         found: set[Reading] = set()
         for reading in state:
             kind, line, used, text, at = reading
@@ -110,9 +110,9 @@ class Form:
         return frozenset(found)
 
     def closings(self, state: State) -> Iterator[bytes]:
-        """Yields texts that complete the answer, for each way of going on the shortest.
+        """Yields texts that complete the answer, the shortest for each possible continuation.
 
-        Following one of them leads to a state that yields the rest of it.
+        After a part of such a text its rest is yielded.
         """
         for kind, line, used, text, at in state:
             rest, tail = text[at:], self._tails[line]
@@ -121,24 +121,24 @@ class Form:
             elif kind == "separator":
                 terms = [label for label in self._labels if label not in used] or self._all_shortest(b"", used)
                 yield from (rest + term + tail for term in terms)
-            else:  # the rest of a head, of a label or of the word for nothing; all of it is read at the end of a term
+            else:  # the rest of a head, of a label or of `nothing`; at the end of a term nothing is left
                 yield rest + (self.nothing.encode() if kind == "head" else b"") + tail
 
     def longest_closing(self, state: State) -> tuple[int, bytes]:
-        """Returns (bytes, text): no state one token on needs more to complete than so many bytes and then the text."""
+        """Returns (bytes, text): after any one more token the answer needs at most these bytes and the text."""
         line = min(reading.line for reading in state)
         used = max(len(set(reading.used or ())) for reading in state)  # a span is longer than its used beginnings
         spare = max(self._longest_label, LONGEST_CHARACTER * (used + 2)) + len(self.separator.encode())
         return spare, self._heads[line] + self.nothing.encode() + self._tails[line]
 
     def without_source(self, state: State) -> tuple | None:
-        """Returns what decides, without spans, how an answer goes on; None where the source has a part in it."""
+        """Returns a key of the continuations outside spans; None if they depend on the source."""
         if self.labels or all(kind in ("head", "nothing") or used is None for kind, _, used, _, _ in state):
             return self.separator, self.labels, self.heads, self.nothing, state
         return None
 
     def is_blank(self, span: bytes) -> bool:
-        """Tells whether a span holds nothing but white space and characters of the separator."""
+        """Returns whether a span consists of white space and characters of the separator."""
         return not span.strip(self._idle)
 
     @cached_property
@@ -159,7 +159,7 @@ class Form:
 
     @cached_property
     def _idle(self) -> bytes:
-        """White space and the characters of the separator, which are no span by themselves."""
+        """White space and the characters of the separator, which alone are not a span."""
         return b" \t\r\n\v\f" + self.separator.encode()
 
     @cached_property
@@ -168,7 +168,7 @@ class Form:
 
     @cached_property
     def _tails(self) -> tuple[bytes, ...]:
-        """What completes the answer after each line: the other lines without terms."""
+        """The texts that complete the answer after each line: the remaining lines without terms."""
         rest = [head + self.nothing.encode() for head in self._heads]
         return tuple(b"".join(rest[line + 1 :]) for line in range(len(rest)))
 
@@ -187,11 +187,11 @@ class Form:
 
     @cached_property
     def tokens_after(self) -> dict[tuple[bytes, bytes], Any]:
-        """What `Answer` has found to follow begun spans; the copies of an answer share it."""
+        """Cache of `Answer` for the tokens after begun spans; copies of an answer share it."""
         return {}
 
     def begun_spans(self, state: State) -> Iterator[tuple[bytes, Reading]]:
-        """Yields the spans that a state is in, or that may begin after some more bytes, each with those bytes."""
+        """Yields the spans of a state, and those that may begin after some more bytes, each with these bytes."""
         for reading in state if not self.labels else ():
             kind, line, used, text, at = reading
             if kind == "span":
@@ -205,16 +205,16 @@ class Form:
                     yield self._heads[line + 1], Reading("span", line + 1, ())
 
     def goes_on(self, text: bytes) -> bool:
-        """Tells whether a text can follow a term: as the beginning of a separator or of a line's head, or with one."""
+        """Returns whether a text can follow a term: it or a separator or head of a line begins with the other."""
         return any(text.startswith(after) or after.startswith(text) for after in self.after_terms)
 
     @cached_property
     def after_terms(self) -> tuple[bytes, ...]:
-        """What may follow a term: the separator, or the head of a later line."""
+        """The texts that may follow a term: the separator, or the head of a later line."""
         return (self.separator.encode(), *self._heads[1:])
 
     def _literal(self, kind: str, line: int, used: tuple[bytes, ...], text: bytes, at: int) -> set[Reading] | State:
-        """Returns the readings after `at` bytes of a fixed text: at its end those of what follows it."""
+        """Returns the readings after `at` bytes of a fixed text; at its end those of the texts after it."""
         if at < len(text):
             return frozenset({Reading(kind, line, used, text, at)})
         if kind == "label":
@@ -229,7 +229,7 @@ class Form:
         return frozenset(found)
 
     def _starts(self, span: bytes) -> tuple[int, ...]:
-        """Returns where in the source a span, or the beginning of one, stands."""
+        """Returns the positions in the source at which a span, or the beginning of one, occurs."""
         known = self._known_starts
         if span not in known:
             before, last, text = self._starts(span[:-1]), len(span) - 1, self._bytes
@@ -237,11 +237,11 @@ class Form:
         return known[span]
 
     def ends(self, span: bytes) -> list[int]:
-        """Returns where in the source a span, or the beginning of one, ends."""
+        """Returns the positions in the source at which a span, or the beginning of one, ends."""
         return [at + len(span) for at in self._starts(span)]
 
     def go_on(self, ends: Sequence[int]) -> dict[int, list[int]]:
-        """Returns {byte that a span which ends at one of `ends` may go on with: where it ends then}."""
+        """Returns {byte that may continue a span that ends at one of `ends`: its new ends}."""
         found: dict[int, list[int]] = {}
         for end in ends:
             if end < len(self._bytes) and self._bytes[end] != ord("\n"):
@@ -257,22 +257,22 @@ class Form:
         return found | {Reading("span", line, used, span)}
 
     def may_follow(self, used: tuple[bytes, ...], span: bytes) -> bool:
-        """Tells whether a begun span can become one that may be said after the terms `used`."""
+        """Returns whether a begun span can become one that is allowed after the terms `used`."""
         if not any(term.startswith(span) for term in used) and not self.is_blank(span):
             return True
         return next(self._shortest(span, used), None) is not None
 
     def closes(self, span: bytes, used: tuple[bytes, ...]) -> bool:
-        """Tells whether a span may end here: at the end of a character, and not said more often than it is there."""
+        """Returns whether a span may end here: at the end of a character, and not used more often than it occurs."""
         starts = self._starts(span)
         return bool(starts) and self.is_span(span, starts[0] + len(span)) and used.count(span) < len(starts)
 
     def is_span(self, text: bytes, end: int) -> bool:
-        """Tells whether a piece of the source that ends at `end` is a span: whole characters that are not blank."""
+        """Returns whether a piece of the source that ends at `end` is a span: whole characters that are not blank."""
         return (end == len(self._bytes) or self._bytes[end] & 0xC0 != 0x80) and not self.is_blank(text)
 
     def _shortest(self, span: bytes, used: tuple[bytes, ...]) -> Iterator[bytes]:
-        """Yields what a begun span lacks to be one, for each of its places the shortest."""
+        """Yields the bytes that complete a begun span, the fewest for each of its positions."""
         if self.closes(span, used):
             yield b""
             return
@@ -281,7 +281,7 @@ class Form:
             first = at + len(span) + 1
             while self._bytes[first : first + 1] and self._bytes[first] & 0xC0 == 0x80:
                 first += 1
-            if self._bytes[at + len(span) : first] in seen:  # a character that is enough at another place
+            if self._bytes[at + len(span) : first] in seen:  # a character that completes it at another position
                 continue
             stop = self._bytes.find(b"\n", at)
             stop = len(self._bytes) if stop < 0 else stop
@@ -292,7 +292,7 @@ class Form:
                 yield rest
 
     def _all_shortest(self, span: bytes, used: tuple[bytes, ...]) -> Iterator[bytes]:
-        """Yields `_shortest`, of which the tokens that may follow ask again and again; kept where all are read."""
+        """Yields `_shortest`, which is used repeatedly for the allowed tokens; cached once all are read."""
         known = self._known_shortest
         if (span, used) in known:
             yield from known[span, used]
@@ -308,5 +308,5 @@ class Form:
     def _has_more(self, used: tuple[bytes, ...]) -> bool:
         if self.labels:
             return len(used) < len(self.labels)
-        # Each place of a character that may be a span is one occurrence, so fewer terms cannot have used all of them.
+        # Each position of a character that may be a span is one occurrence, so fewer terms cannot use all of them.
         return len(used) < self._places or next(self._shortest(b"", used), None) is not None

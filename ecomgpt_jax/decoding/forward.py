@@ -1,8 +1,8 @@
-"""The two forward passes of decoding, with the blocks of training: over whole prompts, and over one token of each row.
+"""The two forward passes of decoding, with the blocks of training: over whole prompts, and over one token per row.
 
-Prompts may be packed one after another, so that padding costs nothing where tokens do not meet; attention alone sees
-each prompt in a row of its own, counted from its first token. Of the last block only keys and values are computed for
-all tokens, and the rest for each prompt's last token, after which the answer goes on.
+Prompts may be packed one after another, so that operations on single tokens have no padding; only for attention each
+prompt is in a separate row, with positions from its first token. The last block computes only keys and values for all
+tokens, and the rest for the last token of each prompt, after which the answer begins.
 """
 
 import dataclasses
@@ -27,9 +27,9 @@ def _attend_prompts(
     model: ModelConfig, rows: tuple[int, int], lengths: jax.Array, starts: jax.Array | None, length: int,
     slides: jax.typing.ArrayLike | None, kept: list[tuple[jax.Array, jax.Array]],
 ) -> Attend:  # fmt: skip
-    """Returns the attention of a block whose input has `rows` [rows, tokens]; each prompt sees itself alone.
+    """Returns the attention of a block whose input has `rows` [rows, tokens]; each prompt attends only to itself.
 
-    Without `starts` each prompt has a row of the input, otherwise it is laid into a row of `length` tokens.
+    Without `starts` each prompt has a row of the input, otherwise it is copied to a row of `length` tokens.
     """
     places = jnp.arange(rows[1] if starts is None else length)[None, :]
     inside = places < lengths[:, None]
@@ -40,7 +40,7 @@ def _attend_prompts(
     starts = starts.reshape(rows[0], -1)
     sources = starts[:, :, None] + places  # [rows, prompts, length]
     tokens = jnp.arange(rows[1])[None, :]
-    # Every start up to a token counts, so the last of them is that of its prompt; padding belongs to any.
+    # The last start up to a token is that of its prompt; the prompt of padding is arbitrary.
     owners = jnp.maximum((starts[:, :, None] <= tokens[:, None]).sum(axis=1) - 1, 0)
     targets = owners * length + jnp.clip(tokens - jnp.take_along_axis(starts, owners, axis=1), 0, length - 1)
 
@@ -92,7 +92,7 @@ def read_block(
 def _read_last_block(
     params: Params, x: jax.Array, lengths: jax.Array, starts: jax.Array | None, fields: tuple, cache_length: int
 ) -> tuple[LayerCache, jax.Array]:
-    """Reads prompts through the last block and the head; `params` hold no other block.
+    """Reads prompts through the last block and the head; `params` contain no other block.
 
     Returns:
       (the block's cache, logits [batch, vocab] after each prompt's last token).
@@ -101,7 +101,7 @@ def _read_last_block(
     of, block_params = decoder.attention_of(model), params["blocks"][0]
     slides = bool(of.slides[-1])
     attend = _attend_prompts(model, x.shape[:2], lengths, starts, cache_length, slides, kept)
-    decoder.block(block_params, x, attend, model)  # its output is not used and so not computed
+    decoder.block(block_params, x, attend, model)  # its output is unused and so not computed
     last = jnp.maximum(lengths - 1, 0)
     at = last[:, None] if starts is None else (starts + last).reshape(len(x), -1)
     x = jax.vmap(lambda row, at: row.at[at].get(mode="clip"))(x, at).reshape(len(lengths), 1, -1)
@@ -122,8 +122,8 @@ def prefill(
       lengths: int32 [batch], tokens of each prompt; one of length 0 is padding throughout.
       model: shapes and numerics.
       cache_length: positions that the cache has room for, at least the longest prompt.
-      starts: int32 [batch], where each prompt begins in its row, ascending in each row; the first batch / rows prompts
-        lie in the first row. None: each prompt has a row.
+      starts: int32 [batch], position at which each prompt begins in its row, ascending in each row; the first batch /
+        rows prompts are in the first row. None: each prompt has a row.
 
     Returns:
       (cache, logits [batch, vocab] float32 after each prompt's last token).
@@ -168,7 +168,7 @@ def decode_step(
       by_vocab: whether the logits are [vocab, batch], which costs less; see `decoder.Embedding.logits`.
 
     Returns:
-      (cache with the tokens in it, logits [batch, vocab] float32 for the tokens that follow).
+      (cache that includes the tokens, logits [batch, vocab] float32 for the next tokens).
     """
     x, grown, of = decoder.embed(params, tokens[:, None], model), [], decoder.attention_of(model)
     rotations = of.rotations(positions[:, None])
@@ -190,12 +190,12 @@ def pad_prompts(prompts: Sequence[Sequence[int]], rows: int, length: int) -> tup
 def pack_prompts(
     rows: Sequence[Sequence[Sequence[int]]], tokens: int, most: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lays prompts one after another into rows of `tokens`.
+    """Packs prompts one after another into rows of `tokens`.
 
     Args:
       rows: the prompts of each row, at most `most`.
       tokens: of a row.
-      most: prompts that a row has room for.
+      most: maximum number of prompts per row.
 
     Returns:
       (inputs [rows, tokens], lengths [rows * most], starts [rows * most]) int32; a missing prompt has length 0 and

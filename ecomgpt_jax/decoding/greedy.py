@@ -1,7 +1,7 @@
 """Greedy decoding: the first token, one step, and a loop over steps, each a pure function with static shapes.
 
-A *slot* is one row of the batch. The loop runs until enough slots are finished and keeps the others, so that its caller
-may put new prompts into the finished ones (see `engine.py`) or, with no prompts left, run it to the end. The semantics
+A *slot* is one row of the batch. The loop runs until enough slots are finished and keeps the others, so that the caller
+can put new prompts into the finished ones (see `engine.py`) or, with no prompts left, run it to the end. The semantics
 are those of HF's `generate(do_sample=False)` with one prompt at a time: the most likely token, the lowest id among
 equals, until the end-of-sequence token or the limit. The end-of-sequence token is not part of the result.
 """
@@ -27,12 +27,12 @@ NOT_FINITE = "the model's logits are not finite: the weights are corrupt, or the
 
 
 class DecodeLimits(NamedTuple):
-    """When a row ends, and the ids that it may choose.
+    """The conditions that end a row, and the ids that may be chosen.
 
     Attributes:
       eos_ids: [any number] int32, the tokens that end a row.
       allowed: [vocab] or [batch, vocab] bool, the ids that may be chosen.
-      max_new_tokens: [] int32 or a number, a row ends after this many tokens.
+      max_new_tokens: [] int32 or a number, the maximum number of tokens of a row.
     """
 
     eos_ids: jax.typing.ArrayLike
@@ -56,10 +56,10 @@ class Slots(NamedTuple):
     Attributes:
       cache: keys and values of all tokens but each row's last.
       tokens: [batch] int32, the last token of each row, not in the cache yet.
-      positions: [batch] int32, where that token goes.
+      positions: [batch] int32, position of that token in the cache.
       output: [batch, width] int32, the new tokens; -1 where the model's logits were not finite.
-      counts: [batch] int32, how many there are.
-      active: [batch] bool, False for a finished row and for one that never held a prompt.
+      counts: [batch] int32, their number.
+      active: [batch] bool, False for a finished row and for one without a prompt.
     """
 
     cache: Cache
@@ -71,18 +71,18 @@ class Slots(NamedTuple):
 
 
 def place(slots: Slots) -> Slots:
-    """Constrains slots to the mesh: the cache is split, values for the host are replicated."""
+    """Constrains slots to the mesh: the cache is split, values that the host reads are replicated."""
     return Slots(jax.tree.map(cache_lib.place, slots.cache), *map(constrain, slots[1:]))
 
 
 def choose(logits: jax.Array, allowed: jax.typing.ArrayLike, axis: int = -1) -> jax.Array:
     """Returns the likeliest allowed id of each row of logits, [batch, vocab] or, along axis 0, [vocab, batch].
 
-    -1 stands for that of a row that is not finite; `allowed` is of the logits' shape or broadcast to it.
+    It is -1 for a row that is not finite; `allowed` has the logits' shape or is broadcast to it.
     """
     allowed = jnp.where(allowed, logits, -jnp.inf)
     highest, vocab = jnp.max(allowed, axis, keepdims=True), logits.shape[axis]
-    # On a CPU an argmax is one scalar loop; with two plain reductions a step of 16 or 64 rows takes an eighth less.
+    # On a CPU an argmax is a scalar loop; with two plain reductions a step of 16 or 64 rows takes an eighth less time.
     ids = jax.lax.broadcasted_iota(jnp.int32, logits.shape, axis % logits.ndim)
     ids = jnp.min(jnp.where(allowed == highest, ids, vocab), axis)
     return jnp.where(jnp.isfinite(highest.squeeze(axis)), ids, -1)
@@ -97,14 +97,14 @@ def _advance(slots: Slots, cache: Cache, chosen: jax.Array, stop: DecodeLimits) 
 
 
 def add_tokens(rows: Any, cache: Cache, chosen: jax.Array, adds: jax.Array, limit: jax.typing.ArrayLike) -> Any:
-    """Adds `chosen` to the rows in `adds` bool [batch] and ends the others, those at `limit`, and those without an id.
+    """Adds `chosen` to the rows in `adds` bool [batch]; ends the others, those at `limit`, and those without an id.
 
     Args:
-      rows: with `cache`, `tokens`, `positions`, `counts` and `active`, as `Slots`; other fields stay.
-      cache: the new one.
+      rows: has `cache`, `tokens`, `positions`, `counts` and `active`, as `Slots`; other fields are not changed.
+      cache: the new cache.
       chosen: int32 [batch], -1 where logits were not finite.
-      adds: which active rows go on.
-      limit: tokens per row.
+      adds: which active rows continue.
+      limit: maximum number of tokens per row.
     """
     counts = rows.counts + adds
     return rows._replace(
@@ -121,20 +121,20 @@ def start(
 ) -> Slots:  # fmt: skip
     """Chooses the first token after prompts that `prefill` has read; `width` is that of the output."""
     zeros = jnp.zeros(lengths.shape, jnp.int32)
-    # Rows are before their first token; `_advance` adds it.
+    # Rows have no token yet; `_advance` adds the first.
     output = jnp.zeros((lengths.shape[0], width), jnp.int32)
     slots = Slots(cache, zeros, lengths - 1, output, zeros, lengths > 0)
     return _advance(slots, cache, _choose_finite(logits, stop.allowed), stop)
 
 
 def step(params: Params, slots: Slots, stop: DecodeLimits, model: ModelConfig) -> Slots:
-    """Steps all slots once, each with its own ids that may be chosen: `stop.allowed` is [batch, vocab]."""
+    """Steps all slots once with separate allowed ids: `stop.allowed` is [batch, vocab]."""
     cache, logits = decode_step(params, slots.cache, slots.tokens, slots.positions, model)
     return _advance(slots, cache, _choose_finite(logits, stop.allowed), stop)
 
 
 def _choose_finite(logits: jax.Array, allowed: jax.typing.ArrayLike) -> jax.Array:
-    """Returns what `choose` does; -1 also where the logit of an id that may not be chosen is nan."""
+    """Returns the result of `choose`, but -1 also where the logit of an id that may not be chosen is nan."""
     return jnp.where(jnp.isnan(logits).any(axis=-1), -1, choose(logits, allowed))
 
 
@@ -148,12 +148,12 @@ def decode(
         allowed = jnp.broadcast_to(stop.allowed, len(logits))[:, None]
         return _advance(slots, cache, choose(logits, allowed, axis=0), stop)
 
-    # Constrained again: the compiler may split the results of a loop.
+    # Constrained again, since the compiler may split the results of a loop.
     return place(jax.lax.while_loop(lambda slots: slots.active.sum() > until_active, step, slots))
 
 
 def check_prompts(prompts: Sequence[Sequence[int]], max_new_tokens: int, vocab_size: int) -> None:
-    """Checks what a compiled program cannot check.
+    """Checks arguments that a compiled program cannot check.
 
     Raises:
       ConfigError: `max_new_tokens` below 1.

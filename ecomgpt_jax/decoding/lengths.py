@@ -1,4 +1,4 @@
-"""Shapes of decoding, chosen by the prompts' lengths: what is padded to what, and which prompts are read together."""
+"""Shapes of decoding, derived from the prompts' lengths: padded lengths, groups of prompts that are read together."""
 
 import bisect
 import math
@@ -7,21 +7,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-MIN_ROWS = 8  # products with fewer rows use other kernels with other rounding
-GRANULE = 32  # lengths are multiples of this, so that other prompts use the same programs
+MIN_ROWS = 8  # products with fewer rows use kernels that round differently
+GRANULE = 32  # lengths are multiples of this, so that different prompts use the same programs
 _BUCKETS = 6  # prompt lengths that prefill is compiled for
 _CACHE_LENGTHS = 3  # cache lengths that a step is compiled for
-_LITTLE_WASTE = 1.1  # limit of padded to real tokens in prefill
-_CAPACITIES = 8  # sizes of a packed row that are compared
+_LITTLE_WASTE = 1.1  # maximum ratio of padded to real tokens in prefill
+_CAPACITIES = 8  # number of sizes of a packed row that are compared
 
 
 class Group(NamedTuple):
-    """Prompts that are read together, and the shape of the program that reads them.
+    """Prompts that are read together, and the shape of the program for them.
 
     Attributes:
-      rows: the prompts of each packed row, as places in a list of all prompts.
+      rows: the prompts of each packed row, as indices in a list of all prompts.
       tokens: of a packed row.
-      room: prompts that a packed row has room for.
+      room: maximum number of prompts of a packed row.
       bucket: padded length in attention.
     """
 
@@ -48,8 +48,8 @@ def smallest(choices: Sequence[int], need: int) -> int:
 def bucket_lengths(lengths: Sequence[int], count: int = _BUCKETS, granule: int = GRANULE) -> list[int]:
     """Returns padded lengths, ascending, for these lengths: multiples of `granule` that waste little padding.
 
-    The fewest that stay within a tenth of the least possible padding, and never more than `count`, for which the best
-    ones are found by dynamic programming over the distinct lengths.
+    As few as keep the number of padded tokens within a tenth of the minimum, and at most `count`; the best ones are
+    found by dynamic programming over the distinct lengths.
     """
     sizes, weights = np.unique([round_up(length, granule) for length in lengths], return_counts=True)
     before = np.concatenate([[0], np.cumsum(weights)])
@@ -69,7 +69,7 @@ def bucket_lengths(lengths: Sequence[int], count: int = _BUCKETS, granule: int =
 def cache_lengths(buckets: Sequence[int], width: int, count: int = _CACHE_LENGTHS) -> list[int]:
     """Returns at most `count` cache lengths, ascending, for prompts of these padded lengths and `width` new tokens.
 
-    The longest takes every prompt; each shorter one saves at least a quarter of the one above it.
+    The longest fits every prompt; each shorter one saves at least a quarter of the next longer one.
     """
     lengths = [buckets[-1] + width]
     for bucket in reversed(buckets):
@@ -79,7 +79,7 @@ def cache_lengths(buckets: Sequence[int], width: int, count: int = _CACHE_LENGTH
 
 
 def tail_sizes(batch: int, shards: int) -> list[int]:
-    """Returns the numbers of slots, descending, in which the last prompts continue: halves, at least 8."""
+    """Returns the numbers of slots, descending, for decoding the last prompts: halves, at least 8."""
     sizes = [batch]
     while (half := round_up(max(MIN_ROWS, sizes[-1] // 2), shards)) < sizes[-1]:
         sizes.append(half)
@@ -87,9 +87,9 @@ def tail_sizes(batch: int, shards: int) -> list[int]:
 
 
 def _pack(lengths: Sequence[int], tokens: int, most: int, shards: int) -> list[list[list[int]]]:
-    """Deals prompts into groups of `shards` rows that hold `tokens` tokens and `most` prompts each.
+    """Distributes prompts to groups of `shards` rows with at most `tokens` tokens and `most` prompts each.
 
-    The emptiest row takes the longest prompt that it has room for, so a group ends with a few shorter ones.
+    The emptiest row gets the longest prompt that fits, so a group ends with a few shorter ones.
     """
     groups: list[list[list[int]]] = []
     left, sizes = list(range(len(lengths)))[::-1], list(lengths)[::-1]  # shortest first
@@ -107,17 +107,17 @@ def _pack(lengths: Sequence[int], tokens: int, most: int, shards: int) -> list[l
 
 
 def plan_groups(lengths: Sequence[int], buckets: Sequence[int], group: int, most: int, shards: int) -> list[Group]:
-    """Plans in which groups prompts are read; the tokens of a packed row are those that pad the least.
+    """Plans the groups in which prompts are read; the size of a packed row is the one with the least padding.
 
     Args:
       lengths: of the prompts, descending, at least one.
       buckets: padded lengths, ascending; each has one shape.
-      group: prompts of mean length that are read together, about.
+      group: approximate number of prompts of mean length that are read together.
       most: prompts per packed row.
       shards: packed rows per group.
 
     Returns:
-      The groups, that with the longest prompt first.
+      The groups; the first has the longest prompt.
     """
     least = max(lengths[0], math.ceil(min(group * sum(lengths) / len(lengths), sum(lengths)) / shards))
     sizes = {round_up(least * (_CAPACITIES + i) // _CAPACITIES, GRANULE) for i in range(_CAPACITIES)}

@@ -1,7 +1,7 @@
 """Resumable decoding: each finished answer is appended to a log.
 
-The log has one {"key", "tokens"} per line. A key names the weights, the prompt and the limits, so answers of other runs
-are not used, and equal prompts are decoded once.
+The log has one {"key", "tokens"} per line. A key identifies the weights, the prompt and the limits, so answers of other
+runs are not used, and equal prompts are decoded once.
 """
 
 import contextlib
@@ -45,21 +45,20 @@ def decode_prompts(
     """Returns the result of `engine.generate_tokens`, with a progress bar and a log for resuming.
 
     Args:
-      params: as there, and so `model`, `prompts`, `max_new_tokens`, `eos_ids`, `allowed_ids`, `batch`, `num_beams`
-        and `mesh`.
-      model: see `params`.
-      prompts: see `params`.
-      max_new_tokens: see `params`.
-      eos_ids: see `params`.
-      allowed_ids: see `params`.
-      batch: see `params`.
-      num_beams: see `params`.
-      mesh: see `params`.
+      params: as in `generate_tokens`.
+      model: as in `generate_tokens`.
+      prompts: as in `generate_tokens`.
+      max_new_tokens: as in `generate_tokens`.
+      eos_ids: as in `generate_tokens`.
+      allowed_ids: as in `generate_tokens`.
+      batch: as in `generate_tokens`.
+      num_beams: as in `generate_tokens`.
+      mesh: as in `generate_tokens`.
       log: file of finished answers, created if needed and kept; None: no log. With several processes process 0 reads
         and writes it and sends its content to the others.
       weights: identifies the weights; empty: no log.
-      title: of the progress bar, which is silent where stderr is no terminal.
-      forms: as there.
+      title: of the progress bar, which is not shown if stderr is not a terminal.
+      forms: as in `generate_tokens`.
 
     Raises:
       ConfigError: as `generate_tokens`.
@@ -109,7 +108,7 @@ def _decided_by(
     weights: str, max_new_tokens: int, eos_ids: Sequence[int], allowed_ids: Sequence[int], num_beams: int,
     model: ModelConfig,
 ) -> list[str | int | float]:  # fmt: skip
-    """Returns what decides an answer beside its prompt: a hash of the weights does not know the network."""
+    """Returns what determines an answer besides its prompt; the hash of the weights does not cover the config."""
     network = [getattr(model, name) for name in (*SHAPE, "compute_dtype", "layer_norm_epsilon")]
     return [weights, max_new_tokens, _digest(eos_ids, allowed_ids), num_beams, *network]
 

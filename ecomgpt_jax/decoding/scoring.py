@@ -33,7 +33,7 @@ def _score(fields: tuple) -> Callable[..., jax.Array]:
             at_target = jnp.take_along_axis(log_probs, targets[:, None], axis=1)[:, 0]
             return jnp.sum(jnp.where(counted, at_target, 0)) / jnp.sum(counted)
 
-        # Row by row, since the logits of one row fit into memory where those of a batch do not.
+        # Row by row, since the logits of one row fit into memory and those of a batch may not.
         return constrain(jax.lax.map(of_row, (hidden, first, targets, counted)))
 
     return score
@@ -54,9 +54,9 @@ def mean_log_probabilities(
       params: the model's parameters, stacked or layered.
       model: shapes and numerics.
       prompts: token ids of each prompt, at least one.
-      answers: token ids of each answer, at least one; the end-of-sequence token counts where it is given.
+      answers: token ids of each answer, at least one, with or without the end-of-sequence token.
       batch: rows scored together, each padded on the right to one of a few lengths; rounded up to what `mesh` divides.
-      mesh: where to compute; None: where the parameters are.
+      mesh: devices; None: those of the parameters.
     """
     shards = batch_shards(mesh)
     fields, params = dataclasses.astuple(model), split_layers(params, model)
@@ -67,7 +67,7 @@ def mean_log_probabilities(
     buckets = bucket_lengths([len(row) - 1 for row in rows])
     answer_buckets = bucket_lengths([*map(len, answers)], granule=MIN_ROWS)
     widths = [smallest(answer_buckets, len(answer)) for answer in answers]
-    # Answers of like lengths share a batch, since each position costs a row of logits over the whole vocabulary.
+    # Answers of similar lengths share a batch, since each position costs a row of logits over the whole vocabulary.
     order = sorted(range(len(rows)), key=lambda index: (widths[index], len(rows[index])))
     found = np.zeros(len(rows))
     for start in range(0, len(order), batch):

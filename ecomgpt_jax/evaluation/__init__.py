@@ -1,1 +1,1 @@
-"""Frozen prompts, scores, reports."""
+"""Protocols, scores, comparisons, reports."""

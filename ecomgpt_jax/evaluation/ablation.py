@@ -1,8 +1,8 @@
 """Results of an experiment: scores of each variant with intervals over inputs and seeds, differences, trends.
 
-Every variant answered the same evaluation rows, so a resample draws distinct inputs once for all of them (paired) and
-for all tasks that share inputs, and seeds for each variant by itself. A variant's score on a task is the mean over its
-seeds; an average counts each task once.
+Every variant answered the same evaluation rows, so a resample draws distinct inputs once for all variants (paired) and
+for all tasks that share inputs, and seeds separately for each variant. The score of a variant on a task is the mean
+over its seeds; an average counts each task once.
 """
 
 import math
@@ -16,25 +16,25 @@ from ecomgpt_jax.evaluation.distinct_inputs import number_inputs, tasks_sharing_
 from ecomgpt_jax.instruct.tasks import synthetic
 
 RESAMPLES = 2_000
-Ratios = Mapping[str, Sequence[np.ndarray]]  # task -> for each run numerator and denominator by row, [rows, 2] float64
+Ratios = Mapping[str, Sequence[np.ndarray]]  # task -> for each run numerator and denominator per row, [rows, 2] float64
 Inputs = Mapping[str, Sequence[str]]  # task -> the input of each row
 
 
 def resample(
     ratios: Ratios, owners: Sequence[int], inputs: Inputs, resamples: int = RESAMPLES, seed: int = 0
 ) -> np.ndarray:
-    """Draws scores as chance might have given them.
+    """Draws scores by resampling inputs and seeds.
 
     Args:
-      ratios: by task, one array a run, as `corrected_scores.score_rows` returns them.
+      ratios: by task, one array per run, as `corrected_scores.score_rows` returns them.
       owners: the variant of each run, from 0.
-      inputs: by task, the input of each row; of rows with the same one, all are drawn or none.
-      resamples: how many draws follow the point itself.
-      seed: of the drawing.
+      inputs: by task, the input of each row; rows with the same input are drawn together.
+      resamples: number of draws.
+      seed: of the draws.
 
     Returns:
-      [resamples + 1, variants, tasks] float64 scores in [0, 1]; the first is what was seen, and a task of which no
-      input is drawn keeps it.
+      [resamples + 1, variants, tasks] float64 scores in [0, 1]; the first is the observed one, which a task also has in
+      draws without any of its inputs.
     """
     owners, rng = np.asarray(owners), np.random.default_rng(seed)
     variants = int(owners.max()) + 1
@@ -51,7 +51,7 @@ def resample(
         counts = rng.multinomial(len(numbers), np.full(len(numbers), 1 / len(numbers)), size=resamples)
         for name in names:
             stacked = np.stack(ratios[name])  # [runs, rows, 2]
-            drawn = counts[:, [numbers[text] for text in inputs[name]]]  # how often each row is, [resamples, rows]
+            drawn = counts[:, [numbers[text] for text in inputs[name]]]  # draws per row, [resamples, rows]
             weights = np.vstack([np.ones(stacked.shape[1]), drawn])
             weights[~weights.any(1)] = 1
             sums = np.einsum("dr,nrk->dnk", weights, stacked, optimize=True)
@@ -62,7 +62,7 @@ def resample(
 
 
 def interval(draws: np.ndarray) -> dict[str, float]:
-    """Returns {"value", "low", "high"} of a statistic: what was seen (draws[0]) and the 95 % percentile interval."""
+    """Returns {"value", "low", "high"} of a statistic: the observed draws[0] and the 95 % percentile interval."""
     ordered = np.sort(draws[1:])
     tail = math.floor(len(ordered) * 0.025)
     return {"value": float(draws[0]), "low": float(ordered[tail]), "high": float(ordered[-1 - tail])}
@@ -73,11 +73,11 @@ def trend(averages: np.ndarray, factors: Sequence[Mapping[str, float]]) -> dict[
 
     Args:
       averages: [resamples + 1, variants] averages over tasks.
-      factors: for each variant its factors by name, on the scale in which the trend is straight (log2 of a count).
+      factors: for each variant its factors by name, on a scale on which the trend is linear (log2 of a count).
 
     Returns:
-      By factor the slope with its interval: points of score (0 to 1) a unit of the factor, so a doubling for log2. A
-      factor that does not vary is left out; nothing at all where there are too few variants to tell factors apart.
+      By factor the slope with its interval: score (0 to 1) per unit of the factor, for log2 per doubling. Factors that
+      do not vary are left out; the result is empty if there are too few variants to distinguish the factors.
     """
     names = [name for name in factors[0] if len({entry[name] for entry in factors}) > 1] if factors else []
     design = np.array([[1.0, *(entry[name] for name in names)] for entry in factors])
@@ -99,14 +99,14 @@ def dependency(
     Args:
       draws: see `resample`; variant 0 has every ability.
       tasks: names, in the order of the last axis.
-      left_out: of the variants that lack an ability, by index, its name.
+      left_out: {index of a variant that lacks an ability: the ability}.
       uses: the abilities that each task is declared to use.
-      lower_is_better: the draws are losses.
+      lower_is_better: whether the draws are losses.
 
     Returns:
-      "tasks", "abilities", "change": [tasks][abilities] score without the ability minus with all, "declared": likewise
-      0 or 1, "rank_correlation": Spearman's between harm and declaration over all cells, with its interval; absent
-      where all cells are alike.
+      "tasks", "abilities", "change": [tasks][abilities] score without the ability minus with all, "declared":
+      [tasks][abilities] 0 or 1, "rank_correlation": Spearman's between harm and declaration over all cells, with its
+      interval; absent if all cells are equal.
     """
     variants, abilities = list(left_out), list(left_out.values())
     change = draws[:, variants].transpose(0, 2, 1) - draws[:, 0, :, None]  # [resamples + 1, tasks, abilities]
@@ -137,21 +137,21 @@ def summarise(
     """Returns the figures of an experiment.
 
     Args:
-      variants: names; the others are compared with the first.
+      variants: their names; the others are compared with the first.
       ratios: see `resample`.
       owners: the variant of each run.
       inputs: see `resample`.
       factors: {variant: its factors}, for the variants of a trend; see `trend`.
       groups: names of task groups (a language, a family) with their tasks.
-      left_out: of the variants that lack an ability, its name; see `dependency`.
+      left_out: {name of a variant that lacks an ability: the ability}; see `dependency`.
       uses: the abilities of each task; needed with `left_out`.
       losses: by task, for each run the loss of the right answer of each row, [rows] float64; see "loss" below.
-      lower_is_better: `ratios` are losses; see `dependency`.
+      lower_is_better: whether `ratios` are losses; see `dependency`.
 
     Returns:
       "variants": {name: {"average": interval, "difference": interval (to the first; absent there), "tasks": {task:
       interval}, "groups": {group: interval}}}, "trend": see `trend`; with `left_out` also "dependency", with `losses`
-      also "loss": all of this once more of the losses. Scores are in [0, 1], losses in nats per token.
+      also "loss": the same for the losses. Scores are in [0, 1], losses in nats per token.
     """
     draws = resample(ratios, owners, inputs)
     tasks, averages = sorted(ratios), draws.mean(2)
@@ -181,7 +181,7 @@ def summarise(
 
 
 def abilities_of(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Returns the abilities of evaluation tasks: those of the embedded held-out task of the same family and name."""
+    """Returns the abilities of evaluation tasks: those of the embedded held-out task with the same family and name."""
     known = {task.name.split("-", 2)[2]: task.abilities for task in synthetic.tasks() if task.held_out}
     known |= {"Extract-product_select_2": known["Extract-product_select"]}
     known |= {"CLS-query_item_matching": known["CLS-item_align"]}
@@ -196,7 +196,7 @@ class _Measure(NamedTuple):
     unit: str
 
     def span(self, entry: Mapping[str, float] | None, sign: str = "") -> str:
-        """Returns the value with its interval; nothing for None."""
+        """Returns the value with its interval; an empty string for None."""
         if entry is None:
             return ""
         parts = [f"{self.factor * entry[name]:{sign}.{self.digits}f}" for name in ("value", "low", "high")]
@@ -207,7 +207,7 @@ _SCORE, _LOSS = _Measure(100, 1, "points"), _Measure(1, 3, "nats")
 
 
 def markdown(title: str, question: str, summary: Mapping[str, Any], notes: Sequence[str]) -> str:
-    """Returns the experiment as a Markdown page: one row per variant, then one table over tasks; losses likewise."""
+    """Returns the experiment as a Markdown page: one row per variant, then a table of tasks; the same for losses."""
     lines = [f"# {title}", "", question, "", *_variants_table(summary, _SCORE)]
     if loss := summary.get("loss"):
         lines += ["", "Loss of the right answers, nats per token (lower is better):", ""]
@@ -238,7 +238,7 @@ def _variants_table(summary: Mapping[str, Any], measure: _Measure) -> list[str]:
         ],
     )
     if summary["trend"]:
-        lines += ["", f"Slopes, {measure.unit} a unit:", ""]
+        lines += ["", f"Slopes, {measure.unit} per unit:", ""]
         rows = [[name, measure.span(fit, sign="+")] for name, fit in summary["trend"].items()]
         lines += _table(["factor", "slope"], rows)
     return lines

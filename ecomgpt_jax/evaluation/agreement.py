@@ -1,7 +1,7 @@
 """Agreement of annotators beyond chance: Cohen's and Fleiss' kappa, Krippendorff's alpha, with bootstrap intervals.
 
-A coefficient is 1 at full agreement and 0 at chance level; it is None where all judgements are of one category, or
-where nothing can be compared.
+A coefficient is 1 at full agreement and 0 at chance level; it is None if all judgements are of one category, or if
+nothing can be compared.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""What an answer to a row of a task may look like, for decoding that cannot leave it."""
+"""The forms of answers to the rows of a task, for constrained decoding."""
 
 from collections.abc import Sequence
 
@@ -15,17 +15,17 @@ from ecomgpt_jax.instruct.tasks.task import NOTHING
 def answer_form(task: TaskFolder, row: TaskRow, shown: Sequence[str], before: str = "") -> Form | None:
     """Returns the form of the answers to a row; None for a Generate task, whose answers are free.
 
-    CLS: candidates, each once. Extract, Condition_Extract: spans of one line of the input. NER: a line "Type: spans" or
-    "Type: None" per type of the task.
+    CLS: candidates, each at most once. Extract, Condition_Extract: spans of one line of the input. NER: a line "Type:
+    spans" or "Type: None" per type of the task.
 
     Args:
       task: the task.
-      row: its row.
-      shown: what answers call the candidates of the row's prompt: labels or letters.
-      before: what the tokenizer writes before a text.
+      row: the row.
+      shown: the candidates of the row's prompt as they appear in answers: labels or letters.
+      before: prefix that the tokenizer adds to a text.
 
     Raises:
-      DataError: no candidates, blank ones, or an input without a character to take.
+      DataError: there are no candidates, or blank ones, or the input has no spans.
     """
     separator = answer_separator(task)
     if task.family == "Generate" or (task.metric and not shown):
@@ -52,8 +52,8 @@ def constrain_answers(prompt_sets: Sequence[TaskPrompts], tokenizer: Tokenizer, 
       limit: tokens per answer.
 
     Raises:
-      DataError: a task has no form, one whose shortest answer is longer than the limit, or one with a byte that no
-        token writes alone.
+      DataError: a task has no form, or its shortest answer is longer than the limit, or no single token encodes one of
+        its bytes.
     """
     before = lead(tokenizer)
     vocabulary = Vocabulary(token_bytes(tokenizer))

@@ -1,4 +1,4 @@
-"""A model's answers by task: confusion tables, scores by class, examples with right and wrong parts marked."""
+"""Report sections on a model's answers: confusion tables, scores by class, examples with marked parts."""
 
 import difflib
 import re
@@ -40,8 +40,8 @@ def answer_sections(prompt_set: TaskPrompts, predictions: Sequence[str]) -> list
 def confusions(prompt_set: TaskPrompts, predictions: Sequence[str]) -> Counter[tuple[str, str]]:
     """Counts (gold label, predicted label) over the rows of a classification task.
 
-    A right label counts as (label, label). Each missed label counts with each wrong one of its row; `NOTHING` replaces
-    a missing side, and `OTHER` an answer that is not a label of the task.
+    A right label counts as (label, label). Each missed label is paired with each wrong one of its row; `NOTHING`
+    replaces a missing side, and `OTHER` an answer that is not a label of the task.
     """
     labels, found = set(map(name_of, prompt_set.task.labels)), Counter()
     for row, answer in zip(prompt_set.rows, read_answers(prompt_set.task, predictions), strict=True):
@@ -73,7 +73,7 @@ def _confusion_section(prompt_set: TaskPrompts, predictions: Sequence[str]) -> S
         if gold in labels:
             cells[labels.index(gold)] = "*" + str(found[gold, gold])
         rows.append([cell(gold), *cells, f"{scores[gold]['f1']:.3f}" if gold in scores else ""])
-    header = ["Gold, down; said, across", *map(cell, labels), OTHER, NOTHING, "F1"]
+    header = ["Rows: gold; columns: predicted", *map(cell, labels), OTHER, NOTHING, "F1"]
     return Section(title, table=Table(header, rows))
 
 
@@ -93,7 +93,7 @@ def examples(prompt_set: TaskPrompts, predictions: Sequence[str]) -> list[tuple[
 
 
 def mark(prompt_set: TaskPrompts, index: int, text: str, other: str, otherwise: str) -> list[tuple[str, str]]:
-    """Returns an answer to row `index` in pieces: parts in `other` too are "right", the rest is `otherwise`."""
+    """Returns an answer to row `index` in pieces: parts that are also in `other` are "right", the rest `otherwise`."""
     task, row, spans = prompt_set.task, prompt_set.rows[index], []
     if task.family == "Generate":
         own, theirs = located_tokens(text), located_tokens(other)
@@ -105,14 +105,14 @@ def mark(prompt_set: TaskPrompts, index: int, text: str, other: str, otherwise: 
         for found, start, end in located_parts(task, row, text):
             spans.append((start, end, left[found] > 0))
             if task.family == "CLS":
-                left[found] -= 1  # a repeated label is wrong the second time
+                left[found] -= 1  # the repetition of a label is wrong
     return _pieces(text, [(start, end, "right" if good else otherwise) for start, end, good in spans])
 
 
 def _marked(
     prompt_set: TaskPrompts, index: int, right: bool, texts: tuple[str, str], otherwise: str
 ) -> list[tuple[str, str]]:
-    """Returns the first text in pieces, as `mark`; in one for a benchmark, whose scores compare what is read of it."""
+    """Returns the first text in pieces, as `mark`; in one piece for benchmarks, whose scores compare parsed answers."""
     text, task = texts[0], prompt_set.task
     if task.metric and task.family != "Generate":
         return _pieces(text, [(0, min(len(text), SHOWN_CHARACTERS), "right" if right else otherwise)])
@@ -120,7 +120,7 @@ def _marked(
 
 
 def _prompt(prompt_set: TaskPrompts, index: int, answer: str) -> Marked:
-    """Returns the prompt of a row; where answers are parts of the input, these are marked in it."""
+    """Returns the prompt of a row; if answers are parts of the input, these are marked."""
     prompt, sentences, task = prompt_set.prompts[index], prompt_set.rows[index].sentences, prompt_set.task
     if task.family in ("CLS", "Generate") or not sentences:
         return _pieces(prompt, [])

@@ -15,11 +15,11 @@ _PIECES = re.compile(r"\n|, |#;#|[.?!;] |[。！？；，]")
 def baseline_predictions(
     task: TaskFolder, rows: Sequence[TaskRow], shown: Sequence[Sequence[str]] | None = None
 ) -> dict[str, list[str]]:
-    """Returns each baseline's predictions, one per row; `shown` are the candidates of each row, None the fixed ones.
+    """Returns each baseline's predictions, one per row; `shown` are the candidates of each row; None: the fixed ones.
 
     Returns:
-      majority: the most frequent gold answer of the evaluated rows (the first of equals). No constant answer scores
-        higher where answers have one part.
+      majority: the most frequent gold answer of the evaluated rows (of equally frequent ones the first);
+        no constant answer has more exact matches.
       random: drawn with seed 0, row by row. CLS: one of the candidates; NER: a piece of the input under one type;
         elsewhere a piece of the input. Pieces are separated by punctuation.
       copy: the first 60 characters of the input.

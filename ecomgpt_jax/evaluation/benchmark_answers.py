@@ -1,7 +1,7 @@
 """Reads a model's answers to benchmark questions, for the corrected scores.
 
 A choice is a letter, number or yes/no, alone or before punctuation at the start of the answer ("B", "(B)", "B:
-because", "Answer: B"). A word that begins like one ("a good one") is not a choice.
+because", "Answer: B"). A word that begins like a choice ("a good one") is not one.
 """
 
 import re
@@ -14,7 +14,7 @@ _INTEGERS = re.compile(r"(?<![\w.-])\d+(?![\w.])")
 
 
 def read_choice(text: str, labels: tuple[str, ...]) -> str:
-    """Returns the label that an answer chooses; "" where it chooses none of them."""
+    """Returns the label that an answer chooses; "" if it chooses none of them."""
     text = _PREFIX.sub("", text, count=1).lstrip()
     pattern = _YES_NO if "yes" in labels else _NUMBER if labels and labels[0].isdigit() else _LETTER
     match = pattern.match(text)
@@ -46,7 +46,7 @@ def canonical(metric: str, labels: tuple[str, ...], text: str) -> str:
 
     Args:
       metric: the task's, `benchmark:kind`.
-      labels: of the task; empty where answers are open.
+      labels: of the task; empty if answers are open.
       text: the model's answer.
     """
     kind = metric.partition(":")[2]

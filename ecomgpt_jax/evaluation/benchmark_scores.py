@@ -2,13 +2,13 @@
 
 Official:
   ecinstruct (eCeLLM `evaluate.py` at f364c18): invalid responses are dropped from the denominator
-    together with their labels; yes/no are compared whole, letters by the first character, A to E whatever the options.
-    The scorer raises on an empty letter answer, where one class alone is left, and where nothing is valid.
+    together with their labels; yes/no are compared as a whole, letters by the first character, A to E for any options.
+    The scorer raises on an empty letter answer, if only one class is left, and if no answer is valid.
   shopping_mmlu (`skill_wise_eval/metrics.py` at 7b118da): the first character; hit rate of the first three numbers;
     nDCG over the numbers as written, 0 and negative ones counting from the end; list F1 with repeated items as false;
     ROUGE-L with a stemmer; sentence BLEU. Cosine of sentence embeddings and Japanese BLEU are not computed.
   chinese_ecom_qa: no scorer is published.
-Where a scorer raises or is not published, the official score is None with the reason.
+If a scorer raises or is not published, the official score is None, with the reason.
 
 Corrected scores come from `corrected_scores` on answers read by `benchmark_answers`; nDCG and hit rate over distinct
 valid numbers, and lists compared without case, are computed here.
@@ -35,7 +35,7 @@ def official(task: TaskFolder, rows: Sequence[TaskRow], answers: Sequence[str]) 
     """Returns the scores of the benchmark's published scorer for one answer per row.
 
     Returns:
-      {"score": the main figure, ...}; {"score": None, "reason": ...} where the scorer raises or there is none.
+      {"score": the main score, ...}; {"score": None, "reason": ...} if the scorer raises or there is none.
     """
     benchmark, _, kind = task.metric.partition(":")
     try:
@@ -88,7 +88,7 @@ def _shopping(kind: str, task: TaskFolder, rows: Sequence[TaskRow], answers: Seq
         counts = [_list_counts(answer, row.labels[TRUTH]) for row, answer in zip(rows, answers, strict=True)]
         hits, false, missed = (sum(column) for column in zip(*counts, strict=True))
         if not hits + false or not hits + missed:
-            raise _ScorerError("it divides by zero, as nothing was said")
+            raise _ScorerError("it divides by zero, as all answers are empty")
         precision, recall = hits / (hits + false), hits / (hits + missed)
         return {"score": 2 * precision * recall / (precision + recall) if precision + recall else 0.0}
     by_row: dict[str, Callable[[str, TaskRow], float]] = {
@@ -127,7 +127,7 @@ def _integers(items: Sequence[str]) -> list[int]:
 
 
 def _hit_rate(answer: str, truth: Sequence[str]) -> float:
-    """The published function splits the whole answer, although it extracts the first line too."""
+    """Returns the hit rate; the published function splits the whole answer and ignores its extracted first line."""
     wanted = {int(float(item)) for item in truth}
     return len(wanted & set(_integers(answer.strip().split(","))[:3])) / len(truth)
 
@@ -164,14 +164,14 @@ def _bleu(answer: str, gold: str) -> float:
 
 
 def is_ranking(task: TaskFolder) -> bool:
-    """Returns whether answers of a task are rankings, which have a score by row and no classes."""
+    """Returns whether answers of a task are rankings, which have a score per row and no classes."""
     return task.metric.partition(":")[2] in ("ndcg", "hit rate@3")
 
 
 def ranking_scores(task: TaskFolder, rows: Sequence[TaskRow], answers: Sequence[str]) -> list[float] | None:
-    """Returns nDCG or hit rate by row over distinct valid numbers; None for other tasks than rankings.
+    """Returns nDCG or hit rate per row over distinct valid numbers; None for tasks other than rankings.
 
-    nDCG is 1 where all weights are zero; the hit rate is out of three where more items are right.
+    nDCG is 1 if all weights are zero; the hit rate is out of three if more items are right.
     """
     if not is_ranking(task):
         return None

@@ -1,8 +1,8 @@
 """Paired tests of two models over the same rows, corrected for the number of tasks.
 
-The measure is the corrected `score`, a ratio of two sums over rows (see `corrected_scores`). The unit of chance is the
-distinct input: a resample takes all rows of an input with both models' answers, those of other tasks too where the
-average is taken. Exchanging A and B changes the sign of every difference and nothing else.
+The measure is the corrected `score`, a ratio of two sums over rows (see `corrected_scores`). The unit of resampling is
+the distinct input: a resample takes all rows of an input with both models' answers, for the average also those of other
+tasks. Exchanging A and B only changes the sign of every difference.
 """
 
 import math
@@ -33,30 +33,30 @@ _METHOD = (
 def paired_bootstrap(
     a: np.ndarray, b: np.ndarray, seed: Sequence[int] = (0,), resamples: int = RESAMPLES
 ) -> tuple[float, np.ndarray]:
-    """Returns the difference of two ratios, and differences under resampling.
+    """Returns the difference of two ratios, and its resampled values.
 
-    Inputs that are alike in both models are drawn as one, with their number as weight: the same distribution, faster.
+    Inputs with equal values in both models are drawn as one, weighted by their number: the same distribution, faster.
 
     Args:
       a: numerator and denominator of A's score by input, [inputs, 2]; [inputs, tasks, 2] of tasks that share inputs,
         NaN where a task does not have the input.
       b: the same for B, the same inputs.
       seed: of the resampling.
-      resamples: how many.
+      resamples: number of resamples.
 
     Returns:
-      The difference of the scores, A - B, a float or [tasks]; and differences drawn by chance, [2, resamples] or
-      [2, resamples, tasks] float64. First, from inputs drawn with replacement, both answers together (paired bootstrap,
-      Efron and Tibshirani 1993); a task of which no input is drawn keeps the difference seen. Second, from the same
-      inputs, where for each the two models change places with probability 1/2: how differences are spread between
-      models of one kind (approximate randomisation, Noreen 1989).
+      The difference of the scores, A - B, a float or [tasks]; and resampled differences, [2, resamples] or
+      [2, resamples, tasks] float64. The first are from inputs drawn with replacement, both answers together (paired
+      bootstrap, Efron and Tibshirani 1993); a task without a drawn input keeps the observed difference. The second are
+      from the given inputs with the two models exchanged with probability 1/2 for each input: the distribution of
+      differences between equal models (approximate randomisation, Noreen 1989).
     """
     inputs, has = len(a), ~np.isnan(a[..., 0])
     a, b = np.nan_to_num(a), np.nan_to_num(b)
     difference = _ratios(a.sum(0)) - _ratios(b.sum(0))
     flat = np.hstack([values.reshape(inputs, -1) for values in (a, b, has)])
     _, first, counts = np.unique(flat, axis=0, return_index=True, return_counts=True)
-    order = np.argsort(first)  # by input, not by value: exchanging A and B must draw the same inputs
+    order = np.argsort(first)  # in the order of inputs, so that exchanging A and B draws the same inputs
     kinds_a, kinds_b, has, counts = (*(values[first[order]] for values in (a, b, has)), counts[order])
     rng, blocks = np.random.default_rng(list(seed)), []
     step = max(1, _BLOCK // len(counts))
@@ -78,11 +78,11 @@ def _total(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def interval_and_p(difference: float, draws: np.ndarray) -> tuple[float, float, float]:
-    """Returns (low, high, p) of what `paired_bootstrap` returns: 95 % percentile interval and two-sided p-value.
+    """Returns (low, high, p) from the result of `paired_bootstrap`: 95 % percentile interval and two-sided p-value.
 
-    p = (1 + #{|d*| >= |d|}) / (1 + resamples) over the differences d* between models of one kind. Read off the
-    interval's percentiles it would find too much where few rows differ (4 rows to 0: 0.04; this and the exact test:
-    0.125); see Riezler and Maxwell 2005.
+    p = (1 + #{|d*| >= |d|}) / (1 + resamples) over the differences d* between equal models. Percentiles of the
+    bootstrap would give too small p-values if few rows differ (4 rows to 0: 0.04; this and the exact test: 0.125); see
+    Riezler and Maxwell 2005.
     """
     drawn, mixed = draws
     ordered = np.sort(drawn)
@@ -104,7 +104,7 @@ def sign_test(wins: int, losses: int) -> float:
 
 
 def mcnemar(a_right: Sequence[bool], b_right: Sequence[bool]) -> tuple[int, int, float]:
-    """McNemar's test in its exact form (McNemar 1947): the sign test over rows that only one of two gets right.
+    """McNemar's exact test (McNemar 1947): the sign test over rows that only one of two models answers right.
 
     Returns:
       Rows that only A has right, rows that only B has right, and the two-sided p-value.
@@ -119,8 +119,8 @@ def mcnemar(a_right: Sequence[bool], b_right: Sequence[bool]) -> tuple[int, int,
 def holm(p_values: Sequence[float]) -> list[float]:
     """Returns p-values adjusted for their number (Holm 1979), in the order given.
 
-    The i-th smallest of m becomes max_{j <= i} min(1, (m - j + 1) * p_j): the chance of any false finding stays below
-    the level at which they are read.
+    The i-th smallest of m becomes max_{j <= i} min(1, (m - j + 1) * p_j): the probability of any false
+    finding stays below the level of significance.
     """
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     adjusted, largest = [0.0] * len(p_values), 0.0
@@ -133,13 +133,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def compare_predictions(
     prompt_sets: Sequence[TaskPrompts], a: Mapping[str, Sequence[str]], b: Mapping[str, Sequence[str]], seed: int = 0
 ) -> dict[str, Any]:
-    """Compares two sets of predictions task by task and on the average.
+    """Compares two sets of predictions, by task and on average.
 
     Args:
       prompt_sets: the tasks with their rows.
       a: A's predictions by task's name, one per row.
       b: B's.
-      seed: of the resampling; a task's own resamples depend on it and on the task's name alone.
+      seed: of the resampling; the resamples of a task depend only on it and on the task's name.
 
     Returns:
       "tasks": {name: {"rows", "inputs", "a", "b", "difference", "low", "high", "p", "p_holm", "verdict", "mcnemar":
@@ -192,7 +192,7 @@ def compare_losses(
 def _compare_ratios(
     prompt_sets: Sequence[TaskPrompts], ratios: Mapping[str, Sequence[np.ndarray]], seed: int
 ) -> dict[str, Any]:
-    """Returns "tasks" and "average" of `compare_predictions` from numerators and denominators by row.
+    """Returns "tasks" and "average" of `compare_predictions` from numerators and denominators per row.
 
     Args:
       prompt_sets: the tasks with their rows.
@@ -229,7 +229,7 @@ def _compare_ratios(
 def _draw_together(
     names: Sequence[str], inputs: Mapping[str, Sequence[str]], by_input: Mapping[str, Sequence[np.ndarray]], seed: int
 ) -> dict[str, np.ndarray]:
-    """Returns by task the draws of `paired_bootstrap`, each over one draw of the inputs of all these tasks."""
+    """Returns the draws of `paired_bootstrap` by task; the inputs of all these tasks are drawn together."""
     order = number_inputs(text for name in names for text in inputs[name])
     models = np.full((2, len(order), len(names), 2), np.nan)
     for column, name in enumerate(names):
@@ -243,9 +243,9 @@ def _draw_together(
 def most_different(
     golds: Sequence[str], a: Sequence[str], b: Sequence[str], a_ratios: np.ndarray, b_ratios: np.ndarray
 ) -> list[dict[str, Any]]:
-    """Returns the rows whose own scores differ most, at most `SHOWN_ROWS`, the largest difference first.
+    """Returns the rows whose scores differ most, at most `SHOWN_ROWS`, the largest difference first.
 
-    Each is {"index", "gold", "a", "b", "score_a", "score_b"}; a row's own score is its numerator / denominator.
+    Each is {"index", "gold", "a", "b", "score_a", "score_b"}; the score of a row is its numerator / denominator.
     """
     scores = [_ratios(a_ratios), _ratios(b_ratios)]
     apart = np.abs(scores[0] - scores[1])
@@ -262,7 +262,7 @@ def comparison_sections(result: Mapping[str, Any]) -> list[Section]:
 
     Args:
       result: result of `compare_predictions`, with "a_folder", "b_folder" and "notes", a list of sentences, and
-        where both have losses "loss", the result of `compare_losses`.
+        if both have losses "loss", the result of `compare_losses`.
     """
     tasks, average, verdicts = result["tasks"], result["average"], result["verdicts"]
     count = ", ".join(f"{verdicts[name]} {name}" for name in ("win", "tie", "loss"))
@@ -316,7 +316,7 @@ def _loss_row(name: str, entry: Mapping[str, Any]) -> list[str]:
 
 
 def _average(entries: Sequence[Mapping[str, Any]], drawn: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Returns the mean over tasks; resamples are averaged one by one."""
+    """Returns the mean over tasks, also of each resample."""
     means = {key: sum(entry[key] for entry in entries) / len(entries) for key in ("a", "b", "difference")}
     low, high, p = interval_and_p(means["difference"], np.mean(drawn, axis=0))
     return {"tasks": len(entries), **means, "low": low, "high": high, "p": p}

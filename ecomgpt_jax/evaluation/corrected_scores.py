@@ -9,8 +9,8 @@ Every score has a 95 % interval from resampling distinct inputs. Every task has 
   Generate: ROUGE-L over tokens, mean over rows, F = 2 * LCS / (tokens predicted + tokens of the gold answer).
 Parts are a bag of labels for CLS, a set of terms for the Extract families, a set of (type, term) for NER, read as in
 `instruct.answer_parts`; a token is a Chinese character or a word, or any character of a text that has neither. A row
-without anything to find adds nothing where the answer says so; a score over such rows alone is 1. An answer that does
-not say so (a blank one, an emoji) counts as one wrong part.
+without gold parts adds nothing if the answer states that there are none; a score over only such rows is 1. Another
+answer without parts (a blank one, an emoji) counts as one wrong part.
 """
 
 import re
@@ -62,13 +62,14 @@ def input_statistics(
 ) -> dict[str, np.ndarray]:
     """Returns numerators and denominators of each score by distinct input (`TaskRow.sentences`), for resampling.
 
-    A score is the mean over classes of numerator / denominator, each summed over inputs. Only `macro-f1` has several.
+    A score is the mean over classes of numerator / denominator, each summed over inputs. Only `macro-f1` has several
+    classes.
 
     Args:
-      task: decides how answers are read.
+      task: determines how answers are parsed.
       rows: the task's rows.
       predictions: an answer for each.
-      shown: the candidates that each prompt named; None: those of the frozen protocol.
+      shown: the candidates in each prompt; None: those of the default protocol.
 
     Returns:
       {name: [distinct inputs, classes, 2] float64}.
@@ -118,7 +119,7 @@ def class_scores(
 ) -> dict[str, dict[str, float | int]]:
     """Returns {class: {"f1", "gold", "said", "right"}} for the labels (CLS) or types (NER) of the gold answers.
 
-    Where the gold answers have none, the classes are those of the predictions.
+    If the gold answers have none, the classes are those of the predictions.
     """
     names, counts = _class_counts(task, rows, read_answers(task, predictions))
     return {
@@ -128,7 +129,7 @@ def class_scores(
 
 
 def score_rows(task: TaskFolder, rows: Sequence[TaskRow], predictions: Sequence[str]) -> np.ndarray:
-    """Returns numerator and denominator of `score` by row, [rows, 2] float64; `score` is the ratio of the sums."""
+    """Returns numerator and denominator of `score` per row, [rows, 2] float64; `score` is the ratio of the sums."""
     if (values := ranking_scores(task, rows, predictions)) is not None:
         return as_ratios(values)
     predictions = read_answers(task, predictions)
@@ -141,19 +142,19 @@ def score_rows(task: TaskFolder, rows: Sequence[TaskRow], predictions: Sequence[
 
 
 def read_answers(task: TaskFolder, predictions: Sequence[str]) -> list[str]:
-    """Returns answers as they are compared: those to a benchmark's questions are read by `benchmark_answers`."""
+    """Returns answers in the form that is compared; answers to benchmarks are parsed by `benchmark_answers`."""
     if not task.metric:
         return list(predictions)
     return [canonical(task.metric, task.labels, text) for text in predictions]
 
 
 def _references(task: TaskFolder, row: TaskRow) -> tuple[str, ...]:
-    """Returns the texts that an open answer may equal: one, or each of those a benchmark gives."""
+    """Returns the references of an open answer: one, or several of a benchmark."""
     return gold_labels(task, row) if task.metric else (gold_answer(task, row),)
 
 
 def exact_matches(task: TaskFolder, rows: Sequence[TaskRow], predictions: Sequence[str]) -> list[bool]:
-    """Returns by row whether all parts are right; for Generate, whether the text is the same; for rankings, score 1."""
+    """Returns per row whether all parts are right; for Generate, whether the text is equal; for rankings, score 1."""
     if (values := ranking_scores(task, rows, predictions)) is not None:
         return [value >= 1 for value in values]
     predictions = read_answers(task, predictions)
@@ -165,8 +166,8 @@ def exact_matches(task: TaskFolder, rows: Sequence[TaskRow], predictions: Sequen
 def interval(ratios: np.ndarray, seed: int = 0) -> tuple[float, float]:
     """Returns the 95 % percentile bootstrap interval of a score of `input_statistics`, inputs resampled.
 
-    `ratios` is [inputs, classes, 2], or [inputs, 2] where there is one class. A class that a resample has no input of
-    is left out of its mean.
+    `ratios` is [inputs, classes, 2], or [inputs, 2] for one class. A class without inputs in a resample is left out of
+    its mean.
     """
     inputs = len(ratios)
     weights = np.random.default_rng(seed).multinomial(inputs, np.full(inputs, 1 / inputs), size=RESAMPLES)
@@ -180,7 +181,7 @@ def format_error(task: TaskFolder, row: TaskRow, answer: str, shown: Sequence[st
 
     Blank is always an error. CLS: a label that is not among the candidates `shown`, or repeated more often than in the
     gold answer. NER: a line that is not "Type: terms" with a type of the task, or a repeated type. Extract,
-    Condition_Extract: a term that is not in the input ("None" says that there is none).
+    Condition_Extract: a term that is not in the input ("None" means that there is none).
     """
     if not answer.strip():
         return True
@@ -201,13 +202,13 @@ def format_error(task: TaskFolder, row: TaskRow, answer: str, shown: Sequence[st
 def tokens(text: str) -> list[str]:
     """Returns Chinese characters and words (runs of letters and digits), lower-cased, punctuation left out.
 
-    A text that has neither ("👍", "!!!") gives its characters.
+    For a text that has neither ("👍", "!!!") it returns the characters.
     """
     return [token for token, _ in located_tokens(text)]
 
 
 def located_tokens(text: str) -> list[tuple[str, int]]:
-    """Returns each of `tokens` and where in the text it begins."""
+    """Returns each of `tokens` and its position in the text."""
     words = [(match[0].lower(), match.start()) for match in _TOKEN.finditer(text)]
     return words or [(character, at) for at, character in enumerate(text) if not character.isspace()]
 
@@ -253,16 +254,16 @@ def _pairs(rows: Sequence[TaskRow], predictions: Sequence[str]) -> Iterator[tupl
 
 
 def _bags(task: TaskFolder, rows: Sequence[TaskRow], predictions: Sequence[str]) -> list[tuple[Bag, Bag]]:
-    """Returns by row the parts of the prediction and of the gold answer."""
+    """Returns per row the parts of the prediction and of the gold answer."""
     return [(said_parts(task, row, text), gold_parts(task, row)) for row, text in _pairs(rows, predictions)]
 
 
 def _class_counts(
     task: TaskFolder, rows: Sequence[TaskRow], predictions: Sequence[str]
 ) -> tuple[list[str], np.ndarray]:
-    """Returns the classes, and by row and class the numbers of right, predicted and gold parts, [rows, classes, 3].
+    """Returns the classes, and per row and class the numbers of right, predicted and gold parts, [rows, classes, 3].
 
-    A class is a label (CLS) or a type (NER) of the gold answers; where these have none, of the predictions.
+    A class is a label (CLS) or a type (NER) of the gold answers, or if these have none, of the predictions.
     """
     field, pairs = 0 if task.family == "NER" else 1, _bags(task, rows, predictions)
     names = sorted({part[field] for _, gold in pairs for part in gold})
@@ -294,7 +295,7 @@ def _means(values: Sequence[float]) -> np.ndarray:
 def _same(answer: str, gold: str) -> bool:
     """Returns whether two texts are equal apart from white space at the ends and a final full stop.
 
-    Of blank texts, these are the same text twice, and any one where the gold answer is empty.
+    Blank texts are equal if they are identical or if the gold answer is empty.
     """
     return tidy(answer) == tidy(gold) and (bool(gold.strip()) or answer == gold or not gold)
 

@@ -62,7 +62,7 @@ def _sources_table(sources: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def difference(entry: Mapping[str, Any]) -> str:
-    """Returns why a source's records differ in number from upstream's or from those used, "" where they do not."""
+    """Returns why the number of a source's records differs from upstream's or from those used; "" if it does not."""
     if "upstream" not in entry:
         left_out = {"refused": entry.get("refused", 0), **entry.get("left_out", {})}
         return "; ".join(f"{reason}: {count:,}" for reason, count in left_out.items() if count)

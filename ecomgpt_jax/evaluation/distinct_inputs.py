@@ -23,7 +23,7 @@ def sum_by_input(values: np.ndarray, inputs: Sequence[str]) -> np.ndarray:
 
 
 def tasks_sharing_inputs(inputs: Mapping[str, Iterable[str]]) -> list[list[str]]:
-    """Returns the tasks in groups: those that share an input, directly or through others, are in one group."""
+    """Returns groups of tasks: tasks that share an input, directly or through others, are in one group."""
     groups: list[tuple[list[str], set[str]]] = []
     for task, texts in inputs.items():
         names, union = [task], set(texts)

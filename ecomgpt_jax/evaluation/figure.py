@@ -15,12 +15,12 @@ _DOTS_PER_INCH = 120
 
 
 def draw_variants(path: str | os.PathLike[str], title: str, summary: Mapping[str, Any]) -> None:
-    """Draws each variant's average with its interval, next to it the difference to the first; losses below.
+    """Draws each variant's average with its interval, next to it the difference from the first; losses below.
 
     Args:
-      path: of the PNG file, written whole.
+      path: of the PNG file, written atomically.
       title: of the figure.
-      summary: what `ablation.summarise` returns.
+      summary: result of `ablation.summarise`.
     """
     names, measures = list(summary["variants"]), _measures(summary)
     height = 1.4 + 0.4 * len(names)
@@ -47,7 +47,7 @@ def draw_variants(path: str | os.PathLike[str], title: str, summary: Mapping[str
 
 
 def _measures(summary: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], str, int, str, str]]:
-    """Returns (figures of the variants, name, factor, unit, color) of the scores, and of the losses where there are."""
+    """Returns (results of the variants, name, factor, unit, color) of the scores, and of the losses, if any."""
     measures = [(summary["variants"], "corrected score", 100, "points", "tab:blue")]
     if "loss" in summary:
         measures.append((summary["loss"]["variants"], "loss of right answers", 1, "nats per token", "tab:orange"))
@@ -55,12 +55,12 @@ def _measures(summary: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], str, 
 
 
 def draw_curve(path: str | os.PathLike[str], weights: Mapping[str, float], summary: Mapping[str, Any]) -> None:
-    """Draws the average over the weight of interpolation with its 95 % interval, and each group's; losses beside.
+    """Draws the average by interpolation weight with its 95 % interval, and that of each group; losses next to it.
 
     Args:
-      path: of the PNG file, written whole.
+      path: of the PNG file, written atomically.
       weights: {variant: share of the tuned checkpoint}.
-      summary: what `ablation.summarise` returns.
+      summary: result of `ablation.summarise`.
     """
     names, measures = sorted(weights, key=weights.__getitem__), _measures(summary)
     shares = [weights[name] for name in names]
@@ -90,7 +90,7 @@ def draw_dependency(
     is better, framed where it is declared to use it. The losses of right answers are below the scores.
 
     Args:
-      path: of the PNG file, written whole.
+      path: of the PNG file, written atomically.
       scores: result of `ablation.dependency` for the scores.
       losses: the same for the losses.
     """

@@ -52,8 +52,8 @@ def evaluate_tasks(
 ) -> dict[str, Any]:
     """Decodes and scores every task of a folder.
 
-    Leaves `predictions/<task>.jsonl`, `scores.json`, `report.md` and `report.html` in `out_dir`, each written
-    atomically. In a run of several processes only process 0 writes. With `settings.answer_loss` each line of the
+    Writes `predictions/<task>.jsonl`, `scores.json`, `report.md` and `report.html` to `out_dir`, each atomically. With
+    several processes only process 0 writes. With `settings.answer_loss` each line of the
     predictions has the "answer_loss" of its row, and each task's entry the mean of its rows: nats per token of the
     right answer.
 
@@ -65,10 +65,10 @@ def evaluate_tasks(
       out_dir: created if needed.
       settings: rows per task, batch, beams, and lengths.
       mesh: the mesh that the parameters are on.
-      only: names of the tasks to evaluate, or patterns of names; None takes all.
+      only: names of the tasks to evaluate, or patterns of names; None: all.
       weights: identifies the weights. If given, each finished answer is appended to `answers.jsonl`, and a restarted
         run decodes only the missing ones.
-      trained_on: names of the tasks that the model was trained on, for the domains of the scores; empty where unknown.
+      trained_on: names of the tasks that the model was trained on, for the domains of the scores; empty if unknown.
 
     Returns:
       The content of `scores.json`.
@@ -110,10 +110,10 @@ def evaluate_tasks(
 def finished_scores(
     tasks_dir: str | os.PathLike[str], out_dir: str | os.PathLike[str], settings: EvalConfig, dtype: str
 ) -> dict[str, Any] | None:
-    """Returns the `scores.json` that an earlier `evaluate_tasks` wrote to `out_dir`; None where it must run.
+    """Returns the `scores.json` that an earlier `evaluate_tasks` wrote to `out_dir`; None if it must run again.
 
-    It must run where it did not finish, or where dtype, tasks, settings or prompts have changed. The caller compares
-    the weights.
+    It must run if it did not finish, or if dtype, tasks, settings or prompts have changed. The caller compares the
+    weights.
     """
     path = Path(out_dir) / "scores.json"
     if not path.is_file():
@@ -152,7 +152,7 @@ def evaluate_slice(
     settings: EvalConfig,
     mesh: jax.sharding.Mesh | None = None,
 ) -> dict[str, float]:
-    """Scores the first `SLICE_ROWS` rows of each task and leaves no file; arguments as for `evaluate_tasks`.
+    """Scores the first `SLICE_ROWS` rows of each task and writes no file; arguments as for `evaluate_tasks`.
 
     Returns:
       {"eval/<task>/<name>": value} of the corrected score and the two official ones that are averaged, and the same
@@ -207,10 +207,10 @@ class _Answered(NamedTuple):
     Attributes:
       prompt_set: the task.
       texts: the answer to each row, in labels.
-      said: what the model said to each row where that is letters; else empty.
-      cut_prompts: how many prompts were cut.
-      cut_answers: how many answers ended at the limit.
-      ranked: of a task whose candidates were ranked, what `likeliest` returns; its "sum" is `texts`.
+      said: the model's answers if they are letters; else empty.
+      cut_prompts: number of prompts that were cut.
+      cut_answers: number of answers that ended at the limit.
+      ranked: result of `likeliest` for a task whose candidates were ranked; its "sum" is `texts`.
     """
 
     prompt_set: TaskPrompts

@@ -142,8 +142,8 @@ keep();
 def render_sheet(sheet: Mapping[str, Any]) -> str:
     """Returns the page of one annotator.
 
-    Its "save" downloads {"study", "annotator", "judgements": {id: "left" | "right" | "tie"}}; items not judged are left
-    out.
+    "Save" downloads {"study", "annotator", "judgements": {id: "left" | "right" | "tie"}} without the items that are not
+    judged.
 
     Args:
       sheet: {"study", "annotator", "items": [{"id", "task", "prompt", "left", "right"}, ...]}, at least one item.

@@ -11,10 +11,10 @@ from ecomgpt_jax.instruct.task_folder import answer_separator
 
 
 def read_letters(prompt_set: TaskPrompts, answers: Sequence[str]) -> list[str]:
-    """Returns what answers say in the labels of the task, so that they are scored like those of other protocols.
+    """Returns answers in labels of the task, so that they are scored like those of other protocols.
 
-    A part is a letter of the row, alone or before one of ".:)", or the whole candidate as the prompt shows it. Any
-    other, the name of a label included, becomes a part that no label equals. Tasks without letters stay as they are.
+    A part is a letter of the row, alone or before one of ".:)", or the whole candidate as in the prompt. Any other
+    text, including the name of a label, becomes a part that no label equals. Tasks without letters are not changed.
     """
     if prompt_set.letters is None:
         return list(answers)
@@ -33,7 +33,7 @@ def read_letters(prompt_set: TaskPrompts, answers: Sequence[str]) -> list[str]:
 def letter_counts(prompt_set: TaskPrompts, texts: Sequence[str]) -> dict[str, dict[str, int]]:
     """Returns {letter: {"gold", "said", "right"}}: how often gold answers and `texts` (labels) have each letter.
 
-    A model that prefers a letter says it more often than gold answers have it.
+    If a model prefers a letter, its "said" exceeds its "gold".
     """
     counts = {key: Counter() for key in ("gold", "said", "right")}
     rows = zip(prompt_set.rows, texts, prompt_set.candidates(), prompt_set.names(), strict=True)

@@ -1,9 +1,10 @@
-"""Classification by the likelihood of the candidates: which one the model finds likeliest, in three ways of counting.
+"""Classification by the likelihood of the candidates under the model, measured in three ways.
 
-`sum` adds the log-probabilities of a candidate's tokens and of the end-of-sequence token, and is the one that answers.
-`mean` divides by their number, which favours long predictable candidates. `prior` subtracts from the sum what the same
-candidate gets where the prompt's input is empty, so that a label that is likely everywhere is no answer by itself; no
-gold answer is looked at. A single candidate is chosen, so a row with several labels can be right in part only.
+`sum` adds the log-probabilities of a candidate's tokens and of the end-of-sequence token; the answer is the candidate
+with the largest sum. `mean` divides by the number of tokens, which favours long predictable candidates. `prior`
+subtracts the sum of the same candidate after the prompt with an empty input, which removes the preference for generally
+likely labels; no gold answer is used. A single candidate is chosen, so a row with several labels can be only partly
+right.
 """
 
 import dataclasses
@@ -32,12 +33,12 @@ def likeliest(
     settings: EvalConfig,
     mesh: jax.sharding.Mesh | None = None,
 ) -> dict[str, list[str]]:
-    """Returns {way of counting: the candidate chosen for each row} for a CLS task.
+    """Returns {measure: the candidate chosen for each row} for a CLS task.
 
-    Prompts are cut as for decoding. The first of equals is taken, in the order of the prompt.
+    Prompts are cut as for decoding. Of equal candidates the first in the order of the prompt is chosen.
 
     Raises:
-      DataError: a row has no candidates, or candidates that are blank or alike.
+      DataError: a row has no candidates, or blank or equal ones.
     """
     shown, names = prompt_set.candidates(), prompt_set.names()
     for index, labels in enumerate(shown):

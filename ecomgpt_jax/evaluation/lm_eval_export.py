@@ -1,7 +1,7 @@
 """Exports tasks for lm-evaluation-harness: one YAML file per task, a group over them, and rendered rows.
 
 The rows contain rendered prompts and gold answers, and `doc_to_text` and `doc_to_target` name their fields, so user
-text is never part of a template and no Python file is needed. The harness scores `exact_match` of the whole answer,
+text is never part of a template and no Python file is needed. The harness scores `exact_match` of the whole answer, and
 chrF for generated titles.
 """
 
@@ -59,7 +59,7 @@ def export_tasks(prompt_sets: Sequence[TaskPrompts], directory: Path, grouped: S
     directory = directory.absolute()
     for prompt_set in prompt_sets:
         name, data = prompt_set.task.name, directory / "data" / f"{prompt_set.task.name}.jsonl"
-        golds = [gold.removeprefix(" ") for gold in prompt_set.responses()]  # as the filter does with a model's answer
+        golds = [gold.removeprefix(" ") for gold in prompt_set.responses()]  # like the filter for a model's answers
         rows = zip(prompt_set.prompts, golds, strict=True)
         write_json_lines(data, ({"index": i, "prompt": prompt, "gold": gold} for i, (prompt, gold) in enumerate(rows)))
         generates = prompt_set.task.family == "Generate"

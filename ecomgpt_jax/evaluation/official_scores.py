@@ -6,11 +6,11 @@ over rows. NER is scored on one tag per character of the sentence, micro and mac
 
 Quirks that are kept:
   CLS: every "." and the white space at the ends of a prediction are dropped, those of the gold answer are not. A label
-    that holds a full stop ("Co.") or ends in a blank is never matched, so gold against gold is not 1.
-  CLS, Extract, Condition_Extract: a label or term that holds the separator is two.
+    that contains a full stop ("Co.") or ends in a blank is never matched, so gold against gold is not 1.
+  CLS, Extract, Condition_Extract: a label or term that contains the separator counts as two.
   NER: an empty term ("Component: LCD, ", "a, , b") equals the empty slice at every position, so each character of the
     sentence becomes an entity. A repeated type adds its terms. The terms of a type are a set upstream; where two
-    overlap, the result depends on its order, here the order of first appearance.
+    overlap, the result depends on the order, which here is that of first appearance.
 """
 
 from collections import defaultdict
@@ -43,7 +43,7 @@ def _gold(task: TaskFolder, gold: str) -> str:
 
 
 def _answer(task: TaskFolder, prediction: str) -> str:
-    """Applies the blank rule of the family, and "error" where the `rouge` package would raise (nothing but dots)."""
+    """Applies the blank rule of the family, and returns "error" where the `rouge` package would raise (only dots)."""
     if task.family == "CLS":
         prediction = prediction.strip().replace(".", "")
     if not prediction.replace(".", "").strip():
@@ -124,10 +124,10 @@ def entity_f1(pairs: Iterable[tuple[set[Entity], set[Entity]]]) -> tuple[float, 
 
 
 def rouge_l(hypothesis: str, reference: str) -> float:
-    """Returns ROUGE-L F as `rouge` 1.0.1 has it (summary level, words counted once).
+    """Returns ROUGE-L F of `rouge` 1.0.1 (summary level, words counted once).
 
     Texts are cut into sentences at "." and into words at white space. For each pair of sentences one longest common
-    subsequence is read back; the words of all of them together, each once, are the overlap:
+    subsequence is traced back; the distinct words of all of them are the overlap:
     P = overlap / |words of the hypothesis|, R = overlap / |words of the reference|, F = 2PR / (P + R + 1e-8).
     """
     answers = [sentence.split() or [""] for sentence in dict.fromkeys(hypothesis.split(".")) if sentence]
@@ -146,7 +146,7 @@ def rouge_l(hypothesis: str, reference: str) -> float:
 
 
 def _common_words(x: list[str], y: list[str]) -> set[str]:
-    """Returns the words of the longest common subsequence read back from the table's end, ties towards shorter y."""
+    """Returns the words of the longest common subsequence traced back from the table's end, ties towards shorter y."""
     rows = _lcs_rows(x, y)
     i, j, words = len(x), len(y), set()
     while i and j:
@@ -166,7 +166,7 @@ def common_words_length(x: Sequence[str], y: Sequence[str]) -> int:
 
 
 def _lcs_rows(x: Sequence[str], y: Sequence[str]) -> list[int]:
-    """Returns the table of LCS lengths, a row of it as one integer (bit-parallel LCS, Hyyro 2004).
+    """Returns the table of LCS lengths, each row as one integer (bit-parallel LCS, Hyyro 2004).
 
     Bit j of row i is 0 where LCS(x[:i], y[:j+1]) > LCS(x[:i], y[:j]).
     """

@@ -1,7 +1,7 @@
 """Sections of a report, rendered as Markdown or as one self-contained HTML file.
 
-All text is escaped; only `Section.figure` is markup, made by the charts below. The page's policy allows no script and
-no external address.
+All text is escaped; only `Section.figure` is markup, from the charts below. The page's policy allows no script and no
+external address.
 """
 
 import dataclasses
@@ -47,7 +47,7 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--back); b
   margin: .2rem 0; font-size: .82rem; max-height: 22rem; overflow-y: auto; }
 """
 
-# A text, or its pieces in order, each with how it is marked: "" (not at all), "right", "wrong" or "missed".
+# A text, or its pieces in order, each with its mark: "" (none), "right", "wrong" or "missed".
 Marked = str | Sequence[tuple[str, str]]
 
 
@@ -58,8 +58,8 @@ class Table:
     Attributes:
       header: names of the columns.
       rows: cells; a cell that starts with "*" is shown as the best of its row.
-      totals: how many rows at the end are sums or means.
-      plain: prose rather than figures; aligned left and wrapped.
+      totals: number of rows at the end that are sums or means.
+      plain: whether cells are prose, which is aligned left and wrapped.
     """
 
     header: Sequence[str]
@@ -72,7 +72,7 @@ class Table:
 class Section:
     """A part of a report: title, paragraphs, and any of a table, a figure (SVG markup) and folded examples.
 
-    Each example is a title and (name, text) pairs, where pieces of the text may be marked; examples are left out of the
+    Each example is a title and (name, text) pairs; pieces of the text may be marked. Examples are left out of the
     Markdown.
     """
 
@@ -84,7 +84,7 @@ class Section:
 
 
 def cell(text: str) -> str:
-    """Returns a text as a cell of a table; a blank before a leading "*" prevents its reading as a mark."""
+    """Returns a text as a cell of a table; a blank before a leading "*" prevents its interpretation as a mark."""
     return " " + text if text.startswith("*") else text
 
 
@@ -212,7 +212,7 @@ def line_chart(points: Points, x_name: str, y_name: str, dashed: Points = ()) ->
 
 @dataclasses.dataclass(frozen=True)
 class Bar:
-    """A bar of a chart: name, value in [0, 1], interval if there is one, positions of its marks."""
+    """A bar of a chart: name, value in [0, 1], interval, if any, positions of its marks."""
 
     name: str
     value: float

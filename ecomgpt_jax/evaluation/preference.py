@@ -1,7 +1,7 @@
 """Human evaluation: writes blinded pairs of answers, reads judgements, computes wins and agreement.
 
 All annotators judge the same items, in different orders. A is on the left in half of each annotator's items of a task,
-and an item's sides alternate between annotators. Only the key tells which side is A.
+and the sides of an item alternate between annotators. Only the key records which side is A.
 """
 
 import hashlib
@@ -41,13 +41,13 @@ def make_study(
     annotators: int,
     seed: int = 0,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Draws rows and lays out the sheets.
+    """Draws rows and assembles the sheets.
 
     Args:
       prompt_sets: the tasks.
       a: A's predictions by task's name, one per row.
       b: B's.
-      rows: how many rows of each task are drawn; fewer where a task has fewer.
+      rows: number of rows drawn from each task, or all if it has fewer.
       annotators: number of sheets.
       seed: of the draw, the orders and the sides.
 
@@ -104,7 +104,7 @@ def read_key(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads a key file.
 
     Raises:
-      MissingInputError: it is not there.
+      MissingInputError: it does not exist.
       DataError: it is not a key file.
     """
     key = read_json(path)
@@ -126,14 +126,14 @@ def read_key(path: str | os.PathLike[str]) -> dict[str, Any]:
 def read_judgements(
     paths: Sequence[str | os.PathLike[str]], key: Mapping[str, Any]
 ) -> tuple[Votes, dict[str, Counter]]:
-    """Reads the files that annotators saved and undoes the blinding.
+    """Reads the files that annotators saved and reverses the blinding.
 
     Returns:
       Votes by item and annotator; and for each annotator how often "left", "right" and "tie" were chosen.
 
     Raises:
-      MissingInputError: a file is not there.
-      DataError: a file is of another study, an annotator comes twice, or an item or choice is unknown.
+      MissingInputError: a file does not exist.
+      DataError: a file is of another study, an annotator occurs twice, or an item or choice is unknown.
     """
     votes: Votes = {}
     sides: dict[str, Counter] = {}
@@ -191,7 +191,7 @@ def summarise(key: Mapping[str, Any], votes: Votes, sides: Mapping[str, Counter]
 
 
 def majority(values: Sequence[int]) -> int:
-    """Returns the outcome with most votes; a tie (1) where two have equally many."""
+    """Returns the outcome with most votes; a tie (1) if two have equally many."""
     (best, votes), *rest = Counter(values).most_common()
     return 1 if rest and rest[0][1] == votes else best
 

@@ -1,11 +1,11 @@
-"""The protocols: the prompts that a model is given, and their hash.
+"""The protocols of evaluation: the prompts and their hash.
 
 Prompts are the released ones (head, then the filled template). In the default protocol, `greedy` (`beam<K>` with
 beams), candidates are fixed (see `instruct.task_folder.candidates`). The released code draws the candidates of
-classification in every run; `released:SEED` draws them in the same way, which shows the variance. In `greedy:letters`
+classification in every run; `released:SEED` draws them in the same way, to measure the variance. In `greedy:letters`
 (and `constrained:letters`, `likelihood:letters`) the candidates of classification have letters, in an order drawn per
-row by hash, and the answer is letters. Prompts longer than `max_prompt_tokens` are cut at the beginning and counted;
-the end with "### Response:" stays.
+row by hash, and the answer consists of letters. Prompts longer than `max_prompt_tokens` are cut at the beginning and
+counted; the end with "### Response:" is kept.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ from ecomgpt_jax.instruct.task_folder import (
 
 
 class Encoder(Protocol):
-    """What the protocol uses of a tokenizer."""
+    """The methods of a tokenizer that the protocol uses."""
 
     eos_id: int
 
@@ -51,8 +51,8 @@ class Encoder(Protocol):
 class TaskPrompts:
     """A task with the rows that are evaluated, and for each row its prompt, gold answer and candidates.
 
-    `shown` is None where the candidates are the fixed ones. `letters` are the gold answers in letters, None where they
-    are labels; `golds`, and the answers that are scored, are labels always.
+    `shown` is None if the candidates are the fixed ones. `letters` are the gold answers in letters, None if they are
+    labels; `golds`, and the answers that are scored, are always labels.
     """
 
     task: TaskFolder
@@ -69,12 +69,12 @@ class TaskPrompts:
         return tuple(candidates(self.task, index, row) for index, row in enumerate(self.rows))
 
     def names(self) -> tuple[tuple[str, ...], ...]:
-        """Returns what an answer to each row calls its candidates."""
+        """Returns the candidates of each row as they appear in answers."""
         shown = self.candidates()
         return shown if self.letters is None else tuple(letters(len(labels)) for labels in shown)
 
     def responses(self) -> tuple[str, ...]:
-        """Returns the gold answers as the prompts ask for them."""
+        """Returns the gold answers in the form that the prompts request."""
         return self.golds if self.letters is None else self.letters
 
 
@@ -85,11 +85,11 @@ def build_prompts(task: TaskFolder, limit: int = 0, protocol: str = DEFAULT_PROT
       task: the task.
       limit: rows to read.
       protocol: "released:SEED" draws the candidates of classification; a name that ends with ":letters" gives them
-        letters; any other takes the fixed ones.
+        letters; any other uses the fixed ones.
 
     Raises:
       MissingInputError: there is no `test.json`.
-      DataError: a row is malformed, or a gold label that needs a letter is no candidate.
+      DataError: a row is malformed, or a gold label that needs a letter is not a candidate.
     """
     rows = read_rows(task, "test", limit)
     instructions = [to_instruction(task, index, row) for index, row in enumerate(rows)]
@@ -117,8 +117,8 @@ def released_candidates(task: TaskFolder, index: int, row: TaskRow, seed: str) -
     """Draws the candidates of row `index` as the released code does for classification; elsewhere they are fixed.
 
     The released code shuffles the labels, cuts them to a length drawn uniformly from 0 to 49, and adds the gold labels,
-    in the arbitrary order of a set of strings. So at least one row in fifty has its gold labels as the only candidates.
-    Here the draws depend on `seed`, task and row alone.
+    in the arbitrary order of a set of strings. So on average at least one row in fifty has only its gold labels as
+    candidates. Here the draws depend only on `seed`, task and row.
     """
     if task.family != "CLS" or not task.labels:
         return candidates(task, index, row)
@@ -175,7 +175,7 @@ def describe(tasks: Sequence[TaskPrompts], settings: EvalConfig) -> dict[str, An
 
 
 def describe_predictions(tasks: Sequence[TaskPrompts]) -> dict[str, Any]:
-    """Returns the `protocol` entry for predictions made elsewhere, of which only the tasks are known."""
+    """Returns the `protocol` entry for predictions of other origin, of which only the tasks are known."""
     return {"name": "predictions", "sha256": digest({"name": "predictions"}, tasks)}
 
 
@@ -192,7 +192,7 @@ def digest(settings: Mapping[str, Any], tasks: Sequence[TaskPrompts]) -> str:
 
 
 def find_tasks_dir(settings: EvalConfig) -> str:
-    """Returns the folder of evaluation tasks: `settings.tasks_dir`, else $ECOMGPT_EVAL, else where `fetch` puts it.
+    """Returns the folder of evaluation tasks: `settings.tasks_dir`, else $ECOMGPT_EVAL, else the folder of `fetch`.
 
     Raises:
       MissingInputError: there is none.

@@ -74,7 +74,7 @@ def write_run_report(
       directory: created if needed.
       config: the run's config as nested dictionaries.
       metrics: the lines of `metrics.jsonl`, with "step" and "train/loss".
-      scores: the content of `scores.json` after training; None where nothing was evaluated.
+      scores: the content of `scores.json` after training; None if nothing was evaluated.
       untrained_scores: the same before training.
       samples: {"task", "prompt", "gold", "prediction"} each, shown in the HTML.
     """
@@ -88,7 +88,7 @@ def write_run_report(
 
 
 def score_sections(scores: Scores, untrained_scores: Scores | None = None) -> list[Section]:
-    """Returns the sections about scores: averages, all measures side by side, and each measure with its baselines."""
+    """Returns the sections with scores: averages, all measures side by side, and each measure with its baselines."""
     tasks = scores["tasks"]
     if not tasks:
         return [Section("Scores", ["No task was scored."])]
@@ -138,7 +138,7 @@ def _number(value: float | None) -> str:
 
 
 def _model_cell(value: float, others: Sequence[float | None]) -> str:
-    """Marks the model's value where it is above all values it is compared with."""
+    """Returns the model's value as a cell, marked if it is above all values it is compared with."""
     return ("*" if all(other is None or value > other for other in others) else "") + _number(value)
 
 
@@ -147,7 +147,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _groups(tasks: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Returns the groups of `scores.json`, and the tasks of the paper where there are others too."""
+    """Returns the groups of `scores.json`, and the tasks of the paper if there are others too."""
     paper = [name for name in tasks if name in PAPER_ROUGE_L]
     found = groups(tasks)
     return {**found, "Tasks of the paper": paper} if 0 < len(paper) < len(tasks) else found
@@ -253,7 +253,7 @@ def _protocol_section(scores: Scores) -> Section:
     rows = [[str(key), cell(str(value))] for key, value in settings.items()]
     return Section(
         "Protocol",
-        ["Two runs with the same sha256 saw the same prompts."],
+        ["Two runs with the same sha256 have the same prompts."],
         Table(["Setting", "Value"], rows, plain=True),
     )
 
@@ -267,7 +267,7 @@ def _sample_sections(samples: Sequence[Mapping[str, str]]) -> list[Section]:
 
 
 def loss_curve(metrics: Sequence[Mapping[str, float]]) -> str:
-    """Returns the training loss by step, and the validation loss where there is one, as inline SVG."""
+    """Returns the training loss by step, and any validation loss, as inline SVG."""
     train, held_back = (
         [(line["step"], line[name]) for line in metrics if name in line] for name in ("train/loss", "val/loss")
     )

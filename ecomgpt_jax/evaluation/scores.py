@@ -6,8 +6,8 @@
      "run": {"dtype"}}
 
 "inputs" is the number of distinct inputs. "intervals" holds [low, high] of each corrected score, "classes" the F1 of
-each class (CLS, NER), "baselines" the same two sets of scores for each of `baselines.BASELINES`. A task has "domain"
-too where the training tasks are known, and "answer_loss" (nats per token of the right answers) if requested.
+each class (CLS, NER), "baselines" the same two sets of scores for each of `baselines.BASELINES`. A task also has
+"domain" if the training tasks are known, and "answer_loss" (nats per token of the right answers) if requested.
 """
 
 import os
@@ -36,7 +36,7 @@ MEASURES = (
     ("Official micro-F1", "official", "micro-f1"),
     ("Official ROUGE-L", "official", "rouge-l-f1"),
 )
-# The same for tasks of a benchmark, whose published scorers have other scores.
+# The same for tasks of a benchmark, whose published scorers compute other scores.
 BENCHMARK_MEASURES = (MEASURES[0], ("Official score", "official", "score"))
 DOMAINS = ("in-domain", "held-out task", "held-out dataset")
 _LABELS = {"en": "English", "zh": "Chinese"}
@@ -46,7 +46,7 @@ def score_task(prompt_set: TaskPrompts, predictions: Sequence[str]) -> dict[str,
     """Returns a task's entry of `scores.json`.
 
     Raises:
-      DataError: there is not one prediction per row.
+      DataError: the number of predictions is not that of the rows.
     """
     if len(predictions) != len(prompt_set.rows):
         raise DataError(f"task {prompt_set.task.name}: {len(predictions)} predictions for {len(prompt_set.rows)} rows")
@@ -81,7 +81,7 @@ def read_scores(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads a `scores.json`.
 
     Raises:
-      MissingInputError: the file is not there.
+      MissingInputError: the file does not exist.
       DataError: it has no tasks with their numbers of rows, or no protocol with its hash.
     """
     scores = read_json(path)
@@ -97,7 +97,7 @@ def read_scores(path: str | os.PathLike[str]) -> dict[str, Any]:
 def domain(task: TaskFolder, trained_on: Iterable[str]) -> str:
     """Returns which of `DOMAINS` a task belongs to for a model trained on these tasks.
 
-    in-domain: trained on this very task; held-out task: on others of its dataset; held-out dataset: on none of them.
+    in-domain: trained on this task; held-out task: on others of its dataset; held-out dataset: on none of them.
     """
     names = set(trained_on)
     if task.name in names:
@@ -117,7 +117,7 @@ def groups(tasks: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def measures(tasks: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:
-    """Returns the scores averaged over these tasks: the released ones, or those of a benchmark."""
+    """Returns the scores that are averaged over these tasks: the released ones, or those of a benchmark."""
     return MEASURES if all("micro-f1" in entry["official"] for entry in tasks.values()) else BENCHMARK_MEASURES
 
 
@@ -137,11 +137,11 @@ def read_predictions(path: str | os.PathLike[str], rows: int, total: int = 0) ->
 
     Args:
       path: the file.
-      rows: how many rows of the task are wanted, from the first.
-      total: how many the task has, of which the file may hold more than the wanted ones; 0: no more.
+      rows: number of rows to read, from the first.
+      total: number of rows of the task, for all of which the file may have predictions; 0: `rows`.
 
     Raises:
-      MissingInputError: the file is not there.
+      MissingInputError: the file does not exist.
       DataError: an index is missing, repeated or out of range, or a prediction is not a string.
     """
     path = Path(path)
@@ -177,7 +177,7 @@ def write_predictions(
 ) -> None:
     """Writes a prediction file in order of rows.
 
-    Each line has the loss of the row's right answer, and the model's own answer in letters, where these are known.
+    Each line has the loss of the row's right answer, and the model's answer in letters, if these are known.
     """
     lines = [{"index": index, "prediction": text} for index, text in enumerate(predictions)]
     for line, loss in zip(lines, answer_losses, strict=bool(answer_losses)):
@@ -188,7 +188,7 @@ def write_predictions(
 
 
 def read_answer_losses(path: str | os.PathLike[str]) -> list[float]:
-    """Returns the losses that `write_predictions` wrote, by row.
+    """Returns the losses that `write_predictions` wrote, per row.
 
     Raises:
       DataError: a row has none.
@@ -202,6 +202,6 @@ def read_answer_losses(path: str | os.PathLike[str]) -> list[float]:
 
 
 def average(entries: Sequence[Mapping[str, Any]], kind: str, name: str) -> float | None:
-    """Returns the mean of one score over the tasks that have it, each task counting once; None where none has."""
+    """Returns the mean of one score over the tasks that have it, with equal weights; None if none has it."""
     values = [entry[kind][name] for entry in entries if entry[kind].get(name) is not None]
     return sum(values) / len(values) if values else None

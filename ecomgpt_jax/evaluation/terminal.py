@@ -16,7 +16,7 @@ def score_table(scores: Mapping[str, Any], untrained: Mapping[str, Any] | None =
       untrained: that of the model before training, over the same tasks; None leaves its column out.
 
     Returns:
-      Lines without a line break at the end: a head, one line a task, the average, and how often training helped.
+      Lines without a line break at the end: a header, one line per task, the average, and how often training helped.
     """
     tasks: Mapping[str, Any] = scores["tasks"]
     before: Mapping[str, Any] = untrained["tasks"] if untrained else {}

@@ -1,1 +1,1 @@
-"""From raw e-commerce records to instruction instances (no jax in here)."""
+"""From raw e-commerce records to instruction instances (does not import jax)."""

@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Ability:
-    """One node of the graph, with the names of the tasks it is linked to.
+    """One node of the graph, with the names of its tasks.
 
     Attributes:
       name: the ability.
@@ -41,8 +41,8 @@ def ability_graph(tasks: Mapping[str, Mapping[str, Any]]) -> list[Ability]:
     """Returns the abilities, most reused first.
 
     Args:
-      tasks: the "tasks" of a data set's statistics: {name: {"operator", "held_out", "train"} and, where
-        known, "abilities"}.
+      tasks: the "tasks" of a data set's statistics: {name: {"operator", "held_out", "train"} and, if known,
+        "abilities"}.
     """
     graph = []
     for name in sorted({ability for entry in tasks.values() for ability in entry.get("abilities", ())}):

@@ -19,7 +19,7 @@ from ecomgpt_jax.instruct.tasks.task import NOTHING
 
 Part = tuple[str, str]  # (type, term); the type is empty except for NER
 Bag = Counter[Part]
-# The part of an answer without parts, where the row has none and the answer does not say so.
+# The part of an answer without parts if the row has none and the answer does not state that.
 UNREADABLE: Part = ("(unreadable)", "(unreadable)")
 
 
@@ -49,8 +49,8 @@ def gold_parts(task: TaskFolder, row: TaskRow) -> Bag:
 def said_parts(task: TaskFolder, row: TaskRow, answer: str) -> Bag:
     """Returns the parts of an answer to a row, as `gold_parts` has them.
 
-    Where neither the row nor the answer has parts, the answer must say so: it is the gold answer, a blank one where the
-    gold answer is empty, or (NER) "None" or lines "Type: None". Any other is one wrong part, `UNREADABLE`.
+    If neither the row nor the answer has parts, the answer must state that: it must be the gold answer, blank if the
+    gold answer is empty, or (NER) "None" or lines "Type: None". Any other answer is one wrong part, `UNREADABLE`.
     """
     wanted, text = gold_parts(task, row), gold_answer(task, row)
     if answer == text:
@@ -89,9 +89,9 @@ def located_parts(task: TaskFolder, row: TaskRow, text: str) -> Iterator[tuple[P
 
 
 def split_known(text: str, separator: str, known: Sequence[str]) -> Iterator[tuple[str, int, int]]:
-    """Yields (name, start, end) for each part of a text: `known` texts, longest first, and what is between separators.
+    """Yields (name, start, end) for each part of a text: `known` texts, longest first, and text between separators.
 
-    The name of a known text is its `name_of`, that of another `tidy`; blank ones are left out.
+    The name of a known text is its `name_of`, that of another one `tidy`; blank ones are left out.
     """
     names, pattern = _forms(tuple(known), separator)
     start = 0
@@ -125,7 +125,7 @@ def split_type(line: str, kinds: Sequence[str]) -> tuple[str, str]:
 
 
 def repeated_or_unknown(kinds: Iterable[str], known: Iterable[str]) -> bool:
-    """Returns whether an answer has a type that is not among the known ones, or more often than they have it."""
+    """Returns whether an answer has an unknown type, or a type more often than the known ones contain it."""
     return bool(Counter(kinds) - Counter(map(name_of, known)))
 
 

@@ -1,6 +1,6 @@
 """Finds faults in training data: in users' files, line by line, and in built rows.
 
-A finding names its place and what is wrong there. Every file is read to its end, so all its faults are found.
+A finding names its place and the problem. Every file is read to its end, so all its faults are found.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow
 from ecomgpt_jax.instruct.tasks.task import NOTHING
 
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
-_OFFSETS = ("NER", "Condition_Extract")  # families whose released offsets are those of the terms
+_OFFSETS = ("NER", "Condition_Extract")  # families whose released offsets match the terms
 
 
 class Finding(NamedTuple):
@@ -33,8 +33,8 @@ class Finding(NamedTuple):
 def audit_folder(directory: str | os.PathLike[str], exclusion: Exclusion | None = None) -> Iterator[Finding | TaskRow]:
     """Yields the findings in every file of a folder of tasks, and each readable row, for the caller to count.
 
-    A repeated row is a fault in training files, and a note in evaluation files, which cannot be changed. Rows to train
-    on must not occur among the evaluation rows or in the task's own `test.json`.
+    A repeated row is a fault in training files, and a note in evaluation files, which cannot be changed. Training rows
+    must not occur among the evaluation rows or in the task's own `test.json`.
 
     Args:
       directory: folder of `<Dataset>/tasks/<task>/{meta-info,train,test}.json`.
@@ -59,12 +59,12 @@ def audit_folder(directory: str | os.PathLike[str], exclusion: Exclusion | None 
         for split in splits:
             try:
                 yield from _audit_file(task, split, seen, exclusion if split == "train" else None)
-            except EcomError as error:  # a link out of the folder
+            except EcomError as error:  # a link to a place outside the folder
                 yield Finding(str(error))
 
 
 def _label_problems(task: TaskFolder) -> Iterator[Finding]:
-    """Yields what makes answers of labels (CLS) or types (NER) ambiguous: only their names distinguish them."""
+    """Yields ambiguities among labels (CLS) or types (NER), which only their names distinguish in answers."""
     if task.family not in ("CLS", "NER"):
         return
     where, kind = (
@@ -97,7 +97,7 @@ def _label_problems(task: TaskFolder) -> Iterator[Finding]:
 
 
 def _as_several(text: str, separator: str, labels: Set[str]) -> list[str]:
-    """Returns labels that give the text when joined with the separator; empty where there are none."""
+    """Returns labels that give the text when joined with the separator; empty if there are none."""
     if text in labels:
         return [text]
     at = text.find(separator)
@@ -145,7 +145,7 @@ def _audit_file(
 
 
 def _row_problems(task: TaskFolder, row: TaskRow, text: str, offsets: bool) -> Iterator[tuple[int, str]]:
-    """Yields (column, problem) for values that the format allows and the task does not."""
+    """Yields (column, problem) for values that the format allows but the task does not."""
     if not row.sentences.strip():
         yield column_of(text, "sentences"), "sentences is empty"
         return  # further findings would only repeat this one
@@ -254,7 +254,7 @@ def _problems(row: Row, separator: str) -> Iterator[str]:
         yield from _not_copied(response, given, separator)
     elif row["family"] == "NER":
         for line in response.split("\n"):
-            # Types and terms may contain a colon: the reading that fits the prompt best counts.
+            # Types and terms may contain a colon: the reading that fits the prompt best is used.
             cuts = [match.span() for match in re.finditer(": ", line) if line[: match.start()] in given]
             problems = [list(_not_copied(line[end:], given, separator)) for _, end in cuts]
             yield from min(problems, key=len, default=[f"line {line!r} names no type of the prompt"])

@@ -1,8 +1,8 @@
 """Published e-commerce benchmarks as folders of held-out tasks: ECInstruct, ChineseEcomQA, Shopping MMLU.
 
 `task_folders` reads a benchmark's files in upstream's form (`fetch benchmarks`, or the user's own copy) and writes
-the released task layout with one more field in `meta-info.json`, `metric`, which says how answers are read and scored
-(`evaluation.benchmark_scores`). Prompts are the published ones, without EcomGPT's head. Nothing here is trained on.
+the released task layout with one more field in `meta-info.json`, `metric`, which determines how answers are parsed and
+scored (`evaluation.benchmark_scores`). Prompts are the published ones, without EcomGPT's head. No row is trained on.
 
   ecinstruct       four tests of ECInstruct (arXiv 2402.08831) as in UniCommerce-1.5, in eCeLLM's prompt template.
   chinese_ecom_qa  ChineseEcomQA (arXiv 2502.20196), system prompt and prompt; the first line of a gold answer is the
@@ -26,7 +26,7 @@ from ecomgpt_jax.instruct.records import Span
 from ecomgpt_jax.instruct.sources import checksums
 from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, write_task
 
-TRUTH = "truth"  # key in a row's labels: what the scorer needs besides the gold answer
+TRUTH = "truth"  # key in a row's labels: further input of the scorer besides the gold answer
 _ALPACA = (
     "Below is an instruction that describes a task, paired with an input that provides further context. Write a "
     "response that appropriately completes the request.\n\n### Instruction:\n{}\n\n"
@@ -188,7 +188,7 @@ def _shopping_task(name: str, metric: str, found: list[dict[str, Any]]) -> Made:
 
 
 def shared_template(prompts: list[str]) -> tuple[str, list[str]]:
-    """Splits prompts into a template (what all share at both ends) and the rest of each.
+    """Splits prompts into a template (the text that all share at both ends) and the rest of each.
 
     The beginning is shared up to a colon or line break, the end from a line break on.
     """
@@ -229,7 +229,7 @@ def find_benchmark(name: str) -> Path | None:
 
     Raises:
       ConfigError: there is no benchmark of that name.
-      MissingInputError: the variable names no folder.
+      MissingInputError: the variable does not name a folder.
     """
     if name not in BENCHMARKS:
         raise ConfigError(f"--benchmark {name}: is none of official, {', '.join(BENCHMARKS)}, all")
@@ -245,7 +245,7 @@ def task_folders(name: str, cache: str | os.PathLike[str]) -> Path:
       cache: where the folder is created, under a name that depends on the files and on this code.
 
     Raises:
-      MissingInputError: the benchmark's files are not there.
+      MissingInputError: the benchmark's files do not exist.
       DataError: they are not of the published form, or not the pinned ones.
     """
     folder = find_benchmark(name)

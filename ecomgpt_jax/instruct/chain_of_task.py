@@ -52,7 +52,7 @@ SIMPLIFICATION: Mapping[type[Record], tuple[Form, ...]] = {
     Question: (questions.ANSWERABLE, questions.EVIDENCE),
     Dialogue: (dialogue.TURN_FUNCTION,),
 }
-# Input and output change places: facts -> text, label -> text, answer -> question, reply -> message.
+# Input and output are exchanged: facts -> text, label -> text, answer -> question, reply -> message.
 REVERSAL: Mapping[type[Record], tuple[Form, ...]] = {
     SpannedText: (entities.COMPOSITION,),
     AspectText: (aspects.REVIEW_WRITING,),

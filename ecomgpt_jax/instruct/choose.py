@@ -34,7 +34,7 @@ from ecomgpt_jax.instruct.tasks import (
 from ecomgpt_jax.instruct.tasks.task import Task
 
 REDISTRIBUTABLE = "redistributable"
-# Settings that determine the rows; the others (row length, packing, tokenizer) only use them.
+# Settings that determine the rows; the others (row length, packing, tokenizer) apply to finished rows.
 _FIELDS = (
     "mixture", "tasks", "sources", "licences", "operators", "leave_out_abilities", "strict_held_out",
     "synthetic_records", "languages", "prompt_language", "chain_of_task", "num_tasks", "instances_per_task",
@@ -47,14 +47,14 @@ _REAL = (real_entities, real_aspects, real_pairs, real_items, real_texts, real_q
 class Choice:
     """The tasks of a build, each group in the order of declaration.
 
-    Tasks contain functions that cannot be pickled, so another process gets their names and declares them again.
+    Tasks contain functions that cannot be pickled, so another process receives their names and declares them again.
 
     Attributes:
       data: the settings.
       declared: all tasks that the mixture could train on, before any filter.
-      training: tasks to train on; empty for mixture=files, whose tasks are known once the files are read.
+      training: training tasks; empty for mixture=files, whose tasks are known after reading the files.
       unseen: tasks that `unseen_tasks` keeps out of training, for validation.
-      held_out: tasks kept out of training, whatever the filters.
+      held_out: tasks that are never trained on, independent of the filters.
       near: the sources that `strict_held_out` leaves out, see `near_sources`.
     """
 
@@ -78,12 +78,12 @@ class Choice:
 def choose(data: DataConfig) -> Choice:
     """Returns the tasks that the settings choose.
 
-    `num_tasks` takes the first of a seeded order, so a smaller choice is a part of a larger one; `unseen_tasks` takes
-    the last.
+    `num_tasks` selects the first of a seeded order, so a smaller choice is a part of a larger one; `unseen_tasks`
+    selects the last.
 
     Raises:
       ConfigError: the filters leave no task, or fewer than `num_tasks`, or name something that does not exist.
-      MissingInputError: the folder of tasks is not there or holds no task with a `train.json`.
+      MissingInputError: the folder of tasks does not exist or contains no task with a `train.json`.
       EcomError: with `strict_held_out`, a source cannot be read.
     """
     declared = declared_tasks(data)
@@ -138,9 +138,9 @@ def select_names(
 
     Args:
       names: tasks that the other settings allow.
-      every: the same before settings of a task's operator and abilities, which choose what is trained on alone.
+      every: the same before the settings of operators and abilities, which only filter the training tasks.
       data: the settings.
-      known: names that a pattern may match, before the other settings; none: `names`.
+      known: names that a pattern may match, before the other settings; empty: `names`.
 
     Raises:
       ConfigError: a pattern matches no name, there are no tasks, or too few for `num_tasks` and `unseen_tasks`.
@@ -169,7 +169,7 @@ def real_tasks() -> list[Task]:
     Not every annotation becomes a task. Left out are labels that the text does not determine (the variant of an Alexa
     device, a song's genre, a restaurant's cuisine, how helpful a review was), the rows that one source repeats from
     another (hotel reviews of the shopping set, laptops of MEMD, restaurants of ASTE), and topic labels on restaurant
-    reviews, which are too close to the held-out topic task. Texts without labels are left to pseudo-labelling.
+    reviews, which are too close to the held-out topic task. Texts without labels are used by pseudo-labelling.
     """
     return [task for family in _REAL for task in family.tasks()]
 
@@ -199,7 +199,7 @@ def folder_tasks(data: DataConfig) -> list[TaskFolder]:
 
     Raises:
       ConfigError: the setting is empty.
-      MissingInputError: the folder is not there or holds no such task.
+      MissingInputError: the folder does not exist or contains no such task.
     """
     if not data.tasks_dir:
         raise ConfigError("data.mixture=folder needs data.tasks_dir, a folder of <Dataset>/tasks/<task>/train.json")
@@ -265,7 +265,7 @@ def near_sources(data: DataConfig) -> dict[str, str]:
     Reads every source of the mixture once per process, since label sets come from the records.
 
     Raises:
-      ConfigError: nothing is held out: ECOMGPT_EVAL is not set.
+      ConfigError: there are no held-out tasks: ECOMGPT_EVAL is not set.
       EcomError: a source cannot be read.
     """
     settings = (data.mixture, data.sources_dir, data.synthetic_records, data.seed)
@@ -319,7 +319,7 @@ def cache_key(data: DataConfig) -> str:
 def check_sources(data: DataConfig, built: Path) -> None:
     """Compares the real sources' files that changed after `built` was written with their checksums.
 
-    Without that file nothing is compared: a build compares all files itself.
+    Without that file nothing is compared, since a build compares all files.
 
     Raises:
       EcomError: a file is missing or not the pinned one.

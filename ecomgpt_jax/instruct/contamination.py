@@ -2,7 +2,7 @@
 
 Texts are compared as their letters and digits only, lower case, compatibility forms and accents folded. A run has 18
 characters where both texts are Chinese and 60 elsewhere: too long to be shared by chance. Texts that share a run of n
-characters share each half of it, so a text is probed with windows of n / 2 characters, n / 2 + 1 apart, and only hits
+characters share each half of it, so a text is searched with windows of n / 2 characters, n / 2 + 1 apart, and only hits
 are compared character by character.
 """
 
@@ -35,7 +35,7 @@ _FIELD = re.compile(r"(?:^|[\n\t]|, )((?:[A-Z][\w]*)(?: [A-Z\d]\w*)?): ", re.MUL
 
 
 class _Folding(dict[int, str]):
-    """What each character is folded to, computed when it first occurs."""
+    """The folded form of each character, computed when it first occurs."""
 
     def __missing__(self, code: int) -> str:
         letters = unicodedata.normalize("NFKD", chr(code)).lower()
@@ -89,7 +89,7 @@ def texts_of(record: Record) -> tuple[str, ...]:
 
 
 def long_enough(text: str) -> bool:
-    """Returns whether a normalised text is too long for two equal ones to be a coincidence."""
+    """Returns whether a normalised text is so long that two equal ones are not a coincidence."""
     return len(text) >= (SHORTEST_CHINESE if is_chinese(text) else SHORTEST)
 
 
@@ -124,15 +124,15 @@ class Exclusion:
                         self.probes[length].update(text[i : i + half] for i in range(len(text) - half + 1))
 
     def reason(self, record: Record) -> str:
-        """Returns why a record must stay out ("text", "sentence" or "run"), or an empty string."""
+        """Returns the reason to exclude a record ("text", "sentence" or "run"), or an empty string."""
         return self.reason_of_texts(texts_of(record))
 
     def reason_of_texts(self, texts: Iterable[str]) -> str:
-        """As `reason`, from texts."""
+        """Returns the same as `reason` for texts."""
         return self.reason_of_folded(map(fold, texts))
 
     def reason_of_folded(self, texts: Iterable[str]) -> str:
-        """As `reason`, from what `fold` makes of texts; "text" if a whole text or a line of it occurs."""
+        """Returns the same as `reason` for results of `fold`; "text" if a whole text or a line of it occurs."""
         for folded in texts:
             whole = joined(folded)
             if len(whole) < SHORTEST_CHINESE:
@@ -172,7 +172,7 @@ def load_exclusion(directories: Sequence[str | os.PathLike[str]]) -> Exclusion:
 
 
 def tested_texts(directory: str | os.PathLike[str]) -> set[str]:
-    """Returns the inputs of every `test.json` below a folder of tasks, normalised where they hold a letter or digit."""
+    """Returns the inputs of every `test.json` below a folder of tasks, normalised if they contain a letter or digit."""
     texts: set[str] = set()
     for task in load_tasks(Path(directory).expanduser()):
         if (Path(task.path) / "test.json").is_file():

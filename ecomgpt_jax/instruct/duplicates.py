@@ -3,8 +3,8 @@
 Two texts count as near duplicates when they hold the same digits and at least three quarters of their 96 min-hashes
 agree, which estimates the share of character 4-grams (letters and digits only) that they have in common; a record of
 two texts (a query and a title, a question and its context) is one only if both are. Records of one group are not
-compared: a source may annotate that two offers are of one product, and a split keeps them together anyway. Texts so
-short that independent authors write the same are not compared either.
+compared: a source may annotate that two offers are of one product, and they are in one split anyway. Texts so short
+that independent authors write the same are not compared either.
 
 Each record is compared with the first kept one of each of its 12 buckets, so time is linear in the number of records;
 memory is 100 MB for buckets plus 220 bytes per record. The same records in the same order give the same result in any
@@ -38,7 +38,7 @@ class Sketch:
       signatures: [records, 2, 96] uint8, the low bits of the min-hashes of both texts.
       slots: [records, 12] int32, the bucket of each band of min-hashes and the digits.
       groups: [records] uint64, hash of source and group.
-      texts: [records] uint64, hash of both texts; 0 where they are too short to be compared.
+      texts: [records] uint64, hash of both texts; 0 if they are too short to be compared.
     """
 
     signatures: np.ndarray
@@ -79,18 +79,18 @@ def compared(record: Record) -> tuple[str, str]:
 
 
 class NearDuplicates:
-    """The records kept so far; the result depends on the order of sources."""
+    """The records kept so far; results depend on the order of sources."""
 
     def __init__(self) -> None:
-        self._first = np.zeros((_BANDS, _SLOTS), np.int32)  # place of a bucket's first record, from 1; 0 = empty
+        self._first = np.zeros((_BANDS, _SLOTS), np.int32)  # number of a bucket's first record, from 1; 0 = empty
         self._signatures = np.zeros((1024, 2, _HASHES), np.uint8)
         self._groups, self._texts = (np.zeros(1024, np.uint64) for _ in range(2))
         self._sources: list[str] = [""]
 
     def add(self, source: str, new: Sketch) -> list[str]:
-        """Returns "" for each record of a source to keep, else why not.
+        """Returns "" for each record of a source to keep, else the reason not to.
 
-        That is "exact duplicate" or "near duplicate", followed by " of another source" where it repeats one.
+        Reasons are "exact duplicate" and "near duplicate", with " of another source" if that has the other record.
         """
         rows = zip(new.signatures, new.slots, new.groups, new.texts.tolist(), strict=True)
         return [self._add(source, *row) if row[3] else "" for row in rows]

@@ -5,8 +5,8 @@
                               /built.json             fingerprint and statistics, written last
 
 A build runs from `choose` (which tasks) over `read` and `make` (records to rows, one shard per source) to `write`. With
-`data.total_instances`, the data set of all tasks is built first, and rows of the chosen tasks are taken from it:
-settings that differ only in that choice share the reading. The records that repeat others are listed in
+`data.total_instances`, the data set of all tasks is built first, and rows of the chosen tasks are selected from it:
+settings that differ only in that choice share the build. The records that repeat others are listed in
 `<key>.repeats.json`, for builds that differ in seed, wording and limits.
 
 A build writes into a temporary folder next to the final one and renames it when it is complete; a lock prevents two
@@ -57,7 +57,7 @@ class Built:
       stats: {"tasks": {name: {"language", "family", "operator", "parent", "source", "abilities", "train", "test",
         "held_out"}}, "sources": {...}, "files": {...}, "near_held_out": {...}, "quarantine": {...}, "dropped": {...},
         "totals": {...}}.
-      held_out_dir: task folders of the held-out tasks; None where the mixture has none.
+      held_out_dir: task folders of the held-out tasks; None if the mixture has none.
     """
 
     directory: Path
@@ -71,7 +71,7 @@ def build(data: DataConfig) -> Built:
 
     Raises:
       ConfigError: a script called this at its top level, so that the processes of a build call it too.
-      EcomError: a setting, source or task folder is wrong or missing; nothing is left behind.
+      EcomError: a setting, source or task folder is wrong or missing; no file is left.
     """
     root = _root(data)
     root.mkdir(parents=True, exist_ok=True)
@@ -160,7 +160,7 @@ def _build_in(working: Path, bad_file: Path, choice: Choice, whole: Built | None
     made = working / "shards"
     made.mkdir()
     builder = EcomInstruct(choice, made, bad_file, whole, data_dir=str(working), file_format="array_record")
-    with contextlib.redirect_stdout(io.StringIO()):  # tfds announces a download that does not take place
+    with contextlib.redirect_stdout(io.StringIO()):  # tfds logs a download that does not happen
         builder.download_and_prepare(download_dir=str(working / "downloads"))
     shutil.rmtree(working / "downloads", ignore_errors=True)
     if whole is not None and whole.held_out_dir:
@@ -189,9 +189,9 @@ class EcomInstruct(tfds.core.dataset_builder.FileReaderBuilder):
     url_infos: typing.ClassVar[dict[str, Any]] = {}  # else tfds looks for a list of URLs next to this file
 
     def __init__(self, choice: Choice, folder: Path, bad_file: Path, whole: Built | None = None, **kwargs: Any) -> None:
-        """Takes the tasks, the folder to make shards in and the file for bad records; all workers need access to both.
+        """Sets the tasks, the folder for shards and the file for bad records; all workers need access to both.
 
-        Rows are taken from the `whole` data set if it is given, and made otherwise.
+        Rows are selected from the `whole` data set if it is given, and made otherwise.
         """
         self._choice, self._folder, self._whole = choice, folder, whole
         self.stats, self.held_out, self.digest = BuildStats(bad_file), {}, hashlib.sha256()
@@ -258,7 +258,7 @@ class EcomInstruct(tfds.core.dataset_builder.FileReaderBuilder):
         return [write.SAMPLE]
 
     def _collect(self, split: str, names: Sequence[str]) -> tfds.core.SplitInfo:
-        """Moves the files of a split to where tfds looks for its shards, and adds their digests to the fingerprint."""
+        """Moves the files of a split to the paths of tfds' shards, and adds their digests to the fingerprint."""
         made = [file for name in names if (file := self._folder / f"{name}.{split}").is_file()]
         template = self._get_filename_template(split)
         lengths, size = [], 0

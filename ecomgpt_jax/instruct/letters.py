@@ -1,6 +1,6 @@
-"""Prompts that call their candidates by letters ("A. Price, B. Size") and are answered with letters ("B, A").
+"""Prompts with letters for their candidates ("A. Price, B. Size") and with letters as answers ("B, A").
 
-Up to 26 candidates are called A to Z, more of them by numbers from 1. What the letters are for is said beside the
+Up to 26 candidates have letters from A, more of them numbers from 1. The request to answer with letters follows the
 candidates, so every template that shows candidates can show letters.
 """
 
@@ -17,19 +17,19 @@ _CHINESE = re.compile(r"[\u4e00-\u9fff]")
 
 
 def letters(count: int) -> tuple[str, ...]:
-    """Returns what `count` candidates are called, in the order of the prompt."""
+    """Returns the letters or numbers of `count` candidates, in the order of the prompt."""
     if count <= len(string.ascii_uppercase):
         return tuple(string.ascii_uppercase[:count])
     return tuple(str(number) for number in range(1, count + 1))
 
 
 def lettered_name(letter: str, label: str) -> str:
-    """Returns a candidate as the prompt shows it."""
+    """Returns a candidate as it appears in the prompt."""
     return f"{letter}. {label}"
 
 
 def can_show_letters(family: str, template: str) -> bool:
-    """Tells whether a task's prompts show candidates that an answer consists of."""
+    """Returns whether a task's prompts show candidates of which answers consist."""
     return family == "CLS" and "{label_set}" in template
 
 
@@ -37,7 +37,7 @@ def with_letters(instruction: Instruction, labels: Sequence[str]) -> Instruction
     """Returns an instruction whose candidates have letters and whose answer is the letters of the gold `labels`.
 
     Raises:
-      DataError: a gold label is none of the candidates.
+      DataError: a gold label is not one of the candidates.
     """
     names = letters(len(instruction.candidates))
     of_label = dict(zip(instruction.candidates, names, strict=True))
@@ -59,12 +59,12 @@ def with_letters(instruction: Instruction, labels: Sequence[str]) -> Instruction
 
 
 def shuffled(labels: Sequence[str], *place: str | int) -> tuple[str, ...]:
-    """Returns labels in an order drawn by the sha256 of each together with its `place`, so no letter stands out."""
+    """Returns labels in the order of their sha256 together with `place`, so no letter is preferred."""
     return tuple(sorted(labels, key=lambda label: _draw(*place, label)))
 
 
 def drawn(share: float, *place: str | int) -> bool:
-    """Tells whether the row of a `place` is among the `share` of rows, by the sha256 of the place."""
+    """Returns whether the row of `place` is in the `share` of rows, by the sha256 of `place`."""
     return int.from_bytes(_draw(*place)[:8]) < share * 2**64
 
 

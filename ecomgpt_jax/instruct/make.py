@@ -1,6 +1,6 @@
 """Makes rows from records: chooses wordings and order, applies limits, drops repeats and evaluation text.
 
-A task's rows are in a seeded order, so a lower limit keeps a subset of what a higher one keeps. Rows are made in
+A task's rows are in a seeded order, so a lower limit keeps a subset of the rows of a higher one. Rows are made in
 shards, one per source, in any order and in several processes.
 """
 
@@ -47,15 +47,15 @@ def shards(choice: Choice) -> list[str]:
 
 
 def compared_shards(choice: Choice) -> list[str]:
-    """Returns the shards whose records must not nearly repeat others; those of the embedded catalogue are alike."""
+    """Returns the shards whose near duplicates are removed; those of the embedded catalogue are similar by design."""
     return [shard for shard in shards(choice) if shard in all_sources.SOURCES]
 
 
 def sketch_shard(choice: Choice, shard: str, stats: BuildStats) -> tuple[list[str], Sketch]:
-    """Returns the ids of a source's records that may repeat others, and what they are compared by.
+    """Returns the ids of a source's records that may repeat others, and the sketches by which they are compared.
 
-    Records that no declared task reads are not compared. The choice of tasks has no influence, so the same records are
-    kept whatever is trained on.
+    Records that no declared task reads are not compared. The choice of tasks has no influence, so every choice keeps
+    the same records.
 
     Raises:
       EcomError: the source is missing or broken.
@@ -77,9 +77,9 @@ def make_rows(
     Args:
       choice: the tasks.
       shard: one of `shards(choice)`.
-      stats: gets the counts.
-      held_out: gets the held-out tasks and their rows.
-      repeats: {id of a record to leave out: why}.
+      stats: receives the counts.
+      held_out: receives the held-out tasks and their rows.
+      repeats: {id of a record to leave out: reason}.
 
     Raises:
       EcomError: a source, task folder or file is missing or broken.
@@ -99,13 +99,13 @@ def make_rows(
 def unseen_rows(choice: Choice, shard: str, stats: BuildStats, repeats: Mapping[str, str] | None) -> HeldOut:
     """Returns the tasks of a source that are not trained on, with rows of its test split, in the released layout.
 
-    Rows whose answer or candidates the layout cannot state are left out, and tasks that have no others.
+    Rows whose answer or candidates the layout cannot represent are left out, and so are tasks without other rows.
 
     Args:
       choice: the tasks.
       shard: name of the source.
-      stats: gets the counts.
-      repeats: {id of a record to leave out: why}.
+      stats: receives the counts.
+      repeats: {id of a record to leave out: reason}.
 
     Raises:
       EcomError: the source is missing or broken.
@@ -151,7 +151,7 @@ def _from_source(
 
 
 def _selector(records: Sequence[Record]) -> Callable[[Task], list[Record]]:
-    """Returns `task.select` of these records, done once for consecutive tasks that read the same ones."""
+    """Returns `task.select` of these records, computed once for consecutive tasks that read the same ones."""
     last: dict[tuple[int, type[Record]], list[Record]] = {}
 
     def select(task: Task) -> list[Record]:
@@ -165,7 +165,7 @@ def _selector(records: Sequence[Record]) -> Callable[[Task], list[Record]]:
 
 
 class _Candidate(NamedTuple):
-    """The parts of a row of user data; `source` and `group` determine its split, `record` names its record."""
+    """The parts of a row of user data; `source` and `group` determine its split, `record` identifies its record."""
 
     source: str
     group: str
@@ -277,7 +277,7 @@ class Rows:
         return wanted and drawn(LETTERS, "letters", self.data.seed, task.name, row)
 
     def excluded(self, texts: Sequence[str]) -> str:
-        """Returns why user texts are left out of training, "" where they are kept; counts it."""
+        """Returns the reason to leave user texts out of training, "" to keep them; counts it."""
         reason = self.exclusion.reason_of_texts(texts) if self.exclusion else ""
         if reason:
             self.stats.dropped[f"evaluation {reason}"] += 1
@@ -294,9 +294,9 @@ class Rows:
 
         Args:
           candidates: all of their sources; those of a task follow each other.
-          most: rows to test on, by source.
+          most: maximum number of test rows, by source.
           render_row: content -> stored row, input, answer.
-          fates: gets the split of each record's rows, or the first reason to leave one out.
+          fates: receives the split of each record's rows, or the first reason to leave one out.
         """
         sizes = {source: collections.Counter[str]() for source in most}
         for each in candidates:
@@ -320,9 +320,9 @@ class Rows:
                         yield split, row
 
     def _unfit(self, task: str, sentences: str, answer: str, spelled: bool = False) -> str:
-        """Returns why a row is left out, "" for one to keep; counts it. Repeats have the same letters and digits.
+        """Returns the reason to leave a row out, "" to keep it; counts it. Repeats have the same letters and digits.
 
-        With `spelled`, as users may teach spelling, prices and sizes, they have the same characters except for blanks.
+        With `spelled` they have the same characters except for blanks: users may teach spelling, prices and sizes.
         """
         reason = self._reason(task, sentences, answer, spelled)
         if reason:

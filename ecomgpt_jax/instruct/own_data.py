@@ -1,14 +1,14 @@
 """User data without code: files and Hub data sets in one of three forms.
 
     instruction   {"instruction": "...", "input": "...", "output": "..."}      without "input" is fine
-    completion    {"prompt": "...", "completion": "..."}                       taken as they are, with nothing between
+    completion    {"prompt": "...", "completion": "..."}                       used unchanged, with nothing between
     messages      {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}, ...]}
 
 The form of a file follows from the fields of its records; other fields are ignored, and the description lists and
 counts them. Each assistant turn of a conversation becomes one instance, whose prompt is everything before it: every
 answer is trained once, with its own end of sequence, and user and system messages are never targets. An answer with
 "weight": 0 (or "train", "training" or "loss": false) is part of later prompts and is not trained; values other than 0,
-1, false and true are refused. Optional fields may be blank: null, white space, an empty list. User text is never read
+1, false and true are errors. Optional fields may be blank: null, white space, an empty list. User text is never read
 as a template or as a special token.
 """
 
@@ -59,7 +59,7 @@ class OwnFile:
       records: good and bad ones together.
       instances: those of the good ones, in order.
       bad: those that cannot be used.
-      left_out: {line of a good record without instances: why}.
+      left_out: {line of a good record without instances: reason}.
       unread: {unknown field: number of records with it}; for `messages.<field>` the number of messages.
       untrained: number of answers excluded by their weight.
       wrapped: first lines of records that span several lines.
@@ -111,7 +111,7 @@ def load_files(specs: Sequence[str]) -> Iterator[OwnFile]:
     """Yields each file of `data.files`, read.
 
     Raises:
-      ConfigError: two have the same name or are the same file, or one is of no known kind.
+      ConfigError: two have the same name or are the same file, or one is of an unknown kind.
       EcomError: one is missing or cannot be read at all.
     """
     names: dict[str, str] = {}
@@ -137,8 +137,8 @@ def load(spec: str) -> OwnFile:
     """Reads a file or Hub data set.
 
     Raises:
-      ConfigError: it is of no known kind.
-      EcomError: it is missing, cannot be read at all, is empty, or has no known form.
+      ConfigError: it is of an unknown kind.
+      EcomError: it is missing, cannot be read at all, is empty, or has an unknown form.
     """
     records = list(own_files.read(spec))
     file = OwnFile(spec, name_of(spec), _form_of(spec, [record for _, _, record in records]), len(records))
@@ -155,7 +155,7 @@ def load(spec: str) -> OwnFile:
         except _Wrong as error:
             if kind in (".jsonl", ".json"):
                 column = column_of(text, error.field, error.occurrence)
-            else:  # a table: the number of the field
+            else:  # a table: the index of the field
                 column = list(record).index(error.field) + 1 if error.field in record else 1
             file.bad.append(BadRecord(spec, line, column, str(error), text))
             continue
@@ -267,7 +267,7 @@ def _instruction(record: Mapping[str, Any]) -> str:
 
 
 def _conversation(messages: object, *, answered: bool) -> tuple[list[tuple[str, str, bool]], str]:
-    """Returns (prompt, response, whether to train on it) of each assistant turn, and the whole as a prompt."""
+    """Returns (prompt, response, whether to train on it) of each assistant turn, and the conversation as a prompt."""
     if not isinstance(messages, list) or not messages:
         raise _Wrong("messages", "messages must be a list of objects with role and content")
     prompt, before = HEAD, ""

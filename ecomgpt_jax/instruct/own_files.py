@@ -1,11 +1,11 @@
 """Reads user files and Hub data sets into records: one object of fields per line, row or table row.
 
 A record that cannot be read becomes a `BadRecord`, and reading continues. A file that cannot be read is an error:
-compressed, in another encoding, with a repeated column name. Text with the character U+0000 is always refused.
+compressed, in another encoding, with a repeated column name. Text with the character U+0000 is always an error.
 
 CSV follows RFC 4180. In TSV a field in double quotes is read as a spreadsheet writes it (it may hold tabs, line breaks
-and doubled quotes) where the record then has as many fields as the header; all other quotes are plain characters. Lines
-that have as many fields as the header without any such reading are records of their own.
+and doubled quotes) if the record then has as many fields as the header; all other quotes are plain characters. Lines
+that have as many fields as the header without this interpretation are separate records.
 
 Parquet is read by `pyarrow`, `hub:owner/name@commit[:split]` by `datasets` (extra `hub`), which runs no code of a data
 set. A commit is 40 hexadecimal digits, so that a data set cannot change.
@@ -36,8 +36,8 @@ def read(spec: str) -> Iterator[Read]:
     """Yields (line, text, record) for each record of a file or Hub data set; a bad one as a `BadRecord`.
 
     Raises:
-      ConfigError: it is of no known kind.
-      MissingInputError: it is not there.
+      ConfigError: it is of an unknown kind.
+      MissingInputError: it does not exist.
       DataError: it is empty or cannot be read at all.
       StorageError: the Hub cannot be reached.
     """
@@ -56,10 +56,10 @@ def read(spec: str) -> Iterator[Read]:
 
 
 def checksum(spec: str) -> str:
-    """Returns the sha256 of a file; of a Hub data set its name, which holds the commit.
+    """Returns the sha256 of a file, or the name of a Hub data set, which contains the commit.
 
     Raises:
-      MissingInputError: the file is not there.
+      MissingInputError: the file does not exist.
     """
     if spec.startswith("hub:"):
         return spec
@@ -154,7 +154,7 @@ def _comma_separated(spec: str, text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _tab_separated(spec: str, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Yields (line, fields) of each record of TSV; see the module for what quotes mean."""
+    """Yields (line, fields) of each record of TSV; the module describes quotes."""
     text, at, line, width = text.replace("\r\n", "\n").replace("\r", "\n"), 0, 1, 0
     while at < len(text):
         end = text.find("\n", at)
@@ -177,7 +177,7 @@ def _plain(line: str) -> list[str]:
 
 
 def _quoted(text: str, at: int) -> tuple[list[str], int]:
-    """Returns the fields of the record that begins at an offset, as spreadsheets write them, and where it ends."""
+    """Returns the fields of the record at an offset, with quotes as spreadsheets write them, and its end."""
     cells: list[str] = []
     while True:
         cell = _CELL.match(text, at)
@@ -200,7 +200,7 @@ def _read_parquet(spec: str) -> Iterator[Read]:
 
 
 def _check_fields(place: str, fields: Iterable[Any]) -> None:
-    """Raises DataError where a Parquet schema, or a structure in it, has a name twice."""
+    """Raises DataError if a Parquet schema, or a structure in it, has a name twice."""
     fields = list(fields)
     _check_names(place, [field.name for field in fields])
     for field in fields:
@@ -223,7 +223,7 @@ def _read_hub(spec: str) -> Iterator[Read]:
             rows = datasets.load_dataset(match["name"], revision=match["commit"], split=match["split"] or "train")
     except Exception as error:  # errors of the library, the network and the disk
         hint = "check name, commit and network, or use a local file"
-        raise StorageError(f"{spec}: cannot be had from the Hub ({_reason(error)}); {hint}") from None
+        raise StorageError(f"{spec}: cannot be loaded from the Hub ({_reason(error)}); {hint}") from None
     yield from _numbered(rows)
 
 

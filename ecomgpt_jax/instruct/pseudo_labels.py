@@ -1,6 +1,6 @@
 """Pseudo-labels: a model's answers on texts without annotation, checked before they become rows of a task.
 
-An answer is kept if it has the format of its task's family, names only candidates, and takes its terms from the text.
+An answer is kept if it has the format of its task's family, names only candidates, and contains only terms of the text.
 The caller filters by confidence.
 """
 
@@ -16,7 +16,7 @@ from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, answer_separat
 from ecomgpt_jax.instruct.tasks.task import NOTHING, Task
 
 FAMILIES = ("CLS", "NER", "Condition_Extract", "Extract")
-_CHECKED = 200  # gold answers checked before a model is run
+_CHECKED = 200  # gold answers that are checked before the model runs
 
 
 def unlabelled(records: Iterable[Record], language: str) -> list[str]:
@@ -44,11 +44,11 @@ def as_folder(task: Task, records: Sequence[Record]) -> TaskFolder:
     """Returns a task of a mixture as a task folder for pseudo-labels; its data set is named `_Pseudo`.
 
     Args:
-      task: its input must be the text of a record alone.
+      task: its input must be only the text of a record.
       records: all of its source; the annotated ones give the label set.
 
     Raises:
-      ConfigError: the task asks for more than a text, or its own gold answers would not pass `accept`.
+      ConfigError: the task needs more than a text, or its own gold answers do not pass `accept`.
     """
     selected = task.select(records)
     labels = task.label_set(selected)
@@ -76,10 +76,10 @@ def as_folder(task: Task, records: Sequence[Record]) -> TaskFolder:
 
 
 def check_family(task: TaskFolder) -> None:
-    """Refuses a family whose answers cannot be checked against the text or the candidates.
+    """Checks that the answers of a family can be compared with the text or the candidates.
 
     Raises:
-      ConfigError: naming those that can.
+      ConfigError: they cannot; names the families whose answers can.
     """
     if task.family not in FAMILIES:
         raise ConfigError(f"{task.name}: answers of family {task.family} cannot be checked; use {', '.join(FAMILIES)}")
@@ -92,7 +92,7 @@ def instructions(task: TaskFolder, texts: Sequence[str]) -> list[Instruction]:
 
 
 def accept(task: TaskFolder, text: str, answer: str, shown: Sequence[str]) -> TaskRow | str:
-    """Returns the row of an answer, or the reason why it has none.
+    """Returns the row of an answer, or the reason to reject it.
 
     Args:
       task: the task.

@@ -1,4 +1,4 @@
-"""Typed records: what a source's reader yields, and what tasks are made from.
+"""Typed records: the results of a source's reader, from which tasks are made.
 
 Every record has an `id` (unique within its source and stable between builds), a `group` and a `language` ("en" or
 "zh"). Records that share a product, query, cluster, dialogue or sentence share the group, so they are in one split;
@@ -21,7 +21,7 @@ class Span:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AspectTuple:
-    """One opinion: what it is about, what is said, and how. An empty string means not annotated or implicit."""
+    """One opinion: aspect, category, opinion words and polarity. An empty string means not annotated or implicit."""
 
     aspect: str
     category: str
@@ -57,7 +57,7 @@ class SpannedText(Record):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class AspectText(Record):
-    """A review sentence with its aspect tuples; `domain` names the kind of product where the source does."""
+    """A review sentence with its aspect tuples; `domain` is the kind of product, if the source provides it."""
 
     text: str
     tuples: tuple[AspectTuple, ...]
@@ -66,9 +66,9 @@ class AspectText(Record):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TextPair(Record):
-    """Two texts and how they relate (`label`): two offers of a product, a query and a title, a question and evidence.
+    """Two texts and their relation (`label`): two offers of a product, a query and a title, a question and evidence.
 
-    Where the source has fields, `left_attributes` and `right_attributes` hold them as (name, value), empty values kept.
+    If the source has fields, `left_attributes` and `right_attributes` are their (name, value), including empty values.
     """
 
     left: str
@@ -82,7 +82,7 @@ class TextPair(Record):
 class AttributedItem(Record):
     """A product: title, category path from the root, (name, value) attributes in order, free description.
 
-    An attribute with an empty value was asked for and has no value.
+    An attribute with an empty value was annotated as having no value.
     """
 
     title: str
@@ -93,7 +93,7 @@ class AttributedItem(Record):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Question(Record):
-    """A question with its context; `answers` are free text, `spans` point into the context; no answer: both empty."""
+    """A question with its context; `answers` are free text, `spans` are in the context; both may be empty."""
 
     question: str
     context: str = ""
@@ -112,16 +112,16 @@ class Dialogue(Record):
 
 
 class LeftOut(Exception):
-    """Raised in place of a row's records: it is left out on purpose, for the reason given."""
+    """Raised instead of yielding a row's records if the row is left out intentionally; states the reason."""
 
 
 class Draft(NamedTuple):
-    """A record that still lacks what its source adds.
+    """A record without the fields that its source adds.
 
     Attributes:
       kind: its type.
-      part: what follows "#" in its id, where a row becomes several records.
-      fields: the fields that are known. Without `group`, records that begin with the same text share a group.
+      part: suffix after "#" in its id, if a row gives several records.
+      fields: the known fields. Without `group`, records with the same first text share a group.
     """
 
     kind: type[Record]

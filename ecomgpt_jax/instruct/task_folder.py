@@ -1,4 +1,4 @@
-"""Reads and writes the released EcomInstruct layout, which users' own tasks have too.
+"""Reads and writes the released EcomInstruct layout, which is also that of users' tasks.
 
     <directory>/<Dataset>/tasks/<LANG-Dataset-Family-name>/meta-info.json
                                                           /test.json  /train.json
@@ -6,7 +6,7 @@
 `meta-info.json` holds `test_prompt.instruction` (a template with `{sentences}` and `{label_set}`) and, optionally,
 `defi`, `label_set`, `label_key` and `label_sep`. The other two files are JSON lines: `sentences` (a string, or a list
 that is joined), and `labels` {key: [label, ...]} for CLS or `spans` [{start, end, type, term}, ...] for the other
-families. The folder's name decides language and family; the `task` of the meta file may differ from it and is not used.
+families. The folder's name determines language and family; the `task` of the meta file may differ and is not used.
 Candidates and gold answers follow the official evaluation (see `candidates` and `gold_answer`).
 
 The file is longer than 350 lines because reading, checking, rendering and writing share one layout.
@@ -48,8 +48,8 @@ class TaskFolder:
       label_set: labels by key (the released sets have two languages or levels of detail).
       label_key: the key that is used.
       separator: joins labels and terms (`label_sep`).
-      path: the folder it was read from; empty for a task that only exists in memory.
-      metric: how a benchmark's answers are read and scored (`evaluation.benchmark_scores`); "" for EcomInstruct's own.
+      path: the folder of its files; empty for a task that exists only in memory.
+      metric: how a benchmark's answers are parsed and scored (`evaluation.benchmark_scores`); "" for EcomInstruct.
     """
 
     name: str
@@ -78,7 +78,7 @@ class TaskFolder:
 
     @functools.cached_property
     def labels(self) -> tuple[str, ...]:
-        """The labels in use, in the order of the meta file, each once; empty where answers are open."""
+        """The labels in use, in the order of the meta file, each once; empty if answers are open."""
         return tuple(dict.fromkeys(self.label_set.get(self.label_key, ())))
 
 
@@ -95,7 +95,7 @@ def task_fields(name: str) -> dict[str, str]:
     """Splits a task's name into language, dataset, family and name.
 
     Raises:
-      DataError: the name has another form, an unknown family, or could leave its folder.
+      DataError: the name has another form or an unknown family, or is not a plain file name.
     """
     match = _NAME.fullmatch(name)
     if not match or len(name) > 200:
@@ -110,13 +110,13 @@ def load_tasks(directory: str | os.PathLike[str], only: Iterable[str] | None = N
     """Reads every task under `<directory>/<Dataset>/tasks/`, in order of name.
 
     Args:
-      directory: the folder that holds the data sets.
+      directory: the folder of the data sets.
       only: names of the tasks to read, or patterns of names such as "EN-*"; None reads all.
 
     Raises:
-      MissingInputError: the directory, a wanted task (of a pattern: every one) or a `meta-info.json` is not there, or
-        there is no task at all.
-      DataError: a folder's name or meta file is wrong, a task occurs twice, or a link leads out of the directory.
+      MissingInputError: the directory, a requested task (for a pattern: every match) or a `meta-info.json` does not
+        exist, or there is no task at all.
+      DataError: a folder's name or meta file is wrong, a task occurs twice, or a link points outside the directory.
     """
     folders = find_tasks(directory)
     wanted: list[str] = []
@@ -132,7 +132,7 @@ def load_tested(directory: str | os.PathLike[str], only: Iterable[str] | None = 
     """Reads the tasks of `load_tasks` that have a `test.json`; a warning names the others once.
 
     Raises:
-      MissingInputError: as `load_tasks`; also where no task has one, or `only` names one that has none.
+      MissingInputError: as `load_tasks`; also if no task has one, or `only` names a task without one.
       DataError: as `load_tasks`.
     """
     tasks, wanted = load_tasks(directory, only), set(only or ())
@@ -153,8 +153,8 @@ def find_tasks(directory: str | os.PathLike[str]) -> dict[str, Path]:
     """Returns the folder of every task under `<directory>/<Dataset>/tasks/`, unread, in order of name.
 
     Raises:
-      MissingInputError: the directory is not there, or there is no task at all.
-      DataError: a task occurs twice, or a link leads out of the directory.
+      MissingInputError: the directory does not exist, or there is no task at all.
+      DataError: a task occurs twice, or a link points outside the directory.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -177,7 +177,7 @@ def load_task(directory: str | os.PathLike[str]) -> TaskFolder:
     """Reads one task's name and `meta-info.json`.
 
     Raises:
-      MissingInputError: the folder or its `meta-info.json` is not there.
+      MissingInputError: the folder or its `meta-info.json` does not exist.
       DataError: a field is missing or has the wrong type.
     """
     directory = Path(directory)
@@ -224,7 +224,7 @@ def load_task(directory: str | os.PathLike[str]) -> TaskFolder:
 
 
 def template_problem(task: TaskFolder) -> str:
-    """Returns what is unusual in a task's template, "" where nothing is; benchmarks have prompts of their own."""
+    """Returns what is unusual in a task's template, or ""; templates of benchmarks are not checked."""
     if task.metric or task.template.rstrip().endswith("### Response:"):
         return ""
     return (
@@ -248,8 +248,8 @@ def read_rows(task: TaskFolder, split: str = "test", limit: int = 0) -> list[Tas
     """Reads the first `limit` rows (0 = all) of `<split>.json`.
 
     Raises:
-      MissingInputError: the file is not there.
-      DataError: a row is malformed or has no gold answer (`file:line:column`), or there is none.
+      MissingInputError: the file does not exist.
+      DataError: a row is malformed or has no gold answer (`file:line:column`), or there are no rows.
     """
     rows = []
     for _, _, row in islice(scan_rows(task, split), limit or None):
@@ -267,8 +267,8 @@ def scan_rows(task: TaskFolder, split: str) -> Iterator[tuple[int, str, TaskRow 
     A malformed line is yielded as a `BadRecord`, so that all of them are reported.
 
     Raises:
-      MissingInputError: the file is not there.
-      DataError: it is a link out of its folder.
+      MissingInputError: the file does not exist.
+      DataError: it is a link to a place outside its folder.
     """
     path = task.path / f"{split}.json"
     if not path.is_file():
@@ -289,7 +289,7 @@ def write_task(
     test: Sequence[TaskRow],
     train: Sequence[TaskRow] = (),
 ) -> TaskFolder:
-    """Writes a task under `<directory>/<Dataset>/tasks/<name>/`; `load_task` gives the same task back.
+    """Writes a task under `<directory>/<Dataset>/tasks/<name>/`; `load_task` returns an equal task.
 
     Each file is written atomically, `meta-info.json` last, so an incomplete folder is not a task.
 
@@ -321,7 +321,7 @@ def gold_labels(task: TaskFolder, row: TaskRow) -> tuple[str, ...]:
 
 
 def gold_answer(task: TaskFolder, row: TaskRow) -> str:
-    """Returns a row's answer as the official evaluation has it.
+    """Returns a row's answer as in the official evaluation.
 
     CLS joins the labels, the other families the terms, with `answer_separator`; NER has one line per type in the order
     of the label set, "Type: term, term" or "Type: None", and drops spans of other types.
@@ -350,8 +350,8 @@ def format_entities(task: TaskFolder, entities: Iterable[tuple[str, str]]) -> st
 def candidates(task: TaskFolder, index: int, row: TaskRow) -> tuple[str, ...]:
     """Returns the candidate labels of row `index`, in the order of the meta file.
 
-    All labels, but for CLS with more than `MAX_CANDIDATES`: there the gold labels, filled up to that number with the
-    labels whose sha256 together with task and index is smallest. So nothing else changes a row's candidates.
+    All labels; for CLS with more than `MAX_CANDIDATES` the gold labels, filled up to that number with the labels whose
+    sha256 together with task and index is smallest, so that nothing else changes a row's candidates.
     """
     labels = task.labels
     if task.family != "CLS" or len(labels) <= MAX_CANDIDATES:
@@ -388,7 +388,7 @@ def fingerprint(task: TaskFolder, rows: Sequence[TaskRow]) -> str:
 
 
 def _inside(path: Path) -> Path:
-    """Returns `path` unless it is a link out of its folder."""
+    """Returns `path`; raises DataError if it is a link to a place outside its folder."""
     if not path.resolve().is_relative_to(path.parent.resolve()):
         raise DataError(f"{path}: a link out of its task folder; copy the file there")
     return path

@@ -3,7 +3,7 @@
 The files of a shard in the folder of the build:
 
     <shard>.npz                     the sketches of its records
-    <shard>.repeats.json            which of them stay out, and why
+    <shard>.repeats.json            the records to leave out, with reasons
     <shard>.train   <shard>.test    its rows, tf.Examples in array_record; no file where there are none
     <shard>.train.digests           the sha256 of each row
     <shard>.json                    its `BuildStats` and the rows of its held-out tasks
@@ -11,8 +11,8 @@ The files of a shard in the folder of the build:
 
 Processes exchange data through these files only, so any machine with access to the folder can make a shard.
 
-`data.total_instances` takes the first rows of each chosen task from a whole data set. Rows of a task are in a seeded
-order that depends on no other task, so a build with a lower limit keeps the same ones.
+`data.total_instances` selects the first rows of each chosen task from a whole data set. The rows of a task have a
+seeded order that does not depend on other tasks, so a build with a lower limit keeps the same ones.
 """
 
 import collections
@@ -42,11 +42,11 @@ from ecomgpt_jax.instruct.duplicates import NearDuplicates, Sketch
 from ecomgpt_jax.instruct.instructions import ROW_FIELDS, Row
 
 SPLITS = ("train", "test")
-SAMPLE = "sample"  # the shard of rows taken from a whole data set
+SAMPLE = "sample"  # the shard of rows selected from a whole data set
 DIGEST_BYTES = hashlib.sha256().digest_size
 Work = Callable[[str], int]
 _WORKER = "ecomgpt_jax build"  # name of the processes that a build starts
-_CALLED_AGAIN = 113  # their exit code when they call `build` themselves
+_CALLED_AGAIN = 113  # their exit code if they call `build`
 _NO_GUARD = (
     "data: the script builds at its top level, which the processes of a build import; write the call under "
     '`if __name__ == "__main__":`, or set data.workers=1'
@@ -98,7 +98,7 @@ class StoredRows(Sequence[Row]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Row]:
-        """Returns several rows at once, which costs less per row."""
+        """Returns several rows at once, which is faster per row."""
         return [from_example(raw) for raw in self._source.__getitems__(indices)]
 
     def __iter__(self) -> Iterator[Row]:
@@ -107,9 +107,9 @@ class StoredRows(Sequence[Row]):
 
 
 def find_duplicates(shards: Sequence[str], folder: Path) -> dict[str, dict[str, str]]:
-    """Returns {shard: {id: how}} for records that repeat one of their own shard or an earlier one.
+    """Returns {shard: {id: reason}} for records that repeat one of their own shard or an earlier one.
 
-    Reads the sketches that `write_sketch` left in the folder.
+    Reads the sketches that `write_sketch` wrote to the folder.
     """
     seen, found = NearDuplicates(), {}
     for shard in tqdm.tqdm(shards, desc="compare", unit="source", disable=None, delay=2):
@@ -173,16 +173,16 @@ def allocate(
     """Returns the number of instances per task, `total` in all.
 
     A task's weight is size ** (1 / temperature), or 1 at temperature 0. A group's weight is the sum of its tasks'
-    weights to the power of 1 / group_temperature, or 1 at 0. Groups share the total by their weights, and the tasks of
-    a group share what it gets by theirs. No instance is repeated: whoever has fewer instances than its share gives all
-    of them, and the others get the rest.
+    weights to the power of 1 / group_temperature, or 1 at 0. The total is divided among groups by their weights, and
+    the share of a group among its tasks by theirs. No instance is repeated: of a task with fewer instances than its
+    share all are used, and the other tasks get the rest.
 
     Args:
       sizes: instances by task.
       total: of all tasks.
       temperature: of the tasks.
       groups: the group of each task, such as its language, its family and whether an operator made it.
-      group_temperature: of the groups; at 1 groups make no difference.
+      group_temperature: of the groups; at 1 groups have no effect.
 
     Raises:
       ConfigError: the tasks have fewer than `total` instances.
@@ -208,14 +208,14 @@ def allocate(
 
 
 def _powers(values: Mapping[str, float], power: float) -> dict[str, float]:
-    """Returns the values to a power; relative to the largest of them where floats do not reach that far."""
+    """Returns the values to a power, relative to the largest one if floats would overflow."""
     largest = max(values.values(), default=1)
     unit = largest if abs(power * math.log2(largest)) > 1000 else 1
     return {name: (value / unit) ** power for name, value in values.items()}
 
 
 def _share(sizes: Mapping[str, int], values: Mapping[str, float], power: float, total: int) -> dict[str, int]:
-    """Returns how much each name of `values` gives, at most its size and else by value ** power; `total` in all."""
+    """Returns the share of each name of `values`: proportional to value ** power, at most its size; `total` in all."""
     shares: dict[str, float] = {}
     while len(shares) < len(values):
         left = [name for name in values if name not in shares]
@@ -273,7 +273,7 @@ def processes(workers: int) -> Iterator[Run]:
 
 
 def refuse_in_worker() -> None:
-    """Exits if a build started this process, which would wait for the lock of its parent."""
+    """Exits if a build started this process, which would otherwise wait for the lock of its parent."""
     if multiprocessing.current_process().name == _WORKER:
         os._exit(_CALLED_AGAIN)
 
@@ -301,8 +301,8 @@ def _end_with_parent() -> None:
 def beam_workers(options: Sequence[str]) -> Run:
     """Returns `run(work, shards, name)`, which calls `work` for each shard on the workers of a Beam pipeline.
 
-    They and this process must have access to the same folders. `run` raises StorageError when the pipeline fails, with
-    its reason.
+    They and this process must have access to the same folders. `run` raises StorageError, with the reason, if the
+    pipeline fails.
 
     Args:
       options: of the pipeline, `--runner=DirectRunner` for example.
@@ -320,7 +320,7 @@ def beam_workers(options: Sequence[str]) -> Run:
         try:
             with beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
                 _ = pipeline | "shards" >> beam.Create(list(shards)) | beam.Reshuffle() | name >> beam.Map(work)
-        except Exception as error:  # each runner wraps its workers' errors differently
+        except Exception as error:  # runners wrap the errors of workers differently
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise StorageError(f"Apache Beam: {reason}") from error
 

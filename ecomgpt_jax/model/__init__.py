@@ -1,1 +1,1 @@
-"""The models in Flax: families, attention, loss head, weights in and out."""
+"""The models in Flax: families, attention, loss head, import and export of weights."""

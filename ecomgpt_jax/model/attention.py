@@ -1,9 +1,9 @@
-"""Causal attention inside packed segments, with ALiBi or a sliding window where a model has them.
+"""Causal attention inside packed segments, with ALiBi or a sliding window if the model has them.
 
-Softmax ignores a constant per query, so ALiBi needs only the distance `key - query`, and so does a window: neither
-packing nor left padding needs positions here, `segment_ids` is enough. A rotation is applied to queries and keys before
-(`rotation.py`). Padding (segment 0) attends to the padding before it, which keeps its
-outputs and gradients finite; no real token sees it.
+Softmax ignores a constant per query, so ALiBi and a window need only the distance `key - query`: packing and left
+padding require `segment_ids` and no positions. Rotations are applied to queries and keys by the caller (`rotation.py`).
+Padding (segment 0) attends to the padding before it, which keeps its outputs and gradients finite; no real token
+attends to it.
 """
 
 import math
@@ -20,16 +20,16 @@ from ecomgpt_jax.model.product import product
 from ecomgpt_jax.parallel.sharding import ambient_platform
 
 IMPLEMENTATIONS = ("auto", "reference", "xla", "cudnn", "splash")
-_HOME = {"cudnn": "gpu", "splash": "tpu"}  # the platform that has the kernel
+_HOME = {"cudnn": "gpu", "splash": "tpu"}  # platform of the kernel
 _QUERY_BLOCK = 128  # queries whose scores exist at one time in the `xla` implementation
 _MASKED = -1e30  # finite, so that no row of scores can turn into nan
 
 
 def alibi_slopes(heads: int) -> np.ndarray:
-    """Returns the float32 slope of each head [heads], as HF's `build_alibi_tensor` (modeling_bloom.py) has them.
+    """Returns the float32 slope of each head [heads], as HF's `build_alibi_tensor` (modeling_bloom.py) does.
 
-    2^(-8/n), 2^(-16/n), … for a power of two n; any other count takes those of the power of two below, then every
-    second slope of the power of two above.
+    2^(-8/n), 2^(-16/n), … for a power of two n; any other count has those of the next lower power of two, then every
+    second slope of the next higher one.
     """
     below = 2 ** math.floor(math.log2(heads))
     slopes = np.float32(2.0 ** (-8 / below)) ** np.arange(1, below + 1, dtype=np.float32)
@@ -42,7 +42,7 @@ def resolve_implementation(
 ) -> str:
     """Returns the implementation that runs for a configured name.
 
-    `auto` is `splash` on a TPU and `cudnn` on a GPU that can, both in bfloat16 only, and `xla` everywhere else.
+    `auto` is `splash` on a TPU and `cudnn` on a GPU that supports it, both in bfloat16 only, and `xla` otherwise.
 
     Args:
       name: `model.attention`.
@@ -73,7 +73,7 @@ def resolve_implementation(
 
 
 def _cudnn_takes(width: int) -> bool:
-    """Whether this machine's GPU has flash attention of this head dimension: up to 128 from Ampere, 256 from Hopper."""
+    """Returns whether this GPU has flash attention of this head dimension: from Ampere up to 128, from Hopper 256."""
     capability = float(jax.local_devices(backend="gpu")[0].compute_capability)
     return capability >= 9 or (capability >= 8 and width <= 128)
 
@@ -91,7 +91,7 @@ def _softmax_context(
     q: jax.Array, k: jax.Array, v: jax.Array, q_segments: jax.Array, k_segments: jax.Array, first: int, rules: _Scores,
     slides: jax.Array | bool,
 ) -> jax.Array:  # fmt: skip
-    """Attends from queries at rows `first`… to keys, the last of them at the last query's row; scores are float32.
+    """Attends from queries at rows `first`… to keys up to the last query's row; scores are float32.
 
     q [batch, kv_heads, groups, queries, head_dim], k and v [batch, kv_heads, keys, head_dim]; returns q's shape.
     """
@@ -110,12 +110,12 @@ def _softmax_context(
 def _xla(
     q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array, rules: _Scores, slides: jax.Array | bool
 ) -> jax.Array:
-    """Blocks of queries, each against the keys it may see; the backward pass recomputes a block's scores."""
+    """Attends in blocks of queries, each to the keys it needs; the backward pass recomputes the scores of a block."""
     length = q.shape[3]
     contexts = []
     for first in range(0, length, _QUERY_BLOCK):
         end = min(first + _QUERY_BLOCK, length)
-        # Where all layers slide, keys before the first query's window are never read.
+        # If all layers slide, keys before the first query's window are never read.
         begin = max(0, first - rules.window + 1) if rules.window and slides is True else 0
         attend_block = partial(_softmax_context, first=first - begin, rules=rules, slides=slides)
         block, keys = jax.checkpoint(attend_block, prevent_cse=False), slice(begin, end)
@@ -139,7 +139,7 @@ def attend(
       implementation: `reference` (all scores at once), `xla` (blocks of queries, less memory and half the work),
         `cudnn`, `splash` (fused kernels, `fused_attention.py`; segments must be runs) or `auto`.
       slopes: ALiBi's, float [heads]; None: none.
-      window: keys that a query sees where the layer slides, itself included; 0: all.
+      window: keys that a query attends to if the layer slides, its own included; 0: all.
       slides: whether it slides, bool [], which may be traced in a scan over layers.
       scale: of the scores; None: 1 / sqrt(head_dim).
       operands: dtype that products round their inputs to, in `reference` and `xla`; None: that of `q`.
@@ -153,14 +153,14 @@ def attend(
     if segment_ids is None:
         segment_ids = jnp.ones(q.shape[:2], jnp.int32)
     if slides is False or window >= q.shape[1]:
-        window = 0  # nothing is outside it
+        window = 0  # it covers all keys
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     implementation = resolve_implementation(implementation, q.dtype, q.shape[-1], alibi=slopes is not None)
     if implementation in _HOME:
         kernel = fused_attention.cudnn if implementation == "cudnn" else fused_attention.splash
         return fused_attention.by_kind(kernel, window, slides)(q, k, v, segment_ids, slopes, scale=scale)
     rules, shape = _Scores(slopes, window, scale, jnp.dtype(operands or q.dtype)), q.shape
-    # Heads before positions, once and not per block of queries; the heads that share a key are one product with it.
+    # Heads before positions, transposed once and not per block; heads that share keys are one product with them.
     q = q.reshape(*shape[:2], k.shape[2], -1, shape[3]).transpose(0, 2, 3, 1, 4)
     k, v = (x.swapaxes(1, 2) for x in (k, v))
     if implementation == "reference":

@@ -1,10 +1,10 @@
 """A hash of the values of weights, independent of their sharding: one pass over each array on its devices.
 
 Each value is mixed with its position in the array into 32 bits (the finaliser of MurmurHash3, a bijection for a given
-position, so one changed value always changes the sum), and summed modulo 2^32, once as it is and once times an odd
-number of the position. Sums of integers have no rounding and no order: mesh, hosts and the file's layout do not matter.
-Two arrays that differ in more than one value have equal sums with a probability of about 2^-64; the hash is not
-cryptographic.
+position, so one changed value always changes the sum), and summed modulo 2^32, once directly and once times an odd
+number of the position. Sums of integers do not round and do not depend on their order, so mesh, hosts and file layout
+have no influence. Two arrays that differ in more than one value have equal sums with a probability of about 2^-64; the
+hash is not cryptographic.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from ecomgpt_jax.model.parameters import Params
 from ecomgpt_jax.parallel.host_memory import return_freed_memory
 
-_PIECE = 1 << 22  # values mixed together: their temporaries are a few times 16 MiB
+_PIECE = 1 << 22  # values mixed in one call: its temporaries are a few times 16 MiB
 
 
 def _mix(bits: jax.Array) -> jax.Array:
@@ -66,7 +66,7 @@ def _sums_here(array: jax.Array, first: int) -> np.ndarray:
             if shard.replica_id == 0
         ]
     total = np.zeros(2, np.uint32)
-    with jax.set_mesh(Mesh(np.empty((), object), ())):  # a part is on one device, independent of the caller's mesh
+    with jax.set_mesh(Mesh(np.empty((), object), ())):  # a part is on one device, whatever the caller's mesh
         for piece, at, steps in (found for part, start in parts for found in _pieces(part, start, strides)):
             total += np.asarray(_sums(piece, np.uint32(at % 2**32), np.array(steps, np.int64).astype(np.uint32)))
     return total

@@ -1,9 +1,9 @@
 """The decoder that all families share, and the functions that run it on a plain params pytree.
 
-`model/families/` declares the networks: parameter table, block, norms. Here are the embedding, one `lax.scan` over the
-blocks, which are one stacked module, the final norm and the head; what differs from layer to layer (a window, the
-angles of the rotation) is scanned over too, so that no program grows with depth. The functions merge the modules with
-`params` (nested dictionaries, see `parameters.py`), so that a jitted step passes arrays only.
+`model/families/` declares the networks: parameter table, block, norms. This module has the embedding, one `lax.scan`
+over the blocks, which are one stacked module, the final norm and the head. Properties that differ between layers (a
+window, the angles of the rotation) are scanned over too, so program size does not grow with depth. The functions merge
+the modules with `params` (nested dictionaries, see `parameters.py`), so that a jitted step passes arrays only.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from ecomgpt_jax.model.product import matmul_precision, narrower, stream_dtype
 from ecomgpt_jax.model.rotation import Rotation, angles, inverse_frequencies, rotate
 from ecomgpt_jax.parallel.sharding import constrain
 
-# What each remat policy keeps of a block besides its input; `selective` recomputes little more than the wide MLP.
+# What each remat policy keeps of a block besides its input; `selective` recomputes mainly the wide MLP.
 _policies = jax.checkpoint_policies
 _KEPT = {
     "selective": _policies.save_only_these_names("qkv", CONTEXT, "attended"),
@@ -44,7 +44,7 @@ class Attention(NamedTuple):
     Attributes:
       slopes: ALiBi's, float32 [heads]; None: none.
       frequencies: of the rotation, float32 [2, head_dim / 2], in full and in sliding layers; None: none.
-      window: keys that a query of a sliding layer sees, itself included.
+      window: keys that a query of a sliding layer attends to, its own included.
       slides: whether a layer slides, bool [layers].
       scale: of the scores.
     """
@@ -67,7 +67,7 @@ class Attention(NamedTuple):
     def rotated(
         self, q: jax.Array, k: jax.Array, rotations: Rotation | None, slides: jax.Array | bool
     ) -> tuple[jax.Array, jax.Array]:
-        """Returns q and k of a layer of one kind as their scores need them."""
+        """Returns q and k of a layer of one kind, rotated if the model has a rotation."""
         if rotations is None:
             return q, k
         rotation = jax.tree.map(lambda of_kind: of_kind[jnp.int32(slides) if self.mixed else int(slides)], rotations)
@@ -75,7 +75,7 @@ class Attention(NamedTuple):
 
 
 def attention_of(model: ModelConfig) -> Attention:
-    """Returns how the layers of a model attend."""
+    """Returns the attention parameters of a model."""
     family = family_of(model)
     thetas, width = family.thetas(model), model.head_width
     frequencies = None if thetas is None else np.stack([inverse_frequencies(width, *theta) for theta in thetas])
@@ -84,7 +84,7 @@ def attention_of(model: ModelConfig) -> Attention:
 
 
 def layer_kinds(model: ModelConfig) -> Sequence[np.ndarray | None]:
-    """Returns for each layer whether it slides, as an argument of one program for all; None where layers are alike."""
+    """Returns for each layer whether it slides, as an argument of one program for all; None if layers are alike."""
     of = attention_of(model)
     return list(of.slides) if of.mixed else [None] * model.layers
 
@@ -93,13 +93,13 @@ def make_attend(
     model: ModelConfig, segment_ids: jax.Array | None, rotations: Rotation | None, slides: jax.Array | None,
     keep: list[tuple[jax.Array, jax.Array]] | None = None,
 ) -> Attend:  # fmt: skip
-    """Returns the attention of one layer inside segments, as its block calls it.
+    """Returns the function that a block calls for attention inside segments.
 
     Args:
       model: shapes and numerics.
       segment_ids: int [batch, length], 0 is padding; None: each row is one segment.
       rotations: `Attention.rotations` of the tokens' positions.
-      slides: whether the layer slides, bool []; None: as all layers do.
+      slides: whether the layer slides, bool []; None: all layers are alike.
       keep: called with (k, v) in the form of the cache.
     """
     of = attention_of(model)
@@ -118,12 +118,12 @@ def make_attend(
 
 
 def _positions(segment_ids: jax.Array | None, inputs: jax.Array) -> jax.Array:
-    """Returns how far each token is from the beginning of its segment, int32 [batch, length]."""
+    """Returns the position of each token in its segment, from 0, int32 [batch, length]."""
     return segment_positions(jnp.ones_like(inputs) if segment_ids is None else segment_ids)
 
 
 def _declaring(model: ModelConfig, rngs: nnx.Rngs) -> Declare:
-    """Returns what makes one parameter (of one block, where blocks are stacked) as the parameter table says."""
+    """Returns a function that makes a parameter (of one block, if blocks are stacked) from the parameter table."""
     entries = {parameter.name: parameter for parameter in parameter_table(model)}
 
     def declare(path: str) -> nnx.Param | None:
@@ -134,19 +134,19 @@ def _declaring(model: ModelConfig, rngs: nnx.Rngs) -> Declare:
 
 
 class Embedding(nnx.Module):
-    """The word embedding, or the head where that has weights of its own."""
+    """The word embedding, or an untied head."""
 
     def __init__(self, declare: Declare, path: str, dtype: str) -> None:
         self.table = declare(f"{path}/table")
         self.dtype = jnp.dtype(dtype)
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        """Looks up int [batch, length]; an id outside the vocabulary gives nan, never a neighbour's row.
+        """Looks up int [batch, length]; an id outside the vocabulary gives nan, never another row.
 
-        The table is not gathered: each device reads its share of `embed` for the rows of its whole FSDP group, and the
-        activations, a hundredth of the table, are exchanged for whole rows.
+        The table is not gathered: each device reads its share of `embed` for the rows of its whole FSDP group, and then
+        the devices exchange activations, a hundredth of the size of the table.
         """
-        ids = constrain(inputs.astype(jnp.uint32), "group_batch", "length")  # a negative id would count from the end
+        ids = constrain(inputs.astype(jnp.uint32), "group_batch", "length")  # a negative id would index from the end
         table = self.table[...]
         rows = jnp.take(table, ids, axis=0, mode="fill", fill_value=jnp.nan)
         rows = rows.astype(stream_dtype(table.dtype, self.dtype))
@@ -155,8 +155,8 @@ class Embedding(nnx.Module):
     def logits(self, hidden: jax.Array, by_vocab: bool = False) -> jax.Array:
         """Maps hidden [..., embed] to float32 [..., vocab]; hidden [batch, 1, embed] `by_vocab` to [vocab, batch].
 
-        By vocab the table is multiplied as it lies. For [batch, vocab] a CPU lays it out anew at every step, which
-        takes as long as the product itself where the batch is small.
+        `by_vocab` uses the table in its layout. For [batch, vocab] XLA copies it to another layout on a CPU at every
+        step, which takes as long as the product itself if the batch is small.
         """
         step, table = in_decoding_step(hidden), self.table[...]
         operands = narrower(hidden, table)
@@ -174,7 +174,7 @@ def _block(model: ModelConfig, rngs: nnx.Rngs) -> nnx.Module:
 
 
 class Decoder(nnx.Module):
-    """The whole network up to the final norm; `head.logits`, or where it is tied `embedding.logits`, is the head."""
+    """The whole network up to the final norm; the head is `head.logits`, or `embedding.logits` if it is tied."""
 
     def __init__(self, model: ModelConfig, rngs: nnx.Rngs) -> None:
         declare, family = _declaring(model, rngs), family_of(model)
@@ -211,27 +211,27 @@ class Decoder(nnx.Module):
 
 @lru_cache(maxsize=16)
 def _graphs(fields: tuple) -> tuple[nnx.GraphDef, nnx.GraphDef]:
-    """Returns the structure of the model and of one block, without making any array."""
+    """Returns the structure of the model and of one block, without creating arrays."""
     model = ModelConfig(*fields)
     whole, one = (nnx.eval_shape(lambda make=make: make(model, nnx.Rngs(params=0))) for make in (Decoder, _block))
     return nnx.split(whole)[0], nnx.split(one)[0]
 
 
 def _decoder(params: Params, model: ModelConfig) -> Decoder:
-    if isinstance(params["blocks"], tuple):  # layered: `block` gets these, the rest of the network does not read them
+    if isinstance(params["blocks"], tuple):  # layered: passed to `block`, and not read by the rest of the network
         params = params | {"blocks": params["blocks"][0]}
     return nnx.merge(_graphs(dataclasses.astuple(model))[0], params)
 
 
 def init_params(model: ModelConfig, key: jax.Array) -> Params:
-    """Returns fresh float32 weights: normal with `initializer_range` for matrices, norms and biases without effect."""
+    """Returns fresh float32 weights: normal with `initializer_range` for matrices; norms and biases without effect."""
     return nnx.to_pure_dict(nnx.split(Decoder(model, nnx.Rngs(params=key)))[1])
 
 
 def init_sharded_params(
     model: ModelConfig, mesh: Mesh, key: jax.Array, dtype: jax.typing.DTypeLike = jnp.float32
 ) -> Params:
-    """Returns `init_params`, created sharded on `mesh`, so that no device holds a whole array of which it has a part.
+    """Returns `init_params`, created sharded on `mesh`: no device ever holds a whole array that is split.
 
     Raises:
       ConfigError: a parameter that the mesh does not divide.
@@ -281,7 +281,7 @@ def forward(
       inputs: token ids, int [batch, length].
       segment_ids: int [batch, length], 0 is padding; None: each row is one segment.
       model: the shape and numerics of the network.
-      adapters: what is added to its linear layers; None: nothing.
+      adapters: added to its linear layers; None: none.
 
     Returns:
       hidden [batch, length, embed] in the compute dtype.
@@ -296,5 +296,5 @@ def logits(params: Params, hidden: jax.Array, model: ModelConfig, by_vocab: bool
 
 
 def head_table(params: Params) -> jax.Array:
-    """Returns the weights of the head [vocab, embed]: the embedding's, where it has none of its own."""
+    """Returns the weights of the head [vocab, embed]; those of the embedding if it is tied."""
     return (params["head"] if "head" in params else params["embedding"])["table"]

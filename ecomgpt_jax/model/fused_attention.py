@@ -1,9 +1,9 @@
-"""Fused kernels (cuDNN on GPU, splash on TPU): they take grouped heads, windows and segments, but no bias.
+"""Fused kernels (cuDNN on GPU, splash on TPU), which accept grouped heads, windows and segments, but no bias.
 
 ALiBi goes into extra columns of queries and keys. The bias `slope * position` of a key is a product, so four columns
 carry it: the slope as the sum of two bfloat16 numbers, times the position as `256 * (p // 256)` and `p % 256`, each
-exact in bfloat16 up to 65,535. Products are accumulated in float32, so it is as exact as a float32 bias. A position in
-one bfloat16 column would be wrong by whole numbers, a bfloat16 bias by 1e-2.
+exact in bfloat16 up to 65,535. Products are accumulated in float32, so the result is as exact as a float32 bias. With
+the position in one bfloat16 column the error would be above 1, with a bfloat16 bias 1e-2.
 """
 
 import math
@@ -18,21 +18,21 @@ import numpy as np
 from ecomgpt_jax.parallel.sharding import RULES, ambient_mesh, replicates, spec
 
 CONTEXT = "context"  # name under which remat policies find the result of attention
-_COLUMNS = 8  # four of the fold and zeros: cuDNN wants head dimensions in multiples of 8
+_COLUMNS = 8  # four for ALiBi, then zeros: cuDNN needs head dimensions in multiples of 8
 _CUDNN_LENGTH = 64  # lengths are padded to a multiple of this
-_SPLASH_BLOCK = 512  # queries and keys of one tile at most
+_SPLASH_BLOCK = 512  # maximum of queries and keys of one tile
 _SPLASH_LENGTH = 128  # a TPU vector's lanes; lengths are padded to a multiple of this
 
 Kernel = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def folded_width(head_dim: int) -> int:
-    """Returns the head dimension that a kernel gets."""
+    """Returns the head dimension of the kernel's inputs."""
     return head_dim + _COLUMNS
 
 
 def segment_positions(segment_ids: jax.Array) -> jax.Array:
-    """Returns how far each token is from the beginning of its run of equal ids, int32 [batch, length]."""
+    """Returns the position of each token in its run of equal ids, from 0, int32 [batch, length]."""
     places = jnp.arange(segment_ids.shape[1], dtype=jnp.int32)[None, :]
     begins = jnp.pad(segment_ids[:, 1:] != segment_ids[:, :-1], ((0, 0), (1, 0)), constant_values=True)
     return places - jax.lax.cummax(jnp.where(begins, places, 0), axis=1)
@@ -43,15 +43,15 @@ def fold_alibi(
 ) -> tuple[jax.Array, jax.Array]:
     """Appends columns so that `scale * (q . k)` holds ALiBi's `slope * position of the key`.
 
-    The position counts from the beginning of the key's segment; softmax ignores the constant per query by which that
-    differs from the distance.
+    The position counts from the beginning of the key's segment; it differs from the distance by a constant per query,
+    which softmax ignores.
 
     Args:
       q: queries [batch, length, heads, head_dim].
       k: keys, same shape.
       segment_ids: int [batch, length]; every segment is one run.
       slopes: float [heads].
-      scale: what the kernel multiplies scores by.
+      scale: factor of the scores in the kernel.
 
     Returns:
       (q, k) [batch, length, heads, folded_width(head_dim)] in the dtypes given.
@@ -73,7 +73,7 @@ def fold_alibi(
 
 
 def _pad_length(multiple: int, *arrays: jax.Array) -> list[jax.Array]:
-    """Pads axis 1 with zeros, which are padding in `segment_ids` and unseen in the others."""
+    """Pads axis 1 with zeros, which mean padding in `segment_ids` and are masked in the other arrays."""
     extra = -arrays[0].shape[1] % multiple
     return [jnp.pad(x, [(0, 0), (0, extra)] + [(0, 0)] * (x.ndim - 2)) if extra else x for x in arrays]
 
@@ -81,7 +81,7 @@ def _pad_length(multiple: int, *arrays: jax.Array) -> list[jax.Array]:
 def by_kind(kernel: Callable[..., jax.Array], window: int, slides: jax.Array | bool) -> Callable[..., jax.Array]:
     """Returns a kernel for a layer whose window is chosen at run time; see `attention.attend` for the arguments.
 
-    A kernel's window is fixed when it is compiled, so a scan over layers of both kinds holds two.
+    The window of a kernel is fixed at compile time, so a scan over layers of both kinds contains two kernels.
     """
     if not window or slides is True:
         return partial(kernel, window=window)
@@ -106,7 +106,7 @@ def _on_each_device(kernel: Kernel, q: jax.Array, k: jax.Array, v: jax.Array, se
     kv_heads_spec = spec(rows, "length", None if whole else "kv_heads", "head_dim")
 
     def part(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array) -> jax.Array:
-        if whole:  # a device's query heads share one of the heads of keys, which all devices hold
+        if whole:  # the query heads of a device share one key head, and every device holds all key heads
             axis = RULES["heads"]
             mine = jax.lax.axis_index(axis) * k.shape[2] // mesh.shape[axis]
             k, v = (jax.lax.dynamic_slice_in_dim(x, mine, 1, axis=2) for x in (k, v))
@@ -116,7 +116,7 @@ def _on_each_device(kernel: Kernel, q: jax.Array, k: jax.Array, v: jax.Array, se
         part,
         in_specs=(heads_spec, kv_heads_spec, kv_heads_spec, spec(rows, "length")),
         out_specs=heads_spec,
-        check_vma=False,  # the replication of a kernel's result is not known
+        check_vma=False,  # jax cannot infer the replication of a kernel's result
     )(q, k, v, segment_ids)
 
 
@@ -131,7 +131,7 @@ def cudnn(
     window: int = 0,
     scale: float | None = None,
 ) -> jax.Array:
-    """Attends with cuDNN's flash attention: causal, with the segments as a boolean mask that all heads share.
+    """Attends with cuDNN's flash attention: causal, with the segments as one boolean mask for all heads.
 
     Args:
       q: queries [batch, length, heads, head_dim], bfloat16.
@@ -140,7 +140,7 @@ def cudnn(
       segment_ids: int [batch, length], 0 is padding.
       slopes: ALiBi's, float [heads]; None: none.
       implementation: of `jax.nn.dot_product_attention`; "xla" checks the call on any platform.
-      window: keys that a query sees, itself included; 0: all.
+      window: keys that a query attends to, its own included; 0: all.
       scale: of the scores; None: 1 / sqrt(head_dim).
 
     Returns:
@@ -158,7 +158,7 @@ def cudnn(
 
     if slopes is not None:
         q, k = fold_alibi(q, k, segment_ids, slopes, scale)
-        v = jnp.pad(v, [(0, 0)] * 3 + [(0, _COLUMNS)])  # q, k and v must be equally wide
+        v = jnp.pad(v, [(0, 0)] * 3 + [(0, _COLUMNS)])  # q, k and v must have the same width
     context = _on_each_device(kernel, *_pad_length(_CUDNN_LENGTH, q, k, v, segment_ids))
     return jax.ad_checkpoint.checkpoint_name(context[:, :length, :, :head_dim], CONTEXT)
 
@@ -174,23 +174,23 @@ def splash(
     window: int = 0,
     scale: float | None = None,
 ) -> jax.Array:
-    """Attends with the TPU's splash attention, which skips the tiles above the diagonal and left of the window.
+    """Attends with the TPU's splash attention, which skips tiles above the diagonal and left of the window.
 
     Args:
-      q: queries [batch, length, heads, head_dim], bfloat16. The kernel has no scale, so they are scaled before it; a
-        scale that is not a power of two rounds `q` once more.
+      q: queries [batch, length, heads, head_dim], bfloat16. The kernel has no scale, so they are scaled before; a
+        scale that is not a power of two rounds `q` again.
       k: keys [batch, length, kv_heads, head_dim].
       v: values, of the keys' shape.
       segment_ids: int [batch, length], 0 is padding.
       slopes: ALiBi's, float [heads]; None: none.
       interpret: run the kernel step by step on any platform (slow; for tests).
-      window: keys that a query sees, itself included; 0: all.
+      window: keys that a query attends to, its own included; 0: all.
       scale: of the scores; None: 1 / sqrt(head_dim).
 
     Returns:
       [batch, length, heads, head_dim] in the dtype of `v`.
     """
-    # Imported here, since Pallas takes a quarter of a second that other hosts need not wait for.
+    # Imported here, since importing Pallas takes a quarter of a second.
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash_kernel
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
 
@@ -200,7 +200,7 @@ def splash(
     def kernel(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array) -> jax.Array:
         heads, rows = q.shape[2], q.shape[1]
         block, shape = math.gcd(rows, _SPLASH_BLOCK), (rows, rows)
-        # The query's own key is not counted in the left side.
+        # The kernel does not count the query's own key on the left side.
         mask = splash_mask.LocalMask(shape, (window - 1, 0), 0) if window else splash_mask.CausalMask(shape)
         attend = splash_kernel.make_splash_mha_single_device(
             splash_mask.MultiHeadMask([mask] * heads),

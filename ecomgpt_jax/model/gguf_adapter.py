@@ -1,4 +1,4 @@
-"""LoRA adapters in GGUF out of PEFT directories, and the Modelfile with which Ollama loads a model or an adapter."""
+"""LoRA adapters in GGUF from PEFT directories, and the Modelfile with which Ollama loads a model or an adapter."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -18,13 +18,13 @@ def write_adapter(directory: str | os.PathLike[str], config: Mapping[str, Any], 
     """Writes the adapters of a PEFT directory as a GGUF LoRA file, float32; the engine divides alpha by the rank.
 
     Args:
-      directory: adapter_config.json and adapter_model.safetensors, of kernels of the blocks alone.
-      config: config.json of the model under them.
+      directory: adapter_config.json and adapter_model.safetensors, for kernels of the blocks only.
+      config: config.json of the base.
       path: the file.
 
     Raises:
       MissingInputError: no `gguf` package.
-      DataError: something else than the blocks' kernels is adapted, or in another way than plain LoRA.
+      DataError: other layers than the blocks' kernels are adapted, or not by plain LoRA.
     """
     require_gguf(str(path))
     lora = read_config(directory)
@@ -51,7 +51,7 @@ def modelfile(source: str, adapter: str, stops: Sequence[str], context: int, has
       adapter: the GGUF LoRA file; "" for none.
       stops: texts that end an answer.
       context: positions.
-      has_template: whether there is a chat template; else prompts, in the released layout, are sent as they are.
+      has_template: whether there is a chat template; without one prompts, in the released layout, are sent unchanged.
     """
     lines = [f"FROM {source}"] + ([f"ADAPTER {adapter}"] if adapter else [])
     if not has_template:

@@ -1,8 +1,8 @@
-"""GGUF's names for the content of a Hugging Face directory: tensors, their order of rows, the shape of the model.
+"""Mapping between GGUF files and Hugging Face directories: tensor names, order of rows, shape of the model.
 
 One table per family, read in both directions. llama.cpp's `conversion` modules define what a file holds: rows of q and
 k reordered for architecture `llama` (its rotation pairs neighbours), 1 + w for the norms of Gemma, q, k and v of BLOOM
-apart instead of head by head.
+in separate blocks instead of interleaved by head.
 """
 
 import dataclasses
@@ -56,11 +56,11 @@ _ATTENTION = ("attn_q", "attn_k", "attn_v")
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """One architecture of GGUF in Hugging Face's terms.
+    """One architecture of GGUF and the Hugging Face names of its parts.
 
     Attributes:
       name: `general.architecture`.
-      model_types: `model_type` of the config.json's that it holds; the first is written.
+      model_types: values of `model_type` in config.json; the first is written.
       causal_lm: class of the model with its head.
       tensors: {name in GGUF: name in HF}, both without `.weight` or `.bias`, `{}` for the number of the block.
     """
@@ -85,7 +85,7 @@ FAMILIES = {
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """Counts that the order of rows and the expected tensors depend on.
+    """Sizes that determine the order of rows and the expected tensors.
 
     Attributes:
       embed: width of a token's vector.
@@ -105,7 +105,7 @@ class Shape:
 
 
 def shape_of(config: Mapping[str, Any]) -> Shape:
-    """Returns the counts that a config.json names.
+    """Returns the sizes in a config.json.
 
     Raises:
       DataError: one is missing or not a positive int.
@@ -123,7 +123,7 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
 
 
 def tensor_names(family: Family, layers: int) -> dict[str, str]:
-    """Returns {name in GGUF: name in HF} of all blocks, with `.weight` and `.bias` though not all of them exist."""
+    """Returns {name in GGUF: name in HF} of all blocks, with `.weight` and `.bias`, some of which do not exist."""
     return {
         f"{ours.format(layer)}.{kind}": f"{theirs.format(layer)}.{kind}"
         for ours, theirs in family.tensors.items()
@@ -137,9 +137,9 @@ def expected_shapes(family: Family, shape: Shape, vocab: int, biased: set[str]) 
 
     Args:
       family: its architecture.
-      shape: its counts.
+      shape: its sizes.
       vocab: rows of the embedding.
-      biased: which of the GGUF names without block and kind have a bias in block 0, or `output` for an untied head.
+      biased: names of GGUF layers, without block number, that have a bias in block 0, and `output` for an untied head.
     """
     heads, groups = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     kernels = {
@@ -210,9 +210,9 @@ def rope_divisors(theta: float, head_dim: int, scaling: Mapping[str, Any]) -> np
 
 
 def find_rope_scaling(divisors: np.ndarray, theta: float, head_dim: int) -> dict[str, Any] | None:
-    """Returns the Llama 3 scaling with the divisors of a file; None for unknown ones.
+    """Returns the Llama 3 scaling with the divisors of a file; None if there is none.
 
-    The frequencies' bounds are 1 and 4 in every published model; the original length is a power of two.
+    The bounds of the frequencies are 1 and 4 in every published model; the original length is a power of two.
     """
     for factor in (float(divisors.max()), 8.0, 32.0):
         for power in range(5, 21):
@@ -226,27 +226,27 @@ def find_rope_scaling(divisors: np.ndarray, theta: float, head_dim: int) -> dict
 
 
 def full_layers(layers: int, pattern: int) -> list[str]:
-    """Returns Gemma's kind of each layer: every `pattern`-th attends to all positions, the others to a window."""
+    """Returns the kind of each Gemma layer: every `pattern`-th attends to all positions, the others to a window."""
     return [LAYER_TYPES[letter] for letter in every_nth_full(layers, pattern)]
 
 
 def query_scalar(layers: int, embed: int, heads: int, head_dim: int) -> int:
-    """Returns the number whose power -1/2 scales Gemma's scores in llama.cpp, to which 62 layers are the 27B model."""
+    """Returns the number whose power -1/2 scales Gemma's scores in llama.cpp (62 layers: the 27B model)."""
     return embed // heads if layers == 62 else head_dim
 
 
 def biased_stems(names: set[str]) -> set[str]:
-    """Returns which GGUF names without block and kind have a bias, and `output` where there is a head."""
+    """Returns the names of GGUF layers, without block number, that have a bias, and `output` if there is a head."""
     found = {match[1] for name in names if (match := re.fullmatch(r"blk\.\d+\.(\w+)\.bias", name))}
     found |= {name.removesuffix(".bias") for name in names if name.endswith(".bias") and not name.startswith("blk.")}
     return found | ({"output"} if "output.weight" in names else set())
 
 
 def check_biases(family: Family, biased: set[str], where: str) -> None:
-    """Refuses a set of biases that the family's HF class does not have.
+    """Checks that the family's HF class has this set of biases.
 
     Raises:
-      DataError: naming them.
+      DataError: it has not; names them.
     """
     layers = biased - {"output"}
     if family.name == "bloom":

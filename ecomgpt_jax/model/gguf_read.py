@@ -1,7 +1,7 @@
 """Converts GGUF files to Hugging Face directories: configuration and weights, dequantised tensor by tensor.
 
-The file is mapped, not read; blocks are decoded by the `gguf` package (extra `gguf`). Values that the Hugging Face
-class of the architecture cannot represent, and missing ones, are refused by name.
+The file is memory-mapped; blocks are decoded by the `gguf` package (extra `gguf`). Values that the Hugging Face class
+of the architecture cannot represent, and missing values, are errors that name them.
 """
 
 import importlib.util
@@ -84,10 +84,10 @@ class GgufFile:
                 )
 
     def key(self, name: str, kind: type, default: Any = _REQUIRED) -> Any:
-        """Returns a value of the metadata; `{arch}` in `name` stands for the architecture.
+        """Returns a value of the metadata; `{arch}` in `name` is replaced by the architecture.
 
         Raises:
-          DataError: it is missing and there is no default, or of another type.
+          DataError: it is missing and there is no default, or it has another type.
         """
         name = name.replace("{arch}", self.values.get("general.architecture", "")) if "{arch}" in name else name
         value = self.values.get(name, default)
@@ -106,7 +106,7 @@ class GgufFile:
         return tuple(int(size) for size in reversed(self.tensors[name].shape))
 
     def read(self, name: str, rows: slice = slice(None)) -> np.ndarray:
-        """Returns some rows of a tensor in float32."""
+        """Returns a range of rows of a tensor in float32."""
         import gguf
 
         tensor = self.tensors[name]
@@ -216,7 +216,7 @@ def _gemma(file: GgufFile, layers: int, heads: int, head_dim: int, window: int, 
 
 
 def hf_tensors(file: GgufFile, config: Mapping[str, Any]) -> tuple[list[Tensor], list[str]]:
-    """Returns the tensors of the HF model by HF name, each decoded when it is written, and notes on others.
+    """Returns the tensors of the HF model by HF name, each decoded when it is written, and notes on the others.
 
     Raises:
       DataError: one is missing, unknown or misshapen.
@@ -233,7 +233,7 @@ def hf_tensors(file: GgufFile, config: Mapping[str, Any]) -> tuple[list[Tensor],
 
 
 def _tied(file: GgufFile) -> list[str]:
-    """Notes that BLOOM's separate head is left out; refuses one that differs from the embedding."""
+    """Notes that BLOOM's separate head is left out; raises DataError if it differs from the embedding."""
     head, embedding = file.tensors["output.weight"], file.tensors["token_embd.weight"]
     if head.tensor_type != embedding.tensor_type:
         return ["output.weight is left out: BLOOM's head is its embedding, here stored in another type"]
@@ -258,12 +258,12 @@ def write_hf(file: GgufFile, directory: Path, dtype: str, token_ids: Mapping[str
 
     Args:
       file: the model.
-      directory: that of the tokenizer's files.
+      directory: contains the tokenizer's files.
       dtype: `float32` or `bfloat16`, of the weights.
       token_ids: ids of its special tokens.
 
     Raises:
-      DataError: the file is incomplete, or its HF class cannot represent it.
+      DataError: the file is incomplete, or the HF class cannot represent it.
     """
     config, lines = hf_config(file, token_ids, dtype)
     tensors, more = hf_tensors(file, config)

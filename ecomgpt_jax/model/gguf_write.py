@@ -1,7 +1,7 @@
-"""GGUF files out of Hugging Face directories, tensor by tensor.
+"""Writes GGUF files from Hugging Face directories, tensor by tensor.
 
-What llama.cpp cannot hold is refused by name, or folded into a weight where that is exact: Gemma's query scale goes
-into the norm of its queries. Norms and biases are float32 whatever the type of the kernels.
+Properties that llama.cpp cannot represent are errors that name them, or are folded into a weight if that is exact:
+Gemma's query scale into the norm of the queries. Norms and biases are float32 for every type of the kernels.
 """
 
 import itertools
@@ -25,10 +25,10 @@ _ACTIVATIONS = {"bloom": ("gelu",), "gemma3": ("gelu_pytorch_tanh",)}
 
 
 def family_of(config: Mapping[str, Any], where: str) -> Family:
-    """Returns the family that holds a config.json's model.
+    """Returns the family of the model that a config.json describes.
 
     Raises:
-      DataError: none does.
+      DataError: it is none of the families.
     """
     kind = config.get("model_type")
     found = next((family for family in FAMILIES.values() if kind in family.model_types), None)
@@ -39,10 +39,10 @@ def family_of(config: Mapping[str, Any], where: str) -> Family:
 
 
 def model_keys(config: Mapping[str, Any], where: str) -> tuple[dict[str, Any], list[str]]:
-    """Returns the keys of a GGUF file, without prefix, that a config.json says, and lines about what is cut.
+    """Returns the keys of a GGUF file, without prefix, for a config.json, and notes on what is cut.
 
     Raises:
-      DataError: llama.cpp cannot hold the model.
+      DataError: llama.cpp cannot represent the model.
     """
     family, shape = family_of(config, where), families.shape_of(config)
 
@@ -108,13 +108,13 @@ def _gemma_keys(
 
 
 def _query_scale(config: Mapping[str, Any], shape: Shape) -> float:
-    """Returns what Gemma's query norm is multiplied by so that the engine's own scale comes out as the model's."""
+    """Returns the factor of Gemma's query norm that turns llama.cpp's scale of the scores into the model's."""
     engine = families.query_scalar(shape.layers, shape.embed, shape.heads, shape.head_dim)
     return (engine / config.get("query_pre_attn_scalar", 256)) ** 0.5
 
 
 def _tensors(checkpoint: Tensors, config: Mapping[str, Any], family: Family, shape: Shape) -> dict[str, str]:
-    """Returns {GGUF name: name in the checkpoint} of the tensors to write, checked against the model."""
+    """Returns {GGUF name: name in the checkpoint} of the tensors to write, after comparing them with the model."""
     names = families.tensor_names(family, shape.layers)
     stored = {name: bare_name(name) for name in names.values()}  # as `Tensors` names them
     tied = config.get("tie_word_embeddings", family.name in ("bloom", "gemma3"))
@@ -149,7 +149,7 @@ def write_file(
     path: Path, arch: str, keys: Mapping[str, Any], tensors: Mapping[str, tuple[tuple[int, ...], str]],
     arrays: Iterator[np.ndarray],
 ) -> None:  # fmt: skip
-    """Writes {name: (shape, type)} with its keys; `arrays` yields their values in order, one at a time."""
+    """Writes the keys and the tensors {name: (shape, type)}; `arrays` yields their values in order, one at a time."""
     import gguf
 
     writer = gguf.GGUFWriter(path, arch)
@@ -175,7 +175,7 @@ def write_file(
 def write_gguf(
     directory: str | os.PathLike[str], path: Path, dtype: str, vocabulary: Mapping[str, Any], name: str
 ) -> list[str]:
-    """Writes the model of a Hugging Face directory as one GGUF file; returns lines about what is not as it was.
+    """Writes the model of a Hugging Face directory as one GGUF file; returns notes on what was changed.
 
     Args:
       directory: config.json and weights of a family of `gguf_families`.
@@ -186,7 +186,7 @@ def write_gguf(
 
     Raises:
       MissingInputError: no `gguf` package.
-      DataError: tensors are missing or unknown, or llama.cpp cannot hold the model; nothing is left behind.
+      DataError: tensors are missing or unknown, or llama.cpp cannot represent the model; no file is left.
     """
     require_gguf(str(path))
     directory = Path(directory)

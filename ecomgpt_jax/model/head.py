@@ -1,9 +1,9 @@
-"""Cross-entropy over the tied head, computed only where there is a target.
+"""Cross-entropy over the head, computed only at targets.
 
 With BLOOM's vocabulary of 250,880 the head is up to 44 % of the training FLOPs, and only response tokens carry loss. So
-the target positions are compacted and their logits made chunk by chunk in loops that run as often as there are targets.
-The gradients of a chunk are taken while its logits exist, hence in the forward pass: nothing is recomputed, shapes are
-static, the number of targets has no limit, and neither [batch, length, vocab] nor a one-hot array exists.
+the target positions are compacted and their logits computed in chunks, by loops whose length depends on the number of
+targets. The gradients of a chunk are computed while its logits exist, in the forward pass: nothing is recomputed,
+shapes are static, the number of targets has no limit, and there is no [batch, length, vocab] or one-hot array.
 
 Under `jax.set_mesh` every device computes its rows with its part of the vocabulary (`shard_map`); otherwise the same
 program runs on the whole arrays.
@@ -19,7 +19,7 @@ from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.model.product import matmul_precision, narrower
 from ecomgpt_jax.parallel.sharding import ambient_mesh, spec
 
-_PARTS = 4  # the remainder runs in chunks of this fraction of the size
+_PARTS = 4  # the remainder is computed in chunks of this fraction of the size
 
 Sums = tuple[jax.Array, jax.Array, jax.Array]  # loss sum, gradient of hidden, gradient of the table
 
@@ -44,7 +44,7 @@ def _targets_only(
     table: jax.Array, hidden: jax.Array, targets: jax.Array, weights: jax.Array, chunk: int, gradients: bool,
     axis: str | None = None, every_axis: tuple[str, ...] = (),
 ) -> Sums:  # fmt: skip
-    """Loss sum and gradients over this device's rows and token ids.
+    """Returns loss sum and gradients over this device's rows and token ids.
 
     Args:
       table: [ids, embed] in the compute dtype: all token ids, or this device's share of them along `axis`.
@@ -52,7 +52,7 @@ def _targets_only(
       targets: int [positions].
       weights: float32 [positions]; 0 where there is no target.
       chunk: positions whose logits exist at one time.
-      gradients: whether to make the gradients too; zeros otherwise.
+      gradients: whether to compute the gradients; zeros otherwise.
       axis: mesh axis that splits the vocabulary.
       every_axis: mesh axes whose devices must run the loop equally often, because it communicates along `axis`.
     """
@@ -91,7 +91,7 @@ def _targets_only(
 def _sums(
     table: jax.Array, hidden: jax.Array, targets: jax.Array, weights: jax.Array, chunk: int, gradients: bool
 ) -> Sums:
-    """`_targets_only` for hidden [batch, length, embed], on each device's own rows where there is a mesh."""
+    """Returns `_targets_only` for hidden [batch, length, embed], on each device's own rows if there is a mesh."""
 
     def run(table: jax.Array, hidden: jax.Array, targets: jax.Array, weights: jax.Array, **mesh_axes: object) -> Sums:
         operands = narrower(hidden, table)
@@ -119,7 +119,7 @@ def _sums(
         device,
         in_specs=(table_spec, rows, rows, rows),
         out_specs=(spec(), rows, table_spec if gradients else spec()),
-        check_vma=False,  # by the sums above each output is equal along the axes that its spec leaves out
+        check_vma=False,  # the sums above make each output equal along the axes that its spec omits
     )(table, hidden, targets, weights)
 
 
@@ -159,8 +159,8 @@ def loss_sum(
       params_table: the embedding table, float32 [vocab, embed].
       hidden: [batch, length, embed] after the final norm, in the compute dtype; logits and sums are float32.
       targets: int [batch, length]: the token that follows each input.
-      loss_mask: [batch, length]; 0 where the target carries no loss, else its weight (bool: 1). No gradient flows
-        to it.
+      loss_mask: [batch, length]; 0 where the target carries no loss, else its weight (bool: 1). It has no
+        gradient.
       model: `head_chunk` is the number of positions whose logits exist at one time.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Values of a config.json as families read them: checked, and refused by name where they would change the network."""
+"""Reads values of a config.json; a value that would change the network is an error that names it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,10 +23,10 @@ def number(values: Values, where: str, kind: type, *names: str, default: float |
 
 
 def flag(values: Values, where: str, name: str, default: bool = False) -> bool:
-    """Returns a key that is true or false.
+    """Returns the value of a key that is true or false.
 
     Raises:
-      DataError: it is something else.
+      DataError: it has another value.
     """
     value = default if values.get(name) is None else values[name]
     if type(value) is not bool:
@@ -35,10 +35,10 @@ def flag(values: Values, where: str, name: str, default: bool = False) -> bool:
 
 
 def only(values: Values, where: str, **supported: tuple[Any, ...]) -> None:
-    """Refuses keys with a value that the network does not have; an absent key and null mean the default.
+    """Checks that keys have values that the network supports; an absent key and null mean the default.
 
     Raises:
-      DataError: a key holds something else than the values given for it.
+      DataError: a key has a value other than those given for it.
     """
     for key, choices in supported.items():
         if (value := values.get(key)) is not None and value not in choices:
@@ -55,10 +55,10 @@ _FOREIGN = (
 
 
 def refuse_foreign(values: Values, where: str) -> None:
-    """Refuses keys that none of the rotary families has.
+    """Checks that there is no key that none of the rotary families supports.
 
     Raises:
-      DataError: one exists and is neither null nor 0.
+      DataError: there is one, and it is neither null nor 0.
     """
     only(
         values, where, **dict.fromkeys(_FOREIGN, (0, False)), partial_rotary_factor=(1,), rope_interleaved=(False,),
@@ -70,7 +70,7 @@ def layer_kinds(values: Values, where: str, layers: int, fallback: str) -> str:
     """Returns a letter for each layer from `layer_types`: s (sliding attention) or f (full); `fallback` where absent.
 
     Raises:
-      DataError: another kind of layer, or not one for each layer.
+      DataError: there is another kind of layer, or not one kind per layer.
     """
     types = values.get("layer_types")
     if types is None:
@@ -82,7 +82,7 @@ def layer_kinds(values: Values, where: str, layers: int, fallback: str) -> str:
 
 
 def every_nth_full(layers: int, n: int) -> str:
-    """Returns a letter for each layer, where every n-th attends to all positions and the others to a window."""
+    """Returns a letter for each layer; every n-th attends to all positions and the others to a window."""
     return "".join("f" if (layer + 1) % n == 0 else "s" for layer in range(layers))
 
 
@@ -92,13 +92,13 @@ def letters_of(model: ModelConfig) -> str:
 
 
 def rope(values: Values, where: str, default_theta: float, kind: str = "") -> tuple[float, str]:
-    """Returns (theta, `model.rope_scaling`) in either form: `rope_parameters` of transformers 5, or the older keys.
+    """Returns (theta, `model.rope_scaling`) from either form: `rope_parameters` of transformers 5, or the older keys.
 
     Args:
       values: of config.json.
       where: its path.
       default_theta: the family's.
-      kind: key of `rope_parameters` where layers of two kinds have one each; empty: it is flat.
+      kind: key in `rope_parameters` if layers of two kinds have one entry each; empty: it is flat.
 
     Raises:
       DataError: the two forms disagree, or the scaling is neither linear nor llama3.
@@ -110,17 +110,17 @@ def rope(values: Values, where: str, default_theta: float, kind: str = "") -> tu
         raise DataError(f"{where}: rope_parameters and rope_scaling must be objects")
     found = [_scaling(given, values, where) for given in (new, old) if given]
     if len(set(found)) > 1:
-        raise DataError(f"{where}: rope_parameters says {found[0]!r} and rope_scaling {found[1]!r}; leave one of them")
+        raise DataError(f"{where}: rope_parameters has {found[0]!r} and rope_scaling {found[1]!r}; keep one of them")
     thetas = [number(given, where, float, "rope_theta") for given in (new, old, values) if given.get("rope_theta")]
     if len(set(thetas)) > 1:
-        raise DataError(f"{where}: rope_theta is {thetas[0]!r} in one place and {thetas[1]!r} in another; leave one")
+        raise DataError(f"{where}: rope_theta is {thetas[0]!r} in one place and {thetas[1]!r} in another; keep one")
     return (thetas or [default_theta])[0], found[0] if found else ""
 
 
 def _scaling(given: Values, values: Values, where: str) -> str:
     kinds = {given[key] for key in ("rope_type", "type") if given.get(key) is not None} or {"default"}
     if len(kinds) > 1:
-        raise DataError(f"{where}: rope_type={given['rope_type']!r} but type={given['type']!r}; leave one of them")
+        raise DataError(f"{where}: rope_type={given['rope_type']!r} but type={given['type']!r}; keep one of them")
     only(given, where, partial_rotary_factor=(1,), attention_factor=(1,), mscale=(1,))
     (kind,) = kinds
     if kind == "default":

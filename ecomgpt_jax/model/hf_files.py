@@ -1,7 +1,7 @@
 """The weight files of a Hugging Face directory, and their tensors one at a time.
 
-safetensors is read as it is. `.bin` files are pickles: torch opens them, restricted to tensors (`weights_only`) and
-memory-mapped, and only where there are no safetensors.
+`.bin` files are pickles; torch opens them, restricted to tensors (`weights_only`) and memory-mapped, and only if there
+are no safetensors.
 """
 
 import importlib.util
@@ -30,8 +30,8 @@ def find_weight_files(directory: Path) -> list[Path]:
     """Returns the weight files of an HF directory, safetensors before .bin.
 
     Raises:
-      MissingInputError: no such directory, no weights in it, or an index names a file that is not there.
-      DataError: an index is malformed or names a file elsewhere.
+      MissingInputError: no such directory, no weights in it, or an index names a file that does not exist.
+      DataError: an index is malformed or names a file outside the directory.
     """
     if not directory.is_dir():
         raise MissingInputError(f"{directory}: no such directory")
@@ -57,7 +57,7 @@ def _listed(directory: Path, index: Path) -> list[Path]:
 
 @contextmanager
 def open_safetensors(path: Path) -> Iterator[Any]:
-    """Opens a file for one read; if it stayed open, all pages read would count as this process's memory.
+    """Opens a file for one read; while it is open, all pages read count as memory of this process.
 
     Raises:
       DataError: it is damaged or no safetensors file.
@@ -70,7 +70,7 @@ def open_safetensors(path: Path) -> Iterator[Any]:
 
 
 def _pickled(path: Path) -> dict[str, Any]:
-    """Returns the torch tensors of a .bin file, their data still on disk."""
+    """Returns the torch tensors of a .bin file, memory-mapped."""
     if importlib.util.find_spec("torch") is None:
         raise MissingInputError(f"{path}: .bin weights need torch; install ecomgpt_jax[torch], or save safetensors")
     import torch
@@ -81,7 +81,7 @@ def _pickled(path: Path) -> dict[str, Any]:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise DataError(f"{path}: refused, not a plain file of tensors ({reason})") from None
     if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
-        raise DataError(f"{path}: refused, holds other things than tensors")
+        raise DataError(f"{path}: refused, contains objects other than tensors")
     return tensors
 
 
@@ -103,17 +103,17 @@ def is_finite(tensor: np.ndarray) -> bool:
 
 
 def bare_name(stored: str) -> str:
-    """Returns a tensor's name without the prefix that HF's class with a head puts before it."""
+    """Returns a tensor's name without the prefix that HF's class with a head adds."""
     return _PREFIX.sub("", stored)
 
 
 class Tensors:
-    """The tensors of an HF directory by name without prefix, each read when asked for.
+    """The tensors of an HF directory by name without prefix, each read on request.
 
     Attributes:
-      directory: where they are.
+      directory: their directory.
       shapes: shape of each.
-      kinds: stored types of them all, as safetensors names them.
+      kinds: the set of stored types, as safetensors names them.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
@@ -140,7 +140,7 @@ class Tensors:
             self._where[name], self.shapes[name] = (path, stored), shape
 
     def read(self, name: str, rows: slice | None = None) -> np.ndarray:
-        """Returns a tensor or some of its rows in its stored dtype.
+        """Returns a tensor or a range of its rows in its stored dtype.
 
         Raises:
           DataError: it is not floating point, or holds values that are not finite.
@@ -161,7 +161,7 @@ class Tensors:
 
 
 def _kind(tensor: Any) -> str:
-    """Returns safetensors' name of a torch tensor's type, or torch's where it has none that is used here."""
+    """Returns safetensors' name of a torch tensor's type, or torch's name of types that are not used here."""
     name = str(tensor.dtype)
     return {"torch.float32": "F32", "torch.float16": "F16", "torch.bfloat16": "BF16"}.get(name, name)
 
@@ -174,13 +174,13 @@ def _check_kind(path: Path, stored: str, kind: str) -> None:
 def check_tensors(
     where: object, needed: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], allowed: Set[str]
 ) -> None:
-    """Refuses tensors that are not exactly those of a model.
+    """Checks that tensors are exactly those of a model.
 
     Args:
       where: the file or directory, for errors.
       needed: shape of each tensor of the model.
       found: shape of each tensor that is stored.
-      allowed: names that may be there as well.
+      allowed: names of further tensors that may exist.
 
     Raises:
       DataError: one is missing, unknown or misshapen.
@@ -198,7 +198,7 @@ def own_dtype(directory: str | os.PathLike[str]) -> str:
     """Returns the dtype of an HF checkpoint: `dtype` or `torch_dtype` of config.json, else the widest of its tensors.
 
     Raises:
-      MissingInputError: no config.json, or where it names no dtype, no weights.
+      MissingInputError: no config.json, or it names no dtype and there are no weights.
       DataError: the dtype is none of float32, float16, bfloat16.
     """
     path = Path(directory) / "config.json"
@@ -213,13 +213,13 @@ def own_dtype(directory: str | os.PathLike[str]) -> str:
 
 
 def trained_length(directory: str | os.PathLike[str]) -> int:
-    """Returns the positions that an HF checkpoint was trained on; 0 if its config.json does not say.
+    """Returns the positions that an HF checkpoint was trained on; 0 if its config.json does not state them.
 
     BLOOM calls them `seq_length`, the rotary families `max_position_embeddings`.
 
     Raises:
       MissingInputError: no config.json.
-      DataError: it is no number of positions.
+      DataError: the value is not a number of positions.
     """
     path = Path(directory) / "config.json"
     values = files.read_json(path)

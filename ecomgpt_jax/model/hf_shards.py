@@ -1,4 +1,4 @@
-"""Weights streamed from the devices: the tensors of Hugging Face's files, and the rows of each in order."""
+"""Streams weights from the devices: the tensors of Hugging Face's files, and the rows of each in order."""
 
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -14,11 +14,11 @@ from ecomgpt_jax.model.tensor_stream import ROWS, Tensor
 
 
 def _to_host(array: jax.Array | np.ndarray, layer: int | None) -> np.ndarray:
-    """Returns an array, or one layer of it, on the host; every process takes part where the parts lie on several."""
+    """Returns an array, or one layer of it, on the host; every process must call it if the parts are on several."""
     if isinstance(array, np.ndarray) or not array.is_fully_addressable:
         part = array if layer is None else array[layer]
         return part if isinstance(part, np.ndarray) else multihost_utils.process_allgather(part, tiled=True)
-    # An array keeps what it was read into as long as it lives, so a copy of it is read.
+    # An array keeps the host buffer of its first read for its lifetime, so a copy is read.
     if array.sharding.num_devices == 1:
         return np.asarray(jnp.copy(array if layer is None else array[layer]))
     out = np.empty(array.shape if layer is None else array.shape[1:], array.dtype)
@@ -30,9 +30,9 @@ def _to_host(array: jax.Array | np.ndarray, layer: int | None) -> np.ndarray:
 
 
 def tensor_pieces(params: Params, parameter: Parameter, layer: int, adapters: Adapters | None) -> Iterator[np.ndarray]:
-    """Yields one tensor on the host, its adapters added in float32, the embedding of one device some rows at a time.
+    """Yields one tensor on the host, its adapters added in float32; the embedding of one device some rows at a time.
 
-    Every process takes part.
+    Every process must call it.
     """
     if parameter.stacked and isinstance(params["blocks"], tuple):
         leaf, index = leaf_of(params["blocks"][layer], parameter.path[1:]), None

@@ -1,8 +1,8 @@
 """Reads weights in HF's layout strictly and writes them atomically, one tensor at a time, through safetensors.
 
-Reading puts each tensor straight where its parameter's sharding says (the embedding, which is a large share of a small
-model, some rows at a time), writing streams each into its file; besides the devices' arrays at most two tensors are in
-memory. Names, shapes and transforms come from the parameter table.
+Reading copies each tensor directly to the devices of its parameter's sharding (the embedding, which is a large share of
+a small model, some rows at a time); writing streams each into its file. Besides the devices' arrays at most two tensors
+are in memory. Names, shapes and transforms come from the parameter table.
 """
 
 import os
@@ -48,7 +48,7 @@ def model_config_from_hf(directory: str | os.PathLike[str]) -> ModelConfig:
 
     Raises:
       MissingInputError: no such directory, or no config.json in it.
-      DataError: config.json is malformed, or describes what no family is; the key is named.
+      DataError: config.json is malformed, or describes a network of no family; names the key.
     """
     path = Path(directory) / "config.json"
     values = files.read_json(path)
@@ -71,9 +71,9 @@ def model_config_from_hf(directory: str | os.PathLike[str]) -> ModelConfig:
 
 
 def _check(checkpoint: Tensors, table: Iterable[Parameter]) -> None:
-    """Refuses a checkpoint whose tensors are not exactly those of the table; a tied head may be there as well.
+    """Checks that the tensors of a checkpoint are exactly those of the table; it may also contain a tied head.
 
-    Angles of a rotation that older checkpoints stored are passed over: config.json says what they are.
+    Angles of the rotation in older checkpoints are ignored: they follow from config.json.
     """
     shapes = {name: parameter.hf_shape for parameter in table for name in parameter.hf_names}
     head, angles = "lm_head.weight", {name for name in checkpoint.shapes if name.endswith("rotary_emb.inv_freq")}
@@ -90,7 +90,7 @@ def _check(checkpoint: Tensors, table: Iterable[Parameter]) -> None:
 
 
 def _place(tensor: np.ndarray, sharding: Sharding, dtype: Any) -> jax.Array:
-    """Puts a host array on the devices of a sharding, each process its own parts."""
+    """Copies a host array to the devices of a sharding; each process copies its own parts."""
     return jax.make_array_from_callback(
         tensor.shape, sharding, lambda index: np.asarray(tensor[index], dtype, copy=None)
     )
@@ -98,7 +98,7 @@ def _place(tensor: np.ndarray, sharding: Sharding, dtype: Any) -> jax.Array:
 
 @lru_cache(maxsize=64)
 def _stacking(shape: tuple[int, ...], dtype: Any, sharding: Sharding) -> tuple[Callable, Callable]:
-    """Returns programs that make an empty stacked array, and put one layer into it where it lies."""
+    """Returns programs that make an empty stacked array, and copy one layer into it in place."""
     put = partial(jax.lax.dynamic_update_index_in_dim, axis=0)
     return (
         jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding),
@@ -112,12 +112,12 @@ def _put_rows(part: jax.Array, rows: jax.Array, start: jax.typing.ArrayLike) -> 
 
 
 def _load_matrix(checkpoint: Tensors, parameter: Parameter, sharding: Sharding, dtype: Any) -> jax.Array:
-    """Reads the embedding some rows at a time, each process those of its devices alone, into place on each device."""
+    """Reads the embedding some rows at a time into the arrays of the devices; each process reads only their rows."""
     holders: dict[tuple[int, int], list[tuple[jax.Device, slice]]] = {}
     for device, (rows, columns) in sharding.addressable_devices_indices_map(parameter.shape).items():
         holders.setdefault(rows.indices(parameter.shape[0])[:2], []).append((device, columns))
     shape, parts = sharding.shard_shape(parameter.shape), {}
-    with jax.set_mesh(Mesh(np.empty((), object), ())):  # a part is on one device, independent of the caller's mesh
+    with jax.set_mesh(Mesh(np.empty((), object), ())):  # a part is on one device, whatever the caller's mesh
         for (begin, end), devices in holders.items():
             parts |= {device: jnp.zeros(shape, dtype, device=device) for device, _ in devices}
             for start in range(begin, end, hf_shards.ROWS):
@@ -131,7 +131,7 @@ def _load_matrix(checkpoint: Tensors, parameter: Parameter, sharding: Sharding, 
 def _load_parameter(
     checkpoint: Tensors, parameter: Parameter, sharding: Sharding, dtype: Any, layered: bool
 ) -> jax.Array | list[jax.Array]:
-    """Reads a parameter tensor by tensor; each block's goes into its place in the stacked array on the devices."""
+    """Reads a parameter tensor by tensor; the tensor of each block is copied into the stacked array on the devices."""
     if not parameter.stacked:
         if len(parameter.shape) == 2:
             return _load_matrix(checkpoint, parameter, sharding, dtype)
@@ -144,7 +144,7 @@ def _load_parameter(
     stacked = make_empty()
     for index, name in enumerate(parameter.hf_names):
         layer = _place(parameter.from_hf(checkpoint.read(name)), place, dtype)
-        stacked = jax.block_until_ready(put_layer(stacked, layer, index))  # otherwise all would be in memory
+        stacked = jax.block_until_ready(put_layer(stacked, layer, index))  # otherwise all would be in host memory
     return stacked
 
 
@@ -157,13 +157,13 @@ def load_hf(
     Args:
       directory: holds config.json and the weights (`hf_files.py`), in float32, float16 or bfloat16.
       model: the shape to expect; None: config.json's.
-      mesh: where to put the weights, sharded as parallel/sharding.py says; None: on the default device.
+      mesh: devices of the weights, sharded by parallel/sharding.py; None: the default device.
       dtype: of the returned arrays.
       layered: one pytree per block instead of stacked arrays (`parameters.Params`).
 
     Raises:
-      MissingInputError: the directory or a file is not there.
-      DataError: a tensor is missing, unknown, misshapen, not finite, or a file is damaged; the tensor is named.
+      MissingInputError: the directory or a file does not exist.
+      DataError: a tensor is missing, unknown, misshapen, not finite, or a file is damaged; names the tensor.
       ConfigError: the mesh does not divide a parameter.
     """
     directory = Path(directory)
@@ -186,8 +186,8 @@ def hf_config(
 ) -> dict[str, Any]:
     """Returns the config.json of a model of this shape.
 
-    A role that `token_ids` ({"eos_token_id": id or ids, ...}) does not name has no id; left out, HF would assume one.
-    Servers take `seq_length` as the context; 0 leaves it out.
+    A role that `token_ids` ({"eos_token_id": id or ids, ...}) does not name is written as null, since HF would assume
+    an id. Servers use `seq_length` as the context; 0 omits it.
     """
     return {
         **FAMILIES[model.family].hf_config(model, seq_length),
@@ -219,20 +219,20 @@ def save_hf(
     tokenizer_dir: str | os.PathLike[str] | None = None, max_shard_bytes: int = MAX_SHARD_BYTES, card: str = "",
     adapters: Adapters | None = None, token_ids: Mapping[str, Any] | None = None, seq_length: int = 0,
 ) -> None:  # fmt: skip
-    """Writes a checkpoint that HF's `AutoModelForCausalLM.from_pretrained` and `load_hf` read, whole or not at all.
+    """Writes a checkpoint for HF's `AutoModelForCausalLM.from_pretrained` and `load_hf`, completely or not at all.
 
     Args:
       params: the weights, stacked or layered.
       model: their shape.
-      directory: where to; must not exist or be empty.
+      directory: must not exist or be empty.
       dtype: `float32` or `bfloat16`, of the stored weights.
-      tokenizer_dir: directory whose tokenizer files to copy along, with the ids of its special tokens in
-        generation_config.json (as `Tokenizer.save` writes it); None: weights only.
-      max_shard_bytes: tensors in one file; the tensors of more than one file are listed in an index.
+      tokenizer_dir: directory with tokenizer files to copy and the ids of special tokens in generation_config.json (as
+        `Tokenizer.save` writes it); None: weights only.
+      max_shard_bytes: of the tensors in one file; several files get an index.
       card: text of the model card (README.md); empty: none.
       adapters: added to each kernel in float32 as it is written.
-      token_ids: ids of special tokens, where there is no `tokenizer_dir` to say them (see `hf_config`).
-      seq_length: positions that the weights were trained on; 0: not known.
+      token_ids: ids of special tokens, if there is no `tokenizer_dir` (see `hf_config`).
+      seq_length: positions that the weights were trained on; 0: unknown.
 
     Raises:
       ConfigError: an unknown dtype, or the directory is in use.
@@ -242,7 +242,7 @@ def save_hf(
     directory = Path(directory)
     if dtype not in STORED:
         raise ConfigError(f"dtype {dtype!r} is none of {', '.join(STORED)}")
-    # Only process 0 checks: another one could still see a directory that process 0 has just removed, and stop alone.
+    # Only process 0 checks: another one may still find a directory that process 0 has removed, and would stop alone.
     if jax.process_index() == 0 and directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ConfigError(f"{directory}: exists already; choose another place or remove it")
     _check_params(params, model)

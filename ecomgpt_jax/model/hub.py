@@ -19,15 +19,15 @@ _BESIDE = ("*.json", *TOKENIZER_FILES)
 
 
 def is_hub_id(name: str) -> bool:
-    """Returns whether `name` is `owner/name@revision` and not a directory that happens to look like it."""
+    """Returns whether `name` is `owner/name@revision` and not an existing directory of this name."""
     return bool(_HUB.fullmatch(name)) and not os.path.exists(name)
 
 
 def find_weights(name: str) -> tuple[str, epath.Path]:
-    """Returns (the name with its revision pinned, the directory), downloading what is missing.
+    """Returns (the name with its revision pinned, the directory), and downloads missing files.
 
     Args:
-      name: a directory, returned as it is, or `owner/name@revision`.
+      name: a directory, returned unchanged, or `owner/name@revision`.
 
     Raises:
       MissingInputError: the Hub, the model or the revision cannot be reached; or `name` is a Hub id without a revision.
@@ -46,7 +46,7 @@ def find_weights(name: str) -> tuple[str, epath.Path]:
         names = [sibling.rfilename for sibling in info.siblings or ()]
         weights = "*.safetensors" if any(file.endswith(".safetensors") for file in names) else "*.bin"
         pinned, patterns = str(info.sha), [*_BESIDE, weights]
-    except Exception as error:  # the client raises its own, httpx's and OSError
+    except Exception as error:  # the client raises its own errors, httpx's and OSError
         pinned, patterns, reason = revision, [*_BESIDE, "*.safetensors", "*.bin"], error
     else:
         reason = None
@@ -58,7 +58,7 @@ def find_weights(name: str) -> tuple[str, epath.Path]:
     except Exception as error:
         text = (str(reason or error).strip() or type(error).__name__).splitlines()[0][:160]
         raise MissingInputError(
-            f"{name}: neither on this disk nor to be had from the Hub ({text}); download it where there is a network "
+            f"{name}: not on this disk, and the Hub gave no copy ({text}); download it where there is a network "
             "and give its directory"
         ) from None
     commit = os.path.basename(folder)

@@ -1,7 +1,7 @@
 """Weighted averages of checkpoints in Hugging Face's layout, a few rows of one tensor at a time.
 
-Between a base and what was tuned from it: WiSE-FT (Wortsman et al., arXiv 2109.01903, section 3); of several runs:
-model soups (arXiv 2203.05482).
+Between a base and its tuned model: WiSE-FT (Wortsman et al., arXiv 2109.01903, section 3); of several runs: model soups
+(arXiv 2203.05482).
 """
 
 import math
@@ -16,11 +16,11 @@ from ecomgpt_jax.errors import DataError
 from ecomgpt_jax.model.hf_files import Tensors
 from ecomgpt_jax.model.tensor_stream import Tensor, write_weights
 
-CHUNK = 2**20  # weights of one source that are held at one time
+CHUNK = 2**20  # weights of one source that are in memory at a time
 
 
 def _rows(sources: Sequence[tuple[Tensors, float]], name: str) -> Iterator[np.ndarray]:
-    """Yields the average of one tensor some rows at a time, summed in float32; one source alone is copied as it is."""
+    """Yields the average of one tensor some rows at a time, summed in float32; a single source is copied unchanged."""
     shape = sources[0][0].shapes[name]
     count, step = shape[0], max(1, CHUNK // math.prod(shape[1:]))
     for start in range(0, count, step):
@@ -35,10 +35,10 @@ def _rows(sources: Sequence[tuple[Tensors, float]], name: str) -> Iterator[np.nd
 
 
 def write_average(directories: Sequence[Path], weights: Sequence[float], target: Path, dtype: str) -> None:
-    """Writes the weights of a Hugging Face directory that are the weighted sum of those of others.
+    """Writes the weighted sum of the weights of Hugging Face directories.
 
-    Beside the files that are mapped, at most two tensors' rows are in memory. A source of weight 0 is not read, so that
-    0 and 1 give the ends bit by bit.
+    Besides the memory-mapped files, rows of at most two tensors are in memory. A source of weight 0 is not read, so
+    weights 0 and 1 give the ends bit by bit.
 
     Args:
       directories: of one model's checkpoints.

@@ -21,11 +21,11 @@ Declare = Callable[[str], nnx.Param | None]  # makes the parameter of a path; No
 @partial(jax.tree_util.register_dataclass, data_fields=("layers", "keys"), meta_fields=("scale", "dropout"))
 @dataclasses.dataclass(frozen=True)
 class Adapters:
-    """Adapters in the form of the forward: those of all blocks or, inside a scan over blocks, those of one.
+    """Adapters as an argument of the forward pass: of all blocks or, inside a scan over blocks, of one.
 
     Attributes:
       layers: {name of a linear layer: {"lora_a": [layers, in…, rank], "lora_b": [layers, rank, out…]}}.
-      keys: [layers] random keys of this forward's dropout; None: nothing is dropped.
+      keys: [layers] random keys for the dropout of this forward pass; None: no dropout.
       scale: factor of their product, alpha / rank.
       dropout: share of the inputs that is dropped.
     """
@@ -36,9 +36,9 @@ class Adapters:
     dropout: float
 
     def __call__(self, name: str, x: jax.Array, operands: jnp.dtype) -> jax.Array:
-        """Maps x [batch, length, in…] to one block's adapters' term of a layer's output [batch, length, out…].
+        """Maps x [batch, length, in…] to the adapters' term in the output [batch, length, out…] of one layer.
 
-        Products are those of arrays rounded to the dtype `operands`.
+        The inputs of products are rounded to the dtype `operands`.
         """
         a, b = self.layers[name]["lora_a"], self.layers[name]["lora_b"] * self.scale
         if self.keys is not None:
@@ -69,8 +69,8 @@ def _low_rank_backward(operands: jnp.dtype, kept: tuple[jax.Array, ...], gradien
 def _low_rank(operands: jnp.dtype, x: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     """Returns x [batch, length, in…] times a [in…, rank] times b [rank, out…].
 
-    The transposed product that jax derives for b makes a CPU lay out the gradient of the output anew, which took a
-    sixth of a training step; here only the narrow arrays are transposed.
+    For the transposed product that jax derives for b, XLA copies the gradient of the output into another layout on a
+    CPU, which took a sixth of a training step; here only the narrow arrays are transposed.
     """
     return _low_rank_forward(operands, x, a, b)[0]
 
@@ -114,9 +114,9 @@ class LayerNorm(nnx.Module):
 
 
 class RMSNorm(nnx.Module):
-    """Division by the root of the mean square of the last axis, in float32, and a factor w, or 1 + w where `centred`.
+    """Division by the root of the mean square of the last axis, in float32, and a factor w, or 1 + w if `centred`.
 
-    As HF rounds: Llama's multiplies the rounded quotient by the rounded w, Gemma's (`centred`) rounds the product.
+    Rounding is as in HF: Llama multiplies the rounded quotient by the rounded w, Gemma (`centred`) rounds the product.
     """
 
     def __init__(self, declare: Declare, path: str, epsilon: float, *, centred: bool = False) -> None:
@@ -130,7 +130,7 @@ class RMSNorm(nnx.Module):
 
 
 class Linear(nnx.Module):
-    """A product over the last `inputs` axes of the input and the first of the kernel, plus any bias and adapters."""
+    """Product over the last `inputs` axes of the input and the first ones of the kernel, plus any bias and adapters."""
 
     def __init__(self, declare: Declare, path: str, inputs: int = 1) -> None:
         self.name, self.inputs = path.split("/")[-1], inputs
@@ -149,17 +149,17 @@ class Linear(nnx.Module):
 
 
 def in_decoding_step(x: jax.Array) -> bool:
-    """Whether x [batch, length, ...] holds one token per row, as in a decoding step.
+    """Returns whether x [batch, length, ...] holds one token per row, as in a decoding step.
 
-    Then the weights are not gathered: each device multiplies its share of `embed` for the rows of its whole FSDP group
-    and the results are summed. Otherwise every device would hold the gathered weights of all blocks, since the compiler
-    hoists the gathering out of the loop over steps.
+    In that case the weights are not gathered: each device multiplies its share of `embed` for the rows of its whole
+    FSDP group and the results are summed. Gathering would leave the weights of all blocks on every device, since the
+    compiler hoists it out of the loop over steps.
     """
     return x.ndim == 3 and x.shape[1] == 1
 
 
 def residual(x: jax.Array) -> jax.Array:
-    """Constrains the stream between blocks, x [batch, length, embed]."""
+    """Constrains the sharding of the residual stream, x [batch, length, embed]."""
     step = in_decoding_step(x)
     return constrain(x, "group_batch", "length", "embed") if step else constrain(x, "batch", "length", None)
 
@@ -167,7 +167,7 @@ def residual(x: jax.Array) -> jax.Array:
 class GroupedAttention(nnx.Module):
     """Base of blocks with separate q, k and v, of which groups of query heads share k and v, and a gated MLP.
 
-    `query_norm` and `key_norm`, where a model has them, act on each head before the rotation.
+    `query_norm` and `key_norm`, if the model has them, are applied to each head before the rotation.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class GroupedAttention(nnx.Module):
         self.query_norm, self.key_norm = query_norm, key_norm
 
     def attention(self, x: jax.Array, attend: Attend, adapters: Adapters | None) -> jax.Array:
-        """Maps the normalised stream x [batch, length, embed] to what attention adds to it."""
+        """Maps the normalised x [batch, length, embed] to the term that attention adds to the residual stream."""
         rows = "group_batch" if in_decoding_step(x) else "batch"
         q = constrain(self.query(x, adapters), "batch", "length", "heads", "head_dim")
         k, v = (
@@ -194,7 +194,7 @@ class GroupedAttention(nnx.Module):
         return self.attention_out(constrain(context, rows, "length", "heads", "head_dim"), adapters)
 
     def mlp(self, x: jax.Array, activate: Callable[[jax.Array], jax.Array], adapters: Adapters | None) -> jax.Array:
-        """Maps the normalised stream x [batch, length, embed] to what the MLP adds to it."""
+        """Maps the normalised x [batch, length, embed] to the term that the MLP adds to the residual stream."""
         rows = "group_batch" if in_decoding_step(x) else "batch"
         gate, up = (
             constrain(layer(x, adapters), rows, "length", "mlp") for layer in (self.mlp_gate, self.mlp_up)

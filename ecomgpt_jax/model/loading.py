@@ -1,8 +1,8 @@
-"""Loads checkpoints for use: every command gets weights here, except the state of its own run.
+"""Loads checkpoints for use: every command loads weights here, except the state of its own run.
 
 A checkpoint is a training workdir (its newest step), a step directory, a Hugging Face directory, or
-`owner/name@revision` on the Hub. Weights stream parameter by parameter (from a Hugging Face directory tensor by tensor)
-directly into the requested dtype and sharding, so there is neither a wider nor a second copy of the model.
+`owner/name@revision` on the Hub. Weights are read parameter by parameter (from a Hugging Face directory tensor by
+tensor) directly into the requested dtype and sharding, so there is no wider and no second copy of the model.
 The adapters of a LoRA run are merged into the weights under them.
 """
 
@@ -42,13 +42,13 @@ BASE = "base_weights"  # in the meta of a LoRA run: `content_hash` of the weight
 
 
 class Checkpoint(NamedTuple):
-    """Weights that are found and not loaded yet.
+    """Weights that were found and are not loaded yet.
 
     Attributes:
       name: as given; a branch of the Hub is pinned to its commit.
       directory: the step directory or Hugging Face directory.
-      model: shape of the network; `compute_dtype` is the dtype that the weights are to be used in.
-      reason: why that dtype is used, as text.
+      model: shape of the network; `compute_dtype` is the dtype in which the weights are used.
+      reason: origin of that dtype, as text.
       config: of the run that saved it; None for a Hugging Face directory.
     """
 
@@ -63,13 +63,13 @@ def find_checkpoint(name: str | os.PathLike[str], dtype: str = "") -> Checkpoint
     """Finds a checkpoint and returns its description.
 
     Args:
-      name: one of the four kinds of the module's docstring.
+      name: one of the four kinds in the module's docstring.
       dtype: `float32` or `bfloat16`; empty: the checkpoint's own, which is that of its config.json or else of its
         tensors, or the compute dtype of a run. float16 is used as float32, which holds every value of it.
 
     Raises:
       MissingInputError: there is no checkpoint.
-      DataError: it does not say what model it holds.
+      DataError: its files do not describe its model.
       ConfigError: no such dtype.
     """
     pinned, path = hub.find_weights(str(name))
@@ -103,7 +103,7 @@ def trained_length(checkpoint: Checkpoint) -> int:
 
 
 def for_use(model: ModelConfig, dtype: str = "") -> ModelConfig:
-    """Returns a model to be used in `dtype` (empty: its compute dtype) on whatever devices there are."""
+    """Returns the model for use in `dtype` (empty: its compute dtype) on the devices of this machine."""
     kernel = model.attention in ("cudnn", "splash")  # not available on other platforms or in float32
     return dataclasses.replace(
         model, compute_dtype=dtype or model.compute_dtype, attention="auto" if kernel else model.attention
@@ -111,7 +111,7 @@ def for_use(model: ModelConfig, dtype: str = "") -> ModelConfig:
 
 
 def describe(checkpoint: Checkpoint, mesh: Mesh) -> str:
-    """Returns the line that says which weights are used, in which dtype, on which devices."""
+    """Returns a line with the weights in use, their dtype and their devices."""
     axes = " ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
     return (
         f"weights: {checkpoint.directory}, {parameter_count(checkpoint.model):,} parameters in "
@@ -125,12 +125,12 @@ def load_params(checkpoint: Checkpoint, mesh: Mesh, *, layered: bool = True) -> 
 
     Args:
       checkpoint: from `find_checkpoint`.
-      mesh: where the weights go, each device its part by the rules of parallel/sharding.py.
+      mesh: devices of the weights, sharded by parallel/sharding.py.
       layered: `blocks` is a tuple of one pytree per block, as decoding reads them; False: stacked, as training does.
 
     Raises:
-      ConfigError: the mesh does not divide a parameter; nothing was read then.
-      MissingInputError: a file, or the base of a LoRA run, is not there.
+      ConfigError: the mesh does not divide a parameter; raised before reading.
+      MissingInputError: a file, or the base of a LoRA run, does not exist.
       DataError: a file is damaged, or the base is not the one that the adapters were trained on.
     """
     model, config = checkpoint.model, checkpoint.config
@@ -147,9 +147,9 @@ def load_params(checkpoint: Checkpoint, mesh: Mesh, *, layered: bool = True) -> 
 
 
 def load_unmerged(checkpoint: Checkpoint, mesh: Mesh, *, layered: bool = False) -> tuple[Params, lora.Adapters | None]:
-    """Loads (parameters, None); of a LoRA run (base, adapters).
+    """Loads (parameters, None), or (base, adapters) of a LoRA run.
 
-    A base is in the run's compute dtype, whatever `checkpoint.model` says, since the adapters were trained on that.
+    A base has the run's compute dtype and not that of `checkpoint.model`, since the adapters were trained on it.
     """
     directory, config = checkpoint.directory, checkpoint.config
     if config is None or not config.lora.rank:
@@ -164,7 +164,7 @@ def load_adapters(name: str | os.PathLike[str], mesh: Mesh) -> tuple[Params, Con
 
     Raises:
       MissingInputError: there is no checkpoint.
-      ConfigError: it is no checkpoint of a LoRA run.
+      ConfigError: it is not a checkpoint of a LoRA run.
       DataError: it cannot be read.
     """
     found = find_checkpoint(name)
@@ -183,7 +183,7 @@ def _adapters(directory: epath.Path, config: Config, mesh: Mesh) -> Params:
 
 
 def _base(config: Config, mesh: Mesh, layered: bool) -> Params:
-    """Returns the weights under a run's adapters, those it started from, in its compute dtype."""
+    """Returns the weights under a run's adapters, its initial weights, in its compute dtype."""
     if not config.model.init_from:
         fresh = init_sharded_params(config.model, mesh, jax.random.key(config.train.seed), config.model.compute_dtype)
         return split_layers(fresh, config.model, consume=True) if layered else fresh
@@ -198,7 +198,7 @@ def _base(config: Config, mesh: Mesh, layered: bool) -> Params:
 
 
 def check_base(directory: epath.Path | Path, meta: Meta, found: str) -> None:
-    """Refuses weights that are not those under which a LoRA checkpoint was saved.
+    """Checks that weights are those on which the adapters of a LoRA checkpoint were trained.
 
     Args:
       directory: the checkpoint.
@@ -206,11 +206,11 @@ def check_base(directory: epath.Path | Path, meta: Meta, found: str) -> None:
       found: `content_hash` of the weights, in the run's compute dtype.
 
     Raises:
-      DataError: they are others, or an earlier version saved the checkpoint, which did not look at all of them.
+      DataError: they are not, or the checkpoint is of an earlier version, which did not hash all weights.
     """
     if BASE not in meta:
         raise DataError(
-            f"{directory}: saved by a version that did not record all weights under the adapters, so nothing tells "
+            f"{directory}: saved by a version that did not hash all weights under the adapters, so it is unknown "
             "whether model.init_from holds them; `convert --format peft` writes the adapters alone"
         )
     if meta[BASE] != found:
@@ -235,7 +235,7 @@ def tokenizer_directory(path: str | os.PathLike[str]) -> Path:
     """Returns the directory of the tokenizer that belongs to a checkpoint.
 
     Raises:
-      MissingInputError: none is found beside it.
+      MissingInputError: none is found next to it.
     """
     start = Path(path).expanduser().absolute()
     for candidate in (start, start / "tokenizer", start.parent.parent / "tokenizer"):

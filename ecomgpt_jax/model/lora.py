@@ -1,7 +1,7 @@
 """LoRA (Hu et al., arXiv 2106.09685): low-rank adapters added to frozen kernels.
 
-An adapted kernel W acts as W + alpha / rank * A B, with A [in…, rank] and B [rank, out…] for each block. What is
-trained is the pytree of adapters alone, in float32; the base is a params pytree of its own, in the compute dtype.
+An adapted kernel is W + alpha / rank * A B, with A [in…, rank] and B [rank, out…] for each block. Only the pytree of
+adapters is trained, in float32; the base is a separate params pytree, in the compute dtype.
 `decoder.forward` takes both. Merging adds A B to one kernel of one block at a time, in float32.
 """
 
@@ -26,7 +26,7 @@ def adapted_kernels(model: ModelConfig, lora: LoraConfig) -> list[Parameter]:
     """Returns the kernels that the settings add adapters to.
 
     Raises:
-      ConfigError: a target is no layer of the family's blocks.
+      ConfigError: a target is not a layer of the family's blocks.
     """
     kernels = [p for p in parameter_table(model) if p.stacked and p.inputs]
     if unknown := set(lora.targets) - {p.path[1] for p in kernels}:
@@ -71,17 +71,17 @@ def adapter_shapes(model: ModelConfig, lora: LoraConfig) -> Params:
 
 
 def adapter_shardings(model: ModelConfig, lora: LoraConfig, mesh: Mesh) -> Params:
-    """Returns the adapters' pytree with a `NamedSharding` at every leaf: they are split as their kernels are.
+    """Returns the adapters' pytree with a `NamedSharding` at every leaf; axes are split as in the kernels.
 
     Raises:
-      ConfigError: an adapter that the mesh does not divide.
+      ConfigError: the mesh does not divide an adapter.
     """
     table = adapter_table(model, lora)
     return to_tree({p.path: array_sharding(p.name, p.shape, p.axes, mesh) for p in table})
 
 
 def init_adapters(model: ModelConfig, lora: LoraConfig, mesh: Mesh, key: jax.Array) -> Params:
-    """Returns fresh adapters, float32, made shard by shard on `mesh`."""
+    """Returns fresh adapters, float32, created sharded on `mesh`."""
     table = adapter_table(model, lora)
 
     def fresh(key: jax.Array) -> Params:
@@ -93,12 +93,12 @@ def init_adapters(model: ModelConfig, lora: LoraConfig, mesh: Mesh, key: jax.Arr
 
 
 def make_adapters(trained: Params, lora: LoraConfig, key: jax.Array | None = None) -> Adapters:
-    """Returns the adapters as an argument of the forward.
+    """Returns the adapters as an argument of the forward pass.
 
     Args:
       trained: from `init_adapters`; gradients flow here.
       lora: rank, alpha, dropout.
-      key: of this forward's dropout; None: nothing is dropped.
+      key: for the dropout of this forward pass; None: no dropout.
     """
     layers = trained["blocks"]
     count = len(jax.tree.leaves(layers)[0])
@@ -129,8 +129,8 @@ def _merging(sharding: Sharding, dtype: jnp.dtype, in_place: bool) -> Callable[.
 def merge(base: Params, adapters: Adapters, dtype: jax.typing.DTypeLike) -> Params:
     """Returns parameters equivalent to base and adapters; the base's arrays are deleted.
 
-    Arrays are made one after the other, stacked kernels block by block: besides the result at most one array of the
-    base is in memory, and none where the dtype stays the same.
+    Arrays are merged one after the other, stacked kernels block by block: besides the result at most one array of the
+    base is in memory, and none if the dtype stays the same.
 
     Args:
       base: stacked, or layered (`blocks` is a tuple with one pytree per block).

@@ -1,7 +1,7 @@
 """A step's manifest: size and SHA-256 of every file, written before the step is renamed, checked before reading.
 
-orbax restores flipped bits silently; the manifest detects any change of a listed file. All files are hashed at every
-check, on all cores (1.4 GB/s per core); the manifest contains its own hash.
+orbax restores flipped bits without an error; the manifest detects any change of a listed file. Every check hashes all
+files, on all cores (1.4 GB/s per core); the manifest contains its own hash.
 """
 
 import concurrent.futures
@@ -46,12 +46,12 @@ def _list(directory: epath.Path, below: str = "") -> list[str]:
 
 
 def seal(directory: epath.Path) -> None:
-    """Writes the manifest of a directory that is complete."""
+    """Writes the manifest of a complete directory."""
     (directory / NAME).write_text(_render(_describe_all(directory, _list(directory), quiet=True)))
 
 
 def find_damage(directory: epath.Path, items: tuple[str, ...] = ()) -> str:
-    """Returns the problem of a directory with a manifest as text; empty where there is none.
+    """Returns the problem of a directory with a manifest as text; empty if there is none.
 
     Files that are not in the manifest are ignored.
 

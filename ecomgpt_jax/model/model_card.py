@@ -8,7 +8,7 @@ from ecomgpt_jax.redaction import mask_secrets, mask_text
 
 _NETWORKS = {"bloom": "BLOOM", "llama": "A network of Llama's shape", "gemma": "Gemma 3"}
 _RECIPE = ("model", "data", "optimizer", "lora", "train", "mesh")
-_PLACES = ("cache_dir", "sources_dir")  # folders of the machine, which mean nothing elsewhere
+_PLACES = ("cache_dir", "sources_dir")  # folders of the machine, without meaning elsewhere
 
 
 def _cell(value: object) -> str:
@@ -29,7 +29,7 @@ def model_card(
       config: the run's config as nested dictionaries.
       run: `data` (fingerprint of the tokens), `total_steps`, `rows_per_step`.
       licences: {source of training data: its licence}.
-      scores: content of `scores.json`; None where nothing was scored.
+      scores: content of `scores.json`; None if nothing was scored.
     """
     config = mask_secrets(dict(config))
     recipe = {part: {key: value for key, value in config[part].items() if key not in _PLACES} for part in _RECIPE}
@@ -67,12 +67,12 @@ def model_card(
 
 
 def adapter_card(card: str, init_from: str, base: str) -> str:
-    """Returns the card of adapters alone.
+    """Returns the card of adapters without their base.
 
     Args:
-      card: what `model_card` returned for the run.
-      init_from: what that names as the base.
-      base: the base's name or path; put in the place of `init_from`, and into the head where it is a name on the Hub.
+      card: result of `model_card` for the run.
+      init_from: the base's name in it.
+      base: name or path that replaces `init_from`; also written into the head if it is a name on the Hub.
     """
     card = card.replace(init_from, base) if init_from else card
     on_hub = base.count("/") == 1 and base[0] not in "./~"
@@ -82,5 +82,5 @@ def adapter_card(card: str, init_from: str, base: str) -> str:
 
 
 def merged_card(card: str) -> str:
-    """Returns the card of weights that the adapters of a card were merged into."""
+    """Returns the card of weights into which the adapters of a card were merged."""
     return card.replace("library_name: peft", "library_name: transformers", 1)

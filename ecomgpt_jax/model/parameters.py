@@ -1,4 +1,4 @@
-"""The one parameter table of a model: initialisation, sharding, counting and the HF layout all read it."""
+"""The parameter table of a model, from which initialisation, sharding, counting and the HF layout are derived."""
 
 import math
 from functools import partial
@@ -20,7 +20,7 @@ def parameter_table(model: ModelConfig) -> tuple[Parameter, ...]:
     """Returns every parameter of the model; all are float32.
 
     Raises:
-      ConfigError: the model's shape is not filled in (`resolve` and, for `vocab_size=0`, the tokenizer do that).
+      ConfigError: the model's shape is incomplete (`resolve` fills it in, for `vocab_size=0` after the tokenizer).
     """
     for field in ("embed", "layers", "heads", "vocab_size"):
         if getattr(model, field) <= 0:
@@ -31,7 +31,7 @@ def parameter_table(model: ModelConfig) -> tuple[Parameter, ...]:
 
 
 def to_tree(leaves: dict[tuple[str, ...], Any]) -> Params:
-    """Nests {path: leaf} as in the params pytree."""
+    """Returns {path: leaf} nested as in the params pytree."""
     tree: Params = {}
     for path, leaf in leaves.items():
         node = tree
@@ -42,7 +42,7 @@ def to_tree(leaves: dict[tuple[str, ...], Any]) -> Params:
 
 
 def to_layers(leaves: dict[tuple[str, ...], Any]) -> Params:
-    """Nests {path: leaf} into layered params; the leaf of a stacked parameter is a sequence with an array per block."""
+    """Returns {path: leaf} as layered params; the leaf of a stacked parameter is a sequence with an array per block."""
     stacked = {path[1:]: arrays for path, arrays in leaves.items() if path[0] == "blocks"}
     layers = range(len(next(iter(stacked.values()))))
     blocks = tuple(to_tree({path: arrays[layer] for path, arrays in stacked.items()}) for layer in layers)
@@ -63,15 +63,15 @@ def unstack(stacked: jax.Array, dtype: str) -> tuple[jax.Array, ...]:
 
 
 def split_layers(params: Params, model: ModelConfig, mesh: Mesh | None = None, *, consume: bool = False) -> Params:
-    """Returns layered params in the compute dtype; arrays that are right already are returned as they are.
+    """Returns layered params in the compute dtype; arrays that are already so are returned unchanged.
 
-    From stacked params it makes one copy, a parameter at a time. Decoding reads layered ones because a slice of a
-    stacked array is copied every time it is read, and a cast reads the wider array again.
+    Stacked params are copied once, one parameter at a time. Decoding needs layered ones because a slice of a stacked
+    array is copied every time it is read, and a cast would read the wider array again.
 
     Args:
       params: the model's parameters, stacked or layered.
       model: their shape and compute dtype.
-      mesh: where the copy goes; None: where `params` are.
+      mesh: devices of the copy; None: those of `params`.
       consume: delete each array of stacked `params` as soon as it is copied.
     """
     dtype, leaves, layered = model.compute_dtype, {}, isinstance(params["blocks"], tuple)
@@ -108,11 +108,11 @@ def param_shardings(model: ModelConfig, mesh: Mesh | AbstractMesh) -> Params:
     """Returns the params pytree with a `NamedSharding` at every leaf.
 
     Raises:
-      ConfigError: a parameter that the mesh does not divide, an axis without a rule, or too much replicated.
+      ConfigError: the mesh does not divide a parameter, an axis has no rule, or too much would be replicated.
     """
     table = parameter_table(model)
     shardings = [array_sharding(p.name, p.shape, p.axes, mesh) for p in table]
-    # Keys and values of heads that several devices share are replicated on purpose.
+    # Keys and values of heads that several devices share are replicated intentionally.
     split = [(p.shape, s) for p, s in zip(table, shardings, strict=True) if not replicates(p.shape, p.axes, mesh)]
     check_split(split, mesh)
     return to_tree({p.path: sharding for p, sharding in zip(table, shardings, strict=True)})
@@ -131,14 +131,14 @@ def parameter_count(model: ModelConfig) -> int:
 def flops_per_token(model: ModelConfig, length: int, target_fraction: float = 1.0) -> float:
     """Returns the training FLOPs of one token of a row: forward, and twice that for the backward.
 
-    Counts two per multiply-add of every kernel, of the head at the share of positions that have a target, and of
-    causal attention once over the keys that a query sees on average (scores and context): (length + 1) / 2, in a layer
-    with a window fewer. Norms, softmax and rematerialisation do not count.
+    Counts two per multiply-add of every kernel, of the head at the share of positions that have a target, and of causal
+    attention (scores and context) over the average number of keys per query: (length + 1) / 2, in a layer with a window
+    fewer. Norms, softmax and rematerialisation do not count.
     """
     table = parameter_table(model)
     kernels = sum(math.prod(parameter.shape) for parameter in table if parameter.inputs)
     head = target_fraction * model.vocab_size * model.embed
-    full = length * (length + 1) // 2  # pairs of a query and a key that it sees
+    full = length * (length + 1) // 2  # pairs of a query and a key that it attends to
     seen = full - max(0, length - model.window) * (length - model.window + 1) // 2 if model.window else full
     pairs = sum(seen if slides else full for slides in model.slides)
     attention = pairs * 2 * model.heads * model.head_width // length

@@ -19,15 +19,15 @@ from ecomgpt_jax.model.layers import Adapters
 from ecomgpt_jax.model.lora import adapted_kernels, adapter_table, make_adapters
 from ecomgpt_jax.model.parameters import Parameter, Params, leaf_of, to_tree
 
-PREFIX = "base_model.model."  # of the names of tensors
+PREFIX = "base_model.model."  # of tensor names
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _BASE_HASH = "base_content_hash"  # in the metadata of the weights, which peft does not read
-# Keys of what is not plain LoRA.
+# Keys of other methods than plain LoRA.
 _OTHER_MATHS = (
     "use_rslora", "use_dora", "use_qalora", "alpha_pattern", "rank_pattern", "fan_in_fan_out", "layer_replication",
     "alora_invocation_tokens", "modules_to_save",
 )  # fmt: skip
-_PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")  # the others, such as pissa, change the base too
+_PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")  # others, such as pissa, also change the base
 
 
 def _keys(parameter: Parameter) -> list[str]:
@@ -39,7 +39,7 @@ def save_peft(
     adapters: Params, model: ModelConfig, lora: LoraConfig, directory: str | os.PathLike[str], base: str,
     dtype: str = "float32", base_hash: str = "",
 ) -> None:  # fmt: skip
-    """Writes adapters as HF `peft` reads them.
+    """Writes adapters in the files of HF `peft`.
 
     Args:
       adapters: the trained adapters; every shard must be on this host.
@@ -47,8 +47,8 @@ def save_peft(
       lora: rank, alpha, targets, dropout.
       directory: an existing folder.
       base: name or path of the base model, which PEFT loads.
-      dtype: stored type, `float32` or `bfloat16`; PEFT computes with float32 adapters from either.
-      base_hash: `content_hash` of the weights that the adapters were trained on; empty: not known.
+      dtype: stored type, `float32` or `bfloat16`; PEFT computes in float32 with both.
+      base_hash: `content_hash` of the weights that the adapters were trained on; empty: unknown.
 
     Raises:
       DataError: an adapter is not finite.
@@ -83,7 +83,7 @@ def save_peft(
 
 
 def is_peft(directory: str | os.PathLike[str]) -> bool:
-    """Whether a directory holds adapters of `peft`."""
+    """Returns whether a directory contains adapters of `peft`."""
     return (epath.Path(directory).expanduser() / _CONFIG).is_file()
 
 
@@ -91,8 +91,8 @@ def read_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """Returns the content of `adapter_config.json`.
 
     Raises:
-      MissingInputError: it is not there.
-      DataError: it is not the JSON of plain LoRA.
+      MissingInputError: it does not exist.
+      DataError: it does not describe plain LoRA.
     """
     file = Path(directory).expanduser() / _CONFIG
     config = files.read_json(file)
@@ -114,7 +114,7 @@ def read_tensors(directory: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Returns the adapters by name, in their stored dtype.
 
     Raises:
-      MissingInputError: their file is not there.
+      MissingInputError: their file does not exist.
       DataError: it is damaged.
     """
     file = Path(directory).expanduser() / _WEIGHTS
@@ -125,9 +125,9 @@ def read_tensors(directory: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def is_other_base(directory: str | os.PathLike[str], params: Params) -> bool:
-    """Whether adapters record other weights than `params`, in their dtype or rounded to bfloat16, as their base.
+    """Returns whether adapters record a base other than `params` in their dtype or rounded to bfloat16.
 
-    Those that `peft` or an earlier version wrote record none.
+    Adapters that `peft` or an earlier version wrote record none.
 
     Args:
       directory: of files that `read_peft` has read.
@@ -137,7 +137,7 @@ def is_other_base(directory: str | os.PathLike[str], params: Params) -> bool:
         recorded = (file.metadata() or {}).get(_BASE_HASH)
     if not recorded or recorded == content_hash(params):
         return False
-    # What a run in bfloat16 was trained on.
+    # The base of a run in bfloat16.
     return recorded != content_hash(jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params))
 
 
@@ -149,8 +149,8 @@ def read_peft(directory: str | os.PathLike[str], model: ModelConfig) -> Adapters
       model: the base's shape.
 
     Raises:
-      MissingInputError: a file is not there.
-      DataError: a file is damaged, or holds something else than plain LoRA on kernels of all of this model's blocks.
+      MissingInputError: a file does not exist.
+      DataError: a file is damaged, or contains anything but plain LoRA on kernels of all blocks of this model.
     """
     config, tensors = read_config(directory), read_tensors(directory)
     lora = LoraConfig(int(config["r"]), float(config["lora_alpha"]), LAYERS[model.family])

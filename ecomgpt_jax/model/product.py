@@ -1,4 +1,4 @@
-"""Products of arrays: which dtype they are rounded to first, and in which one their sums are kept."""
+"""Products of arrays: the dtype to which inputs are rounded, and the dtype of sums and results."""
 
 from functools import partial
 
@@ -9,7 +9,7 @@ from ecomgpt_jax.parallel.sharding import ambient_platform
 
 
 def matmul_precision(dtype: jax.typing.DTypeLike) -> jax.lax.Precision | None:
-    """Returns what makes float32 products float32 (accelerators round them by default); bfloat16 needs nothing."""
+    """Returns the precision that keeps products in float32 (accelerators round by default); None for bfloat16."""
     return jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
 
 
@@ -19,10 +19,10 @@ def narrower(x: jax.Array, y: jax.Array) -> jnp.dtype:
 
 
 def stream_dtype(weights: jax.typing.DTypeLike, compute_dtype: str) -> jnp.dtype:
-    """Returns the dtype of what flows between layers, of a model with `weights` of this dtype.
+    """Returns the dtype of activations between layers, for a model with `weights` of this dtype.
 
-    It is the compute dtype, but float32 on a CPU whose weights are bfloat16: there only products are faster in
-    bfloat16, with units like AMX, and everything else, which is computed in float32 anyway, would be converted twice.
+    It is the compute dtype, except float32 on a CPU if the weights are bfloat16: there only products are faster in
+    bfloat16, with units like AMX; other operations compute in float32 and would convert their inputs and results.
     """
     narrow = jnp.bfloat16
     wide = ambient_platform() == "cpu" and jnp.dtype(weights) == jnp.dtype(compute_dtype) == narrow
@@ -34,14 +34,14 @@ def product(
 ) -> jax.Array:
     """Returns the einsum of x and y, both rounded to the dtype `operands`, in `dtype`, by default that of x.
 
-    A CPU has no kernel whose operands and results are bfloat16, and multiplies them as float32. With results in float32
-    it has one, on AMX several times as fast; so there the gradient is rounded like the operands, before its products.
+    On a CPU bfloat16 products with bfloat16 results are computed as float32. With float32 results there is a kernel,
+    which is several times as fast with AMX; so on a CPU gradients are rounded like the operands before their products.
 
     Args:
       equation: of `jnp.einsum`, without an ellipsis; each letter occurs in two of the three arrays.
       x: any shape.
       y: any shape.
-      operands: what both are rounded to; sums are float32.
+      operands: dtype to which both are rounded; sums are float32.
       dtype: of the result.
     """
     operands, dtype = jnp.dtype(operands), jnp.dtype(dtype or x.dtype)

@@ -1,8 +1,8 @@
 """Rotary positions (RoPE, Su et al., arXiv 2104.09864): inverse frequencies and the rotation of queries and keys.
 
-Scores depend on the distance of two tokens alone only in exact arithmetic. So positions count from the beginning of
-each segment, and angles, sines and products are float32 in any compute dtype: packed examples are rotated as separate
-ones are.
+Scores depend on nothing but the distance of two tokens only in exact arithmetic. Therefore positions count from the
+beginning of each segment, and angles, sines and products are float32 in any compute dtype: packed examples are rotated
+exactly like separate ones.
 """
 
 import math
@@ -20,8 +20,8 @@ def inverse_frequencies(head_dim: int, theta: float, scaling: str = "") -> np.nd
     Args:
       head_dim: even width of a head.
       theta: base of the frequencies.
-      scaling: `model.rope_scaling`; `linear:F` divides all by F, `llama3:F:LOW:HIGH:ORIGINAL` those whose wavelength is
-        above ORIGINAL / LOW, and the ones between that and ORIGINAL / HIGH by something between 1 and F (HF's
+      scaling: `model.rope_scaling`; `linear:F` divides all by F, `llama3:F:LOW:HIGH:ORIGINAL` those with a wavelength
+        above ORIGINAL / LOW, and those between that and ORIGINAL / HIGH by a factor between 1 and F (HF's
         `_compute_llama3_parameters`).
     """
     frequencies = 1 / np.float32(theta) ** (np.arange(0, head_dim, 2, dtype=np.float32) / head_dim)

@@ -66,7 +66,7 @@ def read_items(directory: epath.Path, **items: ocp.args.CheckpointArgs) -> ocp.a
 def read_meta(directory: epath.Path) -> Meta:
     """Returns the `meta` item of a step directory.
 
-    It reads orbax's file itself: a restore waits for every process, and process 0 alone calls this when it prunes.
+    It reads orbax's file directly: a restore would wait for every process, and only process 0 calls this for pruning.
 
     Raises:
       DataError: it cannot be read.
@@ -80,15 +80,15 @@ def read_meta(directory: epath.Path) -> Meta:
 def read_params(
     directory: epath.Path, places: dict[Parameter, Sharding], dtype: jax.typing.DTypeLike
 ) -> Iterator[tuple[Parameter, jax.Array]]:
-    """Yields the parameters of a step directory, the largest first, each read when it is asked for.
+    """Yields the parameters of a step directory, the largest first, each read on request.
 
     Args:
       directory: a step directory; its files are compared with its manifest before the first read.
-      places: where each parameter goes.
+      places: sharding of each parameter.
       dtype: of the returned arrays; the file's values are cast while they are read.
 
     Raises:
-      DataError: the files are not those that were written, or a parameter is missing or has another shape.
+      DataError: the files do not match the manifest, or a parameter is missing or has another shape.
     """
     if problem := manifest.find_damage(directory, ("params", "meta")):
         raise DataError(f"{directory}: {problem}; use another step of the run")

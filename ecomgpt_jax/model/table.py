@@ -1,7 +1,7 @@
-"""Entries of a parameter table: that of one array, and those of norms and linear layers.
+"""Entries of a parameter table: for one array, and for norms and linear layers.
 
-A family (`model/families/`) declares its network as a tuple of `Parameter`; initialisation, sharding, counting and the
-HF layout all read it (`model/parameters.py`).
+A family (`model/families/`) declares its network as a tuple of `Parameter`, from which initialisation, sharding,
+counting and the HF layout are derived (`model/parameters.py`).
 """
 
 import dataclasses
@@ -14,8 +14,8 @@ import numpy as np
 
 from ecomgpt_jax.config import ModelConfig
 
-# Nested dictionaries of arrays by the table's paths. Under "blocks" arrays are stacked; layered params, for decoding,
-# have a tuple there, one pytree per block.
+# Nested dictionaries of arrays by the table's paths. The arrays in "blocks" are stacked; in layered params, for
+# decoding, "blocks" is a tuple with one pytree per block.
 Params = dict[str, Any]
 
 
@@ -26,9 +26,9 @@ class Parameter:
     Attributes:
       path: keys in the params pytree.
       shape: its shape; the arrays of all blocks are stacked on a leading `layers` axis.
-      axes: logical names of its axes (parallel/sharding.py gives them mesh axes).
+      axes: logical names of its axes (parallel/sharding.py maps them to mesh axes).
       initializer: `(key, shape, dtype) -> array` of a fresh model.
-      hf_name: name in an HF checkpoint without its prefix, with `{layer}` where there is one tensor per block.
+      hf_name: name in an HF checkpoint without prefix; contains `{layer}` if there is one tensor per block.
       inputs: number of axes after `layers` that a matrix product sums over; 0 for arrays that are not kernels.
       hf_prefix: HF's prefix of the name.
     """
@@ -53,12 +53,12 @@ class Parameter:
 
     @property
     def stacked(self) -> bool:
-        """Whether the first axis counts blocks."""
+        """Whether the first axis is that of the blocks."""
         return self.axes[0] == "layers"
 
     @property
     def layer_shape(self) -> tuple[int, ...]:
-        """Shape of one block's part (of the whole, where nothing is stacked)."""
+        """Shape of one block's part, or of the whole parameter if it is not stacked."""
         return self.shape[1:] if self.stacked else self.shape
 
     @property
@@ -74,11 +74,11 @@ class Parameter:
         return math.prod(self.layer_shape[self.inputs :]), math.prod(self.layer_shape[: self.inputs])
 
     def from_hf(self, tensor: np.ndarray) -> np.ndarray:
-        """Lays one HF tensor out as `layer_shape`."""
+        """Reshapes and transposes one HF tensor to `layer_shape`."""
         return (tensor.T if self.inputs else tensor).reshape(self.layer_shape)
 
     def to_hf(self, array: np.ndarray) -> np.ndarray:
-        """Lays one block's part out as `hf_shape`; the inverse of `from_hf`."""
+        """Transposes and reshapes one block's part to `hf_shape`; the inverse of `from_hf`."""
         return array.reshape(self.hf_shape[::-1]).T if self.inputs else array.reshape(self.hf_shape)
 
 
@@ -90,7 +90,7 @@ ZEROS, ONES = jax.nn.initializers.zeros, jax.nn.initializers.ones
 def norm_entries(
     path: str, hf: str, layers: int, width: Sizes, prefix: str, *, biased: bool = False, scale: Initializer = ONES
 ) -> list[Parameter]:
-    """Returns a norm's `scale` and, where it has one, `bias`; `layers` counts only where `path` is in the blocks."""
+    """Returns a norm's `scale` and `bias`, if it has one; `layers` is used only if `path` is in the blocks."""
     keys = path.split("/")
     stacked = {"layers": layers} if keys[0] == "blocks" else {}
     shape, axes = (*stacked.values(), *width.values()), (*stacked, *width)
@@ -103,7 +103,7 @@ def norm_entries(
 def linear_entries(
     name: str, hf: str, layers: int, ins: Sizes, outs: Sizes, kernel: Initializer, prefix: str, *, biased: bool
 ) -> list[Parameter]:
-    """Returns the kernel of a layer of the blocks and, where it has one, its bias."""
+    """Returns the kernel of a layer of the blocks and its bias, if it has one."""
     entries = [
         Parameter(
             ("blocks", name, "kernel"), (layers, *ins.values(), *outs.values()), ("layers", *ins, *outs), kernel,

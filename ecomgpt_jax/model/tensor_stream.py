@@ -1,4 +1,4 @@
-"""Writes safetensors files piece by piece, so that no whole tensor needs to be in memory."""
+"""Writes safetensors files in pieces, so that no whole tensor needs to be in memory."""
 
 import json
 import math
@@ -16,12 +16,12 @@ from ecomgpt_jax.model.hf_files import INDEX, SINGLE, is_finite
 from ecomgpt_jax.parallel.host_memory import return_freed_memory
 
 STORED = {"float32": "F32", "bfloat16": "BF16"}
-ROWS = 16_384  # rows of an embedding that the host holds at one time
+ROWS = 16_384  # rows of an embedding in host memory at a time
 MAX_SHARD_BYTES = 5 * 10**9
 
 
 class Tensor(NamedTuple):
-    """A tensor to write: its name in the file, its shape, an iterator over its rows in order, and its own name here."""
+    """A tensor to write: its name in the file, its shape, an iterator over its rows, and its name in errors."""
 
     name: str
     shape: tuple[int, ...]
@@ -33,7 +33,7 @@ def write_file(path: Path, tensors: Iterable[Tensor], dtype: np.dtype) -> None:
     """Streams tensors into one safetensors file: length of the header, the header as JSON, the bytes in order.
 
     Raises:
-      DataError: a tensor has values that are not finite, or a number of them that differs from its shape.
+      DataError: a tensor has values that are not finite, or their number differs from its shape.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     tensors, end = list(tensors), 0
@@ -82,7 +82,7 @@ def write_weights(
 
 
 def plan_shards(tensors: Iterable[Tensor], itemsize: int, limit: int) -> list[list[Tensor]]:
-    """Deals tensors out over files of at most `limit` bytes (a larger tensor has one of its own)."""
+    """Distributes tensors over files of at most `limit` bytes (a larger tensor has a separate file)."""
     shards: list[list[Tensor]] = []
     room = 0
     for tensor in tensors:

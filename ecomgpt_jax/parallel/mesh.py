@@ -56,8 +56,8 @@ def make_mesh(mesh: MeshConfig, devices: Sequence[jax.Device] | None = None) -> 
     """Returns a mesh over all `devices` (default: every device of every process) with axes `data`, `fsdp`, `tensor`.
 
     Raises:
-      ConfigError: the axes do not multiply to the number of devices, or the network that connects them has no such
-        mesh; lists shapes that fit, nearest first.
+      ConfigError: the axes do not multiply to the number of devices, or the network that connects them does not
+        support the mesh; lists shapes that fit, nearest first.
     """
     devices = jax.devices() if devices is None else list(devices)
     shape = mesh_shape(mesh, len(devices))
@@ -90,7 +90,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def on_mesh(mesh: Mesh | None) -> contextlib.AbstractContextManager:
-    """Returns a context in which computations run on the mesh; None: where their arguments are."""
+    """Returns a context in which computations run on the mesh; with None, on the devices of their arguments."""
     return contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)
 
 
@@ -102,7 +102,7 @@ def batch_shards(mesh: Mesh | None) -> int:
 def held_rows(mesh: Mesh, rows: int) -> np.ndarray:
     """Returns the numbers, ascending, of the rows of a batch [rows, ...] that devices of this process hold.
 
-    Processes that hold the same part of the batch, as where `tensor` spans hosts, get the same rows.
+    Processes that hold the same part of the batch, for example if `tensor` spans hosts, get the same rows.
 
     Raises:
       ConfigError: no device of the mesh belongs to this process.

@@ -28,7 +28,7 @@ def init_distributed(coordinator: str, num_processes: int | None, process_id: in
     """Connects this process to the others of a run; without a coordinator does nothing. Call it before any use of jax.
 
     Args:
-      coordinator: `host:port` that process 0 listens on, `auto` where the machines know each other (a TPU slice), or
+      coordinator: `host:port` that process 0 listens on, `auto` if jax can find the other machines (a TPU slice), or
         empty.
       num_processes: how many there are.
       process_id: which one this is, from 0.
@@ -69,7 +69,7 @@ def init_distributed(coordinator: str, num_processes: int | None, process_id: in
 
 
 def _rendezvous(address: str, num_processes: int, process_id: int, timeout: int) -> None:
-    """Returns in every process once all are connected; jax itself aborts a process that waits too long.
+    """Returns in every process once all are connected; jax itself would abort a process that waits too long.
 
     Raises:
       OSError: the port is taken, or the timeout has passed.
@@ -116,7 +116,7 @@ def from_first(make: Callable[[], Any]) -> Any:
     """Returns process 0's `make()`, a JSON value, in every process; all must call it from the main thread.
 
     Raises:
-      EcomError: `make` raised it in process 0, so no process continues alone; an OSError becomes a StorageError.
+      EcomError: `make` raised it in process 0, and every process raises it; an OSError becomes a StorageError.
     """
     if jax.process_count() == 1:
         return make()
@@ -147,7 +147,7 @@ def any_process(flag: bool) -> bool:
 def enable_compilation_cache(folder: Path) -> None:
     """Caches every compiled program in `folder`, for later runs with the same shapes.
 
-    Where `JAX_COMPILATION_CACHE_DIR` is set, that folder is used instead.
+    If `JAX_COMPILATION_CACHE_DIR` is set, that folder is used instead.
     Prints one line when the first program takes longer than `waiting.PATIENCE` to compile or load.
     """
     jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(folder))

@@ -16,13 +16,13 @@ from ecomgpt_jax.errors import ConfigError
 # than gathering them in every block.
 RULES: dict[str, str | tuple[str, ...] | None] = {
     "batch": ("data", "fsdp"),
-    "group_batch": "data",  # the rows of all devices that share one copy of the weights
+    "group_batch": "data",  # rows of all devices that share one copy of the weights
     "length": None,
     "vocab": "tensor",
     "embed": "fsdp",
     "embed_vector": None,
     "heads": "tensor",
-    "kv_heads": "tensor",  # of fewer heads than devices, each device holds all (`replicates`)
+    "kv_heads": "tensor",  # if there are fewer heads than devices, each device holds all (`replicates`)
     "head_dim": None,
     "qkv": None,
     "mlp": "tensor",
@@ -30,8 +30,8 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
     "rank": None,
 }
 _WEIGHT_AXES = ("fsdp", "tensor")
-_WHOLE_SHARE = 0.02  # of the weights may be replicated: vectors are
-_WHOLE_WEIGHTS = 4096  # the same for small models, where vectors are a larger share
+_WHOLE_SHARE = 0.02  # of the weights may be replicated: the vectors
+_WHOLE_WEIGHTS = 4096  # the same for small models, of which vectors are a larger share
 _FIELD_OF_AXIS = {"vocab": "model.vocab_size", "embed": "model.embed", "heads": "model.heads", "mlp": "model.embed"}
 _FIELD_OF_AXIS |= {"kv_heads": "model.kv_heads"}
 
@@ -73,7 +73,7 @@ def array_sharding(
     if len(axes) != len(shape):
         raise ConfigError(f"sharding: {name} has shape {shape} but axes {axes}; name one axis for each size")
     if replicates(shape, axes, mesh):
-        axes = tuple("head_dim" if axis == "kv_heads" else axis for axis in axes)  # which is never split
+        axes = tuple("head_dim" if axis == "kv_heads" else axis for axis in axes)  # head_dim is never split
     partition = spec(*axes, name=name)
     for size, axis, mesh_axes in zip(shape, axes, partition, strict=True):
         ways = 1
@@ -89,7 +89,7 @@ def array_sharding(
 
 
 def check_split(arrays: Sequence[tuple[tuple[int, ...], NamedSharding]], mesh: Mesh | AbstractMesh) -> None:
-    """Refuses weights of which a device of the mesh holds much more than an equal share.
+    """Checks that no device of the mesh holds much more than an equal share of the weights.
 
     Args:
       arrays: shape and sharding of each.
@@ -122,7 +122,7 @@ def ambient_platform() -> str:
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-    """Pins an activation to its rule under `jax.set_mesh`; outside one it returns `x` as it is."""
+    """Constrains an activation to its rule under `jax.set_mesh`; outside one returns `x` unchanged."""
     mesh = ambient_mesh()
     if mesh is None:
         return x

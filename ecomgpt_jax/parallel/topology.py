@@ -1,7 +1,7 @@
-"""Machines by name: their chips, and absent devices to compile for.
+"""Machines by name: their chips, and devices to compile for that need not be attached.
 
-Two spellings name a TPU slice: the cloud's accelerator type (`v5e-8`; v4 and v5p count two cores per chip, so `v4-8`
-has four chips) and a layout of chips (`v5e:2x4`). `h100`, `h200` and `h200:8` name GPUs, for arithmetic only.
+A TPU slice is named by the cloud's accelerator type (`v5e-8`; v4 and v5p count two cores per chip, so `v4-8` has four
+chips) or by its layout of chips (`v5e:2x4`). `h100`, `h200` and `h200:8` name GPUs, for arithmetic only.
 """
 
 import dataclasses
@@ -78,7 +78,7 @@ def parse_topology(text: str) -> Topology:
     """Reads `v5e-8`, `v5e:2x4`, `v4-8`, `v4:2x2x1`, `h100`, `h200` or `h200:8`.
 
     Raises:
-      ConfigError: no such machine.
+      ConfigError: the text names no known machine.
     """
     known = "v4-8, v5e-8, v5e:2x4, v5p-8, v6e-8, h100, h200, h200:8"
     match = re.fullmatch(r"(?P<kind>[a-z0-9]+?)(?:-(?P<count>\d+)|:(?P<layout>\d+(?:x\d+)*))?", text.strip().lower())
@@ -110,13 +110,13 @@ def compile_only_devices(topology: Topology) -> list[jax.Device]:
 
     Raises:
       MissingInputError: the TPU compiler (`libtpu`) is not installed.
-      ConfigError: the compiler does not know this layout, or the machine is not a TPU.
+      ConfigError: the compiler does not support this layout, or the machine is not a TPU.
     """
     if not topology.layout:
         raise ConfigError(f"{topology.name}: programs can be compiled ahead for TPUs only")
     if importlib.util.find_spec("libtpu") is None:
         raise MissingInputError("the TPU compiler is not installed; pip install 'ecomgpt_jax[plan]'")
-    # Without these the library looks for a TPU and its metadata server, and admits one process at a time.
+    # Without these the library looks for a TPU and its metadata server, and allows one process at a time.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")

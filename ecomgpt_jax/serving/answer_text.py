@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from ecomgpt_jax.data.tokenizer import Tokenizer
 
 _HALF = "\ufffd"  # decoding of an incomplete character
-BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")  # SentencePiece: of one byte; its text depends on others
+BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")  # SentencePiece token of one byte, whose text depends on its neighbours
 _CONTEXT = 8  # tokens decoded again with new ones, since the text of a token may depend on those before it
 
 
 class AnswerText:
     """The text of one answer while its tokens arrive.
 
-    What `push` and `finish` return, joined, is `Tokenizer.decode` of all ids up to the earliest stop string in it; if
-    one token completes several, the one that begins first counts.
+    The joined results of `push` and `finish` equal `Tokenizer.decode` of all ids up to the earliest stop string in it.
+    If one token completes several, the one that begins first is used.
 
     Attributes:
       stopped: a stop string was found; `push` must not be called again.
-      length: characters of the text so far, those held back included.
+      length: characters of the text so far, including those held back.
     """
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()) -> None:
@@ -34,7 +34,7 @@ class AnswerText:
         start, end = self._complete[0], self._complete[-1]
         before, text = (self._tokenizer.decode(self._ids[start:stop]) for stop in (end, len(self._ids)))
         held = before if end == len(self._ids) - 1 else self._tokenizer.decode(self._ids[start:-1])
-        if text == held:  # a token without text does not end what neighbours decide either
+        if text == held:  # a token without text does not make the text before it final
             return ""
         if text.endswith(_HALF) or BYTE_TOKEN.fullmatch(self._tokenizer.backend.id_to_token(index) or ""):
             return ""

@@ -57,7 +57,7 @@ class Service:
         for name, text, read in (
             ("ecomgpt_running_prompts", "Prompts that have a slot", lambda: len(scheduler.running)),
             ("ecomgpt_waiting_prompts", "Prompts that wait for a slot", lambda: len(scheduler.waiting)),
-            ("ecomgpt_requests_in_flight", "Requests taken and not answered yet", lambda: self.state.in_flight),
+            ("ecomgpt_requests_in_flight", "Requests accepted and not answered yet", lambda: self.state.in_flight),
         ):
             prometheus.Gauge(name, text, registry=self.state.registry).set_function(read)
 
@@ -65,7 +65,7 @@ class Service:
         """Returns the engine's request for each prompt of a job.
 
         Raises:
-          RequestError: a prompt and its answer are longer than the context, or the messages fit no layout.
+          RequestError: a prompt and its answer are longer than the context, or the layout has no form for the messages.
         """
         texts = [prompt for prompt in job.prompts if isinstance(prompt, str)]
         encoded = iter(self.tokenizer.encode_prompts(texts))
@@ -77,7 +77,7 @@ class Service:
         except DataError as error:
             raise RequestError(str(error), "messages") from None
         context, param, found = self.scheduler.engine.context, "messages" if job.chat else "prompt", []
-        for number, prompt in enumerate(prompts):  # a seed per answer, or repeated prompts would have one answer
+        for number, prompt in enumerate(prompts):  # a seed per answer, or repeated prompts would have equal answers
             seed = secrets.randbits(64) if job.seed is None else (job.seed + number) % 2**64
             left = context - len(prompt)
             tokens = job.max_tokens or (left if job.chat else min(DEFAULT_TOKENS, left))
@@ -128,7 +128,7 @@ class _Running(Response):
         try:
             self._tickets: list[Ticket] = service.scheduler.submit(list(zip(asked, puts, strict=True)))
         except QueueFull:
-            raise RequestError("too many prompts wait; try again later", status=429, code="queue_full") from None
+            raise RequestError("too many waiting prompts; try again later", status=429, code="queue_full") from None
         except EngineGone as error:
             raise RequestError(str(error), status=503, code="engine_error") from None
         service.state.prompt_tokens.inc(sum(len(each.prompt) for each in asked))
@@ -144,22 +144,22 @@ class _Running(Response):
             self._service.scheduler.cancel(ticket)
 
     def usage(self) -> dict[str, int]:
-        """Returns the number of tokens so far, as OpenAI names them."""
+        """Returns the number of tokens so far, with OpenAI's names."""
         prompt, completion = sum(len(each.prompt) for each in self._asked), sum(each.count for each in self._answers)
         return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
     async def pieces(self) -> AsyncIterator[Piece | None]:
-        """Yields pieces as they come, and None after each `SILENCE`.
+        """Yields pieces as they arrive, and None after each `SILENCE`.
 
         Raises:
-          RequestError: the engine failed, or the time is over.
+          RequestError: the engine failed, or the time limit has passed.
         """
         end = self._start + self._service.bounds.request_seconds
         while not all(answer.finish for answer in self._answers):
             left = end - time.monotonic()
             if left <= 0:
                 limit = self._service.bounds.request_seconds
-                raise RequestError(f"no whole answer within {limit:g} seconds", status=503, code="timeout")
+                raise RequestError(f"no complete answer within {limit:g} seconds", status=503, code="timeout")
             try:
                 index, token = await asyncio.wait_for(self._queue.get(), min(SILENCE, left))
             except TimeoutError:
@@ -180,7 +180,7 @@ class _Running(Response):
         self._service.state.seconds.observe(time.monotonic() - self._start)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends the stream; slots are let go however it ends."""
+        """Sends the stream; slots are released however it ends."""
         with self:
             try:
                 await _unless_gone(receive, self._send(send))
@@ -194,7 +194,7 @@ class _Running(Response):
 
         async def data(chunks: Sequence[dict[str, Any]]) -> None:
             for chunk in chunks:
-                await event(f"data: {json.dumps(chunk)}")  # ASCII: readers of lines also cut at U+2028 and U+0085
+                await event(f"data: {json.dumps(chunk)}")  # ASCII: clients may split lines at U+2028 and U+0085
 
         headers = {
             "content-type": "text/event-stream; charset=utf-8",
@@ -216,10 +216,10 @@ class _Running(Response):
 
 
 async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
-    """Runs `work` to its end, or cancels it when the client leaves.
+    """Runs `work` to its end, or cancels it when the client disconnects.
 
     Raises:
-      ClientDisconnect: it left.
+      ClientDisconnect: the client disconnected.
     """
 
     async def leave() -> None:
@@ -239,7 +239,7 @@ async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> Non
 
 
 async def _body(request: Request, seconds: float) -> bytes:
-    """Returns a request's body; counts what arrives, whatever its headers say.
+    """Returns a request's body; limits the received bytes, independent of its headers.
 
     Raises:
       RequestError: it is too long (413) or too slow (408).
@@ -264,9 +264,9 @@ def make_app(service: Service, hosts: Sequence[str] = ()) -> ASGIApp:
     """Returns the application.
 
     Args:
-      service: what it serves.
-      hosts: names and addresses under which clients may ask, beside those of the loopback; 0.0.0.0 and :: stand for
-        any address.
+      service: state of the routes.
+      hosts: host names and addresses that requests may use, besides those of the loopback; 0.0.0.0 and :: mean any
+        address.
     """
     described = {"id": service.model, "object": "model", "created": service.started, "owned_by": "ecomgpt_jax"}
 

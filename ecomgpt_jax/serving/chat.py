@@ -1,4 +1,4 @@
-"""Conversations as prompts: by the checkpoint's chat template, else in the layout that training gives messages."""
+"""Renders conversations: by the checkpoint's chat template, else in the layout of messages in training."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -20,12 +20,12 @@ Render = Callable[[Sequence[Message], Mapping[str, Any]], list[int]]
 def load_chat(tokenizer: Tokenizer) -> tuple[Render, str]:
     """Returns a function from a conversation and a template's variables to a prompt's ids, and the layout's name.
 
-    A template runs in jinja's sandbox, as transformers runs it. Control tokens come from the template alone; text in a
-    message that looks like one stays text. Where the weights were trained in the template's layout, it prints the date
-    that training had, else today's.
+    A template is rendered in jinja's sandbox, as in transformers. Only the template adds control tokens; text in a
+    message that looks like one stays text. If the weights were trained in the template's layout, it prints the date of
+    training, else today's.
 
     Raises:
-      DataError: (what is returned) the layout does not take such a conversation or variable.
+      DataError: (raised by the returned function) the layout does not support the conversation or a variable.
     """
     directory = Path(tokenizer.directory)
     loaded = transformers.PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)

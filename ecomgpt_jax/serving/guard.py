@@ -31,8 +31,8 @@ class State:
         self.registry = prometheus.CollectorRegistry()
         make = functools.partial(prometheus.Counter, registry=self.registry)
         self.requests = make("ecomgpt_requests", "Requests answered", ["route", "status"])
-        self.disconnected = make("ecomgpt_disconnected_clients", "Clients that left before their answer was whole")
-        self.prompt_tokens = make("ecomgpt_prompt_tokens", "Tokens of prompts taken")
+        self.disconnected = make("ecomgpt_disconnected_clients", "Clients that left before their answer was complete")
+        self.prompt_tokens = make("ecomgpt_prompt_tokens", "Tokens of accepted prompts")
         self.completion_tokens = make("ecomgpt_completion_tokens", "Tokens of answers")
         self.seconds = prometheus.Histogram(
             "ecomgpt_request_seconds", "Time to the last token", registry=self.registry,
@@ -48,9 +48,9 @@ def error_body(error: RequestError) -> dict[str, Any]:
 
 
 def refuse(request: Request | None, error: Exception) -> Response:
-    """Returns the response to a request that failed; as Starlette's handlers of exceptions do."""
+    """Returns the response to a failed request; an exception handler of Starlette."""
     headers: dict[str, str] = {}
-    if isinstance(error, HTTPException):  # of the router: no such path or method
+    if isinstance(error, HTTPException):  # of the router: unknown path or method
         headers, error = dict(error.headers or {}), RequestError(error.detail, status=error.status_code)
     elif not isinstance(error, RequestError):
         error = RequestError("internal error; see the server's log", status=500)
@@ -98,7 +98,7 @@ class Guard:
         if host and not self._known(host):
             return RequestError(f"the host {host!r:.100} is not served here; see --allowed_hosts", status=403)
         if origin and not self._known(origin.partition("://")[2]):
-            return RequestError(f"pages of {origin!r:.100} may not ask this server", status=403)
+            return RequestError(f"pages of {origin!r:.100} may not use this server", status=403)
         if self._state.draining:
             return RequestError("the server is shutting down; try another", status=503, code="draining")
         kind = headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
@@ -110,6 +110,6 @@ class Guard:
         name = netloc.partition("]")[0][1:] if netloc.startswith("[") else netloc.partition(":")[0]
         if name.lower() in self._hosts:
             return True
-        with contextlib.suppress(ValueError):  # other sites' names may resolve to this host, addresses cannot
+        with contextlib.suppress(ValueError):  # names of other sites may resolve to this host, addresses cannot
             return self._any_address and bool(ipaddress.ip_address(name))
         return False

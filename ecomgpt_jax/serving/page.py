@@ -21,7 +21,7 @@ POLICY = (
 def forms() -> dict[str, dict[str, str]]:
     """Returns {name: {"definition", "template", "separator"}} of each task form, in each language of data and prompt.
 
-    The name is such as "EN CLS fine_category, en": language of the data, family, form, language of the instruction.
+    A name is, for example, "EN CLS fine_category, en": language of data, family, form, language of instruction.
     """
     found: dict[str, dict[str, str]] = {}
     for task in choose.declared_tasks(DataConfig()):
@@ -33,7 +33,7 @@ def forms() -> dict[str, dict[str, str]]:
 
 
 def prompt(given: Mapping[str, Any]) -> str:
-    """Returns the prompt of {"form": its name, "text": input, "candidates": labels, one a line, where it takes any}.
+    """Returns the prompt of {"form": its name, "text": input, "candidates": labels, one per line, if it has any}.
 
     Raises:
       RequestError: a field is not text, or there is no such form.

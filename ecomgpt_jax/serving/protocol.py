@@ -1,6 +1,6 @@
 """Parses the body of a request strictly into a `Job`.
 
-Null means absent, and unknown fields are ignored; unsupported fields that would change the answer are refused by name.
+Null means absent, and unknown fields are ignored; unsupported fields that would change the answer are errors.
 """
 
 import codecs
@@ -31,7 +31,7 @@ class RequestError(Exception):
 
     Attributes:
       status: of HTTP.
-      param: the field that is wrong, if one is.
+      param: the invalid field, if there is one.
       code: identifier for programs.
     """
 
@@ -41,7 +41,7 @@ class RequestError(Exception):
 
 
 def unknown_model(name: str, served: str) -> RequestError:
-    """Returns the error for a model that is not the served one."""
+    """Returns the error for a model other than the served one."""
     return RequestError(f"the model {name!r:.100} is not served here; {served!r} is", "model", 404, "model_not_found")
 
 
@@ -50,15 +50,15 @@ class Job:
     """A request for completions.
 
     Attributes:
-      chat: of a conversation; else of prompts.
+      chat: whether it is a conversation.
       prompts: texts or lists of ids; one conversation [{"role", "content"}, ...] where `chat`.
       variables: of the chat template, such as Qwen3's `enable_thinking`.
       max_tokens: of each answer; None: the default.
-      temperature: 0 takes the likeliest token.
+      temperature: 0 selects the most likely token.
       top_p: see `continuous.Request`.
       seed: None: a random one.
       stops: strings that end an answer.
-      alternatives: number of likeliest tokens to return per token; None: no log-probabilities at all.
+      alternatives: number of most likely tokens to return per token; None: no log-probabilities at all.
       stream: answer with server-sent events.
       include_usage: end a stream with the number of tokens.
     """
@@ -99,12 +99,12 @@ def read_job(body: bytes, *, chat: bool, model: str, vocab_size: int) -> Job:
 
     Args:
       body: of the request.
-      chat: whether it is one for chat completions.
+      chat: whether it is a request for chat completions.
       model: name of the model that is served.
       vocab_size: rows of its embedding; ids of a prompt are below.
 
     Raises:
-      RequestError: anything in it is wrong; names the field.
+      RequestError: a field is invalid; names it.
     """
     given = read_object(body)
     if _read(given, "model", str, model) != model:

@@ -1,4 +1,4 @@
-"""Builds pieces of an answer from tokens, and OpenAI's response objects from pieces, whole or in chunks."""
+"""Builds pieces of an answer from tokens, and OpenAI's response objects from pieces, complete or in chunks."""
 
 import secrets
 import time
@@ -22,9 +22,9 @@ class Piece(NamedTuple):
 
     Attributes:
       index: of the answer.
-      text: that is new.
+      text: new text.
       tokens: (text offset, token) of the tokens since the previous piece, if log-probabilities are requested.
-      finish: `stop`, `length`, or None while more comes.
+      finish: `stop`, `length`, or None if more pieces follow.
     """
 
     index: int
@@ -82,7 +82,7 @@ class Writer:
         return {**self._head, "object": self._whole, "choices": choices, "usage": usage}
 
     def opening(self) -> list[dict[str, Any]]:
-        """Returns the chunks before any text: in a chat the one with the role."""
+        """Returns the chunks before any text: in a chat the chunk with the role."""
         return [self._one(0, {"delta": {"role": "assistant"}}, None, None)] if self._job.chat else []
 
     def chunks(self, piece: Piece) -> list[dict[str, Any]]:

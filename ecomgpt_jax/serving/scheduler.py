@@ -43,12 +43,12 @@ class EngineGone(Exception):
 
 
 class Ticket:
-    """A prompt that waits for a slot or has one; made by `Scheduler.submit`.
+    """A prompt that waits for a slot or has one; created by `Scheduler.submit`.
 
     Attributes:
       request: for the engine.
       deliver: called in the event loop with each token, or with the exception that ended the answer.
-      done: nothing more is delivered.
+      done: no more tokens are delivered.
     """
 
     def __init__(self, request: Request, deliver: Callable[[Token | Exception], None]) -> None:
@@ -60,10 +60,10 @@ class Scheduler:
     """Runs an engine.
 
     Attributes:
-      capacity: prompts that may wait.
+      capacity: maximum number of waiting prompts.
       waiting: prompts without a slot.
       running: {slot: its ticket}.
-      failed: why the thread has ended; empty while it runs.
+      failed: reason why the thread has ended; empty while it runs.
     """
 
     def __init__(self, engine: Engine, capacity: int) -> None:
@@ -90,7 +90,7 @@ class Scheduler:
         """Queues prompts, all or none.
 
         Raises:
-          QueueFull: there is no room for all of them.
+          QueueFull: the queue has too little room for all of them.
           EngineGone: the thread has ended.
         """
         with self._changed:
@@ -118,7 +118,7 @@ class Scheduler:
                 try:
                     self._turn(tokens)
                 except Exception as error:  # the slots may be invalid too
-                    log.exception("the engine failed; all slots are made anew")
+                    log.exception("the engine failed; all slots are reset")
                     tokens += [(ticket, error) for ticket in self.running.values()]
                     self.running.clear()
                     self.engine.reset()
@@ -126,7 +126,7 @@ class Scheduler:
                     self._loop.call_soon_threadsafe(_deliver, tokens)
             reason = "the server stops"
         except Exception:
-            log.exception("the engine cannot go on")
+            log.exception("the engine cannot continue")
             reason = "the engine has failed"
         with self._changed:
             self.failed, left = reason, [*self.running.values(), *self.waiting]
@@ -141,7 +141,7 @@ class Scheduler:
             return not self._stopping
 
     def _turn(self, tokens: list[tuple[Ticket, Token | Exception]]) -> None:
-        """Frees what was cancelled, admits what waits, and steps once; adds what was said to `tokens`."""
+        """Frees cancelled slots, admits waiting prompts, and steps once; appends the new tokens to `tokens`."""
         for slot, ticket in list(self.running.items()):
             if ticket.done:
                 self.engine.release(slot)
@@ -155,7 +155,7 @@ class Scheduler:
             tokens += [(ticket, error) for ticket in entering]
             raise
         for ticket, token in zip(entering, first, strict=True):
-            if not token.last:  # the slot of one that ends at once may already be that of another, earlier or later
+            if not token.last:  # an answer that ends at once has freed its slot, perhaps for another of this round
                 self.running[token.slot] = ticket
             tokens.append((ticket, _said(token)))
         for token in self.engine.step() if self.running else ():

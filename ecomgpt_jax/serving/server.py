@@ -53,7 +53,7 @@ class _Protocol(H11Protocol):
             self._deadline = None
 
     def _too_slow(self) -> None:
-        if self.cycle is not None and not self.cycle.response_complete:  # reading the body has a deadline too
+        if self.cycle is not None and not self.cycle.response_complete:  # reading the body has another deadline
             self._deadline = self.loop.call_later(1.0, self._too_slow)
         elif self.conn.their_state is h11.IDLE:
             self._answer(408, f"the headers did not arrive within {RECEIVE_SECONDS:g} seconds")
@@ -61,7 +61,7 @@ class _Protocol(H11Protocol):
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        """Answers data that is not HTTP."""
+        """Responds to data that is not HTTP."""
         self._answer(400, msg)
 
     def _answer(self, status: int, message: str) -> None:
@@ -76,7 +76,7 @@ class _Protocol(H11Protocol):
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leaves signals alone; `serve` answers them."""
+        """Does not handle signals; `serve` does."""
         yield
 
 
@@ -84,7 +84,7 @@ def bind(host: str, port: int) -> socket.socket:
     """Returns a listening socket; port 0 takes a free one.
 
     Raises:
-      ConfigError: it cannot be opened.
+      ConfigError: the socket cannot be opened.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -102,16 +102,16 @@ async def serve(
     ready: Callable[[], None],
     stops: asyncio.Queue[int],
 ) -> None:
-    """Serves until something is put into `stops`; then takes nothing new and lets what runs finish.
+    """Serves until a number arrives in `stops`; then refuses new requests and lets running ones finish.
 
     Args:
       app: from `make_app`.
       state: of the same service.
       scheduler: of the same service; it is started and stopped here.
       listening: from `bind`.
-      drain_seconds: after which what still runs is ended with an error; a second item in `stops` ends it at once.
+      drain_seconds: time after which running requests end with an error; a second item in `stops` ends them at once.
       ready: called when the server listens.
-      stops: numbers of signals.
+      stops: queue of signal numbers.
     """
     config = uvicorn.Config(
         app, http=_Protocol, loop="asyncio", ws="none", lifespan="off", log_config=None, access_log=False,

@@ -1,4 +1,4 @@
-"""Checks of a run: losses and gradients that are not finite, loss spikes, devices out of memory.
+"""Checks during a run: losses and gradients that are not finite, loss spikes, devices out of memory.
 
 The train step itself leaves parameters and Adam state unchanged when its loss or gradient is not finite. This module
 counts such steps, reports their rows, and stops a run after too many in a row.
@@ -22,7 +22,7 @@ from ecomgpt_jax.data.pipeline import PackedRows
 from ecomgpt_jax.errors import ConfigError, DataError
 from ecomgpt_jax.training import memory
 
-SPIKE = 3.0  # a loss of this many times the median of the last ones is a spike
+SPIKE = 3.0  # a loss of this many times the median of the previous ones is a spike
 _WINDOW, _WARM = 64, 8  # maximum and minimum number of losses for the median
 
 
@@ -40,7 +40,7 @@ class LossMonitor:
 
     Attributes:
       skipped: steps that were not applied.
-      spikes: losses far above those before them.
+      spikes: losses far above the previous ones.
     """
 
     def __init__(self, rows: PackedRows, rows_per_step: int, patience: int, workdir: Path) -> None:
@@ -57,7 +57,7 @@ class LossMonitor:
           metrics: its metrics, on the host.
 
         Raises:
-          NotFiniteError: more than `patience` steps in a row were not finite; the rows of the last are in a file.
+          NotFiniteError: more than `patience` steps in a row were not finite; a file has the rows of the last one.
         """
         where = f"step {step}, rows {first_row} to {first_row + self._per_step - 1}"
         if is_finite(metrics):
@@ -98,7 +98,7 @@ class LossMonitor:
 
 
 def explain_out_of_memory(error: Exception, config: Config, mesh: Mesh) -> ConfigError | None:
-    """Returns an error with settings that reduce memory, or None where `error` is not about memory."""
+    """Returns an error with settings that reduce memory, or None if `error` is not about memory."""
     text = str(error)
     if "RESOURCE_EXHAUSTED" not in text and "Out of memory" not in text and "out of memory" not in text:
         return None

@@ -1,7 +1,7 @@
-"""The weights that a run starts from: those of `model.init_from`, or fresh ones from `train.seed`.
+"""The initial weights of a run: those of `model.init_from`, or fresh ones from `train.seed`.
 
 `start.json` in the workdir records what the first start used: `init_from` as given, `pinned` (with the commit that a
-branch of the Hub pointed to), and `weights`, a hash of the initial weights.
+branch on the Hub pointed to), and `weights`, a hash of the initial weights.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ START = "start.json"
 
 
 def params_dtype(config: Config) -> str:
-    """Returns the dtype in which a run loads and returns its weights: float32, with LoRA the compute dtype."""
+    """Returns the dtype in which a run loads and returns its weights: float32, or with LoRA the compute dtype."""
     return config.model.compute_dtype if config.lora.rank else "float32"
 
 
@@ -34,7 +34,7 @@ def fresh_params(config: Config, mesh: Mesh, layered: bool = False) -> Params:
 
 
 def fit_model_to_weights(config: Config, workdir: Path, resume: str) -> loading.Checkpoint | None:
-    """Finds the weights of `model.init_from` and sets the model's shape to theirs; None where there is no `init_from`.
+    """Finds the weights of `model.init_from` and sets the model's shape to theirs; None if there is no `init_from`.
 
     Raises:
       MissingInputError: there are no such weights.
@@ -85,7 +85,7 @@ def load_initial(
     Args:
       config: resolved.
       weights: from `fit_model_to_weights`.
-      mesh: where they go.
+      mesh: their devices.
       workdir: holds `start.json`.
       resumed: whether the run continues from a checkpoint.
       layered: `blocks` is a tuple of one pytree per block; False: stacked.
@@ -99,7 +99,7 @@ def load_initial(
 
 
 def read_start(workdir: Path) -> dict[str, str]:
-    """Returns the content of `start.json`; {} where there is none."""
+    """Returns the content of `start.json`; {} if there is none."""
     path = workdir / START
     return read_json(path) if path.is_file() else {}
 
@@ -121,7 +121,7 @@ def check_initial(workdir: Path, weights: str, resumed: bool) -> None:
     if resumed and known.get("weights", weights) != weights:
         raise DataError(
             f"{workdir}: the weights that the run started from are no longer those of model.init_from; "
-            "bring them back, or go on with --config.train.final_evaluation=false"
+            "restore them, or continue with --config.train.final_evaluation=false"
         )
     if jax.process_index() == 0:
         write_json(workdir / START, known | {"weights": weights})

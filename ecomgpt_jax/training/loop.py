@@ -43,13 +43,13 @@ def micro_batch_rows(config: Config, mesh: Mesh) -> int:
 
 
 def count_steps(config: Config, rows: PackedRows, mesh: Mesh) -> int:
-    """Returns the optimizer steps of the run: all epochs, or `train.max_steps` where that is fewer."""
+    """Returns the optimizer steps of the run: all epochs, or `train.max_steps` if that is fewer."""
     steps = len(rows) // rows_per_step(config, mesh)
     return min(steps, config.train.max_steps) if config.train.max_steps else steps
 
 
 def run_facts(config: Config, rows: PackedRows, mesh: Mesh) -> dict[str, Any]:
-    """Returns what a checkpoint records of its run besides the config: data, steps, rows per step."""
+    """Returns the facts that a checkpoint records besides the config: data, steps, rows per step."""
     return {
         "data": rows.store.fingerprint,
         "total_steps": count_steps(config, rows, mesh),
@@ -67,9 +67,9 @@ def train(
     evaluate: Callable[[Params], dict[str, float]] | None = None,
     held_back: validation.HeldBack | None = None,
 ) -> Params:
-    """Trains to the end and returns the parameters; see `resume.py` for where a run starts.
+    """Trains to the end and returns the parameters; `resume.py` describes where a run starts.
 
-    They are in `params_dtype`; with LoRA they are merged and layered (`parameters.Params`).
+    They have `params_dtype`; with LoRA they are merged and layered (`parameters.Params`).
 
     A resumed run continues at the row after the last trained one, for any number of hosts. The host reads each step's
     metrics while the next step runs.
@@ -78,17 +78,17 @@ def train(
       config: resolved, with the vocabulary's real size.
       rows: all rows of the run.
       mesh: devices.
-      workdir: gets checkpoints, `metrics.jsonl` and TensorBoard files.
-      initial_params: loads pretrained weights in `params_dtype`; called only when there is no checkpoint, with LoRA
-        also on resuming, and twice for each evaluation, so that no device holds base and merged weights together:
-        with `layered=True` for the weights that adapters are merged into, then for the base again.
+      workdir: receives checkpoints, `metrics.jsonl` and TensorBoard files.
+      initial_params: loads pretrained weights in `params_dtype`; called if there is no checkpoint. With LoRA it is also
+        called on resuming, and twice per evaluation, so that no device holds base and merged weights together: with
+        `layered=True` for the weights that adapters are merged into, then for the base.
       start: the checkpoint to continue from; None: the workdir's newest valid one, if any.
       evaluate: called every `eval.every` steps; its result is added to the step's line of metrics.
       held_back: rows whose loss is computed every `train.validate_every` steps and at the last one.
 
     Raises:
       ConfigError: a checkpoint was made from other data or with other settings, or a device is out of memory.
-      DataError: loss or gradient were not finite for too many steps; the last finite state is saved.
+      DataError: loss or gradient were not finite in too many steps in a row; the last finite state is saved.
       StorageError: checkpoints could not be written.
       PreemptedError: SIGTERM was received; the run is saved.
     """
@@ -110,7 +110,7 @@ def train(
             state = init_state(config, optimizer, mesh, initial())
         else:
             state = checkpoint.restore(start.directory, abstract_state(config, optimizer, mesh))
-            if config.lora.rank:  # a checkpoint holds the adapters alone
+            if config.lora.rank:  # a checkpoint contains only the adapters
                 state = state._replace(base=initial())
                 check_base(start.directory, start.meta, content_hash(state.base))
         base = {BASE: content_hash(state.base)} if config.lora.rank else {}
@@ -133,7 +133,7 @@ def train(
         stop = False
 
         def merged() -> Params:
-            """Returns the weights of the state; with LoRA merged ones, for which the base is removed from the state."""
+            """Returns the weights of the state; with LoRA merged ones, after removing the base from the state."""
             nonlocal state
             if state.base is None:
                 return state.params
@@ -207,13 +207,13 @@ def train(
                     drain_metrics(pending=0)
                     save()
             checkpoints.wait()
-            stop = stop or vote(sigterm.is_set()) or vote(False)  # it may have arrived during the last save
-        except signals.Interrupted:  # in a validation or evaluation, which the next start repeats
+            stop = stop or vote(sigterm.is_set()) or vote(False)  # the signal may have arrived during the last save
+        except signals.Interrupted:  # during a validation or evaluation, which the next start repeats
             stop = True
             save(unmeasured=True)
             checkpoints.wait()
         except guards.NotFiniteError:
-            save()  # the step applied nothing, so this is the last finite state
+            save()  # the step was not applied, so this is the last finite state
             checkpoints.wait()
             raise
         finally:
@@ -239,14 +239,14 @@ def _memory_explained(config: Config, mesh: Mesh) -> Iterator[None]:
 def _summary(steps: list[dict[str, float]], learning_rate: float, monitor: guards.LossMonitor) -> dict[str, float]:
     """Returns the metrics of the steps since the last line: losses weighted by targets, tokens summed.
 
-    Skipped steps count in `train/skipped` (of this start of the run) alone; where all were skipped there is no loss.
+    Skipped steps count only in `train/skipped` (of this start of the run); if all were skipped there is no loss.
     """
     applied = [step for step in steps if guards.is_finite(step)]
     targets = sum(step["targets"] for step in applied)
     summary = {}
     if applied:
         loss = sum(step["loss"] * step["targets"] for step in applied) / max(targets, 1.0)
-        # One step's loss is kept bit for bit, so that runs can be compared step by step.
+        # The loss of a single step is kept bit for bit, so that runs can be compared step by step.
         summary["train/loss"] = applied[0]["loss"] if len(applied) == 1 else loss
         summary["train/grad_norm"] = applied[-1]["grad_norm"]
     return summary | {

@@ -14,7 +14,7 @@ from ecomgpt_jax.parallel.sharding import array_sharding
 from ecomgpt_jax.training.optimizer import make_optimizer
 from ecomgpt_jax.training.train_step import TrainState, abstract_state
 
-STEPS = 1000  # of the schedule; no size depends on it
+STEPS = 1000  # of the schedule; the sizes do not depend on it
 AnyMesh = Mesh | AbstractMesh
 
 
@@ -34,9 +34,9 @@ def state_bytes(config: Config, mesh: AnyMesh) -> int:
 
 
 def _kept(model: ModelConfig, remat: str) -> int:
-    """Returns the values that a token keeps in each block for the backward pass, its input included."""
+    """Returns the number of values per token that each block keeps for the backward pass, its input included."""
     heads = 2 * (model.heads + model.key_heads) * model.head_width  # q, k, v and context
-    products = 1 if model.family == "bloom" else 2  # of the MLP; beside them it keeps what goes into the last one
+    products = 1 if model.family == "bloom" else 2  # of the MLP; in addition it keeps the input of the last one
     return {
         "none": 4 * model.embed + heads + (products + 1) * model.mlp_width,
         "dots": 3 * model.embed + heads + products * model.mlp_width,
@@ -46,7 +46,7 @@ def _kept(model: ModelConfig, remat: str) -> int:
 
 
 def _kernels(model: ModelConfig) -> list[int]:
-    """Returns the weights of each kernel of one block."""
+    """Returns the number of weights of each kernel of one block."""
     return [math.prod(p.layer_shape) for p in parameter_table(model) if p.stacked and p.inputs]
 
 
@@ -63,7 +63,7 @@ def _activation_width(dtype: str, mesh: AnyMesh) -> int:
 def row_bytes(config: Config, mesh: AnyMesh) -> int:
     """Returns the bytes of activations per row on a device (an upper bound where `tensor` splits them)."""
     model = config.model
-    live = 0 if model.remat == "none" else _kept(model, "none")  # the block that is being recomputed
+    live = 0 if model.remat == "none" else _kept(model, "none")  # the block being recomputed
     width = _activation_width(model.compute_dtype, mesh)
     return config.data.length * width * (model.layers * _kept(model, model.remat) + live)
 
@@ -75,9 +75,9 @@ def estimated_bytes(config: Config, mesh: AnyMesh) -> int:
     narrow = jnp.dtype(model.compute_dtype).itemsize
     held = state(config, mesh)
     trained = shard_bytes(held.params)
-    gradients = trained * (1 if config.train.accumulation == 1 else 2)  # a micro-batch's, and the sum of them
+    gradients = trained * (1 if config.train.accumulation == 1 else 2)  # of a micro-batch, and their sum
     copies = 0 if config.lora.rank else trained * narrow // 4  # weights in the compute dtype
-    gathered = 2 * sum(_kernels(model)) // mesh.shape["tensor"] * narrow  # one block's and the next one's
+    gathered = 2 * sum(_kernels(model)) // mesh.shape["tensor"] * narrow  # of one block and the next one
     head = words * model.embed * (narrow + 4)  # the table and its float32 gradient, whole rows
     positions = min(model.head_chunk, config.train.rows_per_device * config.data.length)
     logits = positions * words * (2 * 4 + narrow)
@@ -101,9 +101,9 @@ def _evaluation_mesh(config: Config, mesh: AnyMesh) -> AnyMesh:
 def evaluation_bytes(config: Config, mesh: AnyMesh) -> int:
     """Returns the bytes per device for decoding `eval.batch` prompts during training.
 
-    Decoding reads a copy of the weights, block by block, in `eval.dtype` on `eval.mesh`. With LoRA the base leaves the
-    state for the merged weights, which are copied only for another dtype or mesh. The cache, prompts in prefill (a
-    quarter of the batch), gathered weights and logits are added.
+    Decoding reads a copy of the weights, block by block, in `eval.dtype` on `eval.mesh`. With LoRA the merged weights
+    replace the base, and are copied only for another dtype or mesh. Cache, prompts in prefill (a quarter of the batch),
+    gathered weights and logits are added.
     """
     model, settings, held = config.model, config.eval, state(config, mesh)
     dtype, at = settings.dtype or model.compute_dtype, _evaluation_mesh(config, mesh)
@@ -123,8 +123,8 @@ def evaluation_bytes(config: Config, mesh: AnyMesh) -> int:
 def stage_bytes(config: Config, mesh: AnyMesh) -> dict[str, int]:
     """Returns the bytes per device at each stage of a run: loading, training, with LoRA merging, evaluation.
 
-    Loading holds the weights and the tensor (of the embedding some rows) that is being read; merging holds the state,
-    and sum and product of one block's kernel in float32. A stage that the run does not have is left out.
+    Loading needs the weights and the tensor (of the embedding some rows) being read; merging needs the state, and sum
+    and product of one block's kernel in float32. Stages that the run does not have are left out.
     """
     lora = config.lora.rank > 0
     dtype = config.model.compute_dtype if lora else "float32"

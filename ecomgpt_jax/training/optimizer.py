@@ -16,8 +16,8 @@ _NOT_DECAYED = ("scale", "bias")  # last keys of norms' weights and of biases
 def make_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
     """Returns step -> learning rate: linear from 0 over ceil(warmup_fraction * total_steps), then cosine to 0.
 
-    Equal to transformers' `get_cosine_schedule_with_warmup`, the schedule of the authors' recipe, except for runs of
-    warm-up alone: their last step has the peak rate, so that a run of one step trains. With `decay_fraction` below 1
+    Equal to transformers' `get_cosine_schedule_with_warmup`, the schedule of the authors' recipe, except in runs of
+    warm-up only: their last step has the peak rate, so that a run of one step trains. With `decay_fraction` below 1
     the cosine covers only that share of all steps, at their end, and the rate is constant before it.
     """
     warmup = min(math.ceil(config.warmup_fraction * total_steps), total_steps - 1)
@@ -48,7 +48,7 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
         decayed = decay_mask(params)
         return jax.tree.map(lambda u, p, on: u + config.weight_decay * p if on else u, updates, params, decayed)
 
-    adamw = optax.chain(  # `optax.adamw(mask=...)` but for its state, which would not restore from older checkpoints
+    adamw = optax.chain(  # like `optax.adamw(mask=...)`, whose state would not restore from older checkpoints
         optax.scale_by_adam(_B1, config.b2, config.epsilon, mu_dtype=config.moment_dtype),
         optax.stateless(add_decay),
         optax.scale_by_learning_rate(make_schedule(config, total_steps)),

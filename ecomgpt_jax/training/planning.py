@@ -1,4 +1,4 @@
-"""Plans a run for a machine: compiles the training step for an absent TPU, or estimates a GPU by arithmetic.
+"""Plans a run for a machine: compiles the training step for a TPU that need not be attached, or computes a GPU's needs.
 
 The TPU's compiler reports its memory. Time and cost are estimates from FLOPs and an assumed share of the chip's peak,
 stated with the result.
@@ -24,12 +24,12 @@ from ecomgpt_jax.training.loop import rows_per_step
 from ecomgpt_jax.training.optimizer import make_optimizer
 from ecomgpt_jax.training.train_step import make_train_step
 
-# An epoch of EcomInstruct, from its paper and the lengths of its evaluation tasks.
+# An epoch of EcomInstruct, by its paper and the lengths of its evaluation tasks.
 _INSTANCES, _TOKENS_OF_INSTANCE, _FILL, _TARGET_SHARE = 2_500_000, 208, 0.987, 0.15
 
 
 def _refused_bytes(message: str) -> int:
-    """Returns the bytes that the compiler's error message asks for; 0 where it names none."""
+    """Returns the bytes in the compiler's error message; 0 if it contains none."""
     found = re.search(r"Used ([\d.]+)([KMGT]) of [\d.]+\w hbm", message) or re.search(
         r"\(([\d.]+)([KMGT])\) exceeds", message
     )
@@ -48,7 +48,7 @@ def compiled_bytes(config: Config, mesh: Mesh) -> tuple[int, bool]:
     batch = {name: jax.ShapeDtypeStruct(shape, jnp.int32) for name in ("inputs", "targets", "segment_ids")}
     batch["loss_mask"] = jax.ShapeDtypeStruct(shape, jnp.float32 if config.data.length_weighting else jnp.bool_)
     state, train_step = memory.state(config, mesh), make_train_step(config, optimizer, mesh)
-    with jax.set_mesh(mesh):  # needed for tracing; other computations cannot run on absent devices
+    with jax.set_mesh(mesh):  # needed for tracing; computations cannot run on devices that are not attached
         lowered = train_step.lower(state, batch)
         try:
             analysis = lowered.compile().memory_analysis()
@@ -56,12 +56,12 @@ def compiled_bytes(config: Config, mesh: Mesh) -> tuple[int, bool]:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             return _refused_bytes(str(error)), False
-    # Not the sum of its parts: temporaries with disjoint lifetimes count once.
+    # Less than the sum of its parts, since temporaries with disjoint lifetimes share memory.
     return analysis.peak_memory_in_bytes + analysis.generated_code_size_in_bytes, True
 
 
 def _largest_rows(config: Config, mesh: Mesh, guess: int) -> int:
-    """Returns the most rows per device that compile: bisection that starts with doubling steps from a guess."""
+    """Returns the most rows per device that compile, by doubling steps from a guess and then bisection."""
     fits: dict[int, bool] = {0: True}
 
     def tried(rows: int) -> bool:
@@ -84,7 +84,7 @@ def _largest_rows(config: Config, mesh: Mesh, guess: int) -> int:
 
 
 def make_plan(config: Config, topology: Topology, largest: bool = False, price: float | None = None) -> dict[str, Any]:
-    """Returns what `--json` prints.
+    """Returns the plan that `--json` prints.
 
     Args:
       config: resolved, with the vocabulary's size.
@@ -93,7 +93,7 @@ def make_plan(config: Config, topology: Topology, largest: bool = False, price: 
       price: dollars per chip and hour; None: the chip's assumed price.
 
     Raises:
-      ConfigError: a mesh that does not fit the machine or the model.
+      ConfigError: the mesh does not fit the machine or the model.
       MissingInputError: the TPU compiler is not installed.
     """
     model, train, chip = config.model, config.train, topology.chip
@@ -109,7 +109,7 @@ def make_plan(config: Config, topology: Topology, largest: bool = False, price: 
         used = memory.estimated_bytes(config, mesh)
         fits = used <= chip.hbm_bytes
     stages = memory.stage_bytes(config, mesh) | {"training": used}
-    # One compilation gives the bytes that do not depend on rows; arithmetic gives the bytes per row.
+    # One compilation gives the bytes that do not depend on rows; the bytes per row are computed.
     rows = max(0, train.rows_per_device + math.floor((chip.hbm_bytes - used) / memory.row_bytes(config, mesh)))
     rows = max(rows, train.rows_per_device) if fits else min(rows, train.rows_per_device - 1)
     by_compiling = compiled and largest

@@ -1,4 +1,4 @@
-"""Progress of a run: `metrics.jsonl`, TensorBoard, and a progress bar, or lines where there is no terminal."""
+"""Progress of a run: `metrics.jsonl`, TensorBoard, and a progress bar, or lines if the output is not a terminal."""
 
 import collections
 import contextlib
@@ -20,7 +20,7 @@ from ecomgpt_jax.files import write_text
 from ecomgpt_jax.training.step_clock import PARTS
 from ecomgpt_jax.training.throughput import Throughput
 
-LINE_EVERY = 30.0  # seconds between the lines that stand for the bar where the output is no terminal
+LINE_EVERY = 30.0  # seconds between the lines that replace the bar if the output is not a terminal
 
 
 def _read_lines(path: Path) -> list[tuple[str, dict]]:
@@ -44,10 +44,10 @@ def read_metrics(path: Path) -> list[dict]:
 
 
 def _import_tensorboard() -> ModuleType:
-    """Imports tensorboardX without torch, unless something else has imported it: only tensors would need it.
+    """Imports tensorboardX without torch, unless torch is imported already; only tensors would need it.
 
-    Wherever torch is installed, tensorboardX imports it, which takes seconds and loads its CUDA libraries beside those
-    of jax.
+    If torch is installed, tensorboardX imports it, which takes seconds and loads its CUDA libraries in addition to
+    those of jax.
     """
     hidden = sys.modules.setdefault("torch", None) is None
     try:
@@ -63,15 +63,15 @@ tensorboardX = _import_tensorboard()
 
 
 class _Appended:
-    """A file that is appended to. What does not fit on a full disk is kept, and comes before what is added next."""
+    """A file for appending. Bytes that cannot be written to a full disk are kept and written before the next ones."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._left, self._warned = path, b"", False
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by close(); says how much was written
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
 
     def add(self, data: bytes) -> None:
-        """Writes the bytes; where that fails, warns once until it works again."""
+        """Writes the bytes; if that fails, warns once until writing works again."""
         self._left += data
         try:
             while self._left:
@@ -79,11 +79,11 @@ class _Appended:
             self._warned = False
         except OSError as error:
             if not self._warned:
-                logging.warning("%s: not written (%s); kept for when it works again", self._path, error.strerror)
+                logging.warning("%s: not written (%s); kept until writing works again", self._path, error.strerror)
             self._warned = True
 
     def close(self) -> None:
-        """Writes what is left, if it can be, and closes the file."""
+        """Writes the kept bytes, if possible, and closes the file."""
         self.add(b"")
         with contextlib.suppress(OSError):
             self._file.close()
@@ -92,7 +92,7 @@ class _Appended:
 def _event(**fields: Any) -> bytes:
     """Returns the bytes of a TensorBoard event.
 
-    They are not left to `SummaryWriter`: a full disk ends its thread, and then its caller waits for ever.
+    `SummaryWriter` is not used for this: a full disk ends its thread, and then its caller waits forever.
     """
     data = tensorboardX.proto.event_pb2.Event(wall_time=time.time(), **fields).SerializeToString()
     size = struct.pack("<Q", len(data))
@@ -114,9 +114,9 @@ class Progress:
         writer: bool = True,
         throughput: Throughput | None = None,
     ) -> None:
-        """Opens the files; `throughput(metrics, steps, seconds)` adds to what `log` writes.
+        """Opens the files; the metrics of `throughput(metrics, steps, seconds)` are added to each line of `log`.
 
-        Afterwards `has_line` says whether an earlier start has written the line of `first_step`; it is process 0's.
+        Afterwards `has_line`, of process 0, is whether an earlier start has written the line of `first_step`.
         """
         self.has_line = False
         self._throughput, self._steps, self._spent = throughput, 0, collections.Counter()
@@ -136,7 +136,7 @@ class Progress:
         name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
         self._board = _Appended(workdir / "tensorboard" / name)
         self._board.add(_event(file_version="brain.Event:2"))
-        start = tensorboardX.proto.event_pb2.SessionLog(status="START")  # hides these steps of an earlier start
+        start = tensorboardX.proto.event_pb2.SessionLog(status="START")  # TensorBoard then hides these steps
         self._board.add(_event(step=first_step + 1, session_log=start))
 
     def step(self, spent: Mapping[str, float]) -> None:
@@ -148,13 +148,13 @@ class Progress:
     def log(
         self, step: int, metrics: Mapping[str, float], evaluate: Callable[[], Mapping[str, float]] | None = None
     ) -> None:
-        """Writes one line: `metrics` of the steps since the last one, and how fast they were.
+        """Writes one line: `metrics` of the steps since the last one, and their speed.
 
         `perf/seconds` is the time of all these steps, `perf/tokens_per_second` counts useful tokens. The mean seconds
         per step are split into `perf/data_seconds`, `perf/step_seconds` and `perf/host_seconds` (`StepClock.read`);
         `perf/checkpoint_seconds` is the part of the last that checkpoints took, if any. The result of `evaluate` is
-        added to the line, and its time is not counted. Without any measured time none of these is written. A value that
-        is not finite is written as null.
+        added to the line, and its time is not counted. Without any measured time none of these is written. Values that
+        are not finite are written as null.
         """
         line, rate, seconds = {"step": step, **metrics}, "", self._spent["seconds"]
         if seconds > 0:

@@ -1,18 +1,19 @@
-"""Finds where a run starts. It takes the first of these that exists:
+"""Finds the start of a run: the first of these that exists:
 
 1. the newest valid step of the workdir: parameters, Adam state, step and data cursor. A step with damaged files is
-moved to `quarantine/`, with a warning, and the previous one is tried. Where there are steps and none is valid, the run
-is refused; 2. `model.init_from`: the weights of a Hugging Face model or of another run, at step 0 and row 0; 3. fresh
-weights from `train.seed`.
+   moved to `quarantine/`, with a warning, and the previous one is tried; if no step is valid, that is an error;
+2. `model.init_from`: the weights of a Hugging Face model or of another run, at step 0 and row 0;
+3. fresh weights from `train.seed`.
 
-`--resume=require` fails without 1, `--resume=never` moves the earlier run aside and starts with 2.
+`--resume=require` fails without 1, `--resume=never` moves the earlier run away and starts with 2.
 
 A resumed run must have the settings of its checkpoint. `FIELDS` classifies every field of the config:
 
-- hard: it affects what is learned; a change is refused, with old and new value, unless `--allow_drift=<field>` names
-it; - fixed: a change is always refused, since the saved state has other shapes or positions; - data: it only chooses
-the instances, whose tokens have a fingerprint; hard if that differs, else soft, so files may be moved; - soft: it may
-change, with a warning: logging, saving, evaluation, layout on devices.
+- hard: it affects what is learned; a change is an error with both values, unless `--allow_drift` names the field;
+- fixed: a change is always an error, since the saved state has other shapes or positions;
+- data: it only selects the instances, whose tokens have a fingerprint: hard if that differs, else soft, so files may be
+  moved;
+- soft: it may change, with a warning: logging, saving, evaluation, layout on devices.
 """
 
 import logging
@@ -36,7 +37,7 @@ HARD, FIXED, DATA, SOFT = "hard", "fixed", "data", "soft"
 FIELDS = {
     "rows_per_step": FIXED, "total_steps": HARD, "data": HARD,  # of the run, not of the config
     "name": SOFT,
-    "model.size": SOFT,  # a name for the three after it
+    "model.size": SOFT,  # sets the next three fields
     **dict.fromkeys((f"model.{name}" for name in config_lib.SHAPE), FIXED),
     "model.layer_norm_epsilon": HARD, "model.initializer_range": HARD, "model.init_from": HARD,
     "model.tokenizer": DATA, "model.compute_dtype": HARD,
@@ -50,7 +51,7 @@ FIELDS = {
     "data.length": HARD, "data.plain_text": DATA, "data.copying": DATA, "data.loss_on_prompt": HARD,
     "data.length_weighting": HARD,
     "data.template": HARD, "data.packing": HARD, "data.workers": SOFT, "data.beam_options": SOFT,
-    "data.tokenizer_vocab": DATA, "data.seed": HARD,  # orders the rows too
+    "data.tokenizer_vocab": DATA, "data.seed": HARD,  # also determines the order of rows
     "optimizer.learning_rate": HARD, "optimizer.weight_decay": HARD, "optimizer.warmup_fraction": HARD,
     "optimizer.decay_fraction": HARD, "optimizer.b2": HARD, "optimizer.epsilon": HARD,
     "optimizer.max_grad_norm": HARD, "optimizer.moment_dtype": HARD,
@@ -67,7 +68,7 @@ FIELDS = {
 }  # fmt: skip
 
 
-# What a run leaves in its workdir and `--resume=never` moves aside; old checkpoints need their tokenizer.
+# Files of a run that `--resume=never` moves away, with the tokenizer, since old checkpoints need it.
 _LEFT = (
     FOLDER, START, checkpoint.QUARANTINE, "metrics.jsonl", "tensorboard", "profile", "evaluation", "report", "hf",
     "tokenizer", "config.json", "trained_on.json",
@@ -85,7 +86,7 @@ def prepare_workdir(workdir: Path, resume: str) -> None:
     """Creates the workdir and applies `--resume`.
 
     auto continues from the newest checkpoint if there is one; require fails without one; never moves an earlier run,
-    tokenizer and all, to `previous-<n>` and starts anew.
+    including its tokenizer, to `previous-<n>` and starts a new one.
 
     Raises:
       MissingInputError: `resume` is require and there is no checkpoint.
@@ -104,7 +105,7 @@ def prepare_workdir(workdir: Path, resume: str) -> None:
 
 
 def check_inputs_stay(workdir: Path, model: ModelConfig) -> None:
-    """Raises ConfigError where `--resume=never` would move what the run itself is to read."""
+    """Raises ConfigError if `--resume=never` would move files that the run itself reads."""
     for field, value in (("init_from", model.init_from), ("tokenizer", model.tokenizer)):
         path = Path(value).expanduser().absolute()
         if value and (path == workdir or any(path.is_relative_to(workdir / name) for name in _LEFT)):
@@ -112,7 +113,7 @@ def check_inputs_stay(workdir: Path, model: ModelConfig) -> None:
 
 
 def check_drift_names(names: Sequence[str]) -> None:
-    """Raises ConfigError for a name that is no field, or that of one that may never differ."""
+    """Raises ConfigError for a name that is not a field, or that of a field that may never differ."""
     for name in names:
         if name not in FIELDS:
             raise ConfigError(f"--allow_drift={name}: no such field{nearest(name, FIELDS)}")
@@ -123,7 +124,7 @@ def check_drift_names(names: Sequence[str]) -> None:
 def find_start(
     workdir: Path, config: Config, run: dict[str, Any], allow_drift: Sequence[str] = ()
 ) -> Start | None:  # fmt: skip
-    """Returns the checkpoint to continue from, checked to belong to this run; None where there is none.
+    """Returns the checkpoint to continue from, after checking that it belongs to this run; None if there is none.
 
     Args:
       workdir: the run's folder.
@@ -135,12 +136,12 @@ def find_start(
       ConfigError: a hard field differs.
       DataError: there are checkpoints, and every one is damaged.
     """
-    steps = from_first(lambda: len(list_steps(workdir)))  # before process 0 moves damaged ones aside
+    steps = from_first(lambda: len(list_steps(workdir)))  # before process 0 moves damaged ones away
     directory = checkpoint.newest_valid(workdir)
     if directory is None:
         if steps:
             raise DataError(
-                f"{workdir}: all checkpoints are damaged (see its {checkpoint.QUARANTINE}/); --resume=never starts anew"
+                f"{workdir}: all checkpoints are damaged (see its {checkpoint.QUARANTINE}/); --resume=never starts over"
             )
         return None
     meta = read_meta(directory)
@@ -150,7 +151,7 @@ def find_start(
 
 def find_drift(meta: Meta, config: Config, run: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Returns {field: (saved value, this run's value)} of everything that differs."""
-    # A field that did not exist at the time of the checkpoint had its default.
+    # A field that the checkpoint's version did not have counts as its default.
     saved = {**_flat(config_lib.to_dict(Config())), **_flat(meta.get("config", {})), **meta.get("run", {})}
     now = {**_flat(mask_secrets(config_lib.to_dict(config))), **run}
     return {
@@ -191,4 +192,4 @@ def _check_drift(
             "--workdir"
         )
     if changed := list(dict.fromkeys([*mentioned, *allowed])):
-        logging.warning("going on from %s with changed settings: %s", directory, format_drift(changed))
+        logging.warning("continuing from %s with changed settings: %s", directory, format_drift(changed))

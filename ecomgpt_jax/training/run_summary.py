@@ -1,4 +1,4 @@
-"""What a run prints before it trains: its data, its steps, the memory and devices it uses, settings without effect."""
+"""Summary that a run prints before training: data, steps, memory, devices, settings without effect."""
 
 import math
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from ecomgpt_jax.training.throughput import TRACED_FROM
 
 
 def data_lines(stats: Mapping[str, Any], rows: PackedRows, config: Config) -> str:
-    """Returns the size of the data, how full its rows are, and a line per file of the user's own.
+    """Returns the size of the data, the fill of its rows, and a line per file of the user.
 
     Args:
       stats: `ecom_instruct.Built.stats`.

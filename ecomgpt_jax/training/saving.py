@@ -2,7 +2,7 @@
 
 orbax writes a step under a name that ends in `.partial`; then its files are hashed into the manifest and it is renamed.
 A killed process leaves only partial names, which the next start removes. A failed save is a warning; older steps stay
-intact and the run continues, up to `MAX_FAILURES` failures in a row.
+intact and the run continues, until `MAX_FAILURES` saves in a row have failed.
 """
 
 import concurrent.futures
@@ -32,7 +32,7 @@ PARTIAL = ".partial"
 UNMEASURED = "unmeasured"  # in the meta of a step whose validation and evaluation were interrupted
 MAX_FAILURES = 3  # failed saves in a row that end the run
 _HEADROOM = 1.1  # free bytes required per byte to be written
-_SLICE_BYTES = 1 << 20  # smallest slice of an array that one of its replicas writes, since each cut compiles a program
+_SLICE_BYTES = 1 << 20  # minimum slice of an array per replica that writes it, since each slicing compiles a program
 
 
 def _is_partial(name: str) -> bool:
@@ -45,7 +45,7 @@ def free_bytes(folder: epath.Path) -> float:
 
 
 def _handler() -> ocp.CompositeCheckpointHandler:
-    """Returns orbax's handler of a step directory, which writes small arrays whole."""
+    """Returns orbax's handler of a step directory, which does not slice small arrays."""
     arrays = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=_SLICE_BYTES)
     registry = ocp.type_handlers.create_type_handler_registry((jax.Array, arrays))
     tree = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
@@ -53,10 +53,10 @@ def _handler() -> ocp.CompositeCheckpointHandler:
 
 
 class Checkpoints:
-    """The checkpoints that a run writes; as a context manager it waits for the last one.
+    """Writes the checkpoints of a run; as a context manager it waits for the last one.
 
-    Every process of a run creates one and calls `save` at the same steps. Process 0 writes manifests, renames and
-    removes.
+    Every process of a run creates an instance and calls `save` at the same steps. Process 0 writes manifests, renames
+    and removes.
     """
 
     def __init__(self, workdir: str | os.PathLike[str], keep: int, best_metric: str = "") -> None:
@@ -137,7 +137,7 @@ class Checkpoints:
         running, self._running = self._running, None
         if running is not None:
             error = running.exception()
-            if processes.any_process(error is not None):  # all count the failure, or one would end the run alone
+            if processes.any_process(error is not None):  # all count the failure; otherwise one process would end alone
                 self._failed(error or OSError("another process failed to save"), last)
             else:
                 self._failures = 0
@@ -148,15 +148,15 @@ class Checkpoints:
         if self._writer:
             self._remove_partial()
         self._failures += 1
-        full = "No space left" in str(error)  # inside a long message of tensorstore
+        full = "No space left" in str(error)  # in a long message of tensorstore
         why = "no space left on the disk" if full else one_line(error)
         self._reason = f"checkpoint not saved ({why}); older steps are intact; fix the cause and start again"
         if last or self._failures >= MAX_FAILURES:
             raise StorageError(f"{self._folder}: {self._reason}") from error
-        logging.warning("%s: checkpoint not saved (%s); the run goes on", self._folder, why)
+        logging.warning("%s: checkpoint not saved (%s); the run continues", self._folder, why)
 
     def _check_room(self, state: TrainState) -> None:
-        """Raises OSError, in all processes, where the disk has no room for the state."""
+        """Raises OSError, in all processes, if the disk has too little space for the state."""
         need = int(_HEADROOM * sum(leaf.nbytes for leaf in jax.tree.leaves((state.params, state.optimizer))))
         free = processes.from_first(lambda: free_bytes(self._folder))
         if free < need:
@@ -198,7 +198,7 @@ class Checkpoints:
 def save_orbax_params(
     params: Params, model: ModelConfig, directory: str | os.PathLike[str], trained_length: int = 0
 ) -> None:
-    """Writes parameters alone as a step directory, in place of an existing one."""
+    """Writes a step directory with parameters only; replaces an existing one."""
     directory = epath.Path(directory).absolute()
     data = DataConfig(length=trained_length)
     meta = {"config": config_lib.to_dict(Config(name="converted", model=model, data=data))}

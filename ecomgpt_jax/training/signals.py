@@ -1,8 +1,8 @@
 """SIGTERM: the first one requests a checkpoint, the second ends the process at once.
 
-Hosts must stop at the same step, or the others wait for ever. So each process votes after every step, and all read the
-maximum one step later: a scalar all-reduce that the host does not wait for. JAX's preemption sync point was not used:
-it installs its own SIGTERM handler and requires hosts that are in lockstep, which costs more code than a scalar.
+Hosts must stop at the same step, or the others wait forever. So each process votes after every step, and all read the
+maximum one step later: a scalar all-reduce that the host does not wait for. JAX's preemption sync point is not used: it
+installs its own SIGTERM handler and requires hosts in lockstep, which needs more code.
 """
 
 import collections
@@ -21,8 +21,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 def on_sigterm() -> Iterator[threading.Event]:
     """Yields an event that the first SIGTERM sets; a second one ends the process with code 143.
 
-    Python runs the handler before the main thread's next operation, so a signal that arrives during a step is seen
-    right after it. A thread ends the process, since no handler runs during a compiled step or a save, which can take
+    Python runs the handler before the main thread's next operation, so the event is set after the step during which the
+    signal arrives. A thread ends the process, since no handler runs during a compiled step or a save, which can take
     minutes. Outside the main thread no handler can be installed, and the event stays unset.
     """
     event = threading.Event()
@@ -57,10 +57,10 @@ class Interrupted(Exception):
 
 @contextlib.contextmanager
 def interruptible(event: threading.Event) -> Iterator[None]:
-    """Raises `Interrupted` where the SIGTERM that `event` waits for arrives, or at once if it has arrived.
+    """Raises `Interrupted` when the SIGTERM of `event` arrives, or at once if it has arrived.
 
-    For work between steps that takes long and can be done again. With several processes it changes nothing, since they
-    would stop at different places.
+    For long work between steps that can be repeated. It has no effect with several processes, which would stop at
+    different points.
     """
     if jax.process_count() > 1 or threading.current_thread() is not threading.main_thread():
         yield
@@ -82,7 +82,7 @@ def interruptible(event: threading.Event) -> Iterator[None]:
 def make_vote(mesh: Mesh) -> Callable[[bool], bool]:
     """Returns `vote(flag)`: with one process the flag itself, else whether any process voted True in the previous call.
 
-    Every process must call it equally often; all get the same answer.
+    Every process must call it equally often; all get the same result.
     """
     if jax.process_count() == 1:
         return lambda flag: flag

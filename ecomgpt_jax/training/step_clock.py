@@ -1,7 +1,7 @@
-"""Measures when each step ended on the devices, and what they waited for before it.
+"""Measures when each step ended on the devices, and why they were idle before it.
 
-The host runs one step ahead of the devices and reads metrics one step late, so the times at which it reads say little
-about a step. A thread therefore waits for the outputs of each step and records the time.
+The host runs one step ahead of the devices and reads metrics one step late, so its read times are not the times of a
+step. A thread therefore waits for the outputs of each step and records the time.
 """
 
 import collections
@@ -33,7 +33,7 @@ class StepClock:
 
     @contextlib.contextmanager
     def spending(self, what: str) -> Iterator[None]:
-        """Adds the time inside to an activity of the host: `data`, `checkpoint` or `evaluation`."""
+        """Adds the duration of the block to an activity of the host: `data`, `checkpoint` or `evaluation`."""
         begin = self._now()
         try:
             yield

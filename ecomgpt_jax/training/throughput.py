@@ -11,9 +11,9 @@ from ecomgpt_jax.config import ModelConfig
 from ecomgpt_jax.model.parameters import flops_per_token
 from ecomgpt_jax.parallel.topology import CHIPS
 
-# Nominal dense bfloat16 FLOP/s of one jax device, by a part of its `device_kind`; the first match counts.
+# Nominal dense bfloat16 FLOP/s of one jax device, by a part of its `device_kind`; the first match is used.
 PEAK_FLOPS = {
-    "TPU v3": 61.5e12,  # a core, half a chip
+    "TPU v3": 61.5e12,  # one core is half a chip
     "TPU v4": CHIPS["v4"].peak_flops,
     "TPU v5 lite": CHIPS["v5e"].peak_flops,
     "TPU v5e": CHIPS["v5e"].peak_flops,
@@ -24,7 +24,7 @@ PEAK_FLOPS = {
     "H100": CHIPS["h100"].peak_flops,
     "H200": CHIPS["h200"].peak_flops,
 }
-TRACED_FROM = 3  # first step of a trace: the first compiles, and during the second the host gets ahead
+TRACED_FROM = 3  # first step of a trace: step 1 compiles, and in step 2 the host gets ahead of the devices
 
 Throughput = Callable[[Mapping[str, float], int, float], dict[str, float]]
 
@@ -39,7 +39,7 @@ def make_throughput_metrics(model: ModelConfig, length: int, rows_per_step: int,
 
     `perf/packing_fill` is the share of positions that hold a token. `perf/mfu` divides the executed FLOPs of the model
     (the head at targets only, attention once) by the device's peak; `perf/mfu_full_head` counts the head at every
-    position, as other projects do. Both are left out on unknown devices.
+    position, as other projects do. Both are omitted on unknown devices.
     """
     peak = peak_flops(mesh.devices.flat[0].device_kind)
 

@@ -36,7 +36,7 @@ class TrainState(NamedTuple):
 
 
 def abstract_state(config: Config, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
-    """Returns shape, dtype and sharding of every leaf of a `TrainState`; moments are sharded as their parameters."""
+    """Returns shape, dtype and sharding of every leaf of a `TrainState`; moments are sharded like their parameters."""
     replicated = NamedSharding(mesh, PartitionSpec())
 
     def placed(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
@@ -69,9 +69,9 @@ def init_state(
 
     Args:
       config: model, LoRA and seed.
-      optimizer: whose state is initialised.
+      optimizer: its state is initialised.
       mesh: devices.
-      params: weights to start from, with LoRA the base in the compute dtype; None: fresh ones.
+      params: initial weights, with LoRA the base in the compute dtype; None: fresh ones.
     """
     target, base, key = abstract_state(config, optimizer, mesh), None, jax.random.key(config.train.seed)
     if params is None:
@@ -103,13 +103,13 @@ def accumulate(
 ) -> tuple[Params, jax.Array, jax.Array]:
     """Returns (gradient of the mean loss, mean loss, targets) over micro-batches of any target counts.
 
-    Each target has the share of its weight in that of all micro-batches, so 1 x 8 rows and 8 x 1 rows give the same
-    update even where a micro-batch has no target, and no gradient is divided.
+    Each target counts with its share of the weight of all micro-batches, so 1 x 8 rows and 8 x 1 rows give the same
+    update even if a micro-batch has no target, and no gradient is divided.
 
     Args:
-      loss_of: a micro-batch's loss as `batch_loss` gives it, of what is trained.
-      params: what is trained.
-      batch: leaves are [accumulation, …], here of `batch_loss`.
+      loss_of: returns the result of `batch_loss` for the trained parameters and a micro-batch.
+      params: the trained parameters.
+      batch: leaves are [accumulation, …], otherwise as in `batch_loss`.
     """
     count = (batch["loss_mask"] != 0).sum().astype(jnp.float32)
     total = batch["loss_mask"].astype(jnp.float32).sum()
@@ -134,7 +134,7 @@ def make_train_step(
     """Returns the jitted `train_step(state, batch) -> (state, metrics)`; it donates the state.
 
     Leaves of `batch` are [accumulation, rows, length]. Metrics, [] float32 each: `loss` (mean over targets), `targets`,
-    `tokens` (positions that are not padding), `grad_norm` (before clipping). Where loss or gradient is not finite,
+    `tokens` (positions that are not padding), `grad_norm` (before clipping). If loss or gradient is not finite,
     parameters and optimizer state are returned unchanged and only the step is counted.
     """
     shardings = _shardings(abstract_state(config, optimizer, mesh))
@@ -150,7 +150,7 @@ def make_train_step(
             )
 
         micro_batches = batch
-        if state.base is not None:  # keys depend on seed and step alone, so a resumed run drops the same units
+        if state.base is not None:  # keys depend only on seed and step, so a resumed run drops the same units
             key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
             micro_batches = {**batch, "dropout_key": jax.random.split(key, len(batch["inputs"]))}
         gradient, loss, count = accumulate(loss_of, state.params, micro_batches)
@@ -171,7 +171,7 @@ def make_train_step(
         }
         return TrainState(state.step + 1, params, moments, state.base), metrics
 
-    # Output shardings are fixed; otherwise the second call would get other shardings and compile again.
+    # Output shardings are fixed; otherwise the inputs of the second call would differ and it would compile again.
     return jax.jit(
         train_step,
         in_shardings=(shardings, rows),
@@ -199,8 +199,8 @@ def global_batch(local: dict[str, np.ndarray], accumulation: int, mesh: Mesh) ->
       mesh: its devices.
 
     Returns:
-      Arrays [accumulation, rows of all processes / accumulation, length], the rows in the step's order whatever the
-      mesh and the number of processes.
+      Arrays [accumulation, rows of all processes / accumulation, length]; the order of rows does not depend on the mesh
+      or the number of processes.
     """
     shards, placement = batch_shards(mesh), NamedSharding(mesh, spec(None, "batch"))
 

@@ -34,10 +34,10 @@ def hold_back(
 ) -> HeldBack:  # fmt: skip
     """Packs at most `INSTANCES` instances of a split, drawn by a fixed seed, separately by language and family.
 
-    As many of the `unseen` tasks are a group of their own.
+    The same number of instances of `unseen` tasks is a separate group.
 
     Args:
-      split: {"prompt", "response", "language", "family", "task"} each.
+      split: instances {"prompt", "response", "language", "family", "task"}.
       fingerprint: of the data set that the split belongs to.
       tokenizer: the run's.
       config: of the run; row length and packing are those of training.
@@ -57,7 +57,7 @@ def hold_back(
     groups: dict[tuple[str, ...], list[int]] = collections.defaultdict(list)
     for index, instance in enumerate(instances):
         groups[(instance["language"], instance["family"]) if index < len(seen) else UNSEEN].append(index)
-    data = dataclasses.replace(config.data, length_weighting=0.0)  # a mean over tokens, whatever is trained
+    data = dataclasses.replace(config.data, length_weighting=0.0)  # always a mean over tokens
     return {group: make_rows(store.take(members), data, 1, rows_per_batch) for group, members in sorted(groups.items())}
 
 
@@ -67,7 +67,7 @@ def metric_names(held_back: HeldBack) -> list[str]:
 
 
 def _names(group: tuple[str, ...]) -> list[str]:
-    """Returns the metrics that the rows of a group count in."""
+    """Returns the metrics to which the rows of a group contribute."""
     return [*(["val/loss"] if group != UNSEEN else []), *(f"val/loss/{part}" for part in group)]
 
 
@@ -89,7 +89,7 @@ def make_validate(
         for group, rows in held_back.items():
             for batch in batches(rows, rows_per_batch, held=held):
                 found.append((group, loss(state, global_batch(batch, 1, mesh))))
-                jax.block_until_ready(found[-2:-1])  # else all would be queued, and no signal seen until all had run
+                jax.block_until_ready(found[-2:-1])  # otherwise all are queued, and signals are handled after them
         sums: dict[str, np.ndarray] = collections.defaultdict(lambda: np.zeros(2))
         for group, pair in found:
             for name in _names(group):
@@ -100,9 +100,9 @@ def make_validate(
 
 
 def check_best_metric(config: Config, held_back: HeldBack, evaluated: Iterable[str]) -> None:
-    """Refuses a `train.best_metric` that measures no saved step of this run; warns of one from held-out tasks.
+    """Checks that `train.best_metric` is measured at the saved steps of this run; warns if it is of held-out tasks.
 
-    Of the figures of training itself only the loss says which step is better.
+    Of the metrics of training itself only the loss ranks steps.
 
     Args:
       config: resolved.
@@ -110,7 +110,7 @@ def check_best_metric(config: Config, held_back: HeldBack, evaluated: Iterable[s
       evaluated: metric names of `eval.every`.
 
     Raises:
-      ConfigError: it is no measure of this run's steps, or some step that is saved lacks it.
+      ConfigError: this run does not measure it, or not at every saved step.
     """
     metric, save_every = config.train.best_metric, config.train.save_every
     if not metric:

@@ -1,4 +1,4 @@
-"""Both sides of a benchmark as processes that take turns, and the rows, table and file of what they give."""
+"""Runs both sides of a benchmark as alternating processes, and makes rows, table and file of their results."""
 
 import contextlib
 import json
@@ -20,11 +20,11 @@ HEADER = "| what | ours | peer | unit | ratio | bar | met |\n|---|---:|---:|---|
 
 
 class SideError(Exception):
-    """A side's process failed or ran past its limit; the message is one line."""
+    """The process of a side failed or exceeded its time limit; the message is one line."""
 
 
 class Side:
-    """One side's process on one case; see `work.py` for its output. It is killed after `limit` seconds."""
+    """The process of one side for one case; `work.py` describes its output. It is killed after `limit` seconds."""
 
     def __init__(self, script: str, case: Case, limit: float = threading.TIMEOUT_MAX) -> None:
         command = [sys.executable, str(Path(__file__).parent / script), json.dumps(case)]
@@ -50,7 +50,7 @@ class Side:
 
     def run(self) -> Case:
         """Runs the case once."""
-        with contextlib.suppress(BrokenPipeError):  # what follows says why it ended
+        with contextlib.suppress(BrokenPipeError):  # the code below reports why it ended
             self.process.stdin.write("run\n")
             self.process.stdin.flush()
         return self._answer()
@@ -69,10 +69,10 @@ def take_turns(
 ) -> list[Case]:  # fmt: skip
     """Returns each side's result of a case, with the median `seconds` of `repeats` turns after a warm-up turn.
 
-    `turns` are the measured ones.
+    `turns` are the measured turns.
 
     Raises:
-      SideError: a side failed, or ran longer than `limit` seconds.
+      SideError: a side failed, or exceeded `limit` seconds.
     """
     with contextlib.ExitStack() as closing:
         sides = []
@@ -105,13 +105,13 @@ def at_most(name: str, ours: float, bar: float, unit: str) -> Row:
 
 
 def faster(name: str, sides: list[Case], bar: float, unit: str) -> Row:
-    """Returns a row of seconds with the ratio of the peer's to ours."""
+    """Returns a row of seconds with the ratio of the peer's seconds to ours."""
     ours, peer = (side["seconds"] for side in sides)
     return at_least(name, ours, peer, peer / ours, bar, unit)
 
 
 def without_figure(name: str, note: str, met: bool | None) -> Row:
-    """Returns a row that says in `note` why there is no figure."""
+    """Returns a row without a figure, with the reason in `note`."""
     return {
         "name": name, "ours": None, "peer": None, "ratio": None, "bar": None, "sense": ">=", "met": met, "unit": "",
         "note": note,
@@ -150,11 +150,11 @@ def line(row: Row) -> str:
 
 
 def record(rows: Iterable[Row], facts: dict[str, Any], path: Path | None) -> list[Row]:
-    """Prints each row as it comes and writes all so far to a JSON file: a run that is cut off leaves what it has.
+    """Prints each row as it is measured and writes all so far to a JSON file, so that an interrupted run keeps them.
 
     Args:
-      rows: may take long from one to the next.
-      facts: of the run; they stand before the rows.
+      rows: iterator that measures them.
+      facts: of the run, written before the rows.
       path: the file, or None. `complete` in it is false until the last row.
 
     Returns:
@@ -171,7 +171,7 @@ def record(rows: Iterable[Row], facts: dict[str, Any], path: Path | None) -> lis
 
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-    write(complete=False)  # instead of an older run's file
+    write(complete=False)  # replaces an older run's file
     print(HEADER, flush=True)
     for row in rows:
         done.append(row)

@@ -1,11 +1,11 @@
 """The suite for one H100 or H200, in parts that end within six minutes each, compilation included.
 
-Every case has a process of its own for each side, one after the other, because each may need most of the device's
-memory. A case that the memory cannot hold is left out; one that fails, or takes twice as long as planned, is ended. Its
-row says so, and the part goes on.
+Every case has a separate process for each side, one after the other, because each may need most of the device's memory.
+A case that does not fit into memory is left out; one that fails, or takes twice as long as planned, is ended. Its row
+states this, and the part continues.
 
-The plan of a case is the seconds to start its processes and to compile its programs (`_START`, `_COMPILE`: estimates,
-since no GPU has been measured) and its turns at the speed of its goal. `planned_seconds` adds them up.
+The planned time of a case is the time to start its processes and to compile its programs (`_START`, `_COMPILE`:
+estimates, since no GPU has been measured) and its turns at the speed of its goal; see `planned_seconds`.
 """
 
 import os
@@ -26,15 +26,15 @@ from ecomgpt_jax.parallel.mesh import AXES
 from ecomgpt_jax.parallel.topology import CHIPS
 from ecomgpt_jax.training import memory
 
-jax.config.update("jax_platforms", "cpu")  # this process leaves the GPU to the sides
+jax.config.update("jax_platforms", "cpu")  # this process does not use the GPU
 
 BUDGET = 360  # seconds of a part
-_MEMORY_SHARE = 0.94  # of the device, for a side
-_PATIENCE = 2  # times its planned seconds a case may take
+_MEMORY_SHARE = 0.94  # fraction of the device's memory for a side
+_PATIENCE = 2  # maximum time of a case relative to its planned seconds
 _START = {"ours.py": 15, "peer.py": 20}
 _COMPILE = {"attention": 25, "train": 45, "head": 15, "decode": 75}
-_LENGTH, _SHARE, _STEPS = 1024, 0.15, 3  # of the rows to train on: tokens, targets among them; steps per turn
-# Useful tokens/s on one H200; another device has the same share of its peak as its goal.
+_LENGTH, _SHARE, _STEPS = 1024, 0.15, 3  # training rows: tokens, share of targets; steps per turn
+# Useful tokens/s on one H200; the goal of another device is the same share of its peak.
 _GOALS = {"560m": 175e3, "1b7": 59e3, "7b1": 13e3}
 _OUTPUT_ERROR = 2**-5  # two roundings to bfloat16 of a value below 8
 _TORCH_ROW_BYTES, _TORCH_STATE_BYTES = 8.1e9, 9e9  # 560m at 1024 tokens: logits and scores are whole; weights and Adam
@@ -56,7 +56,7 @@ DEVICES = {
 
 
 class Job(NamedTuple):
-    """A case, its sides, the seconds planned for a turn of all sides, and what makes rows of their results."""
+    """A case, its sides, the planned seconds of a turn of all sides, and a function from their results to rows."""
 
     name: str
     case: Case
@@ -67,10 +67,10 @@ class Job(NamedTuple):
 
 
 def find_device(fake: str) -> Device:
-    """Returns the first GPU of this machine, or the one named `fake`; the sides then see that GPU alone, or none.
+    """Returns the first GPU of this machine, or the one named `fake`; the sides can then use only that GPU, or none.
 
     Raises:
-      SideError: no GPU, or one whose peaks are not known.
+      SideError: there is no GPU, or its peaks are not known.
     """
     if fake:
         os.environ |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
@@ -81,14 +81,14 @@ def find_device(fake: str) -> Device:
     except (OSError, subprocess.CalledProcessError) as error:
         raise SideError(f"--suite gpu needs a GPU and its driver: {error}; --fake_device tries it without") from error
     if not names or names[0] not in DEVICES:
-        raise SideError(f"--suite gpu knows {' and '.join(DEVICES)}, and this is {(names or ['no GPU'])[0]}")
+        raise SideError(f"--suite gpu supports {' and '.join(DEVICES)}, and this is {(names or ['no GPU'])[0]}")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = str(_MEMORY_SHARE)
     return DEVICES[names[0]]
 
 
 def attention(device: Device) -> Iterator[Job]:
-    """Fused attention at the head dimensions of 560m, 3b, 1b1 and 1b7: ALiBi's cost, errors against float64."""
+    """Measures fused attention at head dimensions of 560m, 3b, 1b1 and 1b7: cost of ALiBi, errors against float64."""
     del device
 
     def rows(sides: list[Case]) -> Iterator[Row]:
@@ -111,7 +111,7 @@ def attention(device: Device) -> Iterator[Job]:
 
 
 def train(device: Device) -> Iterator[Job]:
-    """Training speed by size, and the memory that the loss needs beside its results."""
+    """Measures training speed by size, and the memory of the loss besides its results."""
     for name, size, settings, more in (
         ("560m", "560m", {"rows": 32}, {}),
         ("1b7", "1b7", {"rows": 16}, {}),
@@ -142,7 +142,7 @@ def train(device: Device) -> Iterator[Job]:
 
 
 def peer(device: Device) -> Iterator[Job]:
-    """560m against torch, eager as BLOOM is there: equal shapes, and packed rows against padded batches."""
+    """Compares 560m with torch, where BLOOM runs eagerly: equal shapes, and packed rows against padded batches."""
     fits = int((0.7 * device.memory - _TORCH_STATE_BYTES) // _TORCH_ROW_BYTES)
     peer_rows = 2 ** (fits.bit_length() - 1)
     case = {"kind": "train", "model": _model("560m"), **_batch()}
@@ -163,7 +163,7 @@ def peer(device: Device) -> Iterator[Job]:
 
 
 def decode(device: Device) -> Iterator[Job]:
-    """Greedy decoding in bfloat16: the share of the memory's bandwidth that its steps reach."""
+    """Measures greedy decoding in bfloat16: the share of the memory bandwidth that its steps reach."""
     for size in ("560m", "7b1"):
         case = {"kind": "decode", "model": _model(size), "rows": 128, "length": 192, "new": 64}
         name = f"{size}, greedy, 128 rows, 192 + 64 tokens"
@@ -195,12 +195,12 @@ def _batch() -> Case:
 
 def planned_seconds(job: Job, repeats: int) -> float:
     """Returns the seconds that a job should take."""
-    compiling = _COMPILE[job.case["kind"]]  # on our side alone
+    compiling = _COMPILE[job.case["kind"]]  # only our side
     return sum(_START[script] for script in job.scripts) + compiling + (1 + repeats) * job.turn
 
 
 def needed_bytes(case: Case) -> int:
-    """Returns the device memory that a case of training needs, by arithmetic; 0 for others, which need little."""
+    """Returns the device memory that a training case needs, by arithmetic; 0 for others, which need little."""
     if case["kind"] != "train":
         return 0
     mesh = AbstractMesh((1,) * len(AXES), AXES, axis_types=(AxisType.Auto,) * len(AXES))
@@ -208,12 +208,12 @@ def needed_bytes(case: Case) -> int:
 
 
 def fits(case: Case, device: Device) -> bool:
-    """Returns whether the device's memory holds a case, by arithmetic."""
+    """Returns whether a case fits into the device's memory, by arithmetic."""
     return needed_bytes(case) <= _MEMORY_SHARE * device.memory
 
 
 def shrunk(case: Case) -> Case:
-    """Returns a case with toy sizes, and all else as it is."""
+    """Returns a case with toy sizes and otherwise unchanged."""
     toy = {
         "rows": 2, "length": 128, "heads": 2, "instances": 6, "peer_rows": 2, "new": 4, "steps": 1, "rank": 2,
         "calls": 1,
@@ -226,7 +226,7 @@ def shrunk(case: Case) -> Case:
 
 
 def run(part: str, device: Device, repeats: int, *, toy: bool = False) -> Iterator[Row]:
-    """Runs a part, at toy sizes if so asked; yields its rows as they are measured."""
+    """Runs a part, on request at toy sizes; yields its rows as they are measured."""
     end = time.monotonic() + BUDGET
     for job in PARTS[part](device):
         if not fits(job.case, device):

@@ -1,4 +1,4 @@
-"""This project's side of a benchmark; `work.serve` drives it. Imports nothing that only the data pipeline needs."""
+"""This project's side of a benchmark, run by `work.serve`. Does not import packages of the data pipeline."""
 
 import sys
 import time
@@ -28,12 +28,12 @@ Prepared = tuple[Callable[[], dict[str, Any]], dict[str, Any]]
 
 
 def model_of(case: Case) -> ModelConfig:
-    """Returns the model that a case describes, its shape filled in."""
+    """Returns the model of a case, with its shape filled in."""
     return config_of(case).model
 
 
 def config_of(case: Case) -> Config:
-    """Returns the configuration that a case describes; with `rank` it trains adapters."""
+    """Returns the configuration of a case; with `rank` it trains adapters."""
     config = Config()
     config.data.length = case.get("length", config.data.length)
     config.train.rows_per_device, config.train.accumulation = case.get("rows", 1), 1
@@ -48,16 +48,16 @@ def config_of(case: Case) -> Config:
 
 
 def countdown(model: ModelConfig) -> Params:
-    """Returns weights that answer with a given number of tokens, at the same cost as other weights.
+    """Returns weights whose answers have a given number of tokens, at the same cost as other weights.
 
-    Token n > EOS + 1 is followed by n - 1, and EOS + 1 by EOS: the tokens lie on circles of several frequencies, and
-    the first block's mlp, which gelu(x) - gelu(-x) = x makes linear, turns them by one step. All other blocks add zero.
+    Token n > EOS + 1 is followed by n - 1, and EOS + 1 by EOS: embeddings are on circles of several frequencies, and
+    the first block's mlp, which gelu(x) - gelu(-x) = x makes linear, rotates them by one step. Other blocks add zero.
     """
     params = jax.tree.map(np.array, jax.device_get(decoder.init_params(model, jax.random.key(0))))
     embed, ids = model.embed, np.arange(model.vocab_size)
     turns = 2 * np.pi * np.random.default_rng(0).random(embed // 4)
     angles = ids[:, None] * turns
-    circle = [np.cos(angles), np.sin(angles), -np.cos(angles), -np.sin(angles)]  # mean 0 and length constant
+    circle = [np.cos(angles), np.sin(angles), -np.cos(angles), -np.sin(angles)]  # mean 0 and constant length
     params["embedding"]["table"] = np.concatenate(circle, 1).astype(np.float32)
     back = np.cos(turns) - 1, np.sin(turns)  # the change of (cos, sin) by one step
     turn = np.zeros((embed, embed))
@@ -69,7 +69,7 @@ def countdown(model: ModelConfig) -> Params:
     blocks = params["blocks"]
     for name in ("attention_out", "mlp_down"):
         blocks[name]["kernel"][:] = 0
-    # The embedding's norm makes the squares 1 on average, and so does the norm before the mlp: both scales are 1.
+    # The embedding's norm makes the mean of squares 1, and so does the norm before the mlp: both scales are 1.
     blocks["mlp_up"]["kernel"][0, :, : 2 * embed] = np.concatenate([np.eye(embed), -np.eye(embed)], 1)
     blocks["mlp_down"]["kernel"][0, : 2 * embed] = np.concatenate([turn, -turn])
     return jax.tree.map(jnp.asarray, params)
@@ -87,7 +87,7 @@ def weights(case: Case) -> Prepared:
 def _batches(case: Case) -> list[dict[str, np.ndarray]]:
     if "instances" not in case:
         return [work.full_batch(case["rows"], case["length"], model_of(case).vocab_size, case["share"])]
-    # First fit in the order given: what packing.py does better, without the data pipeline's packages.
+    # First fit in the given order: simpler than packing.py, without the data pipeline's packages.
     rows: list[list[tuple[np.ndarray, int]]] = []
     for tokens, prompt in sorted(
         work.instances(case["instances"], model_of(case).vocab_size, longest=case["length"]), key=lambda i: -len(i[0])
@@ -115,7 +115,7 @@ def _batches(case: Case) -> list[dict[str, np.ndarray]]:
 
 
 def train(case: Case) -> Prepared:
-    """Optimizer steps over the case's batches, one per batch."""
+    """Prepares optimizer steps over the case's batches, one per batch."""
     config, mesh = config_of(case), make_mesh(MeshConfig())
     optimizer = make_optimizer(config.optimizer, 1000)
     jax.set_mesh(mesh)
@@ -145,7 +145,7 @@ def train(case: Case) -> Prepared:
 
 
 def loss_head(case: Case) -> Prepared:
-    """The loss and its gradients alone, from hidden states and the table."""
+    """Prepares the loss and its gradients, from hidden states and the table."""
     model = model_of(case)
     batch = work.full_batch(case["rows"], case["length"], model.vocab_size, case["share"])
     random = np.random.default_rng(5)
@@ -196,10 +196,10 @@ def exact_attention(
 
 
 def fused_and_plain(case: Case) -> Prepared:
-    """Attention in bfloat16 over packed rows, forward and backward, in three ways; errors of the first row.
+    """Prepares attention in bfloat16 over packed rows, forward and backward, in three ways; errors of the first row.
 
-    `cudnn without ALiBi` shows the cost of ALiBi. On a CPU XLA computes the calls of cuDNN. A way that fails is in
-    `failed` with its reason.
+    `cudnn without ALiBi` shows the cost of ALiBi. On a CPU XLA computes the calls of cuDNN. `failed` has the reason of
+    each way that fails.
     """
     shape = (case["rows"], case["length"], case["heads"], case["head_dim"])
     q, k, v = (jax.random.normal(jax.random.key(i), shape, jnp.bfloat16) for i in range(3))
@@ -226,7 +226,7 @@ def fused_and_plain(case: Case) -> Prepared:
                 np.abs(np.asarray(made[0], np.float64) - wanted)
                 for made, wanted in zip((context, *gradients), exact, strict=True)
             ]
-        except (RuntimeError, NotImplementedError, ValueError) as error:  # a kernel may lack a head dimension
+        except (RuntimeError, NotImplementedError, ValueError) as error:  # a kernel may not support the head dimension
             failed[name] = f"{type(error).__name__}: {str(error).splitlines()[0]}"[:300]
             continue
         of_gradients = max(x.max() / np.abs(wanted).max() for x, wanted in zip(off[1:], exact[1:], strict=True))
@@ -246,7 +246,7 @@ def fused_and_plain(case: Case) -> Prepared:
 
 
 def generate(case: Case) -> Prepared:
-    """Greedy decoding: one batch of equal prompts, or the tasks' prompts through the engine."""
+    """Prepares greedy decoding: one batch of equal prompts, or the tasks' prompts with the engine."""
     model = model_of(case)
     params = load_hf(case["weights"], model)
     if "task_rows" not in case:
@@ -274,16 +274,16 @@ def generate(case: Case) -> Prepared:
         )  # fmt: skip
         jax.effects_barrier()
         wrong = sum(len(row) != answer for row, answer in zip(tokens, answers, strict=True))
-        assert not wrong, f"{wrong} answers have another length than asked for"
+        assert not wrong, f"{wrong} answers have another length than requested"
         return {"tokens": tokens if len(tokens) < 1000 else [], "steps": steps[0], "prompts": len(prompts)}
 
     return run, {}
 
 
 def decode(case: Case) -> Prepared:
-    """Greedy decoding of random weights as the engine runs it: prompts of one length, all slots to the last token.
+    """Prepares greedy decoding of random weights as in the engine: prompts of one length, all slots to the last token.
 
-    `step_bytes` are those that a step must read: each weight once, and the keys and values so far, on average.
+    `step_bytes` is what a step must read: each weight once, and on average the keys and values so far.
     """
     model, width = model_of(case), case["new"]
     params = decoder.init_sharded_params(model, make_mesh(MeshConfig()), jax.random.key(0), model.compute_dtype)
@@ -306,7 +306,7 @@ def decode(case: Case) -> Prepared:
 
     weight_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
     token_bytes = 2 * model.layers * model.key_heads * model.head_width * jnp.dtype(model.compute_dtype).itemsize
-    flops = flops_per_token(model, case["length"], 1 / case["length"]) / 3  # the forward's third
+    flops = flops_per_token(model, case["length"], 1 / case["length"]) / 3  # the forward pass: a third
     return run, {
         "steps": width - 1,  # prefill gives the first token
         "step_bytes": weight_bytes + case["rows"] * (case["length"] + width / 2) * token_bytes,

@@ -1,4 +1,4 @@
-"""The peer's side: Hugging Face's torch models, and `peft`, as their users run them. `work.serve` drives it."""
+"""The peer's side: Hugging Face's torch models, and `peft`, in their usual form. Run by `work.serve`."""
 
 import os
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def _model(case: Case) -> PreTrainedModel:
 
 
 def _labels(targets: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Moves targets to where the model expects them: it predicts label t + 1 at position t."""
+    """Shifts targets to the positions that the model expects: it predicts label t + 1 at position t."""
     labels = np.full(targets.shape, -100, np.int64)
     labels[:, 1:] = np.where(mask, targets, -100)[:, :-1]
     return labels
@@ -57,7 +57,7 @@ def _batches(case: Case) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
 
 
 def train(case: Case) -> Prepared:
-    """Forward, backward, clipping and a fused AdamW step per batch; bfloat16 autocast on a GPU, as Trainer does."""
+    """Prepares forward, backward, clipping and a fused AdamW step per batch; on a GPU bfloat16 autocast, as Trainer."""
     model = _model(case)
     if rank := case.get("rank", 0):
         import peft
@@ -85,7 +85,7 @@ def train(case: Case) -> Prepared:
 
 
 def loss_head(case: Case) -> Prepared:
-    """Logits at every position, cross-entropy over the targets, and the gradients."""
+    """Prepares logits at every position, cross-entropy over the targets, and the gradients."""
     batch = work.full_batch(case["rows"], case["length"], case["model"]["vocab_size"], case["share"])
     random = np.random.default_rng(5)
     width, vocab = case["model"]["embed"], case["model"]["vocab_size"]
@@ -106,7 +106,7 @@ def loss_head(case: Case) -> Prepared:
 
 
 def generate(case: Case) -> Prepared:
-    """`generate` in batches: equal prompts, or the tasks' prompts in task order, padded on the left."""
+    """Prepares `generate` in batches: equal prompts, or the tasks' prompts in task order, padded on the left."""
     model, vocab = _model(case).eval(), case["model"]["vocab_size"]
     ends: dict[str, Any] = {"eos_token_id": work.EOS, "pad_token_id": 3}
     if "task_rows" in case:

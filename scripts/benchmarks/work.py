@@ -1,7 +1,7 @@
-"""The work of both sides of a benchmark, and how a side is driven and measured. Needs numpy alone.
+"""The cases of both sides of a benchmark, and the loop that runs and measures a side. Needs only numpy.
 
-Each side is a process of its own. It prepares one case, prints its properties, and then runs the case once per line of
-input, so that the two sides can take turns; a waiting side uses no CPU.
+Each side is a separate process. It prepares one case, prints its properties, and then runs the case once per line of
+input, so that the two sides can alternate; a waiting side uses no CPU.
 """
 
 import json
@@ -109,7 +109,7 @@ def instances(count: int, vocab: int, seed: int = 0, longest: int = 1024) -> lis
 
 
 def counting_prompts(rows: int, vocab: int, shrink: int = 1) -> tuple[list[list[int]], list[int]]:
-    """Returns prompts of the twelve tasks and their answers' lengths, which `ours.countdown` weights obey.
+    """Returns prompts of the twelve tasks and the lengths of their answers with the weights of `ours.countdown`.
 
     A prompt's last token is the length of its answer. `shrink` divides the lengths of prompts, not of answers.
     """
@@ -120,7 +120,7 @@ def counting_prompts(rows: int, vocab: int, shrink: int = 1) -> tuple[list[list[
 
 
 def _megabytes(field: str) -> float:
-    """Returns VmRSS or VmHWM of this process in MiB; nan where the system does not say."""
+    """Returns VmRSS or VmHWM of this process in MiB; nan if the system does not provide it."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(field)), float("nan"))
@@ -146,7 +146,7 @@ def measured(run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def serve(prepare: Callable[[dict[str, Any]], tuple[Callable[[], dict[str, Any]], dict[str, Any]]]) -> None:
-    """Runs one side: `prepare(case)` returns a function that runs the case, and what to print before."""
+    """Runs one side: `prepare(case)` returns a function that runs the case, and the properties to print before."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # output of libraries is not a result
 

@@ -72,7 +72,7 @@ def test_other_things_than_tensors_are_refused(saved: Path) -> None:
     torch = pytest.importorskip("torch")
     as_bin(saved)
     torch.save({"word_embeddings.weight": [1, 2]}, saved / hf_files.BIN_SINGLE)
-    with pytest.raises(DataError, match="other things than tensors"):
+    with pytest.raises(DataError, match="objects other than tensors"):
         load_hf(saved)
 
 

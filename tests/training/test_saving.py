@@ -130,7 +130,7 @@ def test_a_failed_save_is_one_warning_and_the_third_in_a_row_ends(
             checkpoints.save(state(step), {})
         with pytest.raises(StorageError, match=r"no space left on the disk.*older steps are intact"):
             checkpoints.save(state(7), {})
-    assert [record.message.count("the run goes on") for record in caplog.records] == [1, 1, 1]
+    assert [record.message.count("the run continues") for record in caplog.records] == [1, 1, 1]
     assert names(tmp_path) == ["1", "3"]
 
 

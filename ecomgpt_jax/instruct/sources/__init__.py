@@ -1,1 +1,1 @@
-"""Readers: one module a raw format family, each yielding typed records."""
+"""Readers: one module per family of raw formats, each yielding typed records."""

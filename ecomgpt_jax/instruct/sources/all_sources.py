@@ -1,4 +1,4 @@
-"""All sources by name, and reading one of them."""
+"""All sources by name, and the reading of one of them."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -29,7 +29,7 @@ SOURCES: dict[str, Source] = {
 
 
 def source(name: str) -> Source:
-    """Returns the source of that name.
+    """Returns the source with this name.
 
     Raises:
         ConfigError: There is none.
@@ -45,7 +45,7 @@ def check_files(source: Source, sources_dir: str | os.PathLike[str], changed_aft
     Raises:
         ConfigError: No checksums are pinned.
         MissingInputError: The folder or a file is missing.
-        DataError: A file is not the one this version reads.
+        DataError: A file differs from the pinned one.
     """
     folder = Path(sources_dir) / source.name
     if not source.files:
@@ -71,11 +71,11 @@ def check_files(source: Source, sources_dir: str | os.PathLike[str], changed_aft
 
 
 def check_changed(names: Iterable[str], sources_dir: str | os.PathLike[str], after: float) -> None:
-    """Compares the files of the sources whose folders are there, where they changed after a time (POSIX, seconds).
+    """Compares the files of the sources whose folders exist, if they changed after a time (POSIX, seconds).
 
     Raises:
         MissingInputError: A file is missing.
-        DataError: A file is not the one this version reads.
+        DataError: A file differs from the pinned one.
     """
     for name in names:
         if (Path(sources_dir) / name).is_dir():
@@ -90,13 +90,13 @@ def read(
     Args:
         source: From `source(name)` or `SOURCES`.
         sources_dir: Folder that holds one folder per source.
-        log: Gets rows read, rows left out and malformed rows; complete when the iterator ends.
-        verify: Whether to compare checksums first (at the first record); turn off what was checked already.
+        log: Receives rows read, rows left out and malformed rows; complete when the iterator ends.
+        verify: Whether to compare checksums before the first record; False if they were compared already.
 
     Raises:
         ConfigError: No checksums are pinned.
         MissingInputError: The folder or a file is missing.
-        DataError: A file is not the one this version reads.
+        DataError: A file differs from the pinned one.
     """
     folder = check_files(source, sources_dir) if verify else Path(sources_dir) / source.name
     yield from read_records(source, folder, source.files, log if log is not None else ReadLog())

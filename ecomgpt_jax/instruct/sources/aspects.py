@@ -20,7 +20,7 @@ from ecomgpt_jax.instruct.sources.rows import Counted, Unreadable, csv_rows, tex
 
 POLARITIES = {"正面": "positive", "负面": "negative", "中性": "neutral"}
 
-# The names that the ASAP paper gives its 18 columns.
+# The names of the 18 columns in the ASAP paper.
 ASAP_ASPECTS = {
     "location_traffic": "交通便利",
     "location_distance_from_business_district": "距离商圈远近",
@@ -44,7 +44,7 @@ ASAP_ASPECTS = {
 
 
 def taobao_rows(folder: Path, files: Sequence[str]) -> Iterator[tuple[str, int, Any]]:
-    """Yields each training review with its rows of labels (joined on the id), and each test review without.
+    """Yields each training review with its rows of labels (joined on the id), and each test review without labels.
 
     `Train_reviews.csv` is GB18030 and its columns past the review are misaligned copies of the labels: not used.
     """
@@ -92,7 +92,7 @@ def _term(text: str, term: str, start: str, end: str) -> str:
 
 
 def mams(sentence: ElementTree.Element, file: str) -> Iterator[Draft]:
-    """Yields an `AspectText` of a sentence with the places of its terms."""
+    """Yields an `AspectText` of a sentence with the positions of its terms."""
     text, tuples = sentence.findtext("text", ""), []
     for term in sentence.iter("aspectTerm"):
         span = make_span(text, int(term.attrib["from"]), int(term.attrib["to"]), "")
@@ -105,12 +105,12 @@ def mams(sentence: ElementTree.Element, file: str) -> Iterator[Draft]:
 def apc_rows(path: Path, *, language: str, spaced: Collection[str] = ()) -> Iterator[tuple[int, Any]]:
     """Yields (sentence, its aspects and polarities); upstream repeats a sentence once per aspect as three lines.
 
-    The lines are the sentence with `$T$` in the aspect's places, the aspect, the polarity.
+    The lines are the sentence with `$T$` in place of the aspect, the aspect, the polarity.
 
     Args:
         path: A three-line file.
         language: Of the sentences.
-        spaced: Folders in whose files blanks stand between Chinese characters.
+        spaced: Folders whose files have blanks between Chinese characters.
     """
     lines = list(text_lines(path))
     merged: dict[str, tuple[int, list[AspectTuple]]] = {}
@@ -136,13 +136,13 @@ def apc_rows(path: Path, *, language: str, spaced: Collection[str] = ()) -> Iter
 def judged_sentence(
     row: tuple[str, Sequence[AspectTuple]], file: str, *, domains: Mapping[str, str]
 ) -> Iterator[Draft]:
-    """Yields an `AspectText`; `domains` names the domain by the folder that the file lies in."""
+    """Yields an `AspectText`; `domains` gives the domain of the file's folder."""
     text, tuples = row
     yield draft(AspectText, text=text, tuples=tuple(dict.fromkeys(tuples)), domain=domains[Path(file).parent.name])
 
 
 def hu_liu_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """Yields the lines but titles and comments; upstream does not count those without the mark `##`."""
+    """Yields all lines except titles and comments; upstream does not count those without the mark `##`."""
     for number, line in text_lines(path):
         if isinstance(line, Unreadable) or "##" in line:
             yield number, line
@@ -154,8 +154,8 @@ def features(line: str, file: str) -> Iterator[Draft]:
     """Yields an `AspectText` of a line `feature[+2], …##sentence`; the feature is the category, and the aspect if it is
     in the sentence.
 
-    Strengths and the marks [u] [p] [s] [cc] [cs] are left out, as the corpus's own README advises. A feature whose
-    sign is missing has no polarity.
+    Strengths and the marks [u] [p] [s] [cc] [cs] are left out, as the README of the corpus recommends. A feature
+    without a sign has no polarity.
     """
     tags, mark, text = line.partition("##")
     if not mark:

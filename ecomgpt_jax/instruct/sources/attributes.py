@@ -83,7 +83,7 @@ def flipkart(row: Mapping[str, str], file: str) -> Iterator[Draft]:
     pairs = [(each["key"].strip(), each["value"].strip()) for each in entries if "key" in each]
     if row["brand"].strip() and "Brand" not in dict(pairs):
         pairs.insert(0, ("Brand", row["brand"].strip()))
-    # the last step of the tree is often the product itself, cut short
+    # the last step of the tree is often the shortened product name
     leaf = one_line(path[-1].rstrip("."))
     if len(path) > 1 and (title.startswith(leaf) or len(leaf) < len(path[-1])):
         path = path[:-1]
@@ -111,10 +111,10 @@ def advertisement(row: Mapping[str, Any], file: str) -> Iterator[Draft]:
 
 
 def dialogue_act(row: Sequence[str], file: str) -> Iterator[Draft]:
-    """Yields an `act(slot=value;…)` with its sentence; text that describes one product is an `AttributedItem` too.
+    """Yields a `TextPair` of an `act(slot=value;…)`, and an `AttributedItem` if the text describes one product.
 
-    A `TextPair` holds the slots (left) and the sentence (right), its label is the act ("?" taken off). A slot without
-    a value is asked for. The rows about one product, or one set of slots without a product, share a group.
+    The `TextPair` has the slots (left) and the sentence (right); its label is the act without "?". A slot without a
+    value is requested. The rows about one product, or one set of slots without a product, share a group.
     """
     match = re.fullmatch(r"(\??\w+)\((.*)\)", row[0]) if isinstance(row, list) and len(row) == 3 else None
     if not match:

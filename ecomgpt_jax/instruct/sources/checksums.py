@@ -1,4 +1,4 @@
-"""Names, sizes and sha256 of every file that `fetch` brings, read from `files.sha256` beside this module.
+"""Names, sizes and sha256 of every file of `fetch`, read from `files.sha256` next to this module.
 
 The file has the form of `sha256sum -c`, with paths below the folder of `fetch --dir`: `sources/<source>/<file>`,
 `evaluation/<dataset>/tasks/<task>/<file>`, `benchmarks/<benchmark>/<file>`.
@@ -26,7 +26,7 @@ def read_table(table: Path = TABLE) -> tuple[dict[str, dict[str, str]], dict[str
     """Returns {collection: {file in it: sha256}} and {collection: bytes}; `sources/en_mams` is a collection.
 
     Raises:
-      DataError: a line is neither a size, a checksum below its size's collection, nor a comment.
+      DataError: a line is neither a size, nor a checksum of a file in that collection, nor a comment.
     """
     files: dict[str, dict[str, str]] = {}
     sizes: dict[str, int] = {}
@@ -43,11 +43,11 @@ def read_table(table: Path = TABLE) -> tuple[dict[str, dict[str, str]], dict[str
 
 
 def pin(name: str, directory: Path, table: Path = TABLE) -> int:
-    """Writes size and checksums of a collection as it is on disk into the table; returns the number of its files.
+    """Writes size and checksums of a collection on disk into the table; returns the number of its files.
 
     Args:
       name: such as `sources/en_mams`.
-      directory: folder that the name's path begins in.
+      directory: folder that contains the path `name`.
       table: the file to change.
 
     Raises:

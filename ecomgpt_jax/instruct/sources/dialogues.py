@@ -37,7 +37,7 @@ QUALITIES = {"A": "task accomplishment", "S": "customer satisfaction", "E": "dia
 def support_request(row: Mapping[str, str], file: str) -> Iterator[Draft]:
     """Yields a `LabelledText` (intent, category), a `Dialogue` (with the answer) and a `SpannedText` of any entity.
 
-    Upstream numbers have lost digits in `entity_value` or in the text: the digits at the start offset count.
+    Numbers upstream lack digits in `entity_value` or in the text: the digits at the start offset are used.
     """
     text, labels = row["instruction"], {"intent": (row["intent"],), "category": (row["category"],)}
     yield draft(LabelledText, text=text, labels=labels)

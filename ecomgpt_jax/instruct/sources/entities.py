@@ -23,7 +23,7 @@ def jd_rows(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def jd_title(row: Any, file: str) -> Iterator[Draft]:
-    """Yields a `SpannedText`, one file of which a model tagged, or a `LabelledText` of a title without tags."""
+    """Yields a `SpannedText` (of one file with tags of a model), or a `LabelledText` of a title without tags."""
     if file == JD_POOL:
         yield draft(LabelledText, text=row.strip(), labels={}, supervision="none")
     else:
@@ -88,7 +88,7 @@ ADDRESS_TYPES = {
     "redundant": "redundant",
     "otherinfo": "other",
 }
-# The organisers keep the names of the numbers secret; these were read off the values.
+# The organisers do not publish the names of the numbers; these were derived from the values.
 JD_TYPES = {
     "1": "brand",
     "3": "model number",

@@ -1,7 +1,7 @@
-"""From the fields of a row to records: what a source declares where its rows have the fields of one.
+"""Converts the fields of a row to records, for sources whose rows have such fields.
 
-A column is given by its name, or by (name, change), where `change` maps a value (one that it does not know makes the
-row malformed) or is a function of it. A name with dots goes into nested objects of JSON.
+A column is given by its name, or by (name, change), where `change` is a mapping of values (another value makes the row
+malformed) or a function of the value. A name with dots refers to nested JSON objects.
 """
 
 import re
@@ -25,7 +25,7 @@ Column = str | tuple[str, Mapping[str, str] | Callable[[str], str]]
 
 
 def field(row: Any, name: str) -> Any:
-    """Returns a field of a row, of a nested one by `outer.inner`; raises ValueError where there is none."""
+    """Returns a field of a row, nested ones by `outer.inner`; raises ValueError if there is none."""
     if isinstance(row, Mapping) and name in row:
         return row[name]
     outer, dot, inner = name.partition(".")
@@ -39,18 +39,18 @@ def text_of(row: Row, column: Column, default: Callable[[str], str] = clean_text
 
     Args:
         row: Fields of the row.
-        column: Which, see the module.
-        default: The change where the column names none.
+        column: The column, see the module.
+        default: The change if the column has none.
 
     Raises:
-        ValueError: There is no such field, it holds no text or number, or a value that the change does not know.
+        ValueError: There is no such field, it is not a text or number, or the change has no entry for its value.
     """
     name, change = (column, default) if isinstance(column, str) else column
     return _changed(name, field(row, name), change)
 
 
 def texts_of(row: Row, column: Column) -> tuple[str, ...]:
-    """Returns the texts of a column that holds one or a list, without empty ones; raises as `text_of` does."""
+    """Returns the texts of a column with one or a list, without empty ones; raises like `text_of`."""
     name, change = (column, clean_text) if isinstance(column, str) else column
     value = field(row, name)
     values = value if isinstance(value, list) else [value]
@@ -78,8 +78,8 @@ def labelled(
         row: Fields of the row.
         file: Not used.
         text: Column of the text.
-        labels: Column of each kind of label: one label or a list of them; an empty one is no label.
-        group: (prefix, column) where rows belong together that name the same product.
+        labels: Column of each kind of label: one label or a list of them; empty ones are ignored.
+        group: (prefix, column) if rows with the same product belong together.
     """
     if not (shown := text_of(row, text)):
         raise LeftOut("no text")
@@ -106,10 +106,10 @@ def item(
         file: Not used.
         title: Column of the title.
         category: Column of the category, "" for none.
-        separator: What stands between the steps of a category path; "": the category is one step.
-        attributes: Column of each attribute; an empty one is left out.
+        separator: Separator of the steps of a category path; "": the category is one step.
+        attributes: Column of each attribute; empty ones are left out.
         description: Column of the description, "" for none.
-        group: (prefix, column) where rows belong together that name the same product.
+        group: (prefix, column) if rows with the same product belong together.
     """
     shown = text_of(row, title, one_line)
     if not shown:
@@ -128,7 +128,7 @@ def item(
 
 
 def pair(row: Row, file: str, *, left: Column, right: Column, label: Column) -> Iterator[Draft]:
-    """Yields a `TextPair` of three columns; a row where one is empty is malformed. The left text decides the group."""
+    """Yields a `TextPair` of three columns; a row with an empty one is malformed. The left text gives the group."""
     texts = {name: text_of(row, column, one_line) for name, column in (("left", left), ("right", right))}
     texts["label"] = text_of(row, label)
     if empty := [name for name, text in texts.items() if not text]:
@@ -147,12 +147,12 @@ def spanned(
     kind: str | int = "label",
     types: Mapping[str, str] | None = None,
 ) -> Iterator[Draft]:
-    """Yields a `SpannedText` of a text and a list of places in it.
+    """Yields a `SpannedText` of a text and a list of spans in it.
 
     Args:
         row: Fields of the row.
         file: Not used.
-        text: Column of the text, which offsets refer to as it is written.
+        text: Column of the text; offsets refer to the unchanged text.
         spans: Column of the list; each element is an object or a list.
         start: Key or index of the offset of the first character.
         end: Key or index of the offset after the last character.
@@ -181,7 +181,7 @@ def tagged(
         row: Tokens and tags.
         file: Not used.
         types: Name of each type, or a function of it; by default types are kept.
-        joiner: What stands between tokens in the text: "" for Chinese characters, " " for words.
+        joiner: Text between tokens: "" for Chinese characters, " " for words.
         supervision: Of the record.
     """
     tokens, tags = row
@@ -211,7 +211,7 @@ def make_span(text: str, start: int, end: int, kind: str) -> Span:
 
 
 def bio_spans(tokens: Sequence[str], tags: Sequence[str], kind: Callable[[str], str]) -> tuple[Span, ...]:
-    """Returns the spans of BIO or BIOES tags over the tokens' concatenation; an I that continues nothing begins a span.
+    """Returns the spans of BIO or BIOES tags over the tokens' concatenation; an I without a begun span begins one.
 
     Args:
         tokens: Characters (or longer pieces) whose concatenation is the text, each with its tag.

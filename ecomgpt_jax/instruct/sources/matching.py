@@ -20,9 +20,9 @@ Offer = tuple[tuple[str, str], ...]
 
 
 class Pair(NamedTuple):
-    """A line: two offers as they are written, how they relate, their clusters, and whether each is met first here.
+    """A line: two offers as written, their relation, their clusters, and whether each offer occurs here first.
 
-    A cluster is what positive pairs connect; a pair's group is the cluster of its left offer, an item's its own.
+    Positive pairs connect offers to clusters; the group of a pair is the cluster of its left offer.
     """
 
     offers: tuple[Offer, Offer]
@@ -76,14 +76,14 @@ def _parsed(line: str | Unreadable) -> Pair | Unreadable:
 def offers_compared(
     row: Pair, file: str, *, names: Mapping[str, str], category: str = "", clean: Callable[[str], str] = str.strip
 ) -> Iterator[Draft]:
-    """Yields an `AttributedItem` for each offer when first met, and a `TextPair` ("same" or "different").
+    """Yields an `AttributedItem` for each offer at its first occurrence, and a `TextPair` ("same" or "different").
 
     Args:
         row: The offers, see `Pair`.
         file: Not used.
-        names: Our name of each upstream column ("title" and "description" go to those fields of an item); columns
-            that are not named are left out.
-        category: Upstream column that holds the category.
+        names: Our name of each upstream column ("title" and "description" become these fields of an item); other
+            columns are left out.
+        category: Upstream column of the category.
         clean: Applied to every value.
     """
     left, right = (tuple((names[name], clean(value)) for name, value in raw if name in names) for raw in row.offers)
@@ -109,7 +109,7 @@ def clean_title(title: str) -> str:
 
 
 def strip_quotes(value: str) -> str:
-    """Returns a value without the ` and ' that enclose it and the backslashes before a ' inside."""
+    """Returns a value without enclosing ` and ' and without backslashes before a ' inside."""
     return re.sub(r"\\\s*'", "'", value).strip("`' ")
 
 
@@ -205,7 +205,7 @@ SOURCES = (
         name="en_match_restaurants_fz",
         place=f"{_MAGELLAN}/Fodors-Zagats",
         records=946,
-        record=partial(  # the column "class" names the true cluster: left out
+        record=partial(  # the column "class" contains the true cluster: left out
             offers_compared,
             names={"name": "title", "addr": "address", "city": "city", "phone": "phone", "type": "type"},
             category="type",

@@ -1,7 +1,7 @@
-"""Where everything that `fetch` brings comes from: sources, the official evaluation tasks, further benchmarks.
+"""Origins of all files of `fetch`: sources, the official evaluation tasks, further benchmarks.
 
-Every file is a path in a public GitHub repository at a commit; the data guide says which were compared with a copy of
-that repository.
+Every file is a path in a public GitHub repository at a commit; the README of this folder lists those that were compared
+with a copy of the repository.
 """
 
 import dataclasses
@@ -26,10 +26,10 @@ class Wanted:
     Attributes:
       target: path below the folder of `--dir`, such as `sources/en_mams/train.xml`.
       remote: `owner/name/commit/path`, the address below `download.UPSTREAM`.
-      digest: sha256 of the target's bytes (64 digits), or, where no copy could be hashed, the git blob id of the remote
+      digest: sha256 of the target's bytes (64 digits), or, if no copy could be hashed, the git blob id of the remote
         bytes (40 digits: SHA-1 over `blob <length>`, a zero byte and the bytes).
-      member: name of the file inside the remote zip archive, "" where the remote file itself is meant.
-      derive: makes the target's bytes from those fetched or unpacked; None where they are the same.
+      member: name of the file inside the remote zip archive, "" for the remote file itself.
+      derive: makes the target's bytes from those fetched or unpacked; None if they are the same.
     """
 
     target: str
@@ -41,14 +41,14 @@ class Wanted:
 
 @dataclasses.dataclass(frozen=True)
 class Collection:
-    """What is fetched together.
+    """Files that are fetched together.
 
     Attributes:
       name: group and name, such as `sources/en_mams`.
       licence: as upstream states it.
       redistributable: whether that licence allows redistribution.
-      bytes: size of all files; 0 where it is not known.
-      files: what to fetch; empty where only the user's own copy is used.
+      bytes: size of all files; 0 if unknown.
+      files: files to fetch; empty if only the user's copy is used.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Collection:
 
 
 def collection_of(name: str) -> Collection:
-    """Returns what is fetched of a source; a local one, which has no place, has no files to fetch."""
+    """Returns the collection of a source; a local source, which has no place, has no files to fetch."""
     source, collection, files = SOURCES[name], f"sources/{name}", []
     for file, digest in source.files.items() if source.place else ():
         remote, _, member = source.remote(file).partition("!")
@@ -82,7 +82,7 @@ def _collections() -> dict[str, Collection]:
     shopping = Wanted(
         "benchmarks/shopping_mmlu/data.zip", f"{_SHOPPING_MMLU}/data.zip", "0f10822e7eec7752c0be0d251f28e6f47fb07f8b"
     )
-    own = "no licence: only your own copy, laid there as ChineseEcomQA.jsonl, is used"
+    own = "no licence: only your own copy, placed there as ChineseEcomQA.jsonl, is used"
     found = [
         *map(collection_of, SOURCES),
         *(
@@ -106,7 +106,7 @@ COLLECTIONS: dict[str, Collection] = _collections()
 
 
 def choose(groups: tuple[str, ...], names: tuple[str, ...], *, redistributable: bool) -> list[Collection]:
-    """Returns the collections of some groups, or those of them that are named.
+    """Returns the collections of some groups, all or by name.
 
     Args:
       groups: some of `GROUPS`.

@@ -23,7 +23,7 @@ def segments(row: Mapping[str, str], file: str) -> Iterator[Draft]:
     """Yields a query with its product type and attributes, labels made by rules ("weak").
 
     `Queries.csv` gives a `LabelledText` ("product type", "attribute") per row, `bioes_sequences.csv` a `SpannedText`.
-    Brands are left out: upstream matched them inside words, or appended one to the query; such rows are left out.
+    Brands are left out, since upstream matched them inside words; rows with a brand appended to the query are left out.
     """
     common = {"supervision": "weak", "group": text_group(row["query"], "")}
     if row.get("brand_added") == "True":

@@ -89,9 +89,9 @@ def semi_structured(text: str) -> tuple[str, str]:
 def subjective_question(row: Mapping[str, str], file: str) -> Iterator[Draft]:
     """Yields a `Question` over a review, with one span, or none if the review does not answer.
 
-    Upstream appends a marker word to each review, to which unanswered questions point; it is taken off. The spans'
-    wording is tokenised, so letters and digits are compared. A few answers were selected in several pieces: their
-    offsets run over what lies between, and the row is left out.
+    Upstream appends a marker word to each review, to which unanswered questions point; it is removed. The text of the
+    spans is tokenised, so letters and digits are compared. Some answers were selected in several pieces: their offsets
+    include the text between these, and the row is left out.
     """
     context = row["review"].rstrip().removesuffix(_NO_ANSWER).rstrip()
     spans = _answer_spans(context, row)

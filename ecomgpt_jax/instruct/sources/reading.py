@@ -1,8 +1,8 @@
-"""What a source is, and the one way in which all are read.
+"""The declaration of a source, and the function that reads all sources.
 
-A source is declared: where its files come from, their form (`rows`), and what a row becomes (`fields`, or a function
-that yields drafts of records). The reading counts rows, gives records their id, group and language, and lists each row
-that the form or the record refuses, so that a declaration says nothing of these.
+A declaration has the origin of the files, their form (`rows`), and the records of a row (`fields`, or a function that
+yields drafts of records). The reader counts rows, sets id, group and language of records, and lists each malformed row,
+so declarations need not do this.
 """
 
 import collections
@@ -21,12 +21,12 @@ from ecomgpt_jax.instruct.sources.rows import Counted, csv_rows
 
 NO_LICENCE = "unclear (repo has no licence file)"
 _PLACE = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})(?:/(.+))?")
-_NO_DATA = re.compile(r"(?i)(?:.*/)?(?:readme(?:\.(?:txt|rst))?|[^/]*\.(?:md|py))")  # guides and code beside the data
+_NO_DATA = re.compile(r"(?i)(?:.*/)?(?:readme(?:\.(?:txt|rst))?|[^/]*\.(?:md|py))")  # guides and code next to the data
 _MALFORMED = (AttributeError, LookupError, TypeError, ValueError)
 
 
 class BadRow(NamedTuple):
-    """A row that could not be read: where it stands, why, and the beginning of what it holds."""
+    """A row that could not be read: its place, the reason, and the beginning of its content."""
 
     file: str
     line: int
@@ -36,7 +36,7 @@ class BadRow(NamedTuple):
 
 @dataclasses.dataclass
 class ReadLog:
-    """What one reading counts: upstream rows seen, rows left out on purpose by reason, malformed rows."""
+    """Counts of one reading: upstream rows read, rows left out intentionally, by reason, malformed rows."""
 
     rows: int = 0
     skipped: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
@@ -54,14 +54,14 @@ class Source:
         place: Public GitHub repository, commit (40 hexadecimal digits) and folder: `owner/name@commit/folder`; "" for
             a local source, which `fetch` never downloads.
         renamed: Upstream path (below the repository root) of each file that is not at `folder/file`;
-            `archive.zip!name` takes the file of that name, in whichever folder, out of a zip archive.
-        derive: Makes a file's bytes from the upstream bytes, for sources that carry a part of a file.
+            `archive.zip!name` is the file of that name in any folder of a zip archive.
+        derive: Makes a file's bytes from the upstream bytes, for sources that contain a part of a file.
         records: Upstream records in the files, before any merging or splitting.
         rows: Form of the files: path -> (line number, row) pairs, see `rows.py`.
         joined: For rows that need several files: (folder, files) -> (file, line number, row) triples; replaces `rows`.
-        record: (row, file) -> drafts of the records that the row holds; raises `LeftOut` for a row to leave out, and
+        record: (row, file) -> drafts of the row's records; raises `LeftOut` for a row to leave out, and
             any error of values, types or keys for a malformed one.
-        note: Why the number of records read differs from `records`, in one line.
+        note: Reason why the number of records read differs from `records`, in one line.
     """
 
     name: str
@@ -108,7 +108,7 @@ def text_group(text: str, fallback: str) -> str:
 
     Args:
         text: The sentence, review, query or title.
-        fallback: The group when nothing is left of the text (the record's id).
+        fallback: The group if the text has no letters or digits (the record's id).
     """
     kept = "".join(filter(str.isalnum, unicodedata.normalize("NFKC", text).casefold()))
     return hashlib.blake2b(kept.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest() if kept else fallback
@@ -123,10 +123,10 @@ def read_records(source: Source, folder: Path, files: Iterable[str], log: ReadLo
         source: The declaration.
         folder: Folder of the files.
         files: Files in it, in order.
-        log: Gets every row, and why some are left out or malformed.
+        log: Receives all rows, and the reasons for those left out or malformed.
 
     Raises:
-        DataError: A file is not of its form at all.
+        DataError: A file does not have its form at all.
     """
     files = [file for file in files if not _NO_DATA.fullmatch(file)]
     rows = source.joined(folder, files) if source.joined else _rows_by_file(source, folder, files)
@@ -155,7 +155,7 @@ def _rows_by_file(source: Source, folder: Path, files: Iterable[str]) -> Iterato
 
 
 def _complete(drafts: Iterable[Draft], id_: str, language: str) -> Iterator[Record]:
-    """Yields the records of drafts; their group is the one given, or that of the first one's first text."""
+    """Yields the records of drafts; their group is the given one, or that of the first draft's first text."""
     group = ""
     for kind, part, fields in drafts:
         group = fields.get("group") or group or text_group(fields[_first_text(kind)], id_)

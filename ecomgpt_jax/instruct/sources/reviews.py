@@ -49,7 +49,7 @@ def sentiment_if_labelled(row: Mapping[str, Any], file: str) -> Iterator[Draft]:
 
 
 def every_second_line(data: bytes) -> bytes:
-    """Returns the first, third, fifth, … line: the half of upstream's reviews that this source carries."""
+    """Returns the first, third, fifth, … line: the half of upstream's reviews that this source uses."""
     return b"".join(data.splitlines(keepends=True)[::2])
 
 

@@ -1,8 +1,8 @@
 """File forms: functions that turn one file into its rows, one for each common way to write a data set.
 
-A form yields (number, row): the line from 1 on which a row begins, or the place of an element. What it cannot read it
-yields as an `Unreadable` in the row's place, so that the reading counts and lists it. `.gz` files are unpacked on the
-way, as are `.zip` archives of one file.
+A form yields (number, row): the line from 1 on which a row begins, or the index of an element. For a row that it cannot
+read it yields an `Unreadable`, which the reader counts and lists. `.gz` files and `.zip` archives of one file are
+decompressed.
 """
 
 import ast
@@ -21,11 +21,11 @@ from ecomgpt_jax.errors import DataError
 
 MAX_MEMBER_BYTES = 64 * 2**20
 MAX_MEMBER_RATIO = 200
-_LONGEST_FIELD = 131_072  # characters; a quotation mark without its other half swallows the rest of a file
+_LONGEST_FIELD = 131_072  # characters; an unclosed quotation mark extends a field to the end of the file
 
 
 class Unreadable(ValueError):
-    """Why a row cannot be read; `text` is what stands there."""
+    """The reason why a row cannot be read; `text` is its content."""
 
     def __init__(self, reason: str, text: object) -> None:
         super().__init__(reason)
@@ -45,7 +45,7 @@ def clean_text(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Returns the text with single blanks for runs of blanks and line ends, without those at its ends."""
+    """Returns the text with single blanks for runs of blanks and line ends, stripped."""
     return " ".join(text.split())
 
 
@@ -62,7 +62,7 @@ def text_lines(path: Path, fallback: str = "") -> Iterator[tuple[int, str | Unre
 
     Args:
         path: The file, in UTF-8.
-        fallback: Encoding of single lines that do not decode; "": they are unreadable.
+        fallback: Encoding of single lines that are not UTF-8; "": they are unreadable.
     """
     data = _unpacked(path).removesuffix(b"\n")
     if not data:
@@ -85,7 +85,7 @@ def text_lines(path: Path, fallback: str = "") -> Iterator[tuple[int, str | Unre
 
 
 def filled_lines(path: Path, fallback: str = "") -> Iterator[tuple[int, str | Unreadable]]:
-    """Yields what `text_lines` does, without lines that are blank."""
+    """Yields the lines of `text_lines` that are not blank."""
     return (
         (number, line)
         for number, line in text_lines(path, fallback=fallback)
@@ -107,7 +107,7 @@ def json_array(path: Path) -> Iterator[tuple[int, Any]]:
     """Yields the elements of a file that is one JSON array; lines that begin with "#" are comments.
 
     Raises:
-        DataError: The file is no JSON array.
+        DataError: The file is not a JSON array.
     """
     lines = (line for _, line in text_lines(path) if isinstance(line, str) and not line.startswith("#"))
     try:
@@ -131,7 +131,7 @@ def csv_rows(
 
     Args:
         path: The file.
-        delimiter: Field separator; "": a tab if the first line holds one, else a comma.
+        delimiter: Field separator; "": a tab if the first line contains one, else a comma.
         encoding: Of the file.
         columns: Column names of a file without a header line.
         quoted: Whether double quotes enclose fields.
@@ -142,7 +142,7 @@ def csv_rows(
     data = _unpacked(path)
     delimiter = delimiter or ("\t" if b"\t" in data.partition(b"\n")[0] else ",")
     stream = io.TextIOWrapper(io.BytesIO(data), encoding=encoding, errors="surrogateescape", newline="")
-    csv.field_size_limit(_LONGEST_FIELD)  # of the process: own data allows more
+    csv.field_size_limit(_LONGEST_FIELD)  # a setting of the process; users' data allows more
     rows = csv.reader(stream, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
     names, end = list(columns), 0
     try:

@@ -25,7 +25,7 @@ def pick(tokens: Sequence[str], start: int, end: int, language: str) -> str:
     """Returns the term of tokens `start` to `end` (exclusive), "" when they are -1 or negative (implicit).
 
     Raises:
-        ValueError: The positions are outside the tokens or hold none.
+        ValueError: The positions are outside the tokens or contain none.
     """
     if start < 0:
         return ""
@@ -46,7 +46,7 @@ def triplets(
         line: The line.
         file: Its file.
         language: Of the sentences.
-        domains: Domain by the folder that a file lies in; the folder's own name where there is none.
+        domains: Domain by the folder of a file; the default is the folder's name.
     """
     parent = Path(file).parent.name
     domain = (domains or {}).get(parent, parent)

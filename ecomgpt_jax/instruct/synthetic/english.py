@@ -1,7 +1,7 @@
 # ruff: noqa: E501  (a word list or a message in each line)
 """The English half of the embedded catalogue: words and sentence patterns, all written for it.
 
-`<name>` in a pattern is a slot; its filling becomes a span where the slot's name is in `TYPES`.
+`<name>` in a pattern is a slot; its value becomes a span if the slot's name is in `TYPES`.
 """
 
 BLANK = " "

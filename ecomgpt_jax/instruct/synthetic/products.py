@@ -1,4 +1,4 @@
-"""Makes typed records out of the words and patterns of `english` and `chinese`.
+"""Makes typed records from the words and patterns of `english` and `chinese`.
 
 All records come from products: titles, search queries, offers, reviews, questions. Product `i` of a language is the
 same for any number of products, and its records share the group `p<i>`. `EVALUATION_PRODUCTS` further products form the
@@ -177,7 +177,7 @@ def _offer(words: ModuleType, product: Product, rng: random.Random) -> str:
 
 def _offers(words: ModuleType, product: Product, language: str, rng: random.Random) -> Iterator[Record]:
     same = rng.random() < 0.5
-    # The counterpart of a false pair occurs in this pair only, so it belongs to no other group.
+    # The counterpart of a false pair occurs only in this pair, so it belongs to no other group.
     other = product if same else _product(words, product.group, rng)
     yield TextPair(
         id=product.group,

@@ -1,4 +1,4 @@
-"""Tasks over `AttributedItem` that ask for a product's category."""
+"""Tasks over `AttributedItem` about a product's category."""
 
 import functools
 import random

@@ -42,7 +42,7 @@ def turn_labels_of(records: Records, dataset: Dataset) -> LabelSet:
 
 
 def _replies(record: Dialogue) -> list[int]:
-    """Returns the turns that answer another speaker."""
+    """Returns the turns that follow a turn of another speaker."""
     return [i for i in range(1, len(record.turns)) if record.turns[i][0] != record.turns[i - 1][0]]
 
 

@@ -38,7 +38,7 @@ def typed(record: SpannedText, dataset: Dataset) -> list[Span]:
 
 
 def terms(spans: Sequence[Span], kind: str = "") -> tuple[str, ...]:
-    """Returns the distinct terms of one type (of all where `kind` is empty), in order of appearance."""
+    """Returns the distinct terms of one type (of all if `kind` is empty), in order of appearance."""
     return distinct(span.term for span in spans if not kind or span.type == kind)
 
 

@@ -34,7 +34,7 @@ def names_of(records: Records, dataset: Dataset) -> LabelSet:
 
 
 def values(record: AttributedItem, kind: str = "") -> tuple[str, ...]:
-    """Returns the distinct values of one attribute (of all where `kind` is empty) that occur in the title."""
+    """Returns the distinct values of one attribute (of all if `kind` is empty) that occur in the title."""
     return distinct(v for name, v in given(record) if v in record.title and (not kind or name == kind))
 
 

@@ -75,7 +75,7 @@ def _rewrite(records: Records, labels: LabelSet, data: Dataset, rng: random.Rand
 
 
 def _words(text: str, attributes: Sequence[tuple[str, str]]) -> list[str]:
-    """Returns the words of a text; where it is a list of fields, the words of the values only."""
+    """Returns the words of a text; of a list of fields only the words of the values."""
     return (" ".join(value for _, value in attributes) if len(attributes) > 1 else text).split()
 
 

@@ -2,7 +2,7 @@
 
 With `data.copying` there are copying rows too: the prompt holds some texts, and the answer repeats one of them.
 Extracting an answer from a prompt depends on induction heads (Olsson et al. 2022), which a small model hardly learns
-from plain text. They form first on one short text, then on several. Splits, limits, filters, duplicate and
+from plain text. They develop first with one short text, then with several. Splits, limits, filters, duplicate and
 contamination checks apply as to instructions.
 """
 
@@ -61,7 +61,7 @@ def tasks(sources: Mapping[str, Sequence[str]], copying: int = 0) -> list[Task]:
 
     Args:
       sources: name of a source -> languages of its records.
-      copying: 0: plain texts; above 0: copying rows with at most so many texts in a prompt.
+      copying: 0: plain texts; above 0: copying rows with at most this many texts in a prompt.
     """
     if copying:
         form = _form("copying", "Extract", functools.partial(_copies, copying))

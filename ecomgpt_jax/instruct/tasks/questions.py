@@ -25,7 +25,7 @@ _SENTENCE = re.compile(r"[^.!?。！？]*[.!?。！？]+\s*|[^.!?。！？]+$")
 
 
 def posed(question: str, context: str) -> str:
-    """Returns a question and its context as the release writes them."""
+    """Returns a question and its context in the format of the release."""
     return f"Context: {context}\nQuestion: {question}"
 
 

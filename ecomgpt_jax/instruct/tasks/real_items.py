@@ -49,7 +49,7 @@ TV_SLOTS = {
     "audio": "audio",
     "hasusbport": "usb port",
 }
-# Values that a sentence never repeats word for word.
+# Values that never occur word for word in a sentence.
 _FLAGS = ("isforbusinesscomputing", "hasusbport")
 
 
@@ -76,7 +76,7 @@ def _titles() -> list[Task]:
         label=("normalised value", "normalised values", "标准取值"),
         view=views.named_values,
     )
-    brands = Dataset(  # another data set asks for the category
+    brands = Dataset(  # another data set has the tasks of the category
         "Walmart_Amazon_Brand",
         "en_match_walmart_amazon",
         view=views.with_attributes({"brand": "brand", "model number": "model number"}),
@@ -96,7 +96,7 @@ def _titles() -> list[Task]:
 
 def _flipkart() -> list[Task]:
     common = {"source": "en_flipkart_catalog", "text": TITLE}
-    goods = Dataset(  # the next data set asks for the category
+    goods = Dataset(  # the next data set has the tasks of the category
         "Flipkart",
         label=ATTRIBUTE,
         view=views.chained(views.rooted(2), views.without_boilerplate("Only Genuine Products")),
@@ -140,13 +140,13 @@ def _copies() -> list[Task]:
 
 
 def _described(goods: Dataset, pairs: Dataset) -> list[Task]:
-    """Returns the writing of descriptions, and the recombinations of descriptions and facts."""
+    """Returns the task of writing descriptions, and the recombinations of descriptions and facts."""
     base = bind(items.DESCRIPTION, goods)
     return [base, *(bind(form, pairs, parent=base.name) for form in (matching.SELECTION, matching.PAIR_CHECK))]
 
 
 def _values(said: Dataset) -> list[Task]:
-    """Returns the finding of values in descriptions."""
+    """Returns the tasks of finding values in descriptions."""
     return family(
         RECOGNITION, dataclasses.replace(said, label=ATTRIBUTE, lacks=("text from annotation", "distinct texts"))
     )

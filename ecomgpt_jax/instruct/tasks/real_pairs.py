@@ -8,7 +8,7 @@ from ecomgpt_jax.instruct.tasks.task import Dataset, Task, bind
 
 CANONICAL_NAME = matching.conversion("canonical_name", "title normalisation")
 OFFER = ("offer", "商品信息")
-# Dataset name, source, what one of its texts is called.
+# Dataset name, source, nouns for one of its texts.
 _OFFERS = (
     ("Abt_Buy", "en_match_abt_buy", OFFER),
     ("Amazon_Google", "en_match_amazon_google", OFFER),

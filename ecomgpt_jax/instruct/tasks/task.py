@@ -1,4 +1,4 @@
-"""What a task is: a form (how a record type becomes instances, and its wordings) bound to a dataset.
+"""A task: a form (the conversion of a record type to instances, and its wordings) bound to a dataset.
 
 A form is written once for a record type; `bind` makes it a task of one dataset. Wordings are the bodies of an
 instruction: `[text]`, `[label]` and `[labels]` are replaced by the dataset's own nouns when a form is bound,
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ecomgpt_jax.instruct.records import AttributedItem, Record, Span
 
 OPERATORS = ("simplification", "reversal", "recombination", "pseudo_label")
-NOTHING = "None"  # the release's answer where there is nothing to find
+NOTHING = "None"  # the release's answer if there is nothing to find
 MOST_ATTRIBUTES = 8  # per item in an input
 YES_NO = {"en": ("yes", "no"), "zh": ("是", "否")}
 MATCH = {"en": ("match", "not match"), "zh": ("匹配", "不匹配")}
@@ -22,18 +22,18 @@ MATCH = {"en": ("match", "not match"), "zh": ("匹配", "不匹配")}
 NEEDS = {
     "coarse labels": "a second kind of label, one level above the first: `Dataset.coarse`",
     "choices": "several labels, types or attribute names, so that a selection of them is a task of its own",
-    "text from annotation": "annotation that says enough to write the text from it",
-    "distinct texts": "annotation that fits few other texts, so that it singles one out among several",
+    "text from annotation": "annotation from which the text can be written",
+    "distinct texts": "annotation that fits few other texts, so that it identifies one among several",
     "comparable texts": "pairs whose texts show whether the annotation fits both",
     "several types": "spans of more than one type",
     "several spans": "texts with more than one span",
     "aspects": "aspect terms in the text",
     "opinions": "opinion words in the text",
     "categories": "a category per aspect",
-    "description": "descriptions beside the titles",
+    "description": "descriptions in addition to titles",
     "common words": "words that both texts of a pair share, with blanks between words",
-    "context": "a context beside the question",
-    "answer spans": "answers that stand in the context",
+    "context": "a context for the question",
+    "answer spans": "answers that occur in the context",
     "turn functions": "a label per turn",
 }
 _NOUN = re.compile(r"(\b[Aa] )?\[(text|label|labels)\]")
@@ -46,10 +46,10 @@ class Example(typing.NamedTuple):
       record_id: the record it was made from.
       sentences: the input.
       answer: the response, in the release's format of the task's family.
-      candidates: the labels shown, in order; empty where the answer is open.
+      candidates: the labels shown, in order; empty if the answer is open.
       labels: the gold labels (family CLS), each one of `candidates`.
-      spans: the gold spans (other families) as a task folder stores them; start and end are 0 where an answer does not
-        occur in `sentences`.
+      spans: the gold spans (other families) as in a task folder; start and end are 0 if an answer does not occur in
+        `sentences`.
     """
 
     record_id: str
@@ -67,7 +67,7 @@ def _check_needs(names: Sequence[str]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """What a form needs to know about the data it is bound to.
+    """The properties of data that a form needs.
 
     Attributes:
       name: second part of the task's name.
@@ -80,10 +80,10 @@ class Dataset:
       positive: the `TextPair` label that means "these belong together".
       pair: names of the two fields of a `TextPair` in an input.
       fixed_labels: language of labels such as "match" and "not match"; empty = `language`.
-      rename: label as the source writes it -> as the task shows it; labels it maps to "" are left out.
-      spelling: how a label that `rename` does not name is written, for example `words`.
+      rename: label in the source -> label in the task; labels mapped to "" are left out.
+      spelling: function for labels that `rename` does not contain, for example `words`.
       supervision: kinds of annotation that it accepts; never "none".
-      view: turns the source's records into those that its tasks read: fewer, other fields, another record type.
+      view: converts the source's records to those that its tasks read: fewer, other fields, another record type.
       lacks: entries of NEEDS that its records do not have; forms that need them are not derived.
     """
 
@@ -105,7 +105,7 @@ class Dataset:
     lacks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raises ValueError for an unknown name in `lacks`, or where no language is known."""
+        """Raises ValueError for an unknown name in `lacks`, or if the language is unknown."""
         _check_needs(self.lacks)
         if not self.language:
             object.__setattr__(self, "language", self.source.partition("_")[0])
@@ -113,7 +113,7 @@ class Dataset:
             raise ValueError(f"{self.name}: language {self.language!r} is neither en nor zh")
 
     def feeds(self, form: "Form") -> bool:
-        """Returns whether the data set has what a form needs."""
+        """Returns whether the data set meets the needs of a form."""
         return not set(form.needs) & {*self.lacks, *(() if self.coarse else ("coarse labels",))}
 
     def display_label(self, label: str) -> str:
@@ -145,7 +145,7 @@ def in_language(labels: Mapping[str, tuple[str, ...]]) -> Labels:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Form:
-    """How records of one type become instances of one kind of task.
+    """The conversion of records of one type to instances of one kind of task.
 
     Attributes:
       name: last part of the task's name.
@@ -194,9 +194,9 @@ class Task:
       parent: name of the base task that it was derived from, or "".
       wordings: {"en": templates, "zh": templates}, complete with "### Instruction:" and "### Response:".
       label_separator: joins candidates, and the parts of an answer.
-      dataset: what the form was bound to.
+      dataset: the data set of the task.
       form: the form.
-      held_out: kept out of training and exported as a task folder with the one English wording it has.
+      held_out: whether it is not trained on, but exported as a task folder with its only English wording.
     """
 
     name: str
@@ -313,7 +313,7 @@ def joined(attributes: Sequence[tuple[str, str]]) -> str:
 
 
 def listing(record: AttributedItem) -> str:
-    """Returns an item as its title and attributes on one line, as the release writes items."""
+    """Returns an item as its title and attributes on one line, in the format of the release."""
     attributes = given(record)
     return f"{record.title}\t{joined(attributes)}" if attributes else record.title
 
@@ -324,12 +324,12 @@ def numbered(texts: Iterable[str]) -> str:
 
 
 def answer_span(*texts: str) -> tuple[Span, ...]:
-    """Returns answers that need not occur in the input in the release's form: a span at 0 for each."""
+    """Returns spans for answers that need not occur in the input: each at 0, as in the release."""
     return tuple(Span(0, 0, "", text) for text in texts)
 
 
 def selection(record_id: str, right: str, wrong: Iterable[str], question: str, rng: random.Random) -> Example:
-    """Returns an example that asks which of the numbered texts fits `question`, the last line of the input."""
+    """Returns an example whose answer is the numbered text that fits `question`, the last line of the input."""
     texts = [right, *wrong]
     rng.shuffle(texts)
     return Example(record_id, f"{numbered(texts)}\n{question}", right, spans=answer_span(right))

@@ -57,7 +57,7 @@ def _parent(records: Records, labels: LabelSet, data: Dataset, rng: random.Rando
         if len(record.category) < 2:
             continue
         gold = record.category[-2]
-        # siblings in the tree make the choice hard; the item's own ancestors would be right too
+        # siblings in the tree make the choice hard; ancestors of the item would also be right
         wrong = [name for name in near[record.category[0]] if name not in record.category]
         if not wrong:
             continue

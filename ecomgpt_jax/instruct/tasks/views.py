@@ -26,7 +26,7 @@ from ecomgpt_jax.instruct.sources.fields import find_spans
 from ecomgpt_jax.instruct.sources.rows import one_line
 
 View = Callable[[Iterable[Record]], Iterator[Record]]
-TOGETHER = "match"  # the label of pairs that a view makes: the default of `Dataset.positive`
+TOGETHER = "match"  # the label of pairs from a view: the default of `Dataset.positive`
 _WORD = re.compile(r"\w")
 
 
@@ -59,7 +59,7 @@ def trimmed(records: Iterable[Record]) -> Iterator[Record]:
 
 
 def thinned(label: str, share: float) -> View:
-    """Pairs of which only a share of one label is kept, the same share in every build."""
+    """Pairs, keeping only a share of one label, the same in every build."""
 
     def change(record: TextPair) -> TextPair | None:
         digest = hashlib.blake2b(record.id.encode(), digest_size=4).digest()
@@ -84,12 +84,12 @@ def with_attributes(names: Mapping[str, str]) -> View:
 
 
 def rooted(level: int) -> View:
-    """Items whose category path ends after `level` steps."""
+    """Items with the category path cut after `level` steps."""
     return each(AttributedItem, lambda r: dataclasses.replace(r, category=r.category[:level]))
 
 
 def without_boilerplate(mark: str) -> View:
-    """Items whose description is left out where it holds a shop's boilerplate phrase."""
+    """Items without descriptions that contain a shop's boilerplate phrase."""
     return each(AttributedItem, lambda r: dataclasses.replace(r, description="") if mark in r.description else r)
 
 
@@ -130,7 +130,7 @@ def spanned(field: str, names: Mapping[str, str] | None = None) -> View:
 
 
 def described(names: Mapping[str, str] | None = None, title: str = "") -> View:
-    """Items as pairs: the attributes, one line, and the description; `title` names the title where there is one."""
+    """Items as pairs: the attributes, one line, and the description; `title` is the name of the title, if used."""
 
     def change(record: AttributedItem) -> TextPair | None:
         pairs = [(title, record.title)] if title else []
@@ -154,7 +154,7 @@ def canonical(name: str) -> View:
 
 
 def named_values(records: Iterable[Record]) -> Iterator[Record]:
-    """Pairs of values whose label is their attribute: the label becomes a part of the left text."""
+    """Pairs of values whose label is their attribute: the label is added to the left text."""
 
     def change(record: TextPair) -> TextPair | None:
         left = f"{record.label}: {record.left}"
@@ -227,7 +227,7 @@ def of_domains(*names: str) -> View:
 
 
 def without_categories(*names: str) -> View:
-    """Aspect texts of some domains (of all where none is named) with terms and polarities only."""
+    """Aspect texts of some domains (of all if none is given) with terms and polarities only."""
 
     def change(record: AspectText) -> AspectText | None:
         if names and record.domain not in names:

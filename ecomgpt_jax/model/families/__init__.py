@@ -7,9 +7,9 @@ A family's module has `MODEL_TYPES`, the values of `model_type` in config.json t
   * `slopes(model)`, `thetas(model)`: ALiBi's slopes, float32 [heads], and base and scaling of the rotation in full and
     in sliding layers; None where the family has none.
   * `shape_from_hf(values, where)`: the fields of `ModelConfig` that the content of a config.json describes; `where` is
-    its path. Raises DataError where it is malformed or describes another network.
+    its path. Raises DataError if it is malformed or describes another network.
   * `hf_config(model, length)`: the keys of config.json that describe the network; `length` is that of its context, 0:
-    not known.
+    unknown.
 """
 
 from types import ModuleType

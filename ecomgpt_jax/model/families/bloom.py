@@ -1,4 +1,4 @@
-"""BLOOM, as HF's modeling_bloom.py: ALiBi, LayerNorm after the embedding, pre-LN blocks, fused qkv, tanh-GELU.
+"""BLOOM, as in HF's modeling_bloom.py: ALiBi, LayerNorm after the embedding, pre-LN blocks, fused qkv, tanh-GELU.
 
 The residual of a block is its un-normalised input, the head is tied to the embedding, and there is no dropout.
 """
@@ -58,7 +58,7 @@ def norm(declare: Declare, path: str, model: ModelConfig) -> LayerNorm:
 
 
 def scale_embedding(rows: jax.Array) -> jax.Array:
-    """Returns embedding rows [batch, length, embed] as the first block, or the norm before it, reads them."""
+    """Returns embedding rows [batch, length, embed] as input of the first block, or of the norm before it."""
     return rows
 
 
@@ -72,7 +72,7 @@ def thetas(model: ModelConfig) -> None:
 
 
 class Block(nnx.Module):
-    """One transformer block; attention itself is passed in, so that training and decoding share the block."""
+    """One transformer block; attention is an argument, so that training and decoding share the block."""
 
     def __init__(self, model: ModelConfig, declare: Declare) -> None:
         self.input_norm = norm(declare, "blocks/input_norm", model)
@@ -83,7 +83,7 @@ class Block(nnx.Module):
         self.mlp_down = Linear(declare, "blocks/mlp_down")
 
     def __call__(self, x: jax.Array, attend: Attend, adapters: Adapters | None = None) -> jax.Array:
-        """Maps x [batch, length, embed] to the same shape; `attend` sees q, k, v [batch, length, heads, head_dim]."""
+        """Maps x [batch, length, embed] to the same shape; `attend` gets q, k, v [batch, length, heads, head_dim]."""
         qkv = constrain(self.qkv(self.input_norm(x), adapters), "batch", "length", "heads", "qkv", "head_dim")
         context = attend(*jnp.unstack(checkpoint_name(qkv, "qkv"), axis=3))
         rows = "group_batch" if in_decoding_step(x) else "batch"
@@ -111,7 +111,7 @@ def shape_from_hf(values: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def hf_config(model: ModelConfig, length: int) -> dict[str, Any]:
-    """Returns the keys of config.json that describe the network; `length` is that of its context, 0: not known."""
+    """Returns the keys of config.json that describe the network; `length` is that of its context, 0: unknown."""
     return {
         "architectures": ["BloomForCausalLM"],
         "model_type": "bloom",

@@ -1,7 +1,7 @@
-"""Gemma 3's text network, as HF's modeling_gemma3.py has it (`Gemma3ForCausalLM`: 270M and 1B).
+"""Gemma 3's text network, as in HF's modeling_gemma3.py (`Gemma3ForCausalLM`: 270M and 1B).
 
 Four norms per block, all with the factor 1 + w; embedding rows times sqrt(embed); GeGLU; norms of queries and keys; a
-sliding window in most layers, whose rotation has a theta of its own; a head tied to the unscaled embedding.
+sliding window in most layers, whose rotation has another theta; a head tied to the unscaled embedding.
 """
 
 from collections.abc import Mapping
@@ -76,7 +76,7 @@ def thetas(model: ModelConfig) -> tuple[tuple[float, str], ...]:
 
 
 class Block(GroupedAttention):
-    """One transformer block; attention itself is passed in, so that training and decoding share the block."""
+    """One transformer block; attention is an argument, so that training and decoding share the block."""
 
     def __init__(self, model: ModelConfig, declare: Declare) -> None:
         super().__init__(declare, *(norm(declare, f"blocks/{name}", model) for name in ("query_norm", "key_norm")))
@@ -88,7 +88,7 @@ class Block(GroupedAttention):
     def __call__(self, x: jax.Array, attend: Attend, adapters: Adapters | None = None) -> jax.Array:
         """Maps x [batch, length, embed] to the same shape.
 
-        `attend` sees q [batch, length, heads, head_dim] and k, v [batch, length, kv_heads, head_dim].
+        `attend` gets q [batch, length, heads, head_dim] and k, v [batch, length, kv_heads, head_dim].
         """
         attended = self.attended_norm(residual(self.attention(self.input_norm(x), attend, adapters)))
         x = checkpoint_name(residual(x + attended), "attended")
@@ -102,7 +102,7 @@ def _gelu(x: jax.Array) -> jax.Array:
 def shape_from_hf(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Returns the fields of `ModelConfig` that a config.json describes."""
     refuse_foreign(values, where)
-    # `hidden_act` counts only where its successor is absent.
+    # `hidden_act` is used only if its successor is absent.
     activation = {"hidden_activation": values.get("hidden_activation") or values.get("hidden_act")}
     only(activation, where, hidden_activation=("gelu_pytorch_tanh",))
     only(values, where, attention_bias=(False,), tie_word_embeddings=(True,))
@@ -133,7 +133,7 @@ def shape_from_hf(values: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def hf_config(model: ModelConfig, length: int) -> dict[str, Any]:
-    """Returns the keys of config.json that describe the network; `length` is that of its context, 0: not known."""
+    """Returns the keys of config.json that describe the network; `length` is that of its context, 0: unknown."""
     letters = letters_of(model)
     pattern = letters.index("f") + 1 if "f" in letters else model.layers + 1
     rotation = rope_entries(model.rope_theta, model.rope_scaling)

@@ -1,7 +1,7 @@
-"""The shape of Llama 2 and 3, Mistral, Qwen2, Qwen3 and SmolLM2, as HF's modeling_llama.py and its siblings have it.
+"""The network of Llama 2 and 3, Mistral, Qwen2, Qwen3 and SmolLM2, as in HF's modeling_llama.py and similar files.
 
 Grouped kv heads, rotary positions, RMSNorm, SwiGLU; biases of q, k and v (Qwen2), norms of queries and keys (Qwen3), a
-sliding window (Mistral; in some layers Qwen) and a head with weights of its own where config.json says so.
+sliding window (Mistral; in some layers Qwen) and an untied head if config.json sets them.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ _PREFIX = "model."
 
 
 def parameter_table(model: ModelConfig) -> tuple[Parameter, ...]:
-    """Returns every parameter; the HF names are those of LlamaForCausalLM and its siblings, without prefix."""
+    """Returns every parameter; the HF names are those of LlamaForCausalLM, without prefix."""
     normal = jax.nn.initializers.normal(model.initializer_range)
 
     def norm(path: str, hf: str, axis: str = "embed_vector", width: int = model.embed) -> list[Parameter]:
@@ -60,7 +60,7 @@ def norm(declare: Declare, path: str, model: ModelConfig) -> RMSNorm:
 
 
 def scale_embedding(rows: jax.Array) -> jax.Array:
-    """Returns embedding rows [batch, length, embed] as the first block reads them."""
+    """Returns embedding rows [batch, length, embed] as input of the first block."""
     return rows
 
 
@@ -74,7 +74,7 @@ def thetas(model: ModelConfig) -> tuple[tuple[float, str], ...]:
 
 
 class Block(GroupedAttention):
-    """One transformer block; attention itself is passed in, so that training and decoding share the block."""
+    """One transformer block; attention is an argument, so that training and decoding share the block."""
 
     def __init__(self, model: ModelConfig, declare: Declare) -> None:
         names = ("query_norm", "key_norm") if model.qk_norm else ()
@@ -85,7 +85,7 @@ class Block(GroupedAttention):
     def __call__(self, x: jax.Array, attend: Attend, adapters: Adapters | None = None) -> jax.Array:
         """Maps x [batch, length, embed] to the same shape.
 
-        `attend` sees q [batch, length, heads, head_dim] and k, v [batch, length, kv_heads, head_dim].
+        `attend` gets q [batch, length, heads, head_dim] and k, v [batch, length, kv_heads, head_dim].
         """
         x = checkpoint_name(residual(x + self.attention(self.input_norm(x), attend, adapters)), "attended")
         return residual(x + self.mlp(self.post_norm(x), jax.nn.silu, adapters))
@@ -147,7 +147,7 @@ def _window(values: Mapping[str, Any], where: str, layers: int) -> tuple[int, st
 
 
 def hf_config(model: ModelConfig, length: int) -> dict[str, Any]:
-    """Returns the keys of config.json that describe the network; `length` is that of its context, 0: not known."""
+    """Returns the keys of config.json that describe the network; `length` is that of its context, 0: unknown."""
     if model.qk_norm:
         kind = "qwen3"
     elif model.biases == "qkv":
