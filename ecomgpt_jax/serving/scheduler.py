@@ -53,7 +53,6 @@ class Ticket:
 
     def __init__(self, request: Request, deliver: Callable[[Token | Exception], None]) -> None:
         self.request, self.deliver, self.done = request, deliver, False
-        self.slot: int | None = None
 
 
 class Scheduler:
