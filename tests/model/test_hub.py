@@ -58,6 +58,6 @@ def test_offline_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
-    with pytest.raises(MissingInputError, match=r"owner/model@main: neither .* \(no route\); download") as caught:
+    with pytest.raises(MissingInputError, match=r"owner/model@main: not on .* \(no route\); download") as caught:
         hub.find_weights("owner/model@main")
     assert "\n" not in str(caught.value)

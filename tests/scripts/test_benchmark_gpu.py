@@ -105,7 +105,7 @@ def test_a_part_stops_at_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("answer", "message"),
-    [("echo NVIDIA A100-SXM4-80GB", "knows NVIDIA H100 80GB HBM3 and NVIDIA H200, and this is NVIDIA A100"),
+    [("echo NVIDIA A100-SXM4-80GB", "supports NVIDIA H100 80GB HBM3 and NVIDIA H200, and this is NVIDIA A100"),
      ("exit 9", "needs a GPU and its driver"), ("true", "and this is no GPU")],
 )  # fmt: skip
 def test_another_device(answer: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
