@@ -258,11 +258,8 @@ def main(arguments: list[str]) -> None:
     for line in config_lib.unused(asked):
         if line.startswith("data."):
             logging.warning("config: %s", line)
-    if read.lacks_evaluation(config.data):
-        print(
-            "no official evaluation tasks are installed, so no row was compared with them; "
-            "`python -m ecomgpt_jax.fetch evaluation` installs them"
-        )
+    if missing := read.missing_evaluation(config.data, "row"):
+        print(missing)
     for file, description in built.stats["files"].items():
         print(visible(f"{file}: {description}"))
     if bad := built.stats["quarantine"]["records"]:

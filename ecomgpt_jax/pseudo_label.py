@@ -101,11 +101,8 @@ def main(arguments: list[str]) -> None:
     if jax.process_index() == 0:
         check_output(_log())
     print(loading.describe(checkpoint, mesh), flush=True)
-    if read.lacks_evaluation(compared):
-        print(
-            "no official evaluation tasks are installed, so no text was compared with them; "
-            "`python -m ecomgpt_jax.fetch evaluation` installs them"
-        )
+    if missing := read.missing_evaluation(compared, "text"):
+        print(missing)
     params = loading.load_params(checkpoint, mesh)
     weights = content_hash(params)
     rows, log_probs = _label(task, texts, dropped, params, weights, checkpoint.model, tokenizer, mesh)

@@ -28,7 +28,7 @@ def answer_form(task: TaskFolder, row: TaskRow, shown: Sequence[str], before: st
       DataError: there are no candidates, or blank ones, or the input has no spans.
     """
     separator = answer_separator(task)
-    if task.family == "Generate" or (task.metric and not shown):
+    if task.family == "Generate" or task.is_open:
         return None
     try:
         if task.family == "CLS":

@@ -29,7 +29,7 @@ from ecomgpt_jax.evaluation.scores import (
     write_predictions,
 )
 from ecomgpt_jax.files import read_json, write_json
-from ecomgpt_jax.instruct.task_folder import TaskFolder, load_tested, warn_of_templates
+from ecomgpt_jax.instruct.task_folder import load_tested, warn_of_templates
 
 __all__ = ["evaluate_tasks", "find_tasks_dir"]
 
@@ -196,11 +196,6 @@ def read_samples(
     return [dict(zip(("task", "prompt", "gold", "prediction"), sample, strict=True)) for sample in found.values()]
 
 
-def _is_ranked(task: TaskFolder) -> bool:
-    """Tells whether `likelihood` ranks a task's candidates; questions of a benchmark may have none."""
-    return task.family == "CLS" and bool(task.labels or not task.metric)
-
-
 class _Answered(NamedTuple):
     """A task and its answers.
 
@@ -241,7 +236,9 @@ def _answer(
     mode = settings.protocol.partition(":")[0]
     if mode == "likelihood":
         ranked = [
-            likeliest(params, model, tokenizer, prompt_set, settings, mesh) if _is_ranked(prompt_set.task) else {}
+            likeliest(params, model, tokenizer, prompt_set, settings, mesh)
+            if prompt_set.task.family == "CLS" and not prompt_set.task.is_open
+            else {}
             for prompt_set in tasks
         ]
     free = [ids for (rows, _), labels in zip(encoded, ranked, strict=True) if not labels for ids in rows]

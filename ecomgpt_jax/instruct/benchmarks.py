@@ -24,7 +24,7 @@ from ecomgpt_jax.errors import ConfigError, DataError, MissingInputError
 from ecomgpt_jax.files import find_data, read_json, read_json_lines
 from ecomgpt_jax.instruct.records import Span
 from ecomgpt_jax.instruct.sources import checksums
-from ecomgpt_jax.instruct.task_folder import TaskFolder, TaskRow, write_task
+from ecomgpt_jax.instruct.task_folder import BENCHMARKS, TaskFolder, TaskRow, write_task
 
 TRUTH = "truth"  # key in a row's labels: further input of the scorer besides the gold answer
 _ALPACA = (
@@ -217,11 +217,9 @@ def _row(task: TaskFolder, text: str, gold: list[str]) -> TaskRow:
     return TaskRow(text, spans=tuple(Span(0, 0, "", term) for term in gold))
 
 
-BENCHMARKS: dict[str, Callable[[Path], Iterator[Made]]] = {
-    "ecinstruct": read_ecinstruct,
-    "chinese_ecom_qa": read_chinese_ecom_qa,
-    "shopping_mmlu": read_shopping_mmlu,
-}
+_READERS: dict[str, Callable[[Path], Iterator[Made]]] = dict(
+    zip(BENCHMARKS, (read_ecinstruct, read_chinese_ecom_qa, read_shopping_mmlu), strict=True)
+)
 
 
 def find_benchmark(name: str) -> Path | None:
@@ -264,7 +262,7 @@ def task_folders(name: str, cache: str | os.PathLike[str]) -> Path:
     key = hashlib.sha256("".join([*files, checksums.file_sha256(Path(__file__))]).encode()).hexdigest()[:16]
     target = Path(cache).expanduser() / "benchmarks" / f"{name}-{key}"
     if not (target / "complete").is_file():
-        for task, rows in BENCHMARKS[name](folder):
+        for task, rows in _READERS[name](folder):
             write_task(target, task, rows)
         (target / "complete").touch()
     return target

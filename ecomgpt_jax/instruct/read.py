@@ -157,9 +157,14 @@ def evaluation_dirs(data: DataConfig) -> list[Path]:
     return ([directory] if directory else []) + [benchmarks.task_folders(name, data.cache_dir) for name in at_hand]
 
 
-def lacks_evaluation(data: DataConfig) -> bool:
-    """Returns whether rows should be compared with the official evaluation tasks but these are not installed."""
-    return _compares(data) and not find_data("", "ECOMGPT_EVAL", "evaluation")
+def missing_evaluation(data: DataConfig, what: str) -> str:
+    """Returns a line if the official evaluation tasks, with which `what` ("row") is compared, are not installed."""
+    if not _compares(data) or find_data("", "ECOMGPT_EVAL", "evaluation"):
+        return ""
+    return (
+        f"no official evaluation tasks are installed, so no {what} was compared with them; "
+        "`python -m ecomgpt_jax.fetch evaluation` installs them"
+    )
 
 
 def _compares(data: DataConfig) -> bool:

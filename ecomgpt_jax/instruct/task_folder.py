@@ -32,7 +32,7 @@ from ecomgpt_jax.instruct.instructions import Instruction, check_template
 from ecomgpt_jax.instruct.records import Span
 
 FAMILIES = ("CLS", "Extract", "Condition_Extract", "NER", "Generate")
-BENCHMARKS = ("chinese_ecom_qa", "ecinstruct", "shopping_mmlu")  # what a metric begins with
+BENCHMARKS = ("ecinstruct", "chinese_ecom_qa", "shopping_mmlu")  # a metric begins with one of them
 MAX_CANDIDATES = 50
 _NAME = re.compile(r"(?P<language>EN|ZH)-(?P<dataset>\w[\w.]*)-(?P<family>\w+)-(?P<name>\w[\w.\-]*)")
 
@@ -75,6 +75,11 @@ class TaskFolder:
     def family(self) -> str:
         """The third field of the name, one of `FAMILIES`."""
         return task_fields(self.name)["family"]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this is a benchmark task without candidates, whose answers are free."""
+        return bool(self.metric and not self.labels)
 
     @functools.cached_property
     def labels(self) -> tuple[str, ...]:
